@@ -1,0 +1,197 @@
+"""The catalogue: every paper, table and cell that ``reproductions/*/paper.toml`` declares.
+
+Neither reading it nor asking what is runnable imports torch.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+from dgm_bench.declarations import load_paper
+from dgm_bench.errors import DeclarationError, UsageError, did_you_mean
+from dgm_bench.paths import PACKAGE, checkout_root
+from dgm_bench.spec import Cell, DataSpec, ModelSpec, Paper, Table
+
+MODELS = PACKAGE / "models"
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All declared papers."""
+
+    papers: tuple[Paper, ...]
+
+    @property
+    def tables(self) -> list[Table]:
+        """All tables, in the order in which they are declared."""
+        return [table for paper in self.papers for table in paper.tables]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, in the order in which they are declared."""
+        return [cell for table in self.tables for cell in table.cells]
+
+    def select(self, *patterns: str) -> list[Cell]:
+        """Return the cells whose ids match a shell pattern, each once, in declared order.
+
+        Raises:
+            UsageError: A pattern matches nothing; suggests what might have been meant.
+        """
+        ids = [cell.id for cell in self.cells]
+        for pattern in patterns:
+            if not any(fnmatchcase(cell_id, pattern) for cell_id in ids):
+                hint = _suggestion(pattern, ids) or "see dgm-bench list"
+                raise UsageError(pattern, "matches no cell", hint)
+        matched = {i for i in ids if any(fnmatchcase(i, pattern) for pattern in patterns)}
+        return [cell for cell in self.cells if cell.id in matched]
+
+    def table(self, name: str) -> Table:
+        """Return the table called ``paper/table``.
+
+        Raises:
+            UsageError: There is none of that name.
+        """
+        known = {table.name: table for table in self.tables}
+        if name not in known:
+            hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
+            raise UsageError(name, "no such table", hint)
+        return known[name]
+
+    def paper(self, name: str) -> Paper:
+        """Return the paper called ``name``.
+
+        Raises:
+            UsageError: There is none of that name.
+        """
+        known = {paper.id: paper for paper in self.papers}
+        if name not in known:
+            hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
+            raise UsageError(name, "no such paper", hint)
+        return known[name]
+
+
+def load_catalog(folder: Path | None = None) -> Catalog:
+    """Read all declarations below a folder.
+
+    Args:
+        folder: Holds one folder per paper; None for the project's own.
+
+    Raises:
+        DeclarationError: A declaration is wrong, or there is none.
+    """
+    folder = folder or default_folder()
+    papers = [load_paper(path.parent) for path in sorted(folder.glob("*/paper.toml"))]
+    if not papers:
+        raise DeclarationError(folder, "holds no <paper>/paper.toml", "reinstall dgm-bench")
+    return Catalog(tuple(papers))
+
+
+def default_folder() -> Path:
+    """Return ``reproductions`` of the checkout, or the copy that an installed package has."""
+    root = checkout_root()
+    packaged = PACKAGE / "_reproductions"
+    if root is None and packaged.is_dir():
+        return packaged
+    return (root or PACKAGE.parent) / "reproductions"
+
+
+def _suggestion(pattern: str, ids: list[str]) -> str:
+    """Return ``did you mean ...?`` for a pattern, correcting it part by part."""
+    if any(fnmatchcase(cell_id, f"{pattern.rstrip('/')}/*") for cell_id in ids):
+        return f"did you mean '{pattern.rstrip('/')}/*'?"
+    columns = list(zip(*(cell_id.split("/") for cell_id in ids), strict=True))
+    parts = pattern.split("/")
+    if len(parts) == len(columns):
+        corrected = "/".join(_nearest(part, set(known)) for part, known in zip(parts, columns, strict=True))
+        if any(fnmatchcase(cell_id, corrected) for cell_id in ids):
+            return f"did you mean {corrected!r}?"
+    return did_you_mean(pattern, ids)
+
+
+def _nearest(part: str, known: set[str]) -> str:
+    """Return a part as it is where it matches a known one, else the known one next to it."""
+    if any(fnmatchcase(name, part) for name in known):
+        return part
+    hint = did_you_mean(part, sorted(known))
+    return hint.split("'")[1] if hint else part
+
+
+# --------------------------------------------------------------------------- runnable
+
+
+def runnable(cell: Cell) -> tuple[bool, str]:
+    """Say whether a cell's recipe resolves and its model would build, and if not, why.
+
+    Judged by reading: data sets by their cards, models by the source of their classes.
+    """
+    if cell.recipe is None:
+        return False, f"no recipe yet: {cell.no_recipe}" if cell.no_recipe else "no recipe yet"
+    for stage in cell.recipe.stages:
+        fault = _data_fault(stage.data) or _model_fault(stage.model)
+        if fault:
+            return False, fault
+    return True, ""
+
+
+def _data_fault(spec: DataSpec) -> str:
+    from dgm_bench.data import card, names
+
+    if spec.name not in names():
+        return f"no data set {spec.name!r}"
+    unknown = [name for name in spec.args if name not in card(spec.name).options]
+    return f"data set {spec.name!r} has no option {unknown[0]!r}" if unknown else ""
+
+
+def _model_fault(spec: ModelSpec) -> str:
+    module, _, name = spec.name.partition(":")
+    signature = _signatures(module).get(name)
+    if signature is None:
+        return f"no model {spec.name!r}"
+    return signature.fault(spec)
+
+
+@dataclass(frozen=True)
+class _Signature:
+    """Arguments of a class's constructor after ``self`` and ``event_shape``."""
+
+    arguments: tuple[str, ...]
+    required: frozenset[str]
+
+    @classmethod
+    def of(cls, function: ast.FunctionDef) -> _Signature:
+        """Read a constructor."""
+        positional = [arg.arg for arg in (*function.args.posonlyargs, *function.args.args)]
+        keywords = [arg.arg for arg in function.args.kwonlyargs]
+        bare = positional[: len(positional) - len(function.args.defaults)]
+        pairs = zip(keywords, function.args.kw_defaults, strict=True)
+        bare += [name for name, default in pairs if default is None]
+        return cls((*positional[2:], *keywords), frozenset(bare) - set(positional[:2]))
+
+    def fault(self, spec: ModelSpec) -> str:
+        """Return what is wrong with a model's arguments, or an empty string."""
+        unknown = [name for name in spec.args if name not in self.arguments]
+        if unknown:
+            hint = did_you_mean(unknown[0], self.arguments)
+            return f"model {spec.name!r} has no argument {unknown[0]!r}" + (f"; {hint}" if hint else "")
+        missing = sorted(self.required - set(spec.args))
+        return f"model {spec.name!r} needs {missing[0]!r}" if missing else ""
+
+
+@cache
+def _signatures(module: str) -> Mapping[str, _Signature]:
+    """Return the classes of a model's module by their constructors, without importing it."""
+    path = MODELS / f"{module}.py"
+    if not module.isidentifier() or not path.is_file():
+        return {}
+    return {
+        node.name: _Signature.of(constructor)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+        for constructor in node.body
+        if isinstance(constructor, ast.FunctionDef) and constructor.name == "__init__"
+    }

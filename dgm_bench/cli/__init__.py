@@ -1,0 +1,51 @@
+"""The command line: ``dgm-bench`` and its verbs.
+
+Every verb imports what it needs when it is called, so that those that only read declarations
+and records start fast.
+"""
+
+from __future__ import annotations
+
+import click
+
+from dgm_bench import __version__
+from dgm_bench.cli import actions, questions
+from dgm_bench.cli.frame import Verbs, examples
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "dgm-bench plan 'ffjord/*'",
+        "dgm-bench run 'ffjord/density/*/digits'",
+        "dgm-bench run ffjord/density/maf-5/bsds300-patches --budget 2h --seeds 3",
+        "dgm-bench table ffjord/density",
+    ),
+)
+@click.version_option(__version__, prog_name="dgm-bench")
+def cli() -> None:
+    """Reproduce published tables of deep generative models, with a verdict for each number.
+
+    A cell is paper/table/row/column, such as ffjord/density/maf-5/power. A PATTERN is a cell or a
+    shell pattern in quotes, such as 'ffjord/density/*/power'.
+    """
+
+
+for verb in (
+    questions.list_cells,
+    questions.plan,
+    actions.data,
+    actions.run,
+    questions.table,
+    questions.compare,
+    questions.report,
+    actions.sync,
+    questions.doctor,
+):
+    cli.add_command(verb)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    cli.main(prog_name="dgm-bench")

@@ -1,0 +1,406 @@
+"""New records against stored ones: is the quality the same, or is a change more than noise?
+
+A change is called worse (or better) only when the one-sided 99 % bound of the difference lies
+beyond the metric's floor. Everything is oriented so that a positive difference is better.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+from dgm_bench import stats
+from dgm_bench.records import COMPLETE, FAILED, Metric, RunRecord
+from dgm_bench.report import grid
+from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
+from dgm_bench.report.tables import with_error
+from dgm_bench.store import one_per_seed
+from dgm_bench.verdict import FLOORS, Pool, pool_variances
+
+State = Literal["same", "worse", "better", "noise", "not-comparable", "only-new", "only-baseline"]
+
+#: Runs of equal seeds on a machine that repeats its numbers are paired from this many on: with
+#: fewer, a paired test has too little freedom to beat Welch's.
+MIN_PAIRS = 5
+_MARKS: Mapping[State, tuple[str, str]] = {
+    "worse": ("▼", "red"),
+    "not-comparable": ("≠", "yellow"),
+    "better": ("▲", "cyan"),
+    "noise": ("?", "yellow"),
+    "same": ("✓", "green"),
+    "only-new": ("+", "dim"),
+    "only-baseline": ("-", "dim"),
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: mean and spread over seeds, and mean training time in seconds."""
+
+    mean: float | None
+    sd: float | None
+    seeds: int
+    train_seconds: float | None
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """One metric of one cell, new against baseline, in the metric's unit.
+
+    Attributes:
+        cell: ``paper/table/row/column``.
+        difference: New minus baseline, oriented so that positive is better.
+        bound: One-sided 99 % lower bound of the degradation; worse where it exceeds ``margin``.
+        margin: The smallest degradation that is flagged.
+    """
+
+    cell: str
+    metric: str
+    unit: str
+    state: State
+    reason: str
+    baseline: Side
+    new: Side
+    difference: float | None = None
+    bound: float | None = None
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows of a comparison."""
+
+    rows: tuple[ComparedRow, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 fine; 1 something is worse; 3 something, or everything, could not be compared."""
+        states = {row.state for row in self.rows}
+        if "worse" in states:
+            return 1
+        return 3 if "not-comparable" in states or states <= {"only-new", "only-baseline"} else 0
+
+    @property
+    def summary(self) -> str:
+        """How many rows are in which state, in one sentence."""
+        counts = Counter(row.state for row in self.rows)
+        told = ", ".join(f"{counts[s]} {s.replace('-', ' ')}" for s in _MARKS if counts[s])
+        return f"{len(self.rows)} numbers compared: {told}." if told else "Nothing to compare."
+
+
+# --------------------------------------------------------------------------- comparing
+
+
+def compare(new: Sequence[RunRecord], baseline: Sequence[RunRecord]) -> Comparison:
+    """Compare new records with stored ones, cell by cell and metric by metric.
+
+    Runs of one recipe are compared with runs of the same recipe; where a cell's recipe differs
+    between the two sides, the cell is not comparable. Variances are moderated by the baseline's.
+    """
+    ours, theirs = _by_recipe(new), _by_recipe(baseline)
+    pool = pool_variances(baseline)
+    rows: list[ComparedRow] = []
+    for cell in dict.fromkeys((*theirs, *ours)):
+        rows += _compare_cell(cell, ours.get(cell, {}), theirs.get(cell, {}), pool)
+    return Comparison(tuple(rows))
+
+
+def _by_recipe(records: Iterable[RunRecord]) -> dict[str, dict[str, list[RunRecord]]]:
+    found: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        cell = f"{record.paper}/{record.table}/{record.row}/{record.column}"
+        found[cell][record.recipe_hash].append(record)
+    return {
+        cell: {recipe: one_per_seed(runs) for recipe, runs in recipes.items()}
+        for cell, recipes in found.items()
+    }
+
+
+def _compare_cell(
+    cell: str,
+    new: Mapping[str, list[RunRecord]],
+    baseline: Mapping[str, list[RunRecord]],
+    pool: Pool,
+) -> list[ComparedRow]:
+    common = [recipe for recipe in baseline if recipe in new]
+    rows = []
+    for recipe in common:
+        rows += _compare_recipe(cell, new[recipe], baseline[recipe], pool)
+    left = [run for recipe, runs in new.items() if recipe not in common for run in runs]
+    right = [run for recipe, runs in baseline.items() if recipe not in common for run in runs]
+    if not (left or right):
+        return rows
+    for name in _metric_names([*right, *left]):
+        pair = _Pair(cell, name, left, right)
+        rows.append(pair.obstructed(["another recipe"]) if left and right else pair.alone())
+    return rows
+
+
+def _compare_recipe(
+    cell: str, new: list[RunRecord], baseline: list[RunRecord], pool: Pool
+) -> list[ComparedRow]:
+    return [
+        _Pair(cell, name, new, baseline).judged(pool) for name in _metric_names([*baseline, *new])
+    ]
+
+
+def _metric_names(records: Iterable[RunRecord]) -> list[str]:
+    return list(dict.fromkeys(metric.name for run in records for metric in run.metrics))
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The runs of both sides that bear on one metric of one cell."""
+
+    cell: str
+    name: str
+    new: Sequence[RunRecord]
+    baseline: Sequence[RunRecord]
+
+    def judged(self, pool: Pool) -> ComparedRow:
+        """Return the row, with its state."""
+        new, baseline = self._usable(self.new), self._usable(self.baseline)
+        if not new and not baseline:
+            return self.obstructed(["no run of either side has a value"])
+        if not new and self.new:
+            return self._broken()
+        if not new or not baseline:
+            return self.alone()
+        usable = replace(self, new=new, baseline=baseline)
+        obstacles = usable._obstacles()
+        return usable.obstructed(obstacles) if obstacles else usable._tested(pool)
+
+    def obstructed(self, obstacles: Sequence[str]) -> ComparedRow:
+        """Return a row that is not comparable."""
+        return self._row("not-comparable", "; ".join(obstacles))
+
+    def alone(self) -> ComparedRow:
+        """Return a row of which one side only has a value."""
+        if self._usable(self.new):
+            return self._row("only-new", "the baseline has no run with a value")
+        return self._row("only-baseline", "no new run")
+
+    def _broken(self) -> ComparedRow:
+        outcome = self.new[-1].outcome
+        return self._row("worse", f"every new run broke: {outcome.status}: {outcome.reason}")
+
+    # ------------------------------------------------------------------ comparability
+
+    def _usable(self, runs: Sequence[RunRecord]) -> list[RunRecord]:
+        """Return the runs that have a value: the complete ones where there are any."""
+        valued = [run for run in runs if run.outcome.status not in FAILED and _has(run, self.name)]
+        return [run for run in valued if run.outcome.status in COMPLETE] or valued
+
+    def _obstacles(self) -> list[str]:
+        new, old = self._metric(self.new), self._metric(self.baseline)
+        found = [
+            f"{what} differs ({getattr(old, what)} before, {getattr(new, what)} now)"
+            for what in ("unit", "direction", "split", "protocol")
+            if getattr(old, what) != getattr(new, what)
+        ]
+        prints = {r.data.fingerprints.get(new.split) for r in (*self.new, *self.baseline)}
+        if len(prints) > 1:
+            found.append(f"the {new.split} data differ")
+        return found + self._budget_obstacles()
+
+    def _budget_obstacles(self) -> list[str]:
+        runs = (*self.new, *self.baseline)
+        short = [run for run in runs if run.outcome.status not in COMPLETE]
+        conditions = {(r.budget.limit_seconds, r.environment.machine_class) for r in runs}
+        if short and (len(short) < len(runs) or len(conditions) > 1):
+            return ["runs were cut short by budgets that differ"]
+        return []
+
+    def _metric(self, runs: Sequence[RunRecord]) -> Metric:
+        return [metric for run in runs if (metric := run.metric(self.name))][-1]
+
+    # ------------------------------------------------------------------ testing
+
+    def _tested(self, pool: Pool) -> ComparedRow:
+        new, old = self._values(self.new), self._values(self.baseline)
+        remarks = self._repeatability(new, old)
+        if new == old:
+            return self._row("same", "the same numbers, seed by seed", difference=0.0)
+        estimate, sigma = self._estimate(pool)
+        if estimate is None:
+            reason = "one run on each side, and no spread is known; run 3 seeds"
+            difference = next(iter(new.values())) - next(iter(old.values()))
+            return self._row("noise", "; ".join([reason, *remarks]), difference=difference)
+        unit = self._metric(self.new).unit
+        margin = FLOORS.get(unit, 0.0)
+        state = _state(estimate, margin, max(margin, 2 * sigma))
+        row = self._row(state, "", estimate.value, -estimate.upper(), margin)
+        return replace(row, reason="; ".join([_reason(row), *remarks]))
+
+    def _estimate(self, pool: Pool) -> tuple[stats.Estimate | None, float]:
+        """Return new minus baseline, oriented, and the spread of one run."""
+        new, old = self._values(self.new), self._values(self.baseline)
+        prior = pool.prior(self.baseline[-1].recipe, self.name, self._metric(self.baseline).unit)
+        seeds = sorted(new.keys() & old.keys())
+        first, second = list(new.values()), list(old.values())
+        variances = [stats.moderate(stats.variance_of(x), prior) for x in (first, second)]
+        spread = variances[1] or variances[0]
+        if spread is None:
+            return None, 0.0
+        sigma = spread.value**0.5
+        if len(seeds) >= MIN_PAIRS and self._repeatable():
+            return stats.paired([new[s] for s in seeds], [old[s] for s in seeds]), sigma
+        ours, theirs = (stats.mean(first), len(first)), (stats.mean(second), len(second))
+        if variances[0] is None or variances[1] is None:
+            return stats.borrowed(ours, theirs, spread), sigma
+        samples = (
+            stats.Sample(ours[0], variances[0], ours[1]),
+            stats.Sample(theirs[0], variances[1], theirs[1]),
+        )
+        return stats.welch(*samples), sigma
+
+    def _values(self, runs: Sequence[RunRecord]) -> dict[int, float]:
+        """Return values by seed, oriented so that more is better."""
+        sign = 1.0 if self._metric(runs).direction == "higher" else -1.0
+        metrics = ((run.seed, run.metric(self.name)) for run in runs)
+        return {s: sign * m.value for s, m in metrics if m is not None and m.value is not None}
+
+    def _repeatable(self) -> bool:
+        environments = [run.environment for run in (*self.new, *self.baseline)]
+        classes = {environment.machine_class for environment in environments}
+        return len(classes) == 1 and all(e.determinism == "exact" for e in environments)
+
+    def _repeatability(self, new: Mapping[int, float], old: Mapping[int, float]) -> list[str]:
+        """Say so when the same seed, code and machine gave another number."""
+        sources = {run.code.source_hash for run in (*self.new, *self.baseline)}
+        off = [seed for seed in new if seed in old and new[seed] != old[seed]]
+        if not off or not self._repeatable():
+            return []
+        listed = ("seed " if len(off) == 1 else "seeds ") + ", ".join(map(str, off))
+        if len(sources) > 1:
+            return [f"the code changed the numbers of {listed}"]
+        return [f"{listed} did not repeat, though code and machine class are the same"]
+
+    # ------------------------------------------------------------------ the row
+
+    def _row(
+        self,
+        state: State,
+        reason: str,
+        difference: float | None = None,
+        bound: float | None = None,
+        margin: float | None = None,
+    ) -> ComparedRow:
+        unit = next(
+            (m.unit for run in (*self.new, *self.baseline) if (m := run.metric(self.name))), ""
+        )
+        baseline, new = (self._side(self._usable(runs)) for runs in (self.baseline, self.new))
+        return ComparedRow(
+            self.cell, self.name, unit, state, reason, baseline, new, difference, bound, margin
+        )
+
+    def _side(self, runs: Sequence[RunRecord]) -> Side:
+        if not runs:
+            return Side(None, None, 0, None)
+        values = [m.value for run in runs if (m := run.metric(self.name)) and m.value is not None]
+        seconds = stats.mean([run.budget.train_seconds for run in runs])
+        return Side(stats.mean(values), stats.sd(values), len(values), seconds)
+
+
+def _has(run: RunRecord, name: str) -> bool:
+    metric = run.metric(name)
+    return metric is not None and metric.value is not None
+
+
+def _state(estimate: stats.Estimate, floor: float, same_within: float) -> State:
+    if estimate.upper() < -floor:
+        return "worse"
+    if estimate.lower() > floor:
+        return "better"
+    inside = -same_within < estimate.lower() and estimate.upper() < same_within
+    return "same" if inside else "noise"
+
+
+def _reason(row: ComparedRow) -> str:
+    size, unit = abs(row.difference or 0.0), row.unit
+    if row.state == "worse":
+        return f"worse by {size:.3g} {unit}, with 99 % confidence by more than {row.bound:.3g}"
+    if row.state == "better":
+        return f"better by {size:.3g} {unit}, more than seeds explain: ask why"
+    if row.state == "same":
+        return f"{size:.3g} {unit} apart, the same as far as seeds can tell"
+    return f"{size:.3g} {unit} apart: neither a change nor its absence is shown; run more seeds"
+
+
+# --------------------------------------------------------------------------- rendering
+
+
+def render_comparison(
+    comparison: Comparison,
+    format: Literal["text", "markdown", "csv", "json"] = "text",
+    *,
+    width: int = 160,
+    colour: bool = False,
+) -> str:
+    """Return a comparison for people (``text``, ``markdown``) or machines (``csv``, ``json``)."""
+    if format == "json":
+        rows = [asdict(row) for row in comparison.rows]
+        body = {"rows": rows, "summary": comparison.summary, "exit_code": comparison.exit_code}
+        return json.dumps(body, indent=1) + "\n"
+    if format == "csv":
+        return _csv(comparison)
+    page = _page(comparison)
+    return grid.to_markdown(page) if format == "markdown" else grid.to_text(page, width, colour)
+
+
+def _csv(comparison: Comparison) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    for number, row in enumerate(comparison.rows):
+        fields = {name: value for name, value in asdict(row).items() if not isinstance(value, dict)}
+        for side in ("baseline", "new"):
+            fields |= {f"{side}_{k}": v for k, v in asdict(getattr(row, side)).items()}
+        if number == 0:
+            writer.writerow(fields)
+        writer.writerow(fields.values())
+    return file.getvalue()
+
+
+def _page(comparison: Comparison) -> Page:
+    names = ("", "metric", "baseline", "new", "difference", "verdict")
+    order = list(_MARKS)
+    rows = sorted(comparison.rows, key=lambda row: (order.index(row.state), row.cell))
+    body, reasons = [], list(dict.fromkeys(row.reason for row in rows))
+    for row in rows:
+        label = grid.superscript(str(reasons.index(row.reason) + 1))
+        body.append(_entries(row, label))
+    section = Section("", tuple(Heading((name,)) for name in names), tuple(body), spaced=True)
+    listed = tuple((grid.superscript(str(n)), reason) for n, reason in enumerate(reasons, 1))
+    legend = (
+        "difference: + is better, - is worse; below a worse one, what it exceeds with 99 % "
+        "confidence. Training time, in seconds, is shown and not judged."
+    )
+    notes = (Notes("", (("", comparison.summary), ("", legend))), Notes("Notes", listed))
+    return Page("New records against the baseline", (section,) if body else (), notes)
+
+
+def _entries(row: ComparedRow, label: str) -> tuple[Entry, ...]:
+    paper, table, name, column = row.cell.split("/")
+    mark, style = _MARKS[row.state]
+    difference = [] if row.difference is None else [f"{row.difference:+.3g}"]
+    bound = [f"> {row.bound:.3g}"] if row.state == "worse" and row.bound is not None else []
+    return (
+        Entry((Line(f"{name}/{column}", "bold"), Line(f"{paper}/{table}", "dim"))),
+        Entry.of(row.metric, row.unit),
+        _side_entry(row.baseline),
+        _side_entry(row.new),
+        Entry.of(*difference, *bound),
+        Entry((Line(f"{mark} {row.state.replace('-', ' ')} {label}", style),)),
+    )
+
+
+def _side_entry(side: Side) -> Entry:
+    if side.mean is None or side.train_seconds is None:
+        return Entry.of("-")
+    seeds = "1 seed" if side.seeds == 1 else f"{side.seeds} seeds"
+    return Entry.of(with_error(side.mean, side.sd), f"{seeds}, {side.train_seconds:.4g} s")

@@ -1,0 +1,102 @@
+"""Cards of the data sets: what each is, where its files lie, and where they come from.
+
+Torch-free: the planner and ``data list`` read cards and file sizes only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file that a data set is read from.
+
+    Attributes:
+        path: Relative to the data set's home; a shell pattern when ``count`` is above 1.
+        size: Bytes of the published file, where known.
+        sha256: Of the published file; for a pattern, of all its files (see ``files.digest``).
+        md5: Of the published file, where only that is published.
+        count: How many files the pattern matches.
+    """
+
+    path: str
+    size: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+    count: int = 1
+
+    def find(self, home: Path) -> list[Path]:
+        """Return the files that are there, sorted by name."""
+        if self.count > 1:
+            return sorted(home.glob(self.path))
+        path = home / self.path
+        return [path] if path.is_file() else []
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file to fetch, from the first of its mirrors that answers.
+
+    Attributes:
+        urls: The mirrors, in the order they are tried.
+        path: Where it goes, relative to the data root; an archive is unpacked beside it.
+        size: Bytes to download, at least about; asked for before the download starts.
+        unpacked: Bytes it takes once unpacked; 0 for a file that is used as it is.
+        sha256: Of the published file, where known.
+        md5: Of the published file, where only that is published.
+    """
+
+    urls: tuple[str, ...]
+    path: str
+    size: int
+    unpacked: int = 0
+    sha256: str | None = None
+    md5: str | None = None
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What is known of a data set without loading it.
+
+    Attributes:
+        name: The name on the command line.
+        title: One line for people.
+        dim: Dimensions of one example.
+        unit: Unit of the likelihood reported for it: ``nats`` or ``bits/dim``.
+        sizes: Examples in each split.
+        loader: ``module:function`` below ``dgm_bench.data``; called with card, home and options.
+        version: Changes whenever the prepared arrays do.
+        homes: Folders below the data root that may hold the files; the first that has any is used.
+        files: What it is read from; empty for embedded sets.
+        downloads: Where the files come from.
+        options: The loader's options and their allowed values; the first is the default.
+        manual: Where a person finds the files by hand.
+        note: What to know about it.
+    """
+
+    name: str
+    title: str
+    dim: int
+    unit: str
+    sizes: Mapping[str, int]
+    loader: str
+    version: str = "1"
+    homes: tuple[str, ...] = ()
+    files: tuple[DataFile, ...] = ()
+    downloads: tuple[Download, ...] = ()
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    manual: str = ""
+    note: str = ""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it needs no files."""
+        return not self.files
+
+    @property
+    def fetch_command(self) -> str:
+        """The command that fetches its files."""
+        return f"dgm-bench data fetch {self.name}"

@@ -1,0 +1,97 @@
+"""What a data set is once it is loaded: splits held as tensors, and what is known about them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LogDensity = Callable[[Float[Tensor, "n *event"]], Float[Tensor, " n"]]
+#: Maps stored examples to model inputs, with fresh noise: ``(examples, generator) -> inputs``.
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """Differential entropy of a data set's density in nats, with its Monte Carlo error."""
+
+    value: float
+    se: float = 0.0
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Named, versioned splits as tensors.
+
+    Attributes:
+        name: The name on the command line.
+        version: Changes whenever the prepared arrays do.
+        splits: ``train``, ``val`` and ``test``, each ``(n, *event_shape)``. FFJORD's image
+            convention has no ``val``: the loop then validates on ``test``, as FFJORD did.
+        unit: Unit of the likelihood reported for it: ``nats`` or ``bits/dim``.
+        to_unit: Per-example log-likelihood in the model's coordinates (nats, float64) and the
+            model's inputs to the negative log-likelihood in ``unit``.
+        files: SHA-256 of every file it was read from.
+        verified: Whether those files are byte for byte the published ones.
+        augment: Applied to every training batch of stored examples (fresh noise, flips), or None.
+        dequantise: Applied to batches for evaluation: as ``augment`` without flips, or None.
+        log_density: For sets whose density is known: exact log density in nats.
+        entropy: For sets whose entropy is known.
+        image_shape: ``(channels, height, width)`` where examples are images, for pictures.
+        to_pixels: Model inputs back to pixels in [0, 1], for pictures.
+    """
+
+    name: str
+    version: str
+    splits: Mapping[str, Tensor]
+    unit: str = "nats"
+    to_unit: Callable[[Tensor, Tensor], Tensor] | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    verified: bool = True
+    augment: Augment | None = None
+    dequantise: Augment | None = None
+    log_density: LogDensity | None = None
+    entropy: Entropy | None = None
+    image_shape: tuple[int, int, int] | None = None
+    to_pixels: Callable[[Tensor], Tensor] | None = None
+    note: str = ""
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return tuple(self.splits["train"].shape[1:])
+
+    @property
+    def dim(self) -> int:
+        """Number of dimensions of one example."""
+        return math.prod(self.event_shape)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of examples in each split."""
+        return {name: len(split) for name, split in self.splits.items()}
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return SHA-256 of each split's array: type, shape and bytes."""
+        return {name: fingerprint(split) for name, split in self.splits.items()}
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Dataset:
+        """Return the set with its splits on ``device``; ``dtype`` is for floating-point splits."""
+        moved = {
+            name: split.to(device, dtype if split.is_floating_point() else None)
+            for name, split in self.splits.items()
+        }
+        return replace(self, splits=moved)
+
+
+def fingerprint(array: Tensor) -> str:
+    """Return SHA-256 over an array's type, shape and bytes."""
+    host = array.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{host.dtype} {tuple(host.shape)} ".encode())
+    digest.update(memoryview(host.numpy()).cast("B"))
+    return digest.hexdigest()

@@ -1,0 +1,119 @@
+"""Which files of a data set are there, and whether they are the published ones. Torch-free."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dgm_bench.data.cards import DataFile, DatasetCard
+
+Status = Literal["embedded", "here", "missing", "incomplete"]
+Outcome = Literal["ok", "wrong checksum", "wrong size", "missing", "no checksum"]
+
+
+@dataclass(frozen=True)
+class DataState:
+    """Whether a data set can be loaded, judged by existence and size only.
+
+    Attributes:
+        status: ``embedded``, ``here``, ``missing`` or ``incomplete``.
+        detail: The folder, or the file that is missing or short.
+        remedy: The command that puts it right; empty where nothing is wrong.
+    """
+
+    status: Status
+    detail: str
+    remedy: str = ""
+
+    @property
+    def loadable(self) -> bool:
+        """Whether it loads without a download."""
+        return self.status in ("embedded", "here")
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What became of comparing a file with the published one.
+
+    Attributes:
+        path: The file, or the pattern of a group of files.
+        outcome: ``no checksum`` where the file is there and nothing is published to compare with.
+        detail: What was expected and what was found.
+    """
+
+    path: Path
+    outcome: Outcome
+    detail: str = ""
+
+
+def home_of(card: DatasetCard, root: Path) -> Path:
+    """Return the folder below ``root`` that holds the most of a set's files; else the first."""
+    homes = [root / home for home in card.homes] or [root]
+    return max(homes, key=lambda home: sum(bool(file.find(home)) for file in card.files))
+
+
+def state_of(card: DatasetCard, root: Path) -> DataState:
+    """Judge a data set by existence and size of its files."""
+    if card.embedded:
+        return DataState("embedded", "needs no files")
+    home = home_of(card, root)
+    checks = [check for file in card.files if (check := _quick_check(file, home))]
+    if not checks:
+        return DataState("here", str(home))
+    nothing = not any(file.find(home) for file in card.files)
+    detail = f"{checks[0].path}: {checks[0].detail}"
+    return DataState("missing" if nothing else "incomplete", detail, card.fetch_command)
+
+
+def check_files(card: DatasetCard, root: Path) -> list[FileCheck]:
+    """Compare every file of a data set with the published one, by checksum where there is one."""
+    home = home_of(card, root)
+    return [_quick_check(file, home) or _checksum_check(file, home) for file in card.files]
+
+
+def checksums(card: DatasetCard, home: Path) -> tuple[dict[str, str], bool]:
+    """Return SHA-256 of every file of a set, and whether all equal the published ones."""
+    files = {file.path: digest(file.find(home)) for file in card.files}
+    return files, all(_checksum_check(file, home).outcome == "ok" for file in card.files)
+
+
+def _quick_check(file: DataFile, home: Path) -> FileCheck | None:
+    """Return what existence and size say against a file, or None."""
+    found, path = file.find(home), home / file.path
+    if not found:
+        return FileCheck(path, "missing", "not found")
+    if len(found) != file.count:
+        return FileCheck(path, "missing", f"{len(found)} of {file.count} files found")
+    size = found[0].stat().st_size
+    if file.size is not None and size != file.size:
+        return FileCheck(path, "wrong size", f"{size:,} bytes, expected {file.size:,}")
+    return None
+
+
+def _checksum_check(file: DataFile, home: Path) -> FileCheck:
+    """Compare the checksum of a file that is there."""
+    path = home / file.path
+    expected = file.sha256 or file.md5
+    if expected is None:
+        return FileCheck(path, "no checksum", "none is published for this file")
+    found = digest(file.find(home)) if file.sha256 else checksum(path, "md5")
+    if found != expected:
+        return FileCheck(path, "wrong checksum", f"{found}, expected {expected}")
+    return FileCheck(path, "ok")
+
+
+def digest(paths: Sequence[Path]) -> str:
+    """Return SHA-256 of a file, or, of several, of their names and SHA-256 in the given order."""
+    if len(paths) == 1:
+        return checksum(paths[0], "sha256")
+    lines = (f"{checksum(path, 'sha256')}  {path.name}\n" for path in paths)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def checksum(path: Path, algorithm: str) -> str:
+    """Return the hexadecimal checksum of one file, read in chunks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()

@@ -1,0 +1,228 @@
+"""The data sets there are. Adding one is adding a card here and the loader that it names."""
+
+from __future__ import annotations
+
+from dgm_bench.data.cards import DataFile, DatasetCard, Download
+
+_BSDS_IMAGES = Download(
+    urls=(
+        "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/BSDS300-images.tgz",
+        "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/segbench/BSDS300-images.tgz",
+    ),
+    path="BSDS300-images.tgz",
+    size=22_500_000,
+    unpacked=25_000_000,
+    sha256="a5f7d0e49fe135c75518a3543ced24470156fd69305ae77845dff2a5138652b4",
+)
+
+_PATCHES = DatasetCard(
+    name="bsds300-patches",
+    title="8x8 grey patches drawn again from the 300 images of BSDS300",
+    dim=63,
+    unit="nats",
+    sizes={"train": 1_000_000, "val": 50_000, "test": 250_000},
+    loader="patches:load",
+    homes=("bsds300", "BSDS300"),
+    files=(
+        DataFile(
+            "images/train/*.jpg",
+            sha256="9de25bdaf5db109f390ba0166233ad92ef1e27696c0f60e43d2ce424e0e7061b",
+            count=200,
+        ),
+        DataFile(
+            "images/test/*.jpg",
+            sha256="c2541b97777ee29fa81b59a033bd257696b50a173e39a1be8ce527e14db9a735",
+            count=100,
+        ),
+    ),
+    downloads=(_BSDS_IMAGES,),
+    manual="https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/",
+    note="same distribution as the paper's BSDS300.hdf5, other rows: a column of its own",
+)
+
+# --------------------------------------------------------------------- tables of the MAF paper
+
+_ZENODO = "https://zenodo.org/records/1161203"
+_MAF_DATA = Download(
+    urls=(
+        f"{_ZENODO}/files/data.tar.gz?download=1",
+        "https://zenodo.org/api/records/1161203/files/data.tar.gz/content",
+    ),
+    path="data.tar.gz",
+    size=857_000_000,
+    unpacked=2_500_000_000,
+    md5="9b9c9b0375315ad270eba4ce80c093ab",
+)
+
+
+def _tabular(name: str, dim: int, sizes: tuple[int, int, int], *paths: str) -> DatasetCard:
+    """A table of the MAF paper, as its authors put it on Zenodo."""
+    return DatasetCard(
+        name=name,
+        title=f"{name.upper()} as prepared for the MAF paper",
+        dim=dim,
+        unit="nats",
+        sizes=dict(zip(("train", "val", "test"), sizes, strict=True)),
+        loader="tabular:load",
+        homes=("", "data"),
+        files=tuple(DataFile(path) for path in paths),
+        downloads=(_MAF_DATA,),
+        manual=_ZENODO,
+        note="verified by the numbers of rows: no checksum of the unpacked files is published",
+    )
+
+
+_TABULAR = (
+    _tabular("power", 6, (1_659_917, 184_435, 204_928), "power/data.npy"),
+    _tabular("gas", 8, (852_174, 94_685, 105_206), "gas/ethylene_CO.pickle"),
+    _tabular(
+        "hepmass",
+        21,
+        (315_123, 35_013, 174_987),
+        "hepmass/1000_train.csv",
+        "hepmass/1000_test.csv",
+    ),
+    _tabular("miniboone", 43, (29_556, 3_284, 3_648), "miniboone/data.npy"),
+    _tabular("bsds300", 63, (1_000_000, 50_000, 250_000), "BSDS300/BSDS300.hdf5"),
+)
+
+# ---------------------------------------------------------------------------------- images
+
+_CONVENTIONS = {"convention": ("maf", "ffjord")}
+_CONVENTION_NOTE = (
+    "convention maf: fixed noise, logits, a validation split; "
+    "ffjord: fresh noise, pixels in [0, 1), no validation split"
+)
+
+
+def _mnist_download(path: str, size: int, sha256: str) -> Download:
+    return Download(
+        urls=(
+            f"https://ossci-datasets.s3.amazonaws.com/mnist/{path}",
+            f"https://storage.googleapis.com/cvdf-datasets/mnist/{path}",
+        ),
+        path=f"mnist/{path}",
+        size=size,
+        sha256=sha256,
+    )
+
+
+_MNIST_FILES = (
+    DataFile(
+        "train-images-idx3-ubyte.gz",
+        size=9_912_422,
+        sha256="440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    ),
+    DataFile(
+        "t10k-images-idx3-ubyte.gz",
+        size=1_648_877,
+        sha256="8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    ),
+)
+
+_MNIST = DatasetCard(
+    name="mnist",
+    title="MNIST, 28x28 grey digits",
+    dim=784,
+    unit="bits/dim",
+    sizes={"train": 50_000, "val": 10_000, "test": 10_000},
+    loader="images:load_mnist",
+    homes=("mnist",),
+    files=_MNIST_FILES,
+    downloads=tuple(
+        _mnist_download(file.path, file.size or 0, file.sha256 or "") for file in _MNIST_FILES
+    ),
+    options=_CONVENTIONS,
+    manual="https://ossci-datasets.s3.amazonaws.com/mnist/",
+    note=_CONVENTION_NOTE,
+)
+
+_CIFAR_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+
+_CIFAR10 = DatasetCard(
+    name="cifar10",
+    title="CIFAR-10, 32x32 colour photographs",
+    dim=3072,
+    unit="bits/dim",
+    sizes={"train": 90_000, "val": 5_000, "test": 10_000},
+    loader="images:load_cifar10",
+    homes=("cifar10", ""),
+    files=tuple(
+        DataFile(f"cifar-10-batches-py/{name}", md5=md5) for name, md5 in _CIFAR_MD5.items()
+    ),
+    downloads=(
+        Download(
+            urls=("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
+            path="cifar10/cifar-10-python.tar.gz",
+            size=170_498_071,
+            unpacked=187_000_000,
+            md5="c58f30108f718f92721af3b95e74349a",
+        ),
+    ),
+    options=_CONVENTIONS,
+    manual="https://www.cs.toronto.edu/~kriz/cifar.html",
+    note=_CONVENTION_NOTE,
+)
+
+# -------------------------------------------------------------------------------- embedded
+
+_DIGITS = DatasetCard(
+    name="digits",
+    title="scikit-learn's 1,797 handwritten digits, 8x8 with 17 levels",
+    dim=64,
+    unit="bits/dim",
+    sizes={"train": 1_347, "val": 200, "test": 250},
+    loader="digits:load",
+    note="fixed split and fixed noise; bits/dim count 17 levels",
+)
+
+_TOYS = tuple(
+    DatasetCard(
+        name=name,
+        title=f"{title}, a 2-D density of the FFJORD paper",
+        dim=2,
+        unit="nats",
+        sizes={"train": 20_000, "val": 5_000, "test": 5_000},
+        loader="toys:load",
+    )
+    for name, title in {
+        "8gaussians": "eight Gaussians on a circle",
+        "checkerboard": "eight squares of a checkerboard",
+        "2spirals": "two spirals",
+        "pinwheel": "a pinwheel of five arms",
+        "swissroll": "a Swiss roll",
+        "moons": "two half moons",
+        "circles": "two circles",
+        "rings": "four rings",
+    }.items()
+)
+
+_ORACLES = tuple(
+    DatasetCard(
+        name=f"oracle-{dim}",
+        title=f"a fixed random transformation of a simple base in {dim} dimensions",
+        dim=dim,
+        unit="nats",
+        sizes={"train": 100_000, "val": 10_000, "test": 20_000},
+        loader="oracles:load",
+        note="log density and entropy are known",
+    )
+    for dim in (6, 8, 21, 43, 63)
+)
+
+CARDS: tuple[DatasetCard, ...] = (
+    _DIGITS,
+    *_TOYS,
+    *_ORACLES,
+    _PATCHES,
+    _MNIST,
+    _CIFAR10,
+    *_TABULAR,
+)

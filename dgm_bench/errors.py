@@ -1,0 +1,63 @@
+"""Errors that teach: one line that names the thing, the reason and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DgmBenchError(Exception):
+    """Something a user can put right. The command line shows it in one line and exits with 2.
+
+    Args:
+        thing: What is wrong: a file, an option, a cell.
+        reason: What is wrong with it.
+        remedy: What to do about it; a command where there is one.
+    """
+
+    exit_code = 2
+
+    def __init__(self, thing: object, reason: str, remedy: str = "") -> None:
+        self.thing, self.reason, self.remedy = str(thing), reason, remedy
+        text = f"{thing}: {reason}" + (f"; {remedy}" if remedy else "")
+        super().__init__(" ".join(text.split()))
+
+
+class UsageError(DgmBenchError):
+    """A command, an option or a name that means nothing."""
+
+
+class DeclarationError(DgmBenchError):
+    """A paper, cell or recipe that is declared wrongly."""
+
+
+class DataError(DgmBenchError):
+    """A data file that is missing, broken, or not the real thing."""
+
+
+class DataUnavailable(DataError):  # noqa: N818  the data is not broken, it is elsewhere
+    """Data that is not here and could not be fetched; its cells are skipped with this reason."""
+
+
+class ResultsError(DgmBenchError):
+    """A results folder or record that cannot be read or written."""
+
+
+class RunFailure(Exception):  # noqa: N818  a failure of the run, not a mistake of the user
+    """Training or evaluation that cannot go on; ends one run with a status, never the command.
+
+    Args:
+        status: One of the failure statuses of :data:`dgm_bench.records.Status`.
+        reason: What happened, with numbers.
+        hint: What to try.
+    """
+
+    def __init__(self, status: str, reason: str, hint: str) -> None:
+        self.status, self.reason, self.hint = status, reason, hint
+        super().__init__(f"{status}: {reason}; {hint}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``'did you mean X?'`` for the nearest known name, else an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,301 @@
+"""One run: a recipe with a seed, from a data set to a record."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import nn
+
+from dgm_bench import provenance
+from dgm_bench.data.dataset import Dataset
+from dgm_bench.errors import RunFailure
+from dgm_bench.metrics.evaluate import evaluate, prepare
+from dgm_bench.models.build import build
+from dgm_bench.models.capabilities import SolvesODE
+from dgm_bench.planner import PlannedRun
+from dgm_bench.records import (
+    Budget,
+    Data,
+    Metric,
+    Outcome,
+    RunRecord,
+    Scale,
+    Segment,
+    read_record,
+    write_atomically,
+    write_record,
+)
+from dgm_bench.report.pictures import make_pictures
+from dgm_bench.spec import Stage
+from dgm_bench.train.checkpoint import CheckpointFile
+from dgm_bench.train.loop import CURVE_COLUMNS, Trainer
+from dgm_bench.workdir import RunState, WorkFolder
+
+if TYPE_CHECKING:
+    from dgm_bench.train.control import Control
+    from dgm_bench.train.events import Reporter
+
+
+class Execution:
+    """Trains, evaluates and records one planned run.
+
+    Args:
+        run: The recipe, its cell and the seed.
+        data: The data set, on the host.
+        folder: The run's work folder, locked by this process.
+        device: Where to compute.
+        control: Asked between steps whether to stop.
+        reporter: Told how it goes.
+        limit_seconds: Training and validation may take this long, or None.
+        modified: The ``--set`` changes in the recipe.
+    """
+
+    def __init__(
+        self,
+        run: PlannedRun,
+        data: Dataset,
+        folder: WorkFolder,
+        *,
+        device: torch.device,
+        control: Control,
+        reporter: Reporter,
+        limit_seconds: float | None = None,
+        modified: tuple[str, ...] = (),
+    ) -> None:
+        self.run_, self.data, self.folder = run, data, folder
+        self.device, self.control, self.reporter = device, control, reporter
+        self.limit_seconds, self.modified = limit_seconds, modified
+        self.recipe = run.recipe
+        self.code = provenance.code()
+        self.fingerprints = data.fingerprints()
+        self.trainers: list[Trainer] = []
+        self.evaluation_seconds = 0.0
+
+    def run(self) -> RunRecord:
+        """Do the run, or what is left of it, and return its record.
+
+        Raises:
+            Interrupted: After a checkpoint, when the control says stop.
+            DgmBenchError: When something the user can put right is in the way.
+        """
+        state = self.folder.begin(self.code.source_hash)
+        before = self._recorded(state)
+        if before is not None:
+            self._close(state, before)
+            return before
+        provenance.reset_peak_memory(self.device.type)
+        try:
+            outcome, model = self._train()
+            metrics = self._evaluate(model)
+            self._keep_artifacts(state, model)
+        except RunFailure as failure:
+            outcome = Outcome(status=failure.status, reason=failure.reason, hint=failure.hint)
+            metrics = []
+        except torch.OutOfMemoryError as error:
+            hint = "use a smaller batch, or a machine with more memory"
+            outcome = Outcome(status="out-of-memory", reason=str(error).split("\n")[0], hint=hint)
+            metrics = []
+        record = self._record(state, outcome, metrics)
+        self._write(record)
+        self._close(state, record)
+        return record
+
+    # ---------------------------------------------------------------- training
+
+    def _train(self) -> tuple[Outcome, nn.Module]:
+        """Train every stage, each to its own stopping rule; return how the last one ended."""
+        outcome, model = Outcome(status="complete", reason="nothing to train"), nn.Module()
+        for index, stage in enumerate(self.recipe.stages):
+            trainer = self._trainer(stage, index)
+            self.trainers.append(trainer)
+            resumed = trainer.restore()
+            self._announce(resumed)
+            ended = trainer.run()
+            if self.recipe.evaluation.checkpoint == "best":
+                trainer.use_best()
+            outcome, model = _outcome(ended, trainer), trainer.model
+            if outcome.status == "budget":
+                break
+        return outcome, model
+
+    def _trainer(self, stage: Stage, index: int) -> Trainer:
+        dtype = getattr(torch, stage.precision)
+        torch.manual_seed(self.run_.seed + index)
+        model = build(stage.model, self.data.event_shape).to(self.device, dtype)
+        return Trainer(
+            stage,
+            model,
+            self.data.to(self.device, dtype),
+            seed=self.run_.seed,
+            control=self.control,
+            reporter=self.reporter,
+            checkpoint=CheckpointFile(self.folder.stage(stage.name)),
+            limit_seconds=self.limit_seconds,
+            checkpoint_seconds=_checkpoint_seconds(),
+            identity=_identity(stage, self.fingerprints),
+        )
+
+    def _announce(self, resumed_at_step: int | None) -> None:
+        cell = self.run_.cell
+        title = f"{cell.row.title} on {cell.column.title}, seed {self.run_.seed}"
+        published = cell.published
+        shown = f"{published.value} {cell.column.unit}" if published is not None else None
+        self.reporter.run_started(title, shown, self.limit_seconds, resumed_at_step)
+
+    # ---------------------------------------------------------------- evaluation
+
+    def _evaluate(self, model: nn.Module) -> list[Metric]:
+        started = time.perf_counter()
+        data, spec = self.trainers[-1].data, self.recipe.evaluation
+        prepare(model, data, spec)
+        metrics = evaluate(model, data, spec, self.run_.seed)
+        self.evaluation_seconds = time.perf_counter() - started
+        return metrics
+
+    def _keep_artifacts(self, state: RunState, model: nn.Module) -> None:
+        """Keep the weights, without code, and pictures where there is something to see."""
+        folder = self.folder.results / "artifacts" / state.run_id
+        weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+        write_atomically(folder / "weights.safetensors", to_safetensors(weights))
+        noise = torch.Generator(self.device).manual_seed(self.run_.seed)
+        make_pictures(model, self.trainers[-1].data, self.run_.cell.row.title, folder, noise)
+
+    # ---------------------------------------------------------------- the record
+
+    def _record(self, state: RunState, outcome: Outcome, metrics: list[Metric]) -> RunRecord:
+        cell = self.run_.cell
+        return RunRecord(
+            run_id=state.run_id,
+            created=state.created,
+            paper=cell.paper,
+            table=cell.table,
+            row=cell.row.id,
+            column=cell.column.id,
+            cells=tuple(self.run_.cells),
+            recipe=self.recipe,
+            recipe_hash=self.recipe.content_hash,
+            seed=self.run_.seed,
+            modified=self.modified,
+            supersedes=state.supersedes,
+            code=self.code,
+            data=self._data(),
+            environment=provenance.environment(str(self.device), torch.get_num_threads()),
+            scale=self._scale(),
+            budget=self._budget(),
+            outcome=outcome,
+            metrics=tuple(metrics),
+            curve=f"{state.run_id}.csv",
+            artifacts=self._artifacts(state),
+        )
+
+    def _data(self) -> Data:
+        spec, data = self.recipe.stages[0].data, self.data
+        return Data(
+            name=data.name,
+            version=data.version,
+            args=spec.args,
+            files=dict(data.files),
+            fingerprints=self.fingerprints,
+            sizes=data.sizes,
+            verified=data.verified,
+            note=data.note,
+        )
+
+    def _scale(self) -> Scale:
+        trainer = self.trainers[-1]
+        return Scale(
+            global_batch=trainer.sampler.batch_size,
+            precision=trainer.stage.precision,
+            parameters=sum(p.numel() for p in trainer.model.parameters()),
+        )
+
+    def _budget(self) -> Budget:
+        tallies = [trainer.tally for trainer in self.trainers]
+        last = self.trainers[-1]
+        counts = [t.model.function_evaluations for t in self.trainers if _solves(t)]
+        return Budget(
+            limit_seconds=self.limit_seconds,
+            train_seconds=sum(tally.train_seconds for tally in tallies),
+            validation_seconds=sum(tally.validation_seconds for tally in tallies),
+            evaluation_seconds=self.evaluation_seconds,
+            steps=sum(tally.step for tally in tallies),
+            epochs=last.epoch,
+            examples=sum(tally.examples for tally in tallies),
+            function_evaluations=sum(counts) if counts else None,
+            peak_memory_bytes=provenance.peak_memory_bytes(self.device.type),
+            best_step=last.tally.best_step,
+            segments=tuple(Segment(**s) for tally in tallies for s in tally.segments),
+        )
+
+    def _artifacts(self, state: RunState) -> dict[str, str]:
+        folder = self.folder.results / "artifacts" / state.run_id
+        files = sorted(folder.glob("*")) if folder.is_dir() else []
+        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+    def _write(self, record: RunRecord) -> None:
+        """Write the curve, then the record, which is what makes the run count."""
+        path = record.path(self.folder.results)
+        rows = [row for trainer in self.trainers for row in trainer.tally.curve]
+        write_atomically(path.with_suffix(".csv"), _curve_csv(rows))
+        write_record(record, self.folder.results)
+
+    def _recorded(self, state: RunState) -> RunRecord | None:
+        """Return the record that a killed process wrote just before it could say so."""
+        cell = self.run_.cell
+        folder = self.folder.results / "runs" / cell.paper / cell.table / cell.column.id
+        path = folder / cell.row.id / f"{state.run_id}.json"
+        return read_record(path) if path.exists() else None
+
+    def _close(self, state: RunState, record: RunRecord) -> None:
+        """Note how the run ended; only one that was out of budget keeps its checkpoints."""
+        state.status = record.outcome.status
+        state.record = str(record.path(self.folder.results).relative_to(self.folder.results))
+        self.folder.save(state)
+        if state.status != "budget":
+            self.folder.clear()
+
+
+def _outcome(ended: str, trainer: Trainer) -> Outcome:
+    tally, stop = trainer.tally, trainer.stage.stopping
+    if ended == "budget":
+        seconds = tally.train_seconds + tally.validation_seconds
+        reason = f"out of budget after {seconds:.0f} s, {tally.step} steps"
+        return Outcome(
+            status="budget", reason=reason, hint="the same command with more --budget goes on"
+        )
+    reasons = {
+        "patience": f"more than {stop.patience} validations without improvement",
+        "max_steps": f"reached {stop.max_steps} steps",
+        "max_epochs": f"reached {stop.max_epochs} epochs",
+    }
+    return Outcome(status="complete", reason=reasons[ended])
+
+
+def _solves(trainer: Trainer) -> bool:
+    return isinstance(trainer.model, SolvesODE)
+
+
+def _identity(stage: Stage, fingerprints: dict[str, str]) -> str:
+    """Return a hash of what a checkpoint must agree with to be continued."""
+    body = stage.model_dump_json() + "".join(sorted(fingerprints.values()))
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _curve_csv(rows: list[list[float | None]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CURVE_COLUMNS)
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _checkpoint_seconds() -> float:
+    """Return how often runs save: ``DGM_BENCH_CHECKPOINT_SECONDS``, or 30."""
+    return float(os.environ.get("DGM_BENCH_CHECKPOINT_SECONDS", "30"))

@@ -1,0 +1,73 @@
+"""The evaluation protocol of a recipe, applied to a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from dgm_bench.data.dataset import Dataset
+from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.metrics.likelihood import likelihood_metrics
+from dgm_bench.models.capabilities import CalibratesOnData, SolvesODE
+from dgm_bench.records import Metric
+from dgm_bench.spec import EvaluationSpec
+
+MetricFunction = Callable[[nn.Module, Dataset, EvaluationSpec, torch.Generator, str], list[Metric]]
+
+
+def prepare(model: nn.Module, data: Dataset, spec: EvaluationSpec) -> None:
+    """Put the model into evaluation mode: statistics of the training set, the solver's settings."""
+    model.eval()
+    if isinstance(model, CalibratesOnData):
+        model.calibrate(data.splits["train"])
+    if spec.model_overrides and isinstance(model, SolvesODE):
+        model.solve_with(**spec.model_overrides)
+
+
+def evaluate(model: nn.Module, data: Dataset, spec: EvaluationSpec, seed: int) -> list[Metric]:
+    """Return the metrics of a prepared model; noise depends on the seed alone.
+
+    Raises:
+        DeclarationError: When no metric has a name that the protocol lists.
+        RunFailure: When a value is not finite.
+    """
+    device = data.splits[spec.split].device
+    found: list[Metric] = []
+    for name in spec.metrics:
+        if name not in METRICS:
+            remedy = did_you_mean(name, METRICS) or f"known: {', '.join(METRICS)}"
+            raise DeclarationError(f"metric {name!r}", "is not known", remedy)
+        generator = torch.Generator(device).manual_seed(seed)
+        found += METRICS[name](model, data, spec, generator, _protocol(model, spec))
+    return found
+
+
+def _protocol(model: nn.Module, spec: EvaluationSpec) -> str:
+    """Say in words how the number was taken."""
+    parts = [f"{spec.checkpoint} checkpoint", "float64 sums"]
+    if isinstance(model, SolvesODE):
+        parts = [f"{spec.trace} trace", model.solver_settings, *parts]
+    return "; ".join(parts)
+
+
+def _likelihood(
+    model: nn.Module,
+    data: Dataset,
+    spec: EvaluationSpec,
+    generator: torch.Generator,
+    protocol: str,
+) -> list[Metric]:
+    return likelihood_metrics(
+        model,
+        data,
+        split=spec.split,
+        batch_size=spec.batch_size,
+        trace=spec.trace,
+        generator=generator,
+        protocol=protocol,
+    )
+
+
+METRICS: dict[str, MetricFunction] = {"nll": _likelihood}

@@ -1,0 +1,1 @@
+"""Models, one family a file, each from its paper's own definition."""

@@ -1,0 +1,73 @@
+"""From a declared name, ``module:Class``, to a model."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from torch import nn
+
+import dgm_bench.models
+from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.spec import ModelSpec
+
+
+def build(spec: ModelSpec, event_shape: tuple[int, ...]) -> nn.Module:
+    """Return a freshly initialised model, on the CPU and in torch's default precision.
+
+    Weights are drawn from torch's global generator.
+
+    Raises:
+        DeclarationError: No such module, class or argument.
+    """
+    cls = _resolve(spec.name)
+    known = list(inspect.signature(cls).parameters)[1:]
+    for name, value in spec.args.items():
+        if name not in known:
+            raise DeclarationError(spec.name, f"has no argument {name!r}", _hint(name, known))
+        _check_choice(cls, name, value)
+    try:
+        arguments = inspect.signature(cls).bind(event_shape, **spec.args)
+    except TypeError as error:
+        raise DeclarationError(spec.name, str(error), "add it to the model's arguments") from error
+    return cls(*arguments.args, **arguments.kwargs)
+
+
+def _check_choice(cls: type[nn.Module], name: str, value: object) -> None:
+    """Refuse a value that is not among those that the argument's ``Literal`` names."""
+    hint = get_type_hints(cls.__init__)[name]
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        choices = [str(choice) for choice in get_args(hint)]
+        raise DeclarationError(name, f"no choice {value!r}", _hint(str(value), choices))
+
+
+def _resolve(name: str) -> type[nn.Module]:
+    module_name, _, class_name = name.partition(":")
+    known = [module.name for module in pkgutil.iter_modules(dgm_bench.models.__path__)]
+    if module_name not in known:
+        raise DeclarationError(name, f"no model module {module_name!r}", _hint(module_name, known))
+    classes = _models(importlib.import_module(f"dgm_bench.models.{module_name}"))
+    if class_name not in classes:
+        raise DeclarationError(name, f"no model {class_name!r} there", _hint(class_name, classes))
+    return classes[class_name]
+
+
+def _models(module: ModuleType) -> dict[str, type[nn.Module]]:
+    """Return the module's own classes that take an ``event_shape`` first."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, nn.Module)
+        and value.__module__ == module.__name__
+        and next(iter(inspect.signature(value).parameters), "") == "event_shape"
+    }
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    return did_you_mean(word, known) or f"known: {', '.join(known)}"

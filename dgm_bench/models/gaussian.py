@@ -1,0 +1,66 @@
+"""A full-covariance Gaussian: the first row of the MAF paper's Table 1."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.errors import RunFailure
+
+
+class Gaussian(nn.Module):
+    """N(mean, L L^T). It has no parameters: :meth:`calibrate` is the maximum-likelihood fit.
+
+    Args:
+        event_shape: Shape of one example.
+    """
+
+    mean: Tensor
+    factor: Tensor
+
+    def __init__(self, event_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.event_shape = tuple(event_shape)
+        dim = math.prod(event_shape)
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("factor", torch.eye(dim))
+
+    @torch.no_grad()
+    def calibrate(self, x: Float[Tensor, "n *event"], batch_size: int = 10_000) -> None:
+        """Set mean and covariance to those of ``x``, summed and factored in double precision.
+
+        Raises:
+            RunFailure: The covariance is singular.
+        """
+        parts = torch.split(x.flatten(1), batch_size)
+        mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / len(x)
+        covariance = torch.zeros(len(mean), len(mean), dtype=mean.dtype, device=mean.device)
+        for part in parts:
+            centred = part.double() - mean
+            covariance.addmm_(centred.T, centred, alpha=1 / len(x))
+        factor, info = torch.linalg.cholesky_ex(covariance)
+        if info.item():
+            raise RunFailure(
+                "data-error",
+                f"the covariance of {len(x)} examples is singular at dimension {info.item()}",
+                "give more examples than dimensions, and no constant or repeated dimension",
+            )
+        self.mean.copy_(mean)
+        self.factor.copy_(factor)
+
+    def log_prob(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+        """Return the log density in nats."""
+        centred = (x.flatten(1) - self.mean).T
+        white = torch.linalg.solve_triangular(self.factor, centred, upper=False)
+        log_det = self.factor.diagonal().log().sum()
+        constant = 0.5 * len(self.mean) * math.log(2 * math.pi)
+        log_prob: Tensor = -0.5 * white.square().sum(0) - log_det - constant
+        return log_prob
+
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+        """Return ``n`` examples."""
+        noise = self.mean.new_empty(n, len(self.mean)).normal_(generator=generator)
+        return (self.mean + noise @ self.factor.T).reshape(-1, *self.event_shape)

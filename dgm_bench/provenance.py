@@ -1,0 +1,219 @@
+"""Who, where and with what: the code and the machine behind a number.
+
+Only :func:`environment` and :func:`peak_memory_bytes` touch torch, and only when called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from dgm_bench import __version__
+from dgm_bench.paths import PACKAGE, checkout_root
+from dgm_bench.records import Code, Environment
+
+#: The parts of the package whose source decides a run's numbers.
+NUMERIC_SOURCES = ("models", "train", "data", "metrics")
+#: The packages whose versions can change a number.
+PACKAGES = (
+    "torch", "torchdiffeq", "numpy", "scipy", "pandas", "scikit-learn", "safetensors", "pillow",
+    "h5py",
+)  # fmt: skip
+
+
+# --------------------------------------------------------------------------- code
+
+
+def code() -> Code:
+    """Return which code runs: version, git state of the package's checkout, source hash, command.
+
+    The git fields are those of the checkout the package lies in, whatever the current folder
+    is; None for an installed package. Changes below ``results/`` do not make it dirty.
+    """
+    commit, dirty = git_state(checkout_root())
+    return Code(
+        version=__version__,
+        git_commit=commit,
+        git_dirty=dirty,
+        source_hash=source_hash(PACKAGE),
+        command=command_line(sys.argv),
+    )
+
+
+def git_state(root: Path | None) -> tuple[str | None, bool | None]:
+    """Return the commit of a checkout and whether anything outside ``results/`` differs from it.
+
+    A checkout without a commit, or one that git refuses to read, gives None for the commit.
+    """
+    if root is None:
+        return None, None
+    changes = _git(root, "status", "--porcelain", "--", ".", ":(exclude)results")
+    return _git(root, "rev-parse", "--verify", "HEAD"), None if changes is None else bool(changes)
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Run git on ``root`` alone: variables such as ``GIT_DIR`` may name another repository."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def source_hash(package: Path) -> str:
+    """Return SHA-256 over the sources that decide a run's numbers, by name and content."""
+    folders = (sorted((package / part).glob("*.py")) for part in NUMERIC_SOURCES)
+    paths = [path for folder in folders for path in folder]
+    return _digest(package, [*paths, package / "runner.py"])
+
+
+def _digest(package: Path, paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        if path.is_file():
+            digest.update(f"{path.relative_to(package).as_posix()}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def command_line(argv: list[str]) -> str:
+    """Return the command as a person would type it, whichever way Python was started."""
+    name = Path(argv[0]).name
+    return shlex.join(["dgm-bench" if name == "__main__.py" else name, *argv[1:]])
+
+
+# --------------------------------------------------------------------------- machine
+
+
+@cache
+def cpu_name() -> str:
+    """Return the processor's model name."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    with suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def gpu_name() -> str | None:
+    """Return the first GPU's model name without importing torch; None where there is none."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or not shutil.which("nvidia-smi"):
+        return None
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return next(iter(done.stdout.split("\n")), "").strip() or None if not done.returncode else None
+
+
+def likely_device() -> str:
+    """Return ``cuda`` where a GPU seems to be there, else ``cpu``; never imports torch."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    there = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
+    return "cuda" if there and not hidden else "cpu"
+
+
+def memory_bytes() -> int:
+    """Return the memory this process may use: the machine's, or its container's limit."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            total = min(total, int(Path("/sys/fs/cgroup", name).read_text()))
+    return total
+
+
+def version_of(package: str) -> str | None:
+    """Return the installed version of a package, without importing it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def machine_class(device: str, gpu: str | None = None) -> str:
+    """Return a short hash of what decides speed: CPU, GPU in use, cores and torch's version.
+
+    Args:
+        device: ``cpu`` or ``cuda``; a GPU that is not used does not count.
+        gpu: The GPU's name, where it is known already.
+    """
+    used = (gpu or gpu_name() or "gpu") if device == "cuda" else ""
+    torch_version = ".".join((version_of("torch") or "none").split(".")[:2])
+    parts = (cpu_name(), used, str(cores()), torch_version)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def environment(device: str, threads: int) -> Environment:
+    """Return where a run happens; a run on a CPU can be repeated bit for bit, one on a GPU not.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        threads: Threads that torch uses.
+    """
+    import torch
+
+    on_gpu = device.startswith("cuda")
+    gpu = torch.cuda.get_device_name(device) if on_gpu else None
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        packages={name: version for name in PACKAGES if (version := version_of(name))},
+        cpu=cpu_name(),
+        cores=cores(),
+        threads=threads,
+        memory_bytes=memory_bytes(),
+        device="cuda" if on_gpu else "cpu",
+        gpu=gpu,
+        cuda=torch.version.cuda if on_gpu else None,
+        machine_class=machine_class("cuda" if on_gpu else "cpu", gpu),
+        determinism="statistical" if on_gpu else "exact",
+    )
+
+
+# --------------------------------------------------------------------------- memory of a run
+
+
+def reset_peak_memory(device: str) -> None:
+    """Start measuring the peak memory of the next run; on systems other than Linux, of all."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_bytes(device: str) -> int:
+    """Return the peak since :func:`reset_peak_memory`: GPU memory on ``cuda``, else resident."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,307 @@
+"""A small page of tables and notes, and how it is written as text, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+    from rich.text import Text as RichText
+
+#: Notes are wrapped here even where the terminal is wider: longer lines are hard to read.
+NOTE_WIDTH = 110
+#: Letters that can be raised: Unicode has no small q.
+LETTERS = "abcdefghijklmnoprstuvwxyz"
+SUPERSCRIPTS = str.maketrans("0123456789" + LETTERS, "⁰¹²³⁴⁵⁶⁷⁸⁹ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
+_FROM_SUPERSCRIPT = {raised: plain for plain, raised in SUPERSCRIPTS.items()}
+_RAISED = re.compile("[" + "".join(map(chr, _FROM_SUPERSCRIPT)) + "]+")
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "✓": r"$\surd$", "✗": r"$\times$",
+    "▼": r"$\triangledown$", "▲": r"$\triangle$", "≠": r"$\neq$", "•": r"\textbullet{}",
+    "\u2013": "--", "\u00d7": r"$\times$", "→": r"$\to$", "≈": r"$\approx$", "§": r"\S{}",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of an entry, with a rich style and whether print makes it bold too."""
+
+    text: str
+    style: str = ""
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands in one place of a table: lines below each other."""
+
+    lines: tuple[Line, ...] = ()
+
+    @classmethod
+    def of(cls, *texts: str) -> Entry:
+        """Return an entry of plain lines."""
+        return cls(tuple(Line(text) for text in texts))
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The head of a column; neighbours of one group stay together where the page is narrow."""
+
+    lines: tuple[str, ...]
+    group: str = ""
+    right: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table: headings and rows of as many entries; the first column names the rows."""
+
+    title: str
+    headings: tuple[Heading, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+    spaced: bool = False
+
+
+@dataclass(frozen=True)
+class Notes:
+    """A list below the tables: ``(label, text)`` each; no label means a plain paragraph."""
+
+    title: str
+    items: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A title, tables, and notes."""
+
+    title: str
+    sections: tuple[Section, ...]
+    notes: tuple[Notes, ...] = ()
+
+
+def superscript(label: str) -> str:
+    """Return a footnote's label, digits or :data:`LETTERS`, raised."""
+    return label.translate(SUPERSCRIPTS)
+
+
+# --------------------------------------------------------------------------- text
+
+
+def to_text(page: Page, width: int = 160, colour: bool = False) -> str:
+    """Return the page as text of at most ``width`` columns.
+
+    Tables that are too wide are continued below, broken where a group of columns ends.
+    """
+    blocks = [_wrapped(page.title, width)]
+    for section in page.sections:
+        tables = [_rich_text(_rich_table(part), width, colour) for part in _parts(section, width)]
+        blocks.append("\n\n".join([*_title(section, width), *tables]))
+    blocks += [_note_text(notes, min(width, NOTE_WIDTH)) for notes in page.notes if notes.items]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _title(section: Section, width: int) -> list[str]:
+    return [_wrapped(section.title, width)] if section.title else []
+
+
+def _wrapped(text: str, width: int, lead: str = "") -> str:
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=lead,
+        subsequent_indent=" " * len(lead),
+        break_on_hyphens=False,
+    )
+
+
+def _rich_table(section: Section) -> RichTable:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for heading in section.headings:
+        table.add_column(
+            Text("\n".join(heading.lines)),
+            justify="right" if heading.right else "left",
+            overflow="fold",
+        )
+    for number, row in enumerate(section.rows):
+        if number and section.spaced:
+            table.add_row()
+        table.add_row(*(_rich_entry(entry) for entry in row))
+    return table
+
+
+def _rich_entry(entry: Entry) -> RichText:
+    from rich.text import Text
+
+    styled = (
+        Text(line.text, f"bold {line.style}" if line.bold else line.style) for line in entry.lines
+    )
+    return Text("\n").join(styled)
+
+
+def _rich_text(table: RichTable, width: int, colour: bool) -> str:
+    from rich.console import Console
+
+    file = io.StringIO()
+    console = Console(
+        file=file,
+        width=width,
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+        highlight=False,
+    )
+    console.print(table)
+    return "\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines())
+
+
+def _note_text(notes: Notes, width: int) -> str:
+    lines = [_wrapped(notes.title, width)] if notes.title else []
+    indent = max((len(label) for label, _ in notes.items), default=0)
+    for label, text in notes.items:
+        lead = f"{label.rjust(indent)} " if indent else ""
+        lines.append(_wrapped(text, width, lead))
+    return "\n".join(lines)
+
+
+def _parts(section: Section, width: int) -> Iterator[Section]:
+    """Yield the section cut into sets of columns that fit, each with the first column."""
+    widths = [_column_width(section, i) for i in range(len(section.headings))]
+    for columns in _fitting(section.headings, widths, width):
+        yield _columns_of(section, columns)
+
+
+def _columns_of(section: Section, columns: Sequence[int]) -> Section:
+    chosen = (0, *columns)
+    rows = (tuple(row[i] for i in chosen) for row in section.rows)
+    told = tuple(row for row in rows if any(entry.lines for entry in row[1:]))
+    headings = tuple(section.headings[i] for i in chosen)
+    return Section(section.title, headings, told, section.spaced)
+
+
+def _column_width(section: Section, column: int) -> int:
+    entries = (line.text for row in section.rows for line in row[column].lines)
+    return max(map(len, (*section.headings[column].lines, *entries)), default=0)
+
+
+def _fitting(headings: Sequence[Heading], widths: Sequence[int], width: int) -> list[list[int]]:
+    gap = 3  # rich's padding between columns
+    room = width - widths[0]
+    indices = range(1, len(headings))
+    if sum(widths[i] + gap for i in indices) <= room:
+        return [list(indices)]
+    parts: list[list[int]] = []
+    for _, group in groupby(indices, key=lambda i: headings[i].group):
+        parts += _greedy(list(group), [w + gap for w in widths], room)
+    return parts
+
+
+def _greedy(columns: Sequence[int], widths: Sequence[int], room: int) -> list[list[int]]:
+    parts: list[list[int]] = [[]]
+    for column in columns:
+        if parts[-1] and sum(widths[i] for i in parts[-1]) + widths[column] > room:
+            parts.append([])
+        parts[-1].append(column)
+    return parts
+
+
+# --------------------------------------------------------------------------- Markdown
+
+
+def to_markdown(page: Page) -> str:
+    """Return the page as GitHub-flavoured Markdown."""
+    blocks = [f"### {page.title}"]
+    for section in page.sections:
+        if section.title:
+            blocks.append(f"**{section.title}**")
+        blocks.append(_markdown_table(section))
+    for notes in page.notes:
+        if notes.items:
+            blocks.append("\n".join(_markdown_notes(notes)))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_table(section: Section) -> str:
+    rule = ["---:" if heading.right else "---" for heading in section.headings]
+    rows = [["<br>".join(heading.lines) for heading in section.headings], rule]
+    rows += [[_markdown_entry(entry) for entry in row] for row in section.rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _markdown_entry(entry: Entry) -> str:
+    return "<br>".join(_markdown_line(line) for line in entry.lines if line.text.strip())
+
+
+def _markdown_line(line: Line) -> str:
+    text = " ".join(line.text.split()).replace("|", "\\|")
+    return f"**{text}**" if line.bold else text
+
+
+def _markdown_notes(notes: Notes) -> Iterator[str]:
+    if notes.title:
+        yield f"{notes.title}\n"
+    for label, text in notes.items:
+        yield f"- {label} {text}" if label else f"- {text}"
+
+
+# --------------------------------------------------------------------------- LaTeX
+
+
+def to_latex(page: Page) -> str:
+    """Return the page as LaTeX tables that need the packages booktabs and amssymb."""
+    blocks = [rf"\noindent\textbf{{{_latex(page.title)}}}\par"]
+    for section in page.sections:
+        if section.title:
+            blocks.append(rf"\medskip\noindent {_latex(section.title)}\par")
+        blocks.append(_latex_table(section))
+    for notes in page.notes:
+        if notes.items:
+            blocks.append("\n".join(_latex_notes(notes)))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _latex_table(section: Section) -> str:
+    sides = "".join("r" if heading.right else "l" for heading in section.headings)
+    body = _latex_lines([[Line(t) for t in heading.lines] for heading in section.headings])
+    lines = [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", *body, r"\midrule"]
+    for number, row in enumerate(section.rows):
+        lines += [r"\addlinespace"] if number and section.spaced else []
+        lines += _latex_lines([entry.lines for entry in row])
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _latex_lines(entries: Sequence[Sequence[Line]]) -> Iterator[str]:
+    for i in range(max(map(len, entries))):
+        cells = (_latex_line(lines[i]) if i < len(lines) else "" for lines in entries)
+        yield " & ".join(cells) + r" \\"
+
+
+def _latex_line(line: Line) -> str:
+    text = _latex(" ".join(line.text.split()))
+    return rf"\textbf{{{text}}}" if line.bold else text
+
+
+def _latex_notes(notes: Notes) -> Iterator[str]:
+    yield rf"{{\footnotesize\noindent {_latex(notes.title)}\par"
+    for label, text in notes.items:
+        yield rf"\noindent {_latex(f'{label} {text}'.strip())}\par"
+    yield "}"
+
+
+def _latex(text: str) -> str:
+    escaped = "".join(_LATEX.get(character, character) for character in text)
+    return _RAISED.sub(_latex_superscript, escaped)
+
+
+def _latex_superscript(match: re.Match[str]) -> str:
+    return rf"\textsuperscript{{{match[0].translate(_FROM_SUPERSCRIPT)}}}"

@@ -1,0 +1,345 @@
+"""One self-contained page: every table, verdict, run and plot, made only from files.
+
+It loads nothing from the network, follows the reader's light or dark theme, and is the same
+for the same declarations and records.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dgm_bench import __version__
+from dgm_bench.planner import duration, gigabytes, run_command
+from dgm_bench.records import RunRecord, write_atomically
+from dgm_bench.report.plots import comparison_plot, gap_plot, learning_curve, to_svg
+from dgm_bench.report.tables import MARKS, measured_number, published_number
+from dgm_bench.spec import Cell, Column, Paper, Published, Recipe, Row, Source, Table
+from dgm_bench.store import Store
+from dgm_bench.verdict import Pool, State, Verdict, judge_table, pool_variances
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+    from dgm_bench.catalog import Catalog
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+#: What each state means, in the words of the page.
+MEANINGS: Mapping[State, str] = {
+    "reproduced": "The 90 % interval of the difference lies wholly inside the margin.",
+    "worse": "The interval lies wholly on the worse side of the margin.",
+    "better": "The interval lies wholly on the better side. An alarm as much as a success: look "
+    "for leaked or easier data, or another unit.",
+    "inconclusive": "The interval reaches over the edge of the margin, or there is too little to "
+    "form one. The reason says how many more seeds should decide.",
+    "not-comparable": "There are runs, but of other data, another unit or a changed recipe.",
+    "failed": "Every run broke: a loss that is not a number, a solver that gave up.",
+    "not-run": "No run is stored; the reason says what is missing.",
+    "measured": "A row or column of ours, without a published number to compare with.",
+}
+_PM_MEANINGS: Mapping[str, str] = {
+    "sd_runs": "standard deviation over runs",
+    "two_se_test": "two standard errors over the test points of one model",
+    "none": "no ± is printed",
+    "unknown": "what the ± means is not known",
+}
+
+
+def write_report(path: Path, *, catalog: Catalog, store: Store) -> None:
+    """Write the page.
+
+    Args:
+        path: The HTML file; replaced as a whole.
+        catalog: The declarations.
+        store: The records.
+
+    Raises:
+        ResultsError: When a record or curve cannot be read, or the file cannot be written.
+    """
+    page = _Page(catalog.papers, store)
+    write_atomically(path, page.html().encode())
+
+
+# --------------------------------------------------------------------------- what is shown
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run as the page shows it."""
+
+    record: RunRecord
+    value: str
+    error: str
+    time: str
+    memory: str
+
+
+@dataclass(frozen=True)
+class CellView:
+    """One cell as the page shows it."""
+
+    cell: Cell
+    verdict: Verdict
+    mark: str
+    published: str
+    measured: str
+    pm_meaning: str
+    source: Source | None
+    command: str
+    settings: Sequence[tuple[str, str]]
+    runs: Sequence[RunView]
+    environment: Sequence[tuple[str, str]]
+    curve: Markup | None
+    pictures: Sequence[tuple[str, str]]
+
+    @property
+    def anchor(self) -> str:
+        """Identifier of the cell's details on the page."""
+        return _identifier(self.cell.id)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rectangle of a table: the paper's own, further rows, or columns of ours."""
+
+    title: str
+    rows: Sequence[Row]
+    columns: Sequence[Column]
+
+
+@dataclass(frozen=True)
+class TableView:
+    """One table as the page shows it."""
+
+    table: Table
+    parts: Sequence[Part]
+    cells: Mapping[tuple[str, str], CellView]
+    comparison: Markup | None
+    gaps: Markup | None
+
+
+class _Page:
+    """Gathers what the template needs."""
+
+    def __init__(self, papers: Sequence[Paper], store: Store) -> None:
+        self.papers, self.store = papers, store
+        self.pool: Pool = pool_variances(store.records())
+
+    def html(self) -> str:
+        """Return the page."""
+        papers = [(paper, [self._table(paper, t) for t in paper.tables]) for paper in self.papers]
+        cells = [view for _, tables in papers for table in tables for view in table.cells.values()]
+        records = self.store.records()
+        return (
+            _templates()
+            .get_template("report.html")
+            .render(
+                version=__version__,
+                papers=papers,
+                counts=_counts(cells),
+                meanings=[(state, MARKS[state][0], MEANINGS[state]) for state in MEANINGS],
+                runs=[_run(record, _headline(record)) for record in reversed(records)],
+                newest=max((record.created for record in records), default=""),
+                hours=duration(sum(record.budget.train_seconds for record in records)),
+            )
+        )
+
+    def _table(self, paper: Paper, table: Table) -> TableView:
+        verdicts = judge_table(table, self.store, self.pool)
+        runs = {cell.id: self.store.for_cell(cell) for cell in table.cells}
+        cells = {
+            (cell.row.id, cell.column.id): self._cell(paper, cell, verdicts[cell.id], runs[cell.id])
+            for cell in table.cells
+        }
+        name = _identifier(table.name)
+        comparison = comparison_plot(table, verdicts)
+        gaps = gap_plot(table, runs)
+        return TableView(
+            table=table,
+            parts=list(_parts(table)),
+            cells=cells,
+            comparison=_inline(to_svg(comparison, f"{name}-comparison")) if comparison else None,
+            gaps=_inline(to_svg(gaps, f"{name}-gaps")) if gaps else None,
+        )
+
+    def _cell(
+        self, paper: Paper, cell: Cell, verdict: Verdict, records: Sequence[RunRecord]
+    ) -> CellView:
+        published = cell.published
+        sources = {source.id: source for source in paper.sources}
+        return CellView(
+            cell=cell,
+            verdict=verdict,
+            mark=MARKS[verdict.state][0],
+            published=published_number(published),
+            measured=measured_number(verdict, published),
+            pm_meaning=_pm_meaning(published) if published else "",
+            source=sources.get(published.source) if published else None,
+            command=run_command(cell.id) if cell.recipe else "",
+            settings=_settings(cell.recipe) if cell.recipe else (),
+            runs=[_run(record, cell.column.metric) for record in records],
+            environment=_environment(records[-1]) if records else (),
+            curve=self._curve(cell, records),
+            pictures=self._pictures(records),
+        )
+
+    def _curve(self, cell: Cell, records: Sequence[RunRecord]) -> Markup | None:
+        """Return the learning curve of the newest run that has one."""
+        for record in reversed(records):
+            curve = self.store.curve(record)
+            if curve:
+                figure = learning_curve(curve, record, _published_nats(cell))
+                return _inline(to_svg(figure, f"{_identifier(cell.id)}-curve"))
+        return None
+
+    def _pictures(self, records: Sequence[RunRecord]) -> list[tuple[str, str]]:
+        """Return name and data address of the newest run's pictures that are on this machine."""
+        for record in reversed(records):
+            folder = self.store.results / "artifacts" / record.run_id
+            if files := sorted(folder.glob("*.png")):
+                return [(f"{file.stem}, seed {record.seed}", _data_address(file)) for file in files]
+        return []
+
+
+# --------------------------------------------------------------------------- pieces
+
+
+def _counts(cells: Iterable[CellView]) -> list[tuple[State, str, int]]:
+    """Return how many cells are in each state that occurs."""
+    found = Counter(view.verdict.state for view in cells)
+    return [(state, MARKS[state][0], found[state]) for state in MARKS if found[state]]
+
+
+def _parts(table: Table) -> Iterable[Part]:
+    """Yield the paper's rows and columns, then further rows, then columns of ours."""
+    columns = [column for column in table.columns if column.published]
+    ours = [column for column in table.columns if not column.published]
+    printed = [row for row in table.rows if row.published]
+    further = [row for row in table.rows if not row.published]
+    there = {(cell.row.id, cell.column.id) for cell in table.cells}
+    for title, rows, across in (
+        ("", printed, columns),
+        ("Further rows, which the paper does not print", further, columns),
+        ("Columns of ours, which the paper does not have", table.rows, ours),
+    ):
+        filled = [row for row in rows if any((row.id, column.id) in there for column in across)]
+        if filled:
+            yield Part(title, filled, across)
+
+
+def _run(record: RunRecord, metric_name: str) -> RunView:
+    metric = record.metric(metric_name)
+    value = error = ""
+    if metric is not None and metric.value is not None:
+        value = f"{metric.value:.4f}"
+        error = f"{metric.se:.4f}" if metric.se is not None else ""
+    return RunView(
+        record=record,
+        value=value,
+        error=error,
+        time=duration(record.budget.train_seconds),
+        memory=gigabytes(record.budget.peak_memory_bytes),
+    )
+
+
+def _headline(record: RunRecord) -> str:
+    """Return the name of a run's first metric."""
+    return record.metrics[0].name if record.metrics else ""
+
+
+def _settings(recipe: Recipe) -> list[tuple[str, str]]:
+    """Return the recipe's settings that are not at their defaults, as ``part.option``, value."""
+    several = len(recipe.stages) > 1
+    found: list[tuple[str, str]] = []
+    for stage in recipe.stages:
+        chosen = stage.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+        found += _flat(f"{stage.name}." if several else "", chosen)
+    chosen = recipe.evaluation.model_dump(mode="json", exclude_defaults=True)
+    return found + _flat("evaluation.", chosen)
+
+
+def _flat(prefix: str, values: Mapping[str, object]) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found += _flat(f"{prefix}{key}.", value)
+        else:
+            found.append((f"{prefix}{key}", _words(value)))
+    return found
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _environment(record: RunRecord) -> list[tuple[str, str]]:
+    """Return where and on what the newest run was made."""
+    where, code, data = record.environment, record.code, record.data
+    commit = (code.git_commit or "unknown")[:12] + (" with local changes" if code.git_dirty else "")
+    sizes = ", ".join(f"{name} {size:,}" for name, size in data.sizes.items())
+    packages = where.packages
+    return [
+        ("device", where.gpu or where.device),
+        ("processor", f"{where.cpu}, {where.cores} cores, {where.threads} threads used"),
+        ("machine class", where.machine_class),
+        ("software", ", ".join([f"Python {where.python}", *map(" ".join, packages.items())])),
+        ("code", f"dgm-bench {code.version}, commit {commit}"),
+        ("command", code.command),
+        ("data", f"{data.name} version {data.version}, {_verified(data.verified)}: {sizes}"),
+        ("scale", f"{record.scale.parameters:,} parameters, {record.scale.precision}"),
+    ]
+
+
+def _verified(verified: bool) -> str:
+    return "verified as the published files" if verified else "not verified as the published files"
+
+
+def _pm_meaning(published: Published) -> str:
+    runs = f" (n = {published.pm_n})" if published.pm_n else ""
+    return _PM_MEANINGS[published.pm_kind] + runs
+
+
+def _published_nats(cell: Cell) -> float | None:
+    """Return the published value where it is a loss in nats, as curves are."""
+    column = cell.column
+    comparable = cell.published and column.metric == "nll" and column.unit == "nats"
+    return float(cell.published.value) if cell.published and comparable else None
+
+
+# --------------------------------------------------------------------------- HTML
+
+
+def _templates() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["identifier"] = _identifier
+    environment.filters["duration"] = duration
+    return environment
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
+
+
+def _inline(svg: str) -> Markup:
+    from markupsafe import Markup
+
+    return Markup(svg)  # noqa: S704  drawn by matplotlib, which escapes its texts
+
+
+def _data_address(file: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()

@@ -1,0 +1,383 @@
+"""The paper's table with the measured numbers, their errors and verdicts beside the published."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from dgm_bench.report import grid
+from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
+from dgm_bench.spec import Cell, Column, Erratum, Published, Row, Table
+from dgm_bench.verdict import State, Verdict, not_run
+
+Format = Literal["text", "markdown", "csv", "json", "latex"]
+
+#: Mark and terminal colour of each state.
+MARKS: Mapping[State, tuple[str, str]] = {
+    "reproduced": ("✓", "green"),
+    "worse": ("▼", "red"),
+    "better": ("▲", "magenta"),
+    "inconclusive": ("?", "yellow"),
+    "not-comparable": ("≠", "yellow"),
+    "failed": ("✗", "red"),
+    "not-run": ("-", "dim"),
+    "measured": ("•", ""),
+}
+_MEANINGS: Mapping[State, str] = {
+    "reproduced": "reproduced",
+    "worse": "worse than published",
+    "better": "better than published (ask why)",
+    "inconclusive": "inconclusive (seeds run + seeds expected to decide)",
+    "not-comparable": "not comparable",
+    "failed": "failed",
+    "not-run": "not run",
+    "measured": "measured, nothing published",
+}
+_PM_MEANINGS: Mapping[str, str] = {
+    "two_se_test": "two standard errors over the test points of one model",
+    "sd_runs": "standard deviation over {runs}",
+    "unknown": "meaning unknown",
+    "none": "none",
+}
+_ARROWS = {"lower": "↓", "higher": "↑"}
+
+
+def render_table(
+    table: Table,
+    verdicts: Mapping[str, Verdict],
+    format: Format = "text",
+    *,
+    width: int = 160,
+    colour: bool = False,
+) -> str:
+    """Return a table of a paper, published against measured.
+
+    Args:
+        table: The declarations.
+        verdicts: Verdicts by cell; a cell without one counts as not run.
+        format: ``text``, ``markdown`` and ``latex`` show first the paper's rows and columns, then
+            further rows, then columns of ours; ``csv`` and ``json`` have one line a cell.
+        width: Most columns of a line of text; wider tables are continued below.
+        colour: Whether text has the colours of a terminal.
+    """
+    known = {cell.id: verdicts.get(cell.id) or not_run(cell) for cell in table.cells}
+    if format == "csv":
+        return _csv(table, known)
+    if format == "json":
+        return _json(table, known)
+    page = _Layout(table, known).page()
+    if format == "text":
+        return grid.to_text(page, width, colour)
+    return grid.to_markdown(page) if format == "markdown" else grid.to_latex(page)
+
+
+def count_line(table: Table, verdicts: Mapping[str, Verdict]) -> str:
+    """Return how many of the paper's numbers are in which state, in one sentence."""
+    states = Counter(
+        (verdicts.get(cell.id) or not_run(cell)).state
+        for cell in table.cells
+        if cell.published and cell.row.published and cell.column.published
+    )
+    counts = ", ".join(
+        f"{states[state]} {state.replace('-', ' ')}" for state in MARKS if states[state]
+    )
+    return f"Of {states.total()} published numbers: {counts or 'none declared'}."
+
+
+# --------------------------------------------------------------------------- machine-readable
+
+
+def cell_fields(cell: Cell, verdict: Verdict) -> dict[str, Any]:
+    """Return everything that is known about a cell, flat, with null for what is not."""
+    published = cell.published
+    fields: dict[str, Any] = {
+        "id": cell.id,
+        "row": cell.row.id,
+        "column": cell.column.id,
+        "metric": cell.column.metric,
+        "unit": cell.column.unit,
+        "direction": cell.column.direction,
+        "published": _float(published and published.value),
+        "pm": _float(published and published.pm),
+    }
+    for name in ("pm_kind", "pm_n", "selection", "source", "model", "note"):
+        fields[f"published_{name}"] = getattr(published, name, None)
+    fields |= {name: value for name, value in asdict(verdict).items() if name != "cell"}
+    fields["low"], fields["high"] = fields.pop("interval") or (None, None)
+    fields["remarks"] = list(verdict.remarks)
+    fields["errata"] = [erratum.id for erratum in cell.errata]
+    return fields
+
+
+def _float(value: Any) -> float | None:  # noqa: ANN401  Decimal or None
+    return None if value is None else float(value)
+
+
+def _csv(table: Table, verdicts: Mapping[str, Verdict]) -> str:
+    rows = [cell_fields(cell, verdicts[cell.id]) for cell in table.cells]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(rows[0] if rows else ["id"])
+    for row in rows:
+        writer.writerow("; ".join(v) if isinstance(v, list) else v for v in row.values())
+    return file.getvalue()
+
+
+def _json(table: Table, verdicts: Mapping[str, Verdict]) -> str:
+    cells = [json.dumps(cell_fields(cell, verdicts[cell.id])) for cell in table.cells]
+    head = f'{{"table": {json.dumps(table.name)}, "title": {json.dumps(table.title)}, "cells": ['
+    return head + "\n" + ",\n".join(cells) + "\n]}\n"
+
+
+# --------------------------------------------------------------------------- numbers
+
+
+def measured_number(verdict: Verdict, published: Published | None) -> str:
+    """Return ``mean ± error``: seed spread, or for one seed two errors over test points."""
+    if verdict.mean is None:
+        return ""
+    error = verdict.sd if verdict.sd is not None else _doubled(verdict.se_test)
+    decimals = max(-int(published.value.as_tuple().exponent), 0) if published else 2
+    return with_error(verdict.mean, error, decimals)
+
+
+def with_error(value: float, error: float | None, decimals: int = 2) -> str:
+    """Return ``value ± error`` with that many decimals, up to 4 where the error is smaller."""
+    if error:
+        decimals = min(max(decimals, math.ceil(-math.log10(error))), 4)
+    number = f"{value:.{decimals}f}"
+    return number if error is None else f"{number} ±{error:.{decimals}f}"
+
+
+def published_number(published: Published | None) -> str:
+    """Return ``value ± pm`` in the printed digits."""
+    if published is None:
+        return ""
+    return f"{published.value}" + (f" ±{published.pm}" if published.pm is not None else "")
+
+
+def _doubled(error: float | None) -> float | None:
+    return None if error is None else 2 * error
+
+
+def _aligned(texts: Sequence[str]) -> Callable[[str], str]:
+    """Return a function that pads numbers so that their decimal points stand below each other."""
+    longest = max((_places(text) for text in texts if text), default=0)
+    return lambda text: text and " " * (longest - _places(text)) + text
+
+
+def _places(text: str) -> int:
+    return len(text.split(" ")[0].split(".")[0])
+
+
+# --------------------------------------------------------------------------- layout
+
+
+@dataclass
+class _Footnotes:
+    """Notes in the order in which they are first referred to, each once."""
+
+    letters: str = ""
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def refer(self, text: str) -> str:
+        """Return the raised label of a note."""
+        number = len(self.texts)
+        label = str(number + 1)
+        if self.letters:
+            times, place = divmod(number, len(self.letters))
+            label = self.letters[place] * (times + 1)
+        return grid.superscript(self.texts.setdefault(text, label))
+
+    def items(self) -> tuple[tuple[str, str], ...]:
+        """Return labels and notes."""
+        return tuple((grid.superscript(label), text) for text, label in self.texts.items())
+
+
+class _Layout:
+    """Arranges a table and its verdicts into a page."""
+
+    def __init__(self, table: Table, verdicts: Mapping[str, Verdict]) -> None:
+        self.table, self.verdicts = table, verdicts
+        self.cells = {(cell.row.id, cell.column.id): cell for cell in table.cells}
+        self.reasons, self.errata = _Footnotes(), _Footnotes(grid.LETTERS)
+
+    def page(self) -> Page:
+        """Return the paper's part, further rows, columns of ours, and the notes."""
+        paper_rows = [row for row in self.table.rows if row.published]
+        further_rows = [row for row in self.table.rows if not row.published]
+        columns = [column for column in self.table.columns if column.published]
+        ours = [column for column in self.table.columns if not column.published]
+        sections = [
+            self._section("", paper_rows, columns),
+            self._section("Further rows, which the paper does not print", further_rows, columns),
+            self._section("Columns of ours, which the paper does not have", self.table.rows, ours),
+        ]
+        title = f"{self.table.where}: {self.table.title} ({self.table.name})"
+        return Page(title, tuple(s for s in sections if s.rows), tuple(self._notes()))
+
+    def _section(self, title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Section:
+        rows = [row for row in rows if self._among([row], columns)]
+        columns = [column for column in columns if self._among(rows, [column])]
+        styled = [_Styled(self, column, rows) for column in columns]
+        body = []
+        for row in rows:
+            reason = self._shared_reason(self._among([row], columns))
+            common = self._shared_errata(self._among([row], columns))
+            name = self._name(row, reason, common)
+            body.append((name, *(c.entry(row, common, blank=not reason) for c in styled)))
+        headings = (Heading(()), *(self._heading(column) for column in columns))
+        return Section(title, headings, tuple(body), spaced=True)
+
+    def _among(self, rows: Sequence[Row], columns: Sequence[Column]) -> list[Cell]:
+        found = (self.cells.get((row.id, column.id)) for row in rows for column in columns)
+        return [cell for cell in found if cell is not None]
+
+    def _heading(self, column: Column) -> Heading:
+        return Heading((f"{column.title} {_ARROWS[column.direction]}", column.unit), column.unit)
+
+    def _shared_reason(self, cells: Sequence[Cell]) -> str:
+        """Return why a whole row of published numbers was not run, when one reason says it."""
+        if not any(cell.published for cell in cells):
+            return ""
+        verdicts = [self.verdicts[cell.id] for cell in cells]
+        reasons = {v.reason if v.state == "not-run" else "" for v in verdicts}
+        return reasons.pop() if len(reasons) == 1 else ""
+
+    def _shared_errata(self, cells: Sequence[Cell]) -> tuple[Erratum, ...]:
+        """Return the errata that touch all published numbers of a row of several."""
+        touched = [cell.errata for cell in cells if cell.published]
+        if len(touched) < 2:
+            return ()
+        return tuple(e for e in touched[0] if all(e in errata for errata in touched))
+
+    def _name(self, row: Row, reason: str, common: Iterable[Erratum]) -> Entry:
+        label = row.title + self.erratum_labels(common)
+        return Entry((Line(f"{label} {self.reasons.refer(reason)}" if reason else label, "bold"),))
+
+    def erratum_labels(self, errata: Iterable[Erratum]) -> str:
+        """Return the raised labels of errata, which are noted."""
+        notes = [f"{e.text} ({e.source})" if e.source else e.text for e in errata]
+        return "".join(self.errata.refer(note) for note in notes)
+
+    # ------------------------------------------------------------------ notes
+
+    def _notes(self) -> Iterable[Notes]:
+        yield Notes("", (("", count_line(self.table, self.verdicts)),))
+        yield Notes("How to read it", tuple(("", text) for text in self._legend()))
+        yield Notes("Notes", self.reasons.items())
+        yield Notes("Errata of the published numbers", self.errata.items())
+
+    def _legend(self) -> Iterable[str]:
+        directions = {column.direction for column in self.table.columns}
+        arrows = "; ".join(
+            f"{_ARROWS[d]} {d} is better" for d in ("lower", "higher") if d in directions
+        )
+        yield f"{arrows}. Above the published number, below it the one measured here."
+        yield from _published_legend(self.table.cells)
+        states = {verdict.state for verdict in self.verdicts.values()}
+        if any(verdict.mean is not None for verdict in self.verdicts.values()):
+            yield (
+                "± of measured numbers: standard deviation over seeds; for a single seed, two "
+                "standard errors over the test points."
+            )
+        marks = (f"{MARKS[state][0]} {_MEANINGS[state]}" for state in MARKS if state in states)
+        yield "; ".join(marks) + "."
+
+
+@dataclass
+class _Styled:
+    """One column: its entries, with decimal points aligned and the best published number bold."""
+
+    layout: _Layout
+    column: Column
+    rows: Sequence[Row]
+
+    def __post_init__(self) -> None:
+        cells = [cell for row in self.rows if (cell := self._cell(row))]
+        texts = [t for cell in cells for t in (self._published(cell), self._measured(cell))]
+        self.align = _aligned(texts)
+        values = [c.published.value for c in cells if c.published and c.row.published]
+        choose = min if self.column.direction == "lower" else max
+        self.best = choose(values) if self.column.published and len(values) > 1 else None
+
+    def entry(self, row: Row, common: Sequence[Erratum], *, blank: bool) -> Entry:
+        """Return what stands in a row.
+
+        Args:
+            row: The row.
+            common: Errata of the whole row, which stand at its name.
+            blank: Whether a number that was not measured is marked.
+        """
+        cell = self._cell(row)
+        if cell is None:
+            return Entry()
+        verdict = self.layout.verdicts[cell.id]
+        lines = [self._published_line(cell, common)] if cell.published else []
+        if verdict.mean is not None:
+            lines.append(Line(self.align(self._measured(cell)), MARKS[verdict.state][1]))
+        if verdict.state != "not-run" or blank:
+            lines.append(Line(self._mark(cell, verdict), MARKS[verdict.state][1]))
+        return Entry((*lines, *self._context(cell, verdict)))
+
+    def _cell(self, row: Row) -> Cell | None:
+        return self.layout.cells.get((row.id, self.column.id))
+
+    def _published(self, cell: Cell) -> str:
+        return published_number(cell.published)
+
+    def _measured(self, cell: Cell) -> str:
+        return measured_number(self.layout.verdicts[cell.id], cell.published)
+
+    def _published_line(self, cell: Cell, common: Sequence[Erratum]) -> Line:
+        text = self.align(self._published(cell))
+        text += self.layout.erratum_labels(e for e in cell.errata if e not in common)
+        best = cell.published is not None and cell.published.value == self.best
+        return Line(text, bold=best and cell.row.published)
+
+    def _mark(self, cell: Cell, verdict: Verdict) -> str:
+        parts = [MARKS[verdict.state][0], _seed_count(verdict), self._reference(cell, verdict)]
+        return " ".join(part for part in parts if part)
+
+    def _reference(self, cell: Cell, verdict: Verdict) -> str:
+        if verdict.state == "not-run":
+            return self.layout.reasons.refer(verdict.reason)
+        if verdict.state == "measured" and not verdict.remarks:
+            return ""
+        text = "; ".join(verdict.remarks) if verdict.state == "measured" else verdict.reason
+        return self.layout.reasons.refer(f"{cell.row.title}, {cell.column.title}: {text}")
+
+    def _context(self, cell: Cell, verdict: Verdict) -> Iterable[Line]:
+        if verdict.gap is not None:
+            yield Line(f"gap {verdict.gap:.3f}", "dim")
+        beside = self.layout.cells.get((cell.row.id, cell.column.beside or ""))
+        if beside is not None and beside.published and verdict.mean is not None:
+            yield Line(f"cf. {beside.published.value}", "dim")
+
+
+def _seed_count(verdict: Verdict) -> str:
+    if not verdict.seeds:
+        return "failed" if verdict.state == "failed" else ""
+    more = f"+{verdict.more_seeds}" if verdict.more_seeds else ""
+    return f"{verdict.seeds}{more} seed" + ("" if verdict.seeds == 1 and not more else "s")
+
+
+def _published_legend(cells: Iterable[Cell]) -> Iterable[str]:
+    """Yield what the published ± means, with the rows and sources that it belongs to."""
+    rows: dict[str, dict[str, None]] = {}
+    sources: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        published = cell.published
+        if published is not None and published.pm is not None:
+            runs = f"{published.pm_n} runs" if published.pm_n else "runs, how many is not known"
+            meaning = _PM_MEANINGS[published.pm_kind].format(runs=runs)
+            rows.setdefault(meaning, {})[cell.row.title] = None
+            sources.setdefault(meaning, {})[published.source] = None
+    for meaning, titles in rows.items():
+        yield f"Published ± of {', '.join(titles)} ({', '.join(sources[meaning])}): {meaning}."

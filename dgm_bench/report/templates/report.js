@@ -1,0 +1,71 @@
+"use strict";
+
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+// Shows the elements whose text has every word that was typed.
+function filterBy(input, elements, also = () => true) {
+  const apply = () => {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const { element, text } of texts) {
+      element.hidden = !(words.every((word) => text.includes(word)) && also(element));
+    }
+  };
+  const texts = elements.map((element) => ({ element, text: element.textContent.toLowerCase() }));
+  input.addEventListener("input", apply);
+  return apply;
+}
+
+const cells = all("details.cell");
+const chosen = new Set();
+const isChosen = (cell) => chosen.size === 0 || chosen.has(cell.dataset.state);
+const showCells = filterBy(document.getElementById("cell-filter"), cells, isChosen);
+for (const button of all("button[data-state]")) {
+  button.addEventListener("click", () => {
+    const state = button.dataset.state;
+    if (!chosen.delete(state)) chosen.add(state);
+    button.setAttribute("aria-pressed", chosen.has(state));
+    showCells();
+  });
+}
+
+const runFilter = document.getElementById("run-filter");
+if (runFilter) filterBy(runFilter, all("table.sortable tbody tr"));
+
+function compare(a, b) {
+  const [x, y] = [a, b].map((cell) => cell.dataset.value ?? cell.textContent.trim());
+  const byNumber = Number(x) - Number(y);
+  if (x === "" || y === "") return x === y ? 0 : x === "" ? 1 : -1;
+  return Number.isNaN(byNumber) ? x.localeCompare(y) : byNumber;
+}
+
+for (const head of all("table.sortable th")) {
+  head.querySelector("button").addEventListener("click", () => {
+    const down = head.getAttribute("aria-sort") === "ascending";
+    for (const other of all("th", head.parentElement)) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const body = head.closest("table").tBodies[0];
+    const rows = [...body.rows].sort((a, b) => {
+      const order = compare(a.cells[head.cellIndex], b.cells[head.cellIndex]);
+      return down ? -order : order;
+    });
+    body.append(...rows);
+  });
+}
+
+for (const button of all("button.copy")) {
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(button.previousElementSibling.textContent);
+    button.textContent = "copied";
+  });
+}
+
+// A link to a cell opens its details.
+function openTarget() {
+  const target = document.getElementById(location.hash.slice(1));
+  if (!target || !target.matches("details")) return;
+  target.hidden = false;
+  target.open = true;
+  target.scrollIntoView();
+}
+addEventListener("hashchange", openTarget);
+openTarget();

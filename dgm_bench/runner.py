@@ -1,0 +1,213 @@
+"""Runs a plan: data, model, training, evaluation, record; one run after the other.
+
+The same command goes on where it stopped and repeats nothing that is finished: what lies in
+:mod:`dgm_bench.workdir` says how far each run is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from dgm_bench import data as datasets
+from dgm_bench import provenance, tracking
+from dgm_bench.data.dataset import Dataset
+from dgm_bench.errors import DataError, DataUnavailable, UsageError
+from dgm_bench.execution import Execution
+from dgm_bench.overrides import apply_overrides
+from dgm_bench.planner import Plan, PlannedRun, share_of
+from dgm_bench.records import FAILED, RunRecord, read_record
+from dgm_bench.spec import DataSpec
+from dgm_bench.store import ensure_writable
+from dgm_bench.train.control import Control, Interrupted
+from dgm_bench.train.events import Reporter
+from dgm_bench.workdir import WorkFolder
+
+
+@dataclass
+class RunSummary:
+    """What became of a plan."""
+
+    finished: list[RunRecord] = field(default_factory=list)
+    failed: list[RunRecord] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    results: Path,
+    data_root: Path,
+    device: str,
+    threads: int | None,
+    time_limit: float | None,
+    offline: bool,
+    overrides: Mapping[str, str],
+    reporter: Reporter,
+    track: bool,
+) -> RunSummary:
+    """Do every run that the plan chose, and leave a record for each.
+
+    Args:
+        plan: Which runs, in order, and the budget they share.
+        results: Where records go.
+        data_root: Where data lies, or goes when it is fetched.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        threads: CPU threads, or None for torch's own choice.
+        time_limit: Seconds until this process checkpoints and leaves.
+        offline: Fetch nothing.
+        overrides: ``--set`` changes; they mark the records as modified.
+        reporter: Told what happens.
+        track: Log to MLflow after each run.
+
+    Raises:
+        UsageError: When the device is not there.
+        ResultsError: When the results folder cannot be written or a run is under way elsewhere.
+        DataError: At the end, when a run's data is broken; runs after it are still done.
+    """
+    ensure_writable(results)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    session = _Session(
+        results=results,
+        device=_device(device),
+        control=Control(time_limit),
+        reporter=reporter,
+        overrides=overrides,
+        track=track,
+        source=_DataSource(data_root, offline),
+    )
+    reporter.plan(plan)
+    for run in plan.runs:
+        if not run.runs:
+            session.skip(run, run.reason)
+    with session.control.catching_signals():
+        session.run_all([run for run in plan.runs if run.runs], plan.budget_seconds)
+    if session.broken_data is not None:
+        raise session.broken_data
+    return session.summary
+
+
+@dataclass
+class _DataSource:
+    """Loads data sets and keeps the last one, as neighbouring runs mostly share it."""
+
+    root: Path
+    offline: bool
+    _spec: DataSpec | None = None
+    _data: Dataset | None = None
+
+    def load(self, spec: DataSpec) -> Dataset:
+        if self._data is None or spec != self._spec:
+            self._data = None  # free the old one before the new one is built
+            self._data = datasets.load(spec.name, self.root, args=spec.args, offline=self.offline)
+            self._spec = spec
+        return self._data
+
+
+@dataclass
+class _Session:
+    """What the runs of one command share."""
+
+    results: Path
+    device: torch.device
+    control: Control
+    reporter: Reporter
+    overrides: Mapping[str, str]
+    track: bool
+    source: _DataSource
+    summary: RunSummary = field(default_factory=RunSummary)
+    broken_data: DataError | None = None
+
+    def run_all(self, runs: list[PlannedRun], budget_seconds: float | None) -> None:
+        started = time.monotonic()
+        for index, run in enumerate(runs):
+            limit = None
+            if budget_seconds is not None:
+                remaining = max(0.0, budget_seconds - (time.monotonic() - started))
+                later = sum(other.seconds for other in runs[index + 1 :])
+                limit = share_of(remaining, run.seconds, later)
+            if not self._run(run, limit):
+                self.summary.interrupted = True
+                return
+
+    def _run(self, run: PlannedRun, limit: float | None) -> bool:
+        """Do one run; return False when the command has to leave."""
+        if self.control.stop_reason() is not None:
+            return False
+        run = replace(run, recipe=apply_overrides(run.recipe, self.overrides))
+        folder = WorkFolder(self.results, run.recipe.content_hash, run.seed)
+        with folder.locked():
+            finished = self._finished_before(folder)
+            if finished is not None:
+                self.reporter.message(f"{run.cell.id} seed {run.seed} is finished: {finished}")
+                self.summary.finished.append(read_record(finished))
+                return True
+            try:
+                data = self.source.load(run.recipe.stages[0].data)
+                record = self._execute(run, data, folder, limit)
+            except Interrupted as stop:
+                self.reporter.message(
+                    f"stopped ({stop.reason}); the same command goes on from here"
+                )
+                return False
+            except DataError as error:
+                self._data_failed(run, error)
+                return True
+        self._took(record)
+        return True
+
+    def _execute(
+        self, run: PlannedRun, data: Dataset, folder: WorkFolder, limit: float | None
+    ) -> RunRecord:
+        return Execution(
+            run,
+            data,
+            folder,
+            device=self.device,
+            control=self.control,
+            reporter=self.reporter,
+            limit_seconds=limit,
+            modified=tuple(f"{key}={value}" for key, value in self.overrides.items()),
+        ).run()
+
+    def _finished_before(self, folder: WorkFolder) -> Path | None:
+        """Return the record of this very run, where the same source finished it here."""
+        state = folder.state()
+        if state is None or state.status != "complete" or state.record is None:
+            return None
+        path = self.results / state.record
+        same_source = state.source_hash == provenance.code().source_hash
+        return path if same_source and path.exists() else None
+
+    def _took(self, record: RunRecord) -> None:
+        failed = record.outcome.status in FAILED
+        (self.summary.failed if failed else self.summary.finished).append(record)
+        self.reporter.run_finished(record)
+        if self.track:
+            trouble = tracking.try_log_run(record, self.results)
+            if trouble is not None:
+                self.reporter.message(trouble)
+
+    def _data_failed(self, run: PlannedRun, error: DataError) -> None:
+        self.skip(run, str(error))
+        if not isinstance(error, DataUnavailable):
+            self.broken_data = self.broken_data or error
+
+    def skip(self, run: PlannedRun, reason: str) -> None:
+        self.summary.skipped.append((run.cell.id, reason))
+        self.reporter.run_skipped(run.cell.id, reason)
+
+
+def _device(name: str) -> torch.device:
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise UsageError(
+            "--device cuda", "torch finds no GPU", "use --device cpu; dgm-bench doctor says more"
+        )
+    return torch.device("cuda" if there and name != "cpu" else "cpu")

@@ -1,0 +1,280 @@
+"""The declarations: papers, tables, cells and recipes, as frozen, typed, hashed data.
+
+Nothing here imports torch: ``list``, ``plan`` and ``table`` read declarations only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from decimal import Decimal
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Direction = Literal["lower", "higher"]
+PmKind = Literal["sd_runs", "two_se_test", "none", "unknown"]
+
+
+class Spec(BaseModel):
+    """Base of all declarations: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --------------------------------------------------------------------------- recipes
+
+
+class ModelSpec(Spec):
+    """Which model: ``name`` is ``module:Class`` below ``dgm_bench.models``."""
+
+    name: str
+    args: dict[str, Any] = {}
+
+
+class DataSpec(Spec):
+    """Which data set, by its name in ``dgm_bench.data``, and the options of its loader."""
+
+    name: str
+    args: dict[str, Any] = {}
+
+
+class ObjectiveSpec(Spec):
+    """The training loss, by its name in ``dgm_bench.train.objectives``."""
+
+    name: str = "nll"
+    args: dict[str, Any] = {}
+
+
+class OptimizerSpec(Spec):
+    """The optimiser, by its name in ``dgm_bench.train.optimizers``.
+
+    ``weight_decay`` is what is applied (as an L2 term of the gradient). ``requested_weight_decay``
+    records a value that the original code asked for and never applied (protocols 8.1, item 1).
+    """
+
+    name: str = "adam"
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    requested_weight_decay: float | None = None
+
+
+class ScheduleSpec(Spec):
+    """Learning rate over time.
+
+    Each entry of ``drops`` multiplies the rate by ``factor``, once, when the number of
+    validations without improvement first exceeds it; ``warmup_steps`` ramps it up linearly.
+    """
+
+    drops: tuple[int, ...] = ()
+    factor: float = 0.1
+    warmup_steps: int = 0
+
+
+class ValidationSpec(Spec):
+    """When and how the validation metric is taken. ``trace`` matters to continuous flows only."""
+
+    every: int = 1
+    unit: Literal["epochs", "steps"] = "epochs"
+    trace: Literal["exact", "estimate"] = "exact"
+    batch_size: int = 10_000
+
+
+class StoppingSpec(Spec):
+    """Stop after more than ``patience`` bad validations, or at a maximum; the best is restored."""
+
+    patience: int | None = None
+    max_epochs: int | None = None
+    max_steps: int | None = None
+
+
+class Stage(Spec):
+    """One training stage: data, model, objective and the rules of the loop."""
+
+    name: str = "train"
+    data: DataSpec
+    model: ModelSpec
+    objective: ObjectiveSpec = ObjectiveSpec()
+    optimizer: OptimizerSpec
+    schedule: ScheduleSpec = ScheduleSpec()
+    batch_size: int
+    validation: ValidationSpec = ValidationSpec()
+    stopping: StoppingSpec
+    average_decay: float | None = None
+    clip_norm: float | None = None
+    precision: Literal["float32", "float64"] = "float32"
+
+
+class EvaluationSpec(Spec):
+    """What is measured at the end, on which split, with which checkpoint and protocol."""
+
+    metrics: tuple[str, ...] = ("nll",)
+    split: str = "test"
+    checkpoint: Literal["best", "last"] = "best"
+    trace: Literal["exact", "estimate"] = "exact"
+    batch_size: int = 10_000
+    model_overrides: dict[str, Any] = {}
+
+
+class Cost(Spec):
+    """What a run is expected to take, for the planner; not part of a recipe's identity.
+
+    ``launches`` counts tensor operations in a step, which dominate small models.
+    """
+
+    steps: int
+    flops_per_step: float
+    launches_per_step: float
+    evaluation_flops: float = 0.0
+    memory_bytes: int = 0
+
+
+class Recipe(Spec):
+    """All that decides a run's numbers except the seed: stages and an evaluation protocol."""
+
+    name: str
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    evaluation: EvaluationSpec = EvaluationSpec()
+    cost: Cost | None = None
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of everything that can change a number (not the name, cost, source or notes).
+
+        Values that equal their defaults are left out, so that a new option leaves the hashes of
+        stored records alone; the default of an option must therefore never change.
+        """
+        body = self.model_dump(mode="json", include={"stages", "evaluation"}, exclude_defaults=True)
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+# --------------------------------------------------------------------------- papers
+
+
+class Source(Spec):
+    """Where published numbers stand, and what their error bars and selection mean there."""
+
+    id: str
+    citation: str
+    where: str
+    pm_kind: PmKind
+    pm_n: int | None = None
+    selection: str
+    note: str = ""
+
+
+class Published(Spec):
+    """A published number with its meaning. ``value`` keeps the printed digits."""
+
+    value: Decimal
+    pm: Decimal | None = None
+    pm_kind: PmKind
+    pm_n: int | None = None
+    selection: str
+    source: str
+    model: str = ""
+    note: str = ""
+
+    @property
+    def resolution(self) -> float:
+        """Half a unit of the last printed digit."""
+        exponent = self.value.as_tuple().exponent
+        return 0.5 * 10.0 ** int(exponent)
+
+
+class Erratum(Spec):
+    """A published error, with the cells it touches and what the number ought to be read as."""
+
+    id: str
+    cells: tuple[str, ...]
+    text: str
+    source: str
+
+
+class Column(Spec):
+    """A column: a data set and the metric in which its cells are printed."""
+
+    id: str
+    title: str
+    data: str
+    metric: str
+    unit: str
+    direction: Direction
+    published: bool = True
+    beside: str | None = None
+    note: str = ""
+
+
+class Row(Spec):
+    """A row: a model. ``recipe`` names a function of the paper's ``recipes.py``.
+
+    ``published`` is False for rows that the paper's own table does not have, and ``no_recipe``
+    says why a row has no recipe.
+    """
+
+    id: str
+    title: str
+    published: bool = True
+    recipe: str | None = None
+    args: dict[str, Any] = {}
+    no_recipe: str = ""
+    note: str = ""
+
+
+class Cell(Spec):
+    """One number of one table: published value with its meaning, and the recipe behind it.
+
+    ``same_as`` names the row whose recipe reproduces this cell: a published row that mixes models.
+    ``no_recipe`` says why there is no recipe.
+    """
+
+    paper: str
+    table: str
+    row: Row
+    column: Column
+    published: Published | None = None
+    recipe: Recipe | None = None
+    same_as: str | None = None
+    no_recipe: str = ""
+    errata: tuple[Erratum, ...] = ()
+    priority: int = 0
+
+    @property
+    def id(self) -> str:
+        """``paper/table/row/column``."""
+        return f"{self.paper}/{self.table}/{self.row.id}/{self.column.id}"
+
+
+class Table(Spec):
+    """A table of a paper: rows, columns, and the cells that exist."""
+
+    paper: str
+    id: str
+    title: str
+    where: str
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def name(self) -> str:
+        """``paper/table``, the name on the command line."""
+        return f"{self.paper}/{self.id}"
+
+
+class Paper(Spec):
+    """A paper: citation, sources, tables and errata."""
+
+    id: str
+    title: str
+    authors: str
+    year: int
+    url: str
+    bibtex: str
+    sources: tuple[Source, ...]
+    tables: tuple[Table, ...]
+    errata: tuple[Erratum, ...] = ()

@@ -1,0 +1,1 @@
+"""Training that the project owns: one small loop for every model."""

@@ -1,0 +1,83 @@
+"""What a run tells whoever is watching. The console implements :class:`Reporter`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from dgm_bench.planner import Plan
+    from dgm_bench.records import RunRecord
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stage stands. Losses are in nats per example; all numbers on the host."""
+
+    step: int
+    max_steps: int | None
+    epoch: float
+    seconds: float
+    limit_seconds: float | None
+    train_loss: float | None
+    validation: float | None
+    best: float | None
+    lr: float
+    bad_validations: int
+    patience: int | None
+
+
+class Reporter(Protocol):
+    """Receives the events of a ``run`` command, in order."""
+
+    def plan(self, plan: Plan) -> None:
+        """The plan, before anything runs."""
+
+    def run_started(
+        self,
+        title: str,
+        published: str | None,
+        limit_seconds: float | None,
+        resumed_at_step: int | None,
+    ) -> None:
+        """A run begins, or goes on from a checkpoint."""
+
+    def progress(self, event: Progress) -> None:
+        """A training stage moved on: after each validation, and about once a second between."""
+
+    def run_finished(self, record: RunRecord) -> None:
+        """A run left its record."""
+
+    def run_skipped(self, cell_id: str, reason: str) -> None:
+        """A cell does not run, and why."""
+
+    def message(self, text: str) -> None:
+        """Anything else worth a line."""
+
+
+class SilentReporter:
+    """Says nothing; for tests and for use as a library."""
+
+    def plan(self, plan: Plan) -> None:
+        """Ignore."""
+
+    def run_started(
+        self,
+        title: str,
+        published: str | None,
+        limit_seconds: float | None,
+        resumed_at_step: int | None,
+    ) -> None:
+        """Ignore."""
+
+    def progress(self, event: Progress) -> None:
+        """Ignore."""
+
+    def run_finished(self, record: RunRecord) -> None:
+        """Ignore."""
+
+    def run_skipped(self, cell_id: str, reason: str) -> None:
+        """Ignore."""
+
+    def message(self, text: str) -> None:
+        """Ignore."""

@@ -1,0 +1,29 @@
+"""Learning rate over time."""
+
+from __future__ import annotations
+
+from dgm_bench.spec import ScheduleSpec
+
+
+class Schedule:
+    """Linear warm-up, then a drop for every threshold of bad validations that is passed.
+
+    Dropped rates stay dropped when validation improves again, as in the released FFJORD code
+    (``train_tabular.py``, lines 101-113: ``ndecs`` never goes back).
+    """
+
+    def __init__(self, spec: ScheduleSpec, base_lr: float) -> None:
+        self.spec, self.base_lr = spec, base_lr
+        self.drops_done = 0
+
+    def after_validation(self, bad_validations: int) -> None:
+        """Drop the rate when more than the next threshold of validations in a row were bad."""
+        drops = self.spec.drops
+        if self.drops_done < len(drops) and bad_validations > drops[self.drops_done]:
+            self.drops_done += 1
+
+    def lr(self, step: int) -> float:
+        """Return the learning rate of a step; the first step is 0."""
+        warmup = self.spec.warmup_steps
+        ramp = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        return float(self.base_lr * ramp * self.spec.factor**self.drops_done)

@@ -1,0 +1,319 @@
+"""The command line: verbs, JSON keys, exit codes, and mistakes told in one line."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from dgm_bench import paths, runner
+from dgm_bench.cli import cli
+from dgm_bench.errors import DataError, ResultsError
+
+CELL = "ffjord/density/maf-5/digits"
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Call a verb with empty results and data folders; return what came of it."""
+    monkeypatch.setenv("DGM_BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(paths, "default_results", lambda: tmp_path / "results")
+
+    def run(*words):
+        with_results = words[0] in ("list", "plan", "run", "table", "report", "sync", "doctor")
+        extra = ["--results", str(tmp_path / "results")] if with_results else []
+        return CliRunner().invoke(cli, [*words, *extra])
+
+    return run
+
+
+@pytest.fixture
+def fake_run(monkeypatch):
+    """Put a runner in place that records how it is called and ends as it is told."""
+    calls = []
+
+    def ends_with(failed=(), interrupted=False, error=None):
+        def run_plan(plan, **options):
+            calls.append((plan, options))
+            options["reporter"].plan(plan)
+            if error:
+                raise error
+            return SimpleNamespace(
+                finished=[], failed=list(failed), skipped=[], interrupted=interrupted
+            )
+
+        monkeypatch.setattr(runner, "run_plan", run_plan)
+        return calls
+
+    return ends_with
+
+
+def told(result, code=2):
+    """Return the one line of a mistake."""
+    assert result.exit_code == code, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+# --------------------------------------------------------------------------- JSON
+
+
+def test_list_json_has_exactly_the_promised_keys(call):
+    result = call("list", "ffjord/*", "--json")
+    assert result.exit_code == 0
+    cells = json.loads(result.stdout)["cells"]
+    for cell in cells:
+        assert list(cell) == ["id", "row", "column", "metric", "unit", "direction", "published",
+                              "runnable", "state", "measured"]  # fmt: skip
+        if cell["published"]:
+            assert list(cell["published"]) == ["value", "pm", "pm_kind", "selection", "source"]
+            assert isinstance(cell["published"]["value"], float)
+        assert cell["measured"] is None
+    assert any(cell["published"] for cell in cells)
+    assert any(cell["published"] is None for cell in cells)
+    assert any(cell["runnable"] for cell in cells)
+
+
+def test_plan_json_has_exactly_the_promised_keys_and_its_seconds_add_up(call):
+    result = call("plan", "ffjord/*", "--seeds", "2", "--json")
+    assert result.exit_code == 0
+    plan = json.loads(result.stdout)
+    assert list(plan) == ["cells", "seconds"]
+    for cell in plan["cells"]:
+        assert list(cell) == ["id", "seed", "data", "seconds", "memory_bytes", "runs", "reason"]
+        assert cell["runs"] or cell["reason"]
+    running = [cell["seconds"] for cell in plan["cells"] if cell["runs"]]
+    assert running
+    assert sum(running) == pytest.approx(plan["seconds"])
+    assert plan["seconds"] <= 600
+
+
+def test_plan_covers_every_cell_that_list_shows(call):
+    listed = {cell["id"] for cell in json.loads(call("list", "--json").stdout)["cells"]}
+    planned = {cell["id"] for cell in json.loads(call("plan", "--json").stdout)["cells"]}
+    assert planned == listed
+
+
+def test_data_that_is_not_here_is_a_reason_with_the_command(call):
+    cells = json.loads(call("plan", "ffjord/density/maf-5/power", "--json").stdout)["cells"]
+    (cell,) = cells
+    assert cell["reason"] == "data not here: dgm-bench data fetch power"
+    assert cell["data"] == "missing"
+    assert not cell["runs"]
+
+
+# --------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["lsit"], "did you mean 'list'?"),
+        (["paint"], "choose from list, plan"),
+        (["data", "fech"], "did you mean 'fetch'?"),
+        (["plan", "--budget", "-5m"], "--budget -5m: not a time above zero"),
+        (["plan", "--budget", "soon"], "write 90s, 10m, 2h"),
+        (["plan", "--seeds", "0"], "--seeds"),
+        (["run", CELL, "--time-limit", "0s"], "--time-limit 0s"),
+        (["run", CELL, "--set", "lr"], "write --set optimizer.lr=1e-4"),
+        (["run"], "PATTERN"),
+        (["run", CELL, "--device", "tpu"], "--device"),
+        (["run", "ffjord/density/maf-5/digts"], "digits"),
+        (["list", "ffjord/density/mof-5/digits"], "did you mean"),
+        (["table", "ffjord/densty"], "did you mean 'ffjord/density'?"),
+        (["data", "fetch", "mnits"], "did you mean 'mnist'?"),
+        (["compare", "no-such-folder", "nor-this"], "no-such-folder"),
+        (["list", "--jsn"], "see dgm-bench list --help"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(call, words, expected, tmp_path):
+    assert expected in told(call(*words))
+    assert not (tmp_path / "results").exists()
+
+
+def test_no_verb_at_all_shows_the_help(call):
+    result = CliRunner().invoke(cli, [])
+    assert result.exit_code == 2
+    assert "dgm-bench plan 'ffjord/*'" in result.output
+
+
+def test_missing_data_is_told_by_verify_with_the_command(call):
+    assert "dgm-bench data fetch mnist" in told(call("data", "verify", "mnist"))
+
+
+def test_results_that_are_no_folder_are_told(call, tmp_path):
+    (tmp_path / "results").touch()
+    assert "--results" in told(call("list"))
+
+
+def test_a_broken_record_is_told_with_its_file(call, tmp_path):
+    broken = tmp_path / "results" / "runs" / "ffjord" / "x.json"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("{")
+    assert "x.json" in told(call("list"))
+
+
+# --------------------------------------------------------------------------- run
+
+
+def test_run_hands_its_options_on(call, fake_run, tmp_path):
+    calls = fake_run()
+    result = call("run", CELL, "--seeds", "2", "--budget", "none", "--time-limit", "9m",
+                  "--set", "optimizer.lr=1e-4", "--set", "stopping.max_steps=5", "--offline",
+                  "--threads", "1", "--no-tracking")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    ((plan, options),) = calls
+    assert [run.seed for run in plan.chosen] == [0, 1]
+    assert plan.budget_seconds is None
+    assert options["overrides"] == {"optimizer.lr": "1e-4", "stopping.max_steps": "5"}
+    assert options["time_limit"] == 540
+    assert options["offline"]
+    assert options["threads"] == 1
+    assert not options["track"]
+    assert options["results"] == tmp_path / "results"
+    assert result.stdout == ""
+
+
+def test_run_exits_with_0_1_or_130(call, fake_run):
+    fake_run()
+    assert call("run", CELL).exit_code == 0
+    fake_run(failed=["a record"])
+    assert call("run", CELL).exit_code == 1
+    fake_run(failed=["a record"], interrupted=True)
+    assert call("run", CELL).exit_code == 130
+
+
+def test_ctrl_c_anywhere_exits_with_130(call, fake_run):
+    fake_run(error=KeyboardInterrupt())
+    result = call("run", CELL)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "interrupted"
+
+
+@pytest.mark.parametrize("kind", [ResultsError, DataError])
+def test_what_the_runner_cannot_do_is_told_in_one_line(call, fake_run, kind):
+    fake_run(error=kind("results/work/ab-s0", "this run is under way in process 7", "wait for it"))
+    result = call("run", CELL)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == (
+        "error: results/work/ab-s0: this run is under way in process 7; wait for it"
+    )
+
+
+# --------------------------------------------------------------------------- other verbs
+
+
+def test_a_table_says_why_a_cell_has_no_number(call):
+    result = call("table", "ffjord/density", "--format", "json")
+    assert result.exit_code == 0, result.output
+    assert "data not here: dgm-bench data fetch power" in result.stdout
+    assert "no recipe yet" in result.stdout
+    assert f"dgm-bench run {CELL}" in result.stdout
+
+
+@pytest.mark.parametrize("style", ["text", "markdown", "csv", "json", "latex"])
+def test_tables_print_in_every_format(call, style):
+    result = call("table", "ffjord/density", "--format", style)
+    assert result.exit_code == 0
+    assert "MAF" in result.stdout
+
+
+def test_the_list_and_the_plan_are_readable(call):
+    listed = call("list", "ffjord/density/*/power").stdout
+    assert "ffjord/density" in listed
+    assert "maf-5/power" in listed
+    assert "runs, about" in call("plan").stdout
+
+
+def test_comparing_nothing_with_nothing_is_not_comparable(call, tmp_path):
+    for name in ("new", "old"):
+        (tmp_path / name / "runs").mkdir(parents=True)
+    assert call("compare", str(tmp_path / "new"), str(tmp_path / "old")).exit_code == 3
+
+
+def test_data_list_shows_every_set_and_its_state(call):
+    output = call("data", "list").stdout
+    assert "digits" in output
+    assert "embedded" in output
+    assert "missing" in output
+
+
+def test_a_report_is_written(call, tmp_path):
+    result = call("report", "-o", str(tmp_path / "page.html"))
+    assert result.exit_code == 0, result.output
+    assert "<html" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "verb", ["list", "plan", "data list", "data fetch", "data verify", "run", "table", "compare",
+             "report", "sync", "doctor"]
+)  # fmt: skip
+def test_every_verb_has_help_with_real_examples(call, verb):
+    result = CliRunner().invoke(cli, [*verb.split(), "--help"])
+    assert result.exit_code == 0
+    examples = result.stdout.partition("Examples:")[2]
+    assert f"dgm-bench {verb}" in examples
+
+
+# --------------------------------------------------------------------------- processes
+
+HEAVY = ("torch", "mlflow", "pandas", "matplotlib", "sklearn", "scipy.stats")
+SCRIPT = """
+import sys
+from dgm_bench.cli import cli
+sys.stdout = open("/dev/null", "w")
+try:
+    cli.main(sys.argv[1:], prog_name="dgm-bench")
+except SystemExit as end:
+    code = end.code
+sys.stderr.write(f"{code} " + " ".join(sorted(set(sys.modules))))
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["list"], ["plan"], ["table", "ffjord/density"], ["compare", "new", "new"]]
+)
+def test_questions_are_answered_fast_and_without_heavy_imports(words, tmp_path):
+    (tmp_path / "new" / "runs").mkdir(parents=True)
+    where = [] if words[0] == "compare" else ["--results", str(tmp_path / "new")]
+    env = {**os.environ, "PYTHONPATH": str(paths.PACKAGE.parent), "DGM_BENCH_DATA": str(tmp_path)}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *words, *where],
+        cwd=tmp_path, env=env, capture_output=True, text=True,
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code, *modules = done.stderr.split()
+    assert code == ("3" if words[0] == "compare" else "0"), done.stderr[-500:]
+    assert not set(HEAVY) & set(modules)
+    # The promise is one second on a quiet machine.
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert spent < 2.5
+
+
+def start(*words, **options):
+    env = {**os.environ, "PYTHONPATH": str(paths.PACKAGE.parent)}
+    command = [sys.executable, "-m", "dgm_bench", *words]
+    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_a_closed_pipe_is_no_trouble():
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = start("list", "--json", stdout=writing)
+    os.close(writing)
+    assert process.communicate()[1] == ""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_python_m_is_the_command():
+    process = start("--version", stdout=subprocess.PIPE)
+    assert process.communicate()[0].startswith("dgm-bench, version ")
+    assert process.returncode == 0

@@ -1,0 +1,221 @@
+"""New records against a baseline: regressions, noise, and what cannot be compared."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from factories import (
+    make_budget,
+    make_cell,
+    make_code,
+    make_data,
+    make_environment,
+    make_metric,
+    make_recipe,
+    make_record,
+)
+
+from dgm_bench.compare import compare, render_comparison
+
+
+def runs(*values, cell=None, **overrides):
+    return [make_record(cell, value=v, seed=s, **overrides) for s, v in enumerate(values)]
+
+
+BASE = runs(10.0, 10.1, 9.9)
+
+
+def only(new, baseline=BASE):
+    comparison = compare(new, baseline)
+    assert len(comparison.rows) == 1
+    return comparison.rows[0], comparison.exit_code
+
+
+def test_a_regression_beyond_noise_is_flagged():
+    row, code = only(runs(12.0, 12.1, 11.9))
+    assert (row.state, code) == ("worse", 1)
+    assert row.difference == pytest.approx(-2.0)
+    assert 0.01 < row.bound < 2.0
+    assert "worse by 2 nats" in row.reason
+
+
+def test_an_improvement_is_told_and_fine():
+    row, code = only(runs(8.0, 8.1, 7.9))
+    assert (row.state, code) == ("better", 0)
+
+
+def test_a_difference_within_noise_is_not_a_regression():
+    row, code = only(runs(10.1, 10.2, 10.0))
+    assert (row.state, code) == ("noise", 0)
+
+
+def test_the_same_numbers_are_the_same():
+    row, code = only(BASE)
+    assert (row.state, row.difference, code) == ("same", 0.0, 0)
+
+
+def test_many_seeds_show_that_nothing_changed():
+    rng = np.random.default_rng(0)
+    apart = make_environment(determinism="statistical")
+    old, new = (runs(*rng.normal(10, 0.1, 12), environment=apart) for _ in range(2))
+    assert only(new, old)[0].state == "same"
+
+
+def test_higher_is_better_turns_the_sign_around():
+    def accuracy(*values):
+        metrics = [make_metric(v, name="accuracy", direction="higher") for v in values]
+        return [make_record(seed=s, metrics=(m,)) for s, m in enumerate(metrics)]
+
+    row, _ = only(accuracy(0.50, 0.51, 0.52), accuracy(0.90, 0.91, 0.92))
+    assert (row.state, row.difference) == ("worse", pytest.approx(-0.40))
+
+
+def test_false_alarms_are_rare():
+    rng = np.random.default_rng(3)
+    apart = make_environment(determinism="statistical")
+    worse = 0
+    for _ in range(300):
+        old, new = (runs(*rng.normal(10, 0.1, 3), environment=apart) for _ in range(2))
+        worse += compare(new, old).exit_code
+    assert worse <= 8
+
+
+def test_one_new_run_is_judged_by_the_spread_of_the_baseline():
+    assert only(runs(13.0))[0].state == "worse"
+    assert only(runs(10.2))[0].state == "noise"
+
+
+def test_one_run_on_each_side_is_noise():
+    row, code = only(runs(12.0), runs(10.0))
+    assert (row.state, code) == ("noise", 0)
+    assert "no spread is known" in row.reason
+    assert row.difference == pytest.approx(-2.0)
+
+
+def test_baseline_runs_of_the_family_sharpen_the_test():
+    baseline = [r for c in "abcd" for r in runs(10.0, 10.1, 9.9, cell=make_cell(column=c))]
+    new = runs(10.4, cell=make_cell(column="a"))
+    row = next(row for row in compare(new, baseline).rows if row.cell.endswith("/a"))
+    assert row.state == "worse"
+    assert only(new, baseline[:3])[0].state == "noise"
+
+
+def test_five_equal_seeds_on_one_exact_machine_are_paired():
+    spread = (0.0, 5.0, 9.0, 14.0, 20.0)
+    baseline, new = runs(*spread), runs(*(x + 0.1 for x in spread))
+    assert only(new, baseline)[0].state == "worse"
+    elsewhere = make_environment(machine_class="another")
+    moved = runs(*(x + 0.1 for x in spread), environment=elsewhere)
+    assert only(moved, baseline)[0].state != "worse"
+
+
+def test_numbers_that_do_not_repeat_are_told():
+    row, _ = only(runs(10.0, 10.1, 9.8))
+    assert "seed 2 did not repeat" in row.reason
+    row, _ = only(runs(10.0, 10.1, 9.8, code=make_code(source_hash="new")))
+    assert "code changed the numbers of seed 2" in row.reason
+    row, _ = only(runs(10.0, 10.1, 9.8, environment=make_environment(determinism="statistical")))
+    assert "repeat" not in row.reason
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ({"data": make_data(fingerprints={"test": "other"})}, "the test data differ"),
+        ({"metrics": (make_metric(10.0, protocol="estimate"),)}, "protocol differs"),
+        ({"metrics": (make_metric(10.0, unit="bits/dim"),)}, "unit differs"),
+        ({"recipe": make_recipe("x", args={"layers": 99})}, "another recipe"),
+        ({"status": "budget"}, "cut short by budgets"),
+    ],
+)
+def test_what_is_not_the_same_thing_is_not_comparable(overrides, reason):
+    row, code = only(runs(10.0, **overrides))
+    assert (row.state, code) == ("not-comparable", 3)
+    assert reason in row.reason
+
+
+def test_runs_cut_short_alike_are_comparable():
+    budget = make_budget(limit_seconds=60.0)
+    short = {"status": "budget", "budget": budget}
+    assert only(runs(12.0, 12.1, 11.9, **short), runs(10.0, 10.1, 9.9, **short))[1] == 1
+
+
+def test_a_run_that_breaks_now_is_worse():
+    row, code = only([make_record(value=None, status="diverged")])
+    assert (row.state, code) == ("worse", 1)
+    assert "diverged" in row.reason
+
+
+def test_a_run_that_works_now_is_no_regression():
+    row, _ = only(BASE, [make_record(value=None, status="diverged")])
+    assert row.state == "only-new"
+
+
+def test_cells_of_one_side_are_listed():
+    new = [*BASE, *runs(1.0, cell=make_cell("made"))]
+    baseline = [*BASE, *runs(1.0, cell=make_cell("ffjord"))]
+    comparison = compare(new, baseline)
+    assert {row.state for row in comparison.rows} == {"same", "only-new", "only-baseline"}
+    assert comparison.exit_code == 0
+
+
+def test_nothing_in_common_is_not_comparable():
+    assert compare(runs(1.0, cell=make_cell("made")), BASE).exit_code == 3
+    assert compare([], []).exit_code == 3
+
+
+def test_worse_outranks_not_comparable():
+    other = make_cell("made")
+    changed = runs(1.0, cell=other, data=make_data(fingerprints={"test": "other"}))
+    comparison = compare([*runs(12.0, 12.1, 11.9), *changed], [*BASE, *runs(1.0, cell=other)])
+    assert comparison.exit_code == 1
+
+
+def test_a_superseded_record_does_not_count():
+    wrong = runs(99.0)[0]
+    right = make_record(value=10.0, run_id="right", supersedes=wrong.run_id)
+    assert only([wrong, right], [right])[0].state == "same"
+
+
+def test_training_time_is_shown_and_not_judged():
+    row, _ = only([r.model_copy(update={"budget": make_budget(train_seconds=900.0)}) for r in BASE])
+    assert (row.state, row.new.train_seconds, row.baseline.train_seconds) == ("same", 900.0, 60.0)
+
+
+def comparison():
+    new = [*runs(12.0, 12.1, 11.9), *runs(1.0, cell=make_cell("made"))]
+    return compare(new, BASE)
+
+
+def test_text_fits_its_width_and_says_what_is_worse():
+    text = render_comparison(comparison(), width=100)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "▼ worse ¹" in text
+    assert "12.00 ±0.10" in text
+    assert "worse by 2 nats" in text
+    assert "1 worse, 1 only new" in text
+
+
+def test_markdown_is_a_table():
+    rows = [
+        line for line in render_comparison(comparison(), "markdown").splitlines() if line[:1] == "|"
+    ]
+    assert len(rows) == 4
+    assert {row.count("|") for row in rows} == {7}
+
+
+def test_machine_formats_hold_every_row():
+    body = json.loads(render_comparison(comparison(), "json"))
+    assert [row["state"] for row in body["rows"]] == ["worse", "only-new"]
+    assert body["exit_code"] == 1
+    table = list(csv.DictReader(io.StringIO(render_comparison(comparison(), "csv"))))
+    assert [row["state"] for row in table] == ["worse", "only-new"]
+    assert float(table[0]["baseline_mean"]) == pytest.approx(10.0)
+
+
+def test_an_empty_comparison_says_so():
+    for format in ("text", "markdown"):
+        assert "Nothing to compare" in render_comparison(compare([], []), format)
+    assert render_comparison(compare([], []), "csv") == ""

@@ -1,0 +1,274 @@
+"""What people see: tables, plans, and the progress of a run, rendered to a string."""
+
+import io
+from dataclasses import dataclass, field
+
+import pytest
+from rich.console import Console
+
+from dgm_bench import console
+from dgm_bench.console import PlainReporter, RichReporter
+from dgm_bench.planner import Machine, Plan, PlannedRun, Speed
+from dgm_bench.spec import (
+    Cell,
+    Column,
+    ModelSpec,
+    OptimizerSpec,
+    Published,
+    Recipe,
+    Row,
+    Stage,
+    StoppingSpec,
+)
+from dgm_bench.train.events import Progress, Reporter
+from dgm_bench.verdict import Verdict
+
+RECIPE = Recipe(
+    name="maf",
+    stages=(
+        Stage(
+            data={"name": "digits"},
+            model=ModelSpec(name="maf:MAF"),
+            optimizer=OptimizerSpec(lr=1e-3),
+            batch_size=100,
+            stopping=StoppingSpec(patience=30),
+        ),
+    ),
+)
+
+
+def a_cell(row="maf-5", column="digits", value="2.31", pm="0.02"):
+    published = Published(
+        value=value, pm=pm, pm_kind="sd_runs", selection="none", source="ffjord"
+    ) if value else None  # fmt: skip
+    return Cell(
+        paper="ffjord",
+        table="density",
+        row=Row(id=row, title=row),
+        column=Column(
+            id=column, title=column, data=column, metric="nll", unit="nats", direction="lower"
+        ),
+        published=published,
+    )
+
+
+@dataclass
+class MetricOf:
+    name: str = "nll"
+    value: float | None = 2.3456
+    se: float | None = 0.0123
+    unit: str = "bits/dim"
+
+
+@dataclass
+class RecordOf:
+    """As much of a RunRecord as the console reads."""
+
+    status: str = "complete"
+    reason: str = "30 validations without improvement"
+    hint: str = ""
+    metrics: tuple = (MetricOf(),)
+    train_seconds: float = 35.0
+    validation_seconds: float = 4.0
+    evaluation_seconds: float = 1.0
+    outcome: object = field(init=False)
+    budget: object = field(init=False)
+
+    def __post_init__(self):
+        self.outcome = self.budget = self
+
+
+def an_event(**changes):
+    event = {
+        "step": 500, "max_steps": None, "epoch": 3.2, "seconds": 30.0, "limit_seconds": 120.0,
+        "train_loss": 2.5, "validation": 2.6, "best": 2.4, "lr": 1e-3, "bad_validations": 3,
+        "patience": 30,
+    }  # fmt: skip
+    return Progress(**{**event, **changes})
+
+
+def screen(width=100, terminal=False):
+    return Console(
+        file=io.StringIO(), width=width, force_terminal=terminal, color_system=None, markup=False,
+        highlight=False,
+    )  # fmt: skip
+
+
+def shown(view, width=100):
+    target = screen(width)
+    target.print(view)
+    return target.file.getvalue()
+
+
+def started(reporter):
+    reporter.run_started("MAF (5) on digits", "2.31 ± 0.02", 120.0, None)
+    return reporter
+
+
+def test_both_reporters_are_reporters():
+    for reporter in (PlainReporter(screen()), RichReporter(screen())):
+        for name in (name for name in vars(Reporter) if not name.startswith("_")):
+            assert callable(getattr(reporter, name))
+
+
+def test_a_start_names_run_published_value_limit_and_where_it_goes_on():
+    reporter = PlainReporter(screen())
+    reporter.run_started("MAF (5) on digits", "2.31 ± 0.02", 120.0, 400)
+    text = reporter.console.file.getvalue()
+    assert text == "MAF (5) on digits, published 2.31 ± 0.02, at most 2 min, goes on at step 400\n"
+
+
+def test_plain_progress_is_rate_limited():
+    reporter = started(PlainReporter(screen(), interval=3600))
+    for _ in range(50):
+        reporter.progress(an_event())
+    assert reporter.console.file.getvalue().count("\n") == 1
+
+
+def test_plain_progress_is_one_line_with_everything():
+    reporter = started(PlainReporter(screen(width=60), interval=0))
+    reporter.progress(an_event())
+    line = reporter.console.file.getvalue().splitlines()[-1]
+    for part in ("MAF (5) on digits", "epoch 3.2", "loss 2.500", "val 2.600 (best 2.400)",
+                 "bad 3/30", "30 s", "2 min left"):  # fmt: skip
+        assert part in line
+
+
+def test_time_left_is_what_ends_first():
+    assert console.time_left(an_event()) == 90
+    assert console.time_left(an_event(max_steps=600)) == pytest.approx(6)
+    assert console.time_left(an_event(limit_seconds=None)) is None
+    assert console.time_left(an_event(limit_seconds=10.0)) == 0
+
+
+def test_fraction_done_never_passes_one():
+    assert console.fraction_done(an_event()) == 0.25
+    assert console.fraction_done(an_event(max_steps=400)) == 1
+    assert console.fraction_done(an_event(limit_seconds=None)) is None
+
+
+def test_nothing_measured_yet_is_shown_as_such():
+    line = console.progress_line(an_event(train_loss=None, validation=None, patience=None))
+    assert "loss -" in line
+    assert "val" not in line
+    assert "bad" not in line
+
+
+def test_a_finished_run_shows_number_error_published_and_time():
+    reporter = started(PlainReporter(screen()))
+    reporter.run_finished(RecordOf())
+    assert (
+        "MAF (5) on digits: nll 2.346 ± 0.012 bits/dim (published 2.31 ± 0.02), 40 s"
+        in reporter.console.file.getvalue()
+    )
+
+
+def test_a_run_that_ended_with_its_budget_says_so():
+    line = console.outcome_line("MAF", RecordOf(status="budget", reason="time limit"), None)
+    assert line.endswith("cut short: time limit")
+
+
+def test_a_failed_run_shows_status_reason_and_hint():
+    broken = RecordOf(status="diverged", reason="loss is NaN at step 7", hint="lower the rate")
+    line = console.outcome_line("MAF", broken, "2.31")
+    assert line == "MAF: diverged: loss is NaN at step 7; lower the rate"
+
+
+def test_live_progress_shows_title_published_and_losses_and_goes_away():
+    reporter = started(RichReporter(screen(terminal=True)))
+    reporter.progress(an_event())
+    live = reporter.console.file.getvalue()
+    assert "MAF (5) on digits published 2.31 ± 0.02" in live
+    assert "val 2.600 (best 2.400)" in live
+    reporter.run_finished(RecordOf())
+    assert reporter._live is None
+
+
+def test_live_lines_fit_a_narrow_terminal():
+    reporter = started(RichReporter(screen()))
+    assert len(shown(reporter.view(an_event()), width=40).splitlines()) <= 3
+
+
+def test_the_terminal_is_restored_after_an_exception():
+    reporter = RichReporter(screen(terminal=True))
+
+    def interrupted():
+        with reporter:
+            started(reporter).progress(an_event())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    hidden, shown_again = "\x1b[?25l", "\x1b[?25h"
+    text = reporter.console.file.getvalue()
+    assert text.rindex(shown_again) > text.rindex(hidden)
+
+
+MACHINE = Machine("cpu", "m", Speed(1e9), 10**9)
+RUNS = PlannedRun(a_cell(), ("ffjord/density/maf-5/digits", "ffjord/density/maf/digits"), 0, RECIPE,
+                  "embedded", 40.0, 10**8, True)  # fmt: skip
+WAITS = PlannedRun(a_cell(column="power"), ("ffjord/density/maf-5/power",), 0, RECIPE, "missing",
+                   7200.0, 10**9, False, "data not here: dgm-bench data fetch power")  # fmt: skip
+BARE = PlannedRun(a_cell("tan", "gas"), ("ffjord/density/tan/gas",), 0, reason="no recipe yet")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_plan_shows_what_runs_what_does_not_and_why_in_any_width(width):
+    text = shown(console.plan_view(Plan((RUNS, WAITS, BARE), 600.0, MACHINE)), width)
+    assert "ffjord/density/maf-5/digits" in text
+    assert "and ffjord/density/maf/digits" in text
+    assert "dgm-bench data fetch power" in text
+    assert "ffjord/density/tan/{gas}: no recipe yet" in text
+    assert "1 of 3 runs, about 40 s on cpu (budget 10 min)" in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_skipped_cell_that_the_plan_has_named_is_not_named_again():
+    reporter = PlainReporter(screen())
+    reporter.plan(Plan((RUNS, WAITS), None, MACHINE))
+    before = reporter.console.file.getvalue()
+    reporter.run_skipped(WAITS.cell.id, WAITS.reason)
+    assert reporter.console.file.getvalue() == before
+    reporter.run_skipped(RUNS.cell.id, "file is broken")
+    assert "file is broken" in reporter.console.file.getvalue()
+
+
+def test_runs_are_counted():
+    reporter = PlainReporter(screen())
+    reporter.plan(Plan((RUNS, RUNS), None, MACHINE))
+    started(started(reporter))
+    assert "[2/2] MAF" in reporter.console.file.getvalue()
+
+
+def test_measured_numbers_have_one_digit_more_than_the_paper_prints():
+    verdict = Verdict("c", "reproduced", "", mean=2.34567, se=0.01234, seeds=3)
+    assert console.measured_text(a_cell(), verdict) == "2.346 ± 0.012"
+    assert console.measured_text(a_cell(value=None), verdict) == "2.346 ± 0.012"
+    assert console.measured_text(a_cell(), Verdict("c", "not-run", "")) == ""
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_list_fits(width):
+    cell = a_cell("maf-ddsf", "bsds300", "-157.73", "0.28")
+    verdict = Verdict(cell.id, "inconclusive", "", mean=-156.1234, se=0.1234, seeds=3)
+    text = shown(console.cells_view([(cell, verdict)]), width)
+    for part in (
+        "ffjord/density\n",
+        "maf-ddsf/bsds300",
+        "-157.73 ± 0.28",
+        "-156.123 ± 0.123",
+        "inconclusive",
+    ):
+        assert part in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_text_with_brackets_is_shown_as_it_is(monkeypatch, capsys):
+    console.make_console().print("see maf[bold] and :smile:")
+    assert capsys.readouterr().out == "see maf[bold] and :smile:\n"
+
+
+def test_checks_show_their_remedies():
+    text = shown(console.checks_view([("gpu", "warn", "unusable", "update the driver")]))
+    assert "warn" in text
+    assert "update the driver" in text

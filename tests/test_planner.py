@@ -1,0 +1,281 @@
+"""The planner: durations, cost, data, memory, and what fits the budget."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+
+from dgm_bench.errors import UsageError
+from dgm_bench.planner import (
+    AUTO_BUDGET,
+    Machine,
+    Speed,
+    Surroundings,
+    duration,
+    expected_seconds,
+    measured_seconds,
+    option_value,
+    parse_budget,
+    parse_duration,
+    plan,
+    share_of,
+)
+from dgm_bench.spec import (
+    Cell,
+    Column,
+    Cost,
+    DataSpec,
+    ModelSpec,
+    OptimizerSpec,
+    Recipe,
+    Row,
+    Stage,
+    StoppingSpec,
+)
+
+MACHINE = Machine("cpu", "thismach", Speed(1e9, 1e-5, start_seconds=0.0), memory_bytes=4 * 10**9)
+
+
+@dataclass
+class State:
+    status: str = "here"
+    remedy: str = ""
+
+    @property
+    def loadable(self):
+        return self.status in ("here", "embedded")
+
+
+def a_recipe(seconds=10.0, data="digits", lr=1e-3, memory=10**8, costed=True):
+    stage = Stage(
+        data=DataSpec(name=data),
+        model=ModelSpec(name="maf:MAF"),
+        optimizer=OptimizerSpec(lr=lr),
+        batch_size=100,
+        stopping=StoppingSpec(patience=30),
+    )
+    cost = Cost(steps=100, flops_per_step=seconds * 1e7, launches_per_step=0, memory_bytes=memory)
+    return Recipe(name="maf", stages=(stage,), cost=cost if costed else None)
+
+
+def a_cell(row="maf", column="digits", recipe=None, priority=0, same_as=None):
+    return Cell(
+        paper="ffjord",
+        table="density",
+        row=Row(id=row, title=row),
+        column=Column(
+            id=column, title=column, data=column, metric="nll", unit="nats", direction="lower"
+        ),
+        recipe=recipe,
+        priority=priority,
+        same_as=same_as,
+    )
+
+
+def around(states=None, records=(), machine=MACHINE, runnable=None):
+    states = states or {}
+    return Surroundings(
+        machine=machine,
+        data_state=lambda name: states.get(name, State()),
+        runnable=runnable or (lambda cell: (cell.recipe is not None, "")),
+        records=records,
+    )
+
+
+@dataclass
+class Spent:
+    train_seconds: float
+    validation_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+
+
+@dataclass
+class Record:
+    """As much of a RunRecord as the planner reads."""
+
+    recipe_hash: str
+    budget: Spent
+    status: str = "complete"
+    machine_class: str = "thismach"
+    modified: tuple = ()
+
+    @property
+    def environment(self):
+        return self
+
+    @property
+    def outcome(self):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("10m", 600), ("2h", 7200), ("1h30m", 5400), ("1.5h", 5400), ("1d", 86400)],
+)
+def test_durations_are_read(text, seconds):
+    assert parse_duration(text, "--budget") == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["-5m", "0s", "0.0h", "10", "", "m", "ten minutes", "10m5", "inf", "nan", "1e3s", "5 m x"],
+)
+def test_bad_durations_are_refused_in_one_line_with_examples(text):
+    with pytest.raises(UsageError) as caught:
+        parse_budget(text)
+    message = str(caught.value)
+    assert "--budget" in message
+    assert "10m" in message
+    assert "\n" not in message
+
+
+def test_budget_auto_is_ten_minutes_without_a_gpu_and_unlimited_with_one():
+    assert parse_budget("auto", "cpu") == AUTO_BUDGET == 600
+    assert parse_budget("auto", "cuda") is None
+    assert parse_budget("none", "cpu") is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "unknown"), (40.2, "40 s"), (720, "12 min"), (12600, "3.5 h"), (4 * 86400, "4 days")],
+)
+def test_durations_for_people(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("seconds", [1, 59, 600, 3000, 10800, 1e6])
+def test_suggested_budgets_are_ample_and_can_be_typed(seconds):
+    assert 1.2 * seconds <= parse_duration(option_value(seconds), "--budget") <= 2 * seconds + 3600
+
+
+def test_expected_seconds_add_arithmetic_overhead_and_evaluation():
+    cost = Cost(steps=1000, flops_per_step=2e6, launches_per_step=100, evaluation_flops=3e9)
+    speed = Speed(1e9, 1e-5, start_seconds=2.0)
+    assert expected_seconds(cost, speed) == pytest.approx(2 + 1000 * (2e-3 + 1e-3) + 3)
+
+
+def test_measured_seconds_are_the_median_of_complete_unmodified_runs_on_this_machine():
+    records = [
+        Record("h", Spent(10, 1, 1)),
+        Record("h", Spent(20, 2, 2)),
+        Record("h", Spent(90, 5, 5)),
+        Record("h", Spent(1), machine_class="other"),
+        Record("h", Spent(1), status="budget"),
+        Record("h", Spent(1), modified=("optimizer.lr=1",)),
+        Record("g", Spent(7)),
+    ]
+    assert measured_seconds(records, "thismach") == {"h": 24, "g": 7}
+
+
+def test_a_stored_run_beats_the_declared_cost():
+    recipe = a_recipe(seconds=500)
+    records = [Record(recipe.content_hash, Spent(33.0))]
+    planned = plan([a_cell(recipe=recipe)], around(records=records), budget=600)
+    assert planned.seconds == 33
+
+
+def test_what_fits_runs_by_priority_then_cost():
+    cells = [
+        a_cell("slow", recipe=a_recipe(300, lr=1)),
+        a_cell("quick", recipe=a_recipe(100, lr=2)),
+        a_cell("first", recipe=a_recipe(350, lr=3), priority=5),
+    ]
+    planned = plan(cells, around(), budget=600)
+    assert [run.cell.row.id for run in planned.chosen] == ["first", "quick"]
+    assert planned.seconds == pytest.approx(450)
+    (out,) = planned.left_out
+    assert out.reason == (
+        "needs about 5 min, budget 10 min: dgm-bench run ffjord/density/slow/digits --budget 7m"
+    )
+    assert out.command.endswith("--budget 7m")
+
+
+def test_every_cell_gets_its_first_seed_before_any_gets_its_second():
+    cells = [a_cell("a", recipe=a_recipe(100, lr=1)), a_cell("b", recipe=a_recipe(200, lr=2))]
+    planned = plan(cells, around(), budget=450, seeds=2)
+    assert [(run.cell.row.id, run.seed) for run in planned.chosen] == [("a", 0), ("b", 0), ("a", 1)]
+    assert "--seeds 2 --budget" in planned.left_out[0].reason
+
+
+def test_cells_that_share_a_recipe_are_one_run_named_after_the_row_that_owns_it():
+    recipe = a_recipe()
+    borrowed = a_cell("maf", recipe=recipe, same_as="maf-5")
+    owner = a_cell("maf-5", recipe=recipe)
+    (run,) = plan([borrowed, owner], around(), budget=None).runs
+    assert run.cell == owner
+    assert run.cells == (owner.id, borrowed.id)
+
+
+def test_without_a_budget_everything_runs():
+    planned = plan([a_cell(recipe=a_recipe(1e6))], around(), budget=None)
+    assert planned.chosen
+    assert planned.left_out == ()
+
+
+def test_a_budget_below_the_cheapest_run_still_runs_the_first_cut_short():
+    cells = [
+        a_cell("cheap", recipe=a_recipe(100, lr=1)),
+        a_cell("first", recipe=a_recipe(900, lr=2), priority=1),
+    ]
+    planned = plan(cells, around(), budget=60)
+    (run,) = planned.chosen
+    assert run.cell.row.id == "first"
+    assert run.seconds == 60
+    assert "cut short by the budget" in run.reason
+    assert [out.cell.row.id for out in planned.left_out] == ["cheap"]
+
+
+def test_a_cell_without_a_recipe_says_so():
+    planned = plan([a_cell()], around(), budget=None)
+    assert planned.reasons() == {"ffjord/density/maf/digits": "no recipe yet"}
+    assert planned.runs[0].seconds is None
+
+
+def test_a_model_that_cannot_be_built_gives_its_own_reason():
+    broken = around(runnable=lambda cell: (False, "no module maf"))
+    assert plan([a_cell(recipe=a_recipe())], broken, budget=None).runs[0].reason == "no module maf"
+
+
+def test_missing_data_names_the_command_that_gets_it_and_still_shows_the_cost():
+    missing = {"power": State("missing", "dgm-bench data fetch power")}
+    recipe = a_recipe(100, data="power")
+    (run,) = plan([a_cell(recipe=recipe)], around(missing), budget=None).runs
+    assert not run.runs
+    assert run.data == "missing"
+    assert run.reason == "data not here: dgm-bench data fetch power"
+    assert run.seconds == pytest.approx(100)
+
+
+def test_too_little_memory_is_a_reason_unless_that_one_cell_is_asked_for_without_a_budget():
+    large = a_cell("large", recipe=a_recipe(memory=8 * 10**9, lr=1))
+    small = a_cell("small", recipe=a_recipe(lr=2))
+    planned = plan([large, small], around(), budget=None)
+    assert planned.reasons() == {
+        large.id: "needs 8.0 GB memory, here are 4.0 GB",
+        small.id: "not run yet: dgm-bench run ffjord/density/small/digits",
+    }
+    assert plan([large], around(), budget=600).chosen == ()
+    assert plan([large], around(), budget=None).chosen
+
+
+def test_unknown_cost_runs_only_without_a_budget():
+    cell = a_cell(recipe=a_recipe(costed=False, lr=1))
+    known = a_cell("known", recipe=a_recipe(lr=2))
+    assert plan([cell], around(), budget=None).chosen
+    assert "cost unknown" in plan([cell, known], around(), budget=600).reasons()[cell.id]
+
+
+def test_shares_of_a_budget():
+    assert share_of(None, 10, 10) is None
+    assert share_of(600, 100, 200) == pytest.approx(200)
+    assert share_of(600, 100, 0) == 600
+    assert share_of(-5, 100, 200) == 0
+    assert share_of(600, None, 200) == 400
+    assert share_of(600, 0, 0) == 600
+
+
+def test_shares_taken_in_turn_use_the_budget_up():
+    estimates, remaining = [10.0, 50.0, 40.0], 300.0
+    for place, this in enumerate(estimates):
+        remaining -= share_of(remaining, this, math.fsum(estimates[place + 1 :]))
+    assert remaining == pytest.approx(0)

@@ -1,0 +1,191 @@
+"""Who, where and with what: git state, source hash, machine class, memory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dgm_bench import paths, provenance
+from dgm_bench.records import Code, Environment
+
+
+def git(root, *arguments):
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", "-C", root, *who, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    root = tmp_path / "project"
+    (root / "results").mkdir(parents=True)
+    (root / "module.py").write_text("x = 1\n")
+    (root / "results" / "stored.json").write_text("{}\n")
+    git(tmp_path, "init", "-q", str(root))
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "first")
+    return root
+
+
+def test_a_clean_checkout_has_a_commit_and_is_not_dirty(checkout):
+    commit, dirty = provenance.git_state(checkout)
+    assert len(commit) == 40
+    assert dirty is False
+
+
+@pytest.mark.parametrize("name", ["module.py", "new_model.py"])
+def test_changed_and_new_sources_make_it_dirty(checkout, name):
+    (checkout / name).write_text("x = 2\n")
+    assert provenance.git_state(checkout)[1] is True
+
+
+def test_new_and_changed_results_do_not_make_it_dirty(checkout):
+    (checkout / "results" / "stored.json").write_text('{"new": 1}\n')
+    (checkout / "results" / "another.json").write_text("{}\n")
+    assert provenance.git_state(checkout)[1] is False
+
+
+def test_outside_a_checkout_nothing_is_claimed(monkeypatch):
+    assert provenance.git_state(None) == (None, None)
+    monkeypatch.setattr(provenance, "checkout_root", lambda: None)
+    code = provenance.code()
+    assert code.git_commit is None
+    assert code.git_dirty is None
+
+
+def test_a_checkout_without_a_commit_names_none(tmp_path):
+    git(tmp_path, "init", "-q")
+    (tmp_path / "new.py").touch()
+    assert provenance.git_state(tmp_path) == (None, True)
+
+
+def test_a_folder_that_git_does_not_know_names_nothing(tmp_path):
+    assert provenance.git_state(tmp_path) == (None, None)
+
+
+def test_the_repository_of_the_current_folder_and_of_git_dir_do_not_count(checkout, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "-q")
+    script = "from dgm_bench import provenance as p; print(p.code().git_commit)"
+    wanted = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=paths.PACKAGE.parent, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    env = {**os.environ, "GIT_DIR": str(checkout / ".git"), "PYTHONPATH": str(paths.PACKAGE.parent)}
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=other, env=env, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert found == wanted
+    assert found.strip() != provenance.git_state(checkout)[0]
+
+
+def test_a_package_inside_somebody_elses_repository_is_not_in_a_checkout(tmp_path, monkeypatch):
+    site = tmp_path / ".venv" / "site-packages"
+    (site / "dgm_bench").mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "reproductions").mkdir()
+    monkeypatch.setattr(paths, "PACKAGE", site / "dgm_bench")
+    monkeypatch.chdir(tmp_path)
+    assert paths.checkout_root() is None
+    assert paths.default_results() == tmp_path / "results"
+
+
+def test_results_of_a_checkout_lie_in_it_wherever_the_user_is(tmp_path, monkeypatch):
+    for name in ("dgm_bench", ".git", "reproductions"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path / "dgm_bench")
+    assert paths.default_results() == tmp_path / "results"
+
+
+@pytest.fixture
+def package(tmp_path):
+    for part in provenance.NUMERIC_SOURCES:
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "a.py").write_text(f"# {part}\n")
+    (tmp_path / "runner.py").write_text("# runner\n")
+    (tmp_path / "cli.py").write_text("# cli\n")
+    return tmp_path
+
+
+def test_the_source_hash_covers_what_decides_numbers_and_nothing_else(package):
+    before = provenance.source_hash(package)
+    (package / "cli.py").write_text("# changed\n")
+    assert provenance.source_hash(package) == before
+    for changed in ("models/a.py", "train/a.py", "data/a.py", "metrics/a.py", "runner.py"):
+        (package / changed).write_text("# changed\n")
+        after = provenance.source_hash(package)
+        assert after != before, changed
+        before = after
+
+
+def test_the_source_hash_notices_a_file_that_moves(package):
+    before = provenance.source_hash(package)
+    (package / "models" / "a.py").rename(package / "models" / "b.py")
+    assert provenance.source_hash(package) != before
+
+
+def test_code_is_a_block_of_the_record(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/dgm-bench", "run", "ffjord/*"])
+    code = provenance.code()
+    assert isinstance(code, Code)
+    assert code.command == "dgm-bench run 'ffjord/*'"
+    assert len(code.source_hash) == 64
+
+
+def test_the_command_reads_the_same_with_python_m():
+    assert provenance.command_line(["/x/dgm_bench/__main__.py", "list"]) == "dgm-bench list"
+
+
+def test_machine_class_changes_with_what_decides_speed(monkeypatch):
+    before = provenance.machine_class("cpu")
+    assert provenance.machine_class("cpu", "NVIDIA H200") == before
+    assert provenance.machine_class("cuda", "NVIDIA H200") != before
+    assert provenance.machine_class("cuda", "A") != provenance.machine_class("cuda", "B")
+    monkeypatch.setattr(provenance, "cores", lambda: 1024)
+    assert provenance.machine_class("cpu") != before
+
+
+def test_machine_class_ignores_torchs_patch_version(monkeypatch):
+    classes = []
+    for version in ("2.9.0", "2.9.1+cpu", "2.10.0"):
+        monkeypatch.setattr(provenance, "version_of", lambda _, version=version: version)
+        classes.append(provenance.machine_class("cpu"))
+    assert classes[0] == classes[1] != classes[2]
+
+
+def test_no_gpu_is_expected_where_it_is_hidden(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert provenance.likely_device() == "cpu"
+    assert provenance.gpu_name() is None
+
+
+def test_environment_on_a_cpu_is_exact_and_agrees_with_the_planner():
+    environment = provenance.environment("cpu", threads=3)
+    assert isinstance(environment, Environment)
+    assert environment.determinism == "exact"
+    assert environment.threads == 3
+    assert environment.gpu is None
+    assert environment.machine_class == provenance.machine_class("cpu")
+    assert environment.packages["torch"]
+    assert environment.memory_bytes > 1e8
+
+
+def test_peak_memory_grows_with_what_is_held_and_can_be_reset():
+    provenance.reset_peak_memory("cpu")
+    before = provenance.peak_memory_bytes("cpu")
+    held = bytearray(b"x") * 150_000_000
+    peak = provenance.peak_memory_bytes("cpu")
+    assert 120e6 < peak - before < 400e6
+    del held
+    if can_be_reset():
+        provenance.reset_peak_memory("cpu")
+        assert provenance.peak_memory_bytes("cpu") < peak - 100e6
+
+
+def can_be_reset():
+    status = Path("/proc/self/status")
+    writable = os.access("/proc/self/clear_refs", os.W_OK)
+    return writable and status.exists() and "VmHWM" in status.read_text()

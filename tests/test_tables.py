@@ -1,0 +1,214 @@
+"""Published against measured: what a table says, in every format, at every width."""
+
+import csv
+import io
+import json
+
+import pytest
+from factories import make_cell, make_column, make_published, make_recipe, make_table
+
+from dgm_bench.report.tables import count_line, measured_number, render_table, with_error
+from dgm_bench.spec import Erratum, Row
+from dgm_bench.verdict import Verdict
+
+ERRATUM = Erratum(id="mixed", cells=(), text="mixes 5 & 10 layers", source="MAF paper")
+IMAGES = {"metric": "bits_per_dim", "unit": "bits/dim"}
+
+
+@pytest.fixture
+def table():
+    maf, made = Row(id="maf", title="MAF"), Row(id="made", title="MADE")
+    tan, deep = Row(id="tan", title="TAN"), Row(id="maf-10", title="MAF (10)", published=False)
+    patches = make_column("patches", published=False, beside="power")
+    oracle = make_column("oracle-6", published=False)
+    power, mnist = make_column("power"), make_column("mnist", **IMAGES)
+    seeds = {"pm_kind": "sd_runs", "pm_n": 3, "source": "tan-paper"}
+    cells = [
+        make_cell(maf, power, published=make_published("-0.24"), errata=(ERRATUM,)),
+        make_cell(maf, mnist, published=make_published("1.89", None, "none")),
+        make_cell(made, power, published=make_published("3.08", "0.03")),
+        make_cell(made, mnist, published=make_published("2.04", None, "none")),
+        make_cell(tan, power, published=make_published("-0.48", **seeds), recipe=None),
+        make_cell(deep, power, published=make_published("-0.24")),
+        make_cell(maf, patches),
+        make_cell(maf, oracle),
+    ]
+    return make_table(cells)
+
+
+@pytest.fixture
+def verdicts():
+    def verdict(name, state, reason="", **numbers):
+        return name, Verdict(f"ffjord/density/{name}", state, reason, **numbers)
+
+    found = [
+        verdict(
+            "maf/power", "inconclusive", "too close", mean=-0.2361, sd=0.004, seeds=3, more_seeds=2
+        ),
+        verdict("maf/mnist", "not-run", "data missing"),
+        verdict("made/power", "reproduced", "within", mean=3.081, se_test=0.015, seeds=1),
+        verdict("maf/patches", "measured", mean=-153.3, sd=0.2, seeds=3),
+        verdict("maf/oracle-6", "measured", mean=8.2, sd=0.01, seeds=3, gap=0.034),
+    ]
+    return {verdict.cell: verdict for _, verdict in found}
+
+
+def lines_of(text):
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_published_stands_above_measured_and_verdict(table, verdicts):
+    lines = lines_of(render_table(table, verdicts))
+    row = next(i for i, line in enumerate(lines) if line.startswith("MAF -0.24 ±0.01ᵃ"))
+    assert lines[row] == "MAF -0.24 ±0.01ᵃ 1.89"
+    assert lines[row + 1] == "-0.236 ±0.004 - ²"
+    assert lines[row + 2] == "? 3+2 seeds ¹"
+
+
+def test_one_seed_shows_two_standard_errors_over_test_points(table, verdicts):
+    text = render_table(table, verdicts)
+    assert "3.08 ±0.03     - ⁴\n" in text
+    assert "✓ 1 seed" in text
+    assert "for a single seed, two standard errors" in " ".join(text.split())
+
+
+def test_a_row_that_was_not_run_has_its_reason_beside_its_name(table, verdicts):
+    lines = lines_of(render_table(table, verdicts))
+    assert any(line.startswith("TAN ⁵ -0.48 ±0.01") for line in lines)
+    assert "⁵ no recipe yet" in lines
+
+
+def test_notes_hold_reasons_errata_and_the_meaning_of_plus_minus(table, verdicts):
+    text = " ".join(render_table(table, verdicts).split())
+    assert "¹ MAF, POWER: too close" in text
+    assert "² data missing" in text
+    assert "ᵃ mixes 5 & 10 layers (MAF paper)" in text
+    assert "MAF (10) (maf-paper): two standard errors over the test points of one model" in text
+    assert "Published ± of TAN (tan-paper): standard deviation over 3 runs" in text
+    assert "↓ lower is better" in text
+
+
+def test_the_same_reason_is_noted_once(table):
+    assert render_table(table, {}).count("not run yet") == 1
+
+
+def test_published_numbers_are_counted_by_state(table, verdicts):
+    expected = "Of 5 published numbers: 1 reproduced, 1 inconclusive, 3 not run."
+    assert count_line(table, verdicts) == expected
+    assert expected in render_table(table, verdicts)
+
+
+def test_rows_and_columns_of_ours_stand_apart(table, verdicts):
+    text = render_table(table, verdicts)
+    paper, rest = text.split("Further rows")
+    further, ours = rest.split("Columns of ours")
+    assert "PATCHES" not in paper
+    assert "MAF (10)" not in paper
+    assert "MAF (10)" in further
+    assert "MNIST" not in further
+    assert "PATCHES ↓" in ours
+    assert "gap 0.034" in ours
+    assert "cf. -0.24" in ours
+    assert "MADE" not in ours.split("Of 5")[0]
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 100, 140])
+def test_text_fits_its_width_and_loses_nothing(table, verdicts, width):
+    text = render_table(table, verdicts, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    for number in ("-0.24", "3.08", "-0.48", "1.89", "2.04", "-0.236", "-153.3", "8.20"):
+        assert number in text
+
+
+def test_a_narrow_page_breaks_between_units(table, verdicts):
+    text = render_table(table, verdicts, width=30).split("Further rows")[0]
+    heads = [line for line in text.splitlines() if "↓" in line]
+    assert [line.split() for line in heads] == [["POWER", "↓"], ["MNIST", "↓"]]
+    assert "TAN" not in text.split("MNIST")[1]
+
+
+def test_decimal_points_stand_below_each_other(table, verdicts):
+    text = render_table(table, verdicts).split("Further")[0]
+    numbers = [line for line in text.splitlines() if "±" in line]
+    assert len({line.index(".") for line in numbers}) == 1
+
+
+def test_colours_only_where_they_are_asked_for(table, verdicts):
+    assert "\x1b[" not in render_table(table, verdicts)
+    assert "\x1b[" in render_table(table, verdicts, colour=True)
+
+
+def test_markdown_is_one_table_a_part_with_the_best_published_bold(table, verdicts):
+    text = render_table(table, verdicts, "markdown")
+    assert text.count("| --- |") >= 3
+    assert "**-0.48 ±0.01**" in text
+    assert "| MADE | 3.08 ±0.03<br>3.08 ±0.03<br>✓ 1 seed ³ | 2.04<br>- ⁴ |" in text
+    assert text.startswith("### FFJORD Table 2: Density estimation (ffjord/density)")
+
+
+def test_latex_is_booktabs_and_escaped(table, verdicts):
+    text = render_table(table, verdicts, "latex")
+    assert (
+        text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\end{tabular}") == 3
+    )
+    assert r"\textbf{-0.48 $\pm$0.01}" in text
+    assert r"mixes 5 \& 10 layers" in text
+    assert r"\textsuperscript{1}" in text
+    assert not set(text) & set("±↓✓ᵃ¹•")
+
+
+def test_superscripts_of_several_digits_are_one_in_latex(table):
+    rows = [Row(id=f"r{i}", title=f"R{i}") for i in range(11)]
+    cells = [make_cell(row, published=make_published()) for row in rows]
+    verdicts = {cell.id: Verdict(cell.id, "not-run", f"reason {i}") for i, cell in enumerate(cells)}
+    assert r"\textsuperscript{11}" in render_table(make_table(cells), verdicts, "latex")
+
+
+def test_csv_has_one_line_a_cell(table, verdicts):
+    rows = list(csv.DictReader(io.StringIO(render_table(table, verdicts, "csv"))))
+    assert [row["id"] for row in rows] == [cell.id for cell in table.cells]
+    first = rows[0]
+    assert (first["published"], first["pm"], first["published_pm_kind"]) == (
+        "-0.24",
+        "0.01",
+        "two_se_test",
+    )
+    assert (first["state"], first["mean"], first["seeds"]) == ("inconclusive", "-0.2361", "3")
+    assert first["errata"] == "mixed"
+
+
+def test_json_has_one_line_a_cell_and_nulls(table, verdicts):
+    text = render_table(table, verdicts, "json")
+    body = json.loads(text)
+    assert len(text.splitlines()) == len(table.cells) + 2
+    first, second = body["cells"][:2]
+    assert first["mean"] == -0.2361
+    assert first["more_seeds"] == 2
+    assert second["mean"] is None
+    assert second["pm"] is None
+    assert body["table"] == "ffjord/density"
+
+
+def test_a_failure_is_marked_with_its_reason(table):
+    cell = table.cells[0]
+    text = render_table(table, {cell.id: Verdict(cell.id, "failed", "diverged: NaN at step 3")})
+    assert "✗ failed ¹" in text
+    assert "¹ MAF, POWER: diverged: NaN at step 3" in text
+
+
+def test_numbers_show_as_many_decimals_as_their_error_needs():
+    assert with_error(1.23456, None) == "1.23"
+    assert with_error(1.23456, 0.3) == "1.23 ±0.30"
+    assert with_error(1.23456, 0.004) == "1.235 ±0.004"
+    assert with_error(1.23456, 0.0) == "1.23 ±0.00"
+    assert with_error(1.23456, 1e-9) == "1.2346 ±0.0000"
+    assert measured_number(Verdict("x", "not-run", ""), None) == ""
+
+
+def test_a_table_without_published_numbers_renders():
+    table = make_table(
+        [make_cell(column=make_column("digits", published=False), recipe=make_recipe())]
+    )
+    text = render_table(table, {})
+    assert "Of 0 published numbers: none declared." in text
+    assert "DIGITS" in text

@@ -1,0 +1,323 @@
+"""The loop: stopping, schedules, failures, and continuing where it stopped."""
+
+import itertools
+import math
+import os
+import signal
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from dgm_bench.data.dataset import Dataset
+from dgm_bench.errors import DeclarationError, ResultsError, RunFailure
+from dgm_bench.models.build import build
+from dgm_bench.spec import (
+    DataSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    OptimizerSpec,
+    ScheduleSpec,
+    Stage,
+    StoppingSpec,
+    ValidationSpec,
+)
+from dgm_bench.train.averaging import ParameterAverage
+from dgm_bench.train.checkpoint import CheckpointFile
+from dgm_bench.train.control import Control, Interrupted
+from dgm_bench.train.events import SilentReporter
+from dgm_bench.train.loop import Trainer
+from dgm_bench.train.objectives import build_objective
+from dgm_bench.train.optimizers import AdamInsideRoot, build_optimizer
+from dgm_bench.train.sampler import ShuffledBatches
+from dgm_bench.train.schedule import Schedule
+
+MAF = ModelSpec(name="maf:MAF", args={"layers": 2, "hidden": [8]})
+FFJORD = ModelSpec(
+    name="ffjord:FFJORD",
+    args={"flows": 1, "hidden": [8], "solver": "dopri5", "rtol": 1e-3, "atol": 1e-3},
+)
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(4, 4, generator=generator)
+    x = torch.randn(300, 4, generator=generator) @ mix
+    return Dataset("toy", "1", {"train": x[:200], "val": x[200:250], "test": x[250:]})
+
+
+def stage(model=MAF, **changes):
+    settings = {
+        "data": DataSpec(name="toy"),
+        "model": model,
+        "optimizer": OptimizerSpec(name="adam-maf", lr=1e-2),
+        "batch_size": 32,
+        "validation": ValidationSpec(every=5, unit="steps"),
+        "stopping": StoppingSpec(max_steps=20),
+    }
+    return Stage(**{**settings, **changes})
+
+
+def trainer(stage, data, *, folder=None, control=None, **options):
+    torch.manual_seed(0)
+    dtype = torch.get_default_dtype()
+    model = build(stage.model, data.event_shape).to(dtype)
+    checkpoint = CheckpointFile(folder) if folder is not None else None
+    return Trainer(
+        stage,
+        model,
+        data.to("cpu", dtype),
+        seed=0,
+        control=control or Control(),
+        reporter=SilentReporter(),
+        checkpoint=checkpoint,
+        **options,
+    )
+
+
+class StopAfter(Control):
+    """Asks to stop once it has been asked ``polls`` times."""
+
+    def __init__(self, polls):
+        super().__init__()
+        self.polls = itertools.count(1)
+        self.last = polls
+
+    def stop_reason(self):
+        return "test" if next(self.polls) >= self.last else None
+
+
+def interrupted(stage, data, folder, steps):
+    with pytest.raises(Interrupted):
+        trainer(stage, data, folder=folder, control=StopAfter(steps)).run()
+
+
+def numbers(trained):
+    """Everything a run's result depends on, as exact values."""
+    losses = [(row[0], *row[3:]) for row in trained.tally.curve]
+    weights = [p.detach().clone() for p in trained.model.parameters()]
+    return losses, trained.tally.best, trained.tally.best_step, weights
+
+
+def assert_same(one, other):
+    assert one[:3] == other[:3]
+    assert all(torch.equal(a, b) for a, b in zip(one[3], other[3], strict=True))
+
+
+@pytest.mark.parametrize("model", [MAF, FFJORD], ids=["maf", "ffjord"])
+@pytest.mark.parametrize("steps", [1, 5, 7, 19])
+def test_a_continued_run_ends_with_exactly_the_numbers_of_an_uninterrupted_one(
+    model, steps, data, tmp_path
+):
+    settings = stage(model, average_decay=0.9, clip_norm=5.0)
+    whole = trainer(settings, data)
+    whole.run()
+    interrupted(settings, data, tmp_path, steps)
+    continued = trainer(settings, data, folder=tmp_path)
+    assert continued.restore() == steps
+    continued.run()
+    assert_same(numbers(whole), numbers(continued))
+    assert [s["reason"] for s in continued.tally.segments] == ["test", "max_steps"]
+
+
+def test_a_run_out_of_budget_goes_on_as_if_there_had_been_no_limit(data, tmp_path):
+    settings = stage(stopping=StoppingSpec(max_steps=40))
+    whole = trainer(settings, data)
+    whole.run()
+    short = trainer(settings, data, folder=tmp_path)
+    step = short._step
+    short._step = lambda: (step(), setattr(short, "limit_seconds", 0.0 if _at(short, 13) else None))
+    short.limit_seconds = 60.0
+    assert short.run() == "budget"
+    assert short.tally.best is not None
+    assert short.tally.curve[-1][0] == 13
+    continued = trainer(settings, data, folder=tmp_path)
+    assert continued.restore() == 13
+    continued.run()
+    assert_same(numbers(whole), numbers(continued))
+
+
+def _at(trained, step):
+    return trained.tally.step >= step
+
+
+def test_a_finished_stage_is_not_trained_again(data, tmp_path):
+    first = trainer(stage(), data, folder=tmp_path)
+    first.run()
+    again = trainer(stage(), data, folder=tmp_path)
+    assert again.restore() == 20
+    again.run()
+    assert again.tally.step == 20
+    assert_same(numbers(first), numbers(again))
+
+
+def test_a_checkpoint_of_other_data_is_refused(data, tmp_path):
+    interrupted(stage(), data, tmp_path, 3)
+    other = trainer(stage(), data, folder=tmp_path, identity="other")
+    with pytest.raises(ResultsError, match="delete"):
+        other.restore()
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(data, tmp_path):
+    interrupted(stage(), data, tmp_path, 3)
+    second = trainer(stage(), data, folder=tmp_path, control=StopAfter(4))
+    second.restore()
+    with pytest.raises(Interrupted):
+        second.run()
+    newest = tmp_path / "checkpoint.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert trainer(stage(), data, folder=tmp_path).restore() == 3
+    (tmp_path / "checkpoint.previous.pt").write_bytes(b"")
+    with pytest.raises(ResultsError, match="damaged"):
+        trainer(stage(), data, folder=tmp_path).restore()
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path / 'ran'}",))
+
+    torch.save({"x": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ResultsError, match="damaged"):
+        CheckpointFile(tmp_path).load()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_patience_stops_and_the_best_is_restored(data):
+    settings = stage(
+        stopping=StoppingSpec(patience=2), optimizer=OptimizerSpec(name="adam-maf", lr=0.05)
+    )
+    run = trainer(settings, data)
+    assert run.run() == "patience"
+    losses = [row[4] for row in run.tally.curve]
+    assert run.tally.best == min(losses)
+    assert losses.index(min(losses)) == len(losses) - 4  # more than two bad ones came after it
+    run.use_best()
+    assert run._validation_loss() == pytest.approx(run.tally.best, abs=1e-12)
+
+
+def test_max_epochs(data):
+    run = trainer(stage(stopping=StoppingSpec(max_epochs=2)), data)
+    assert run.run() == "max_epochs"
+    assert run.tally.step == 2 * (200 // 32)
+
+
+def test_validation_by_epochs(data):
+    rule = ValidationSpec(every=2, unit="epochs")
+    run = trainer(stage(validation=rule, stopping=StoppingSpec(max_epochs=4)), data)
+    run.run()
+    assert [row[1] for row in run.tally.curve] == [2.0, 4.0]
+
+
+def test_a_loss_that_is_nan_ends_the_run_with_a_hint(data):
+    wild = OptimizerSpec(name="adam", lr=1e30)
+    with pytest.raises(RunFailure) as failure:
+        trainer(stage(optimizer=wild, stopping=StoppingSpec(max_steps=50)), data).run()
+    assert failure.value.status == "diverged"
+    assert "--set optimizer.lr" in failure.value.hint
+
+
+def test_schedule_drops_once_each_and_stays():
+    schedule = Schedule(ScheduleSpec(drops=(10, 20), factor=0.1), 1e-3)
+    rates = []
+    for bad in [*range(12), 0, 0, *range(1, 23)]:
+        schedule.after_validation(bad)
+        rates.append(schedule.lr(0))
+    assert rates[10] == 1e-3
+    assert rates[11] == pytest.approx(1e-4)
+    assert rates[12] == pytest.approx(1e-4)
+    assert rates[-1] == pytest.approx(1e-5)
+
+
+def test_warm_up_is_linear():
+    schedule = Schedule(ScheduleSpec(warmup_steps=4), 1.0)
+    assert [schedule.lr(step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+
+
+def test_every_epoch_is_a_new_permutation_and_seek_finds_its_place():
+    batches = ShuffledBatches(10, 5, seed=1)
+    epochs = [torch.cat([batches.next(), batches.next()]) for _ in range(3)]
+    for order in epochs:
+        assert sorted(order.tolist()) == list(range(10))
+    assert not torch.equal(epochs[0], epochs[1])
+    other = ShuffledBatches(10, 5, seed=1)
+    other.seek(1, 1)
+    assert torch.equal(other.next(), epochs[1][5:])
+    assert torch.equal(other.next(), epochs[2][:5])
+    assert ShuffledBatches(10, 64, seed=1).steps_per_epoch == 1
+
+
+def test_adam_inside_root_follows_its_formula():
+    torch.manual_seed(0)
+    p = nn.Parameter(torch.randn(5, dtype=torch.float64))
+    expected, mean, square = p.detach().clone(), torch.zeros(5), torch.zeros(5)
+    optimizer = AdamInsideRoot([p], lr=1e-2, eps=1e-8, weight_decay=1e-3)
+    for t in range(1, 30):
+        gradient = torch.randn(5, dtype=torch.float64) * 1e-4
+        p.grad = gradient.clone()
+        optimizer.step()
+        gradient = gradient + 1e-3 * expected
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        root = (square / (1 - 0.999**t) + 1e-8).sqrt()
+        expected = expected - 1e-2 * mean / (1 - 0.9**t) / root
+    torch.testing.assert_close(p.detach(), expected, rtol=0, atol=1e-12)
+
+
+def test_average_is_the_moving_average_and_swaps_back():
+    model = nn.Linear(1, 1, bias=False)
+    average = ParameterAverage(model, 0.5)
+    start = model.weight.item()
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    average.update()
+    with average.swapped_in():
+        assert model.weight.item() == pytest.approx(0.5 * start + 0.5)
+    assert model.weight.item() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("make", "hint"),
+    [
+        (lambda: build_optimizer(OptimizerSpec(name="adm", lr=1), nn.Linear(1, 1)), "adam"),
+        (lambda: build_objective(ObjectiveSpec(name="nl")), "nll"),
+        (lambda: build_objective(ObjectiveSpec(args={"tracee": 1})), "tracee"),
+    ],
+)
+def test_unknown_names_are_told_with_the_nearest_known(make, hint):
+    with pytest.raises(DeclarationError, match=hint):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")]
+)
+def test_a_signal_asks_to_stop_and_a_second_one_insists(number, reason):
+    control = Control()
+    before = signal.getsignal(number)
+    with control.catching_signals():
+        os.kill(os.getpid(), number)
+        assert control.stop_reason() == reason
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+            time.sleep(0.1)
+    assert signal.getsignal(number) is before
+
+
+def test_time_limit():
+    assert Control(time_limit=60).stop_reason() is None
+    assert Control(time_limit=0).stop_reason() == "time limit"
+
+
+def test_validation_without_a_val_split_is_on_test(data):
+    """FFJORD's image runs chose checkpoints on the test set, having no other."""
+    no_val = Dataset("toy", "1", {"train": data.splits["train"], "test": data.splits["test"]})
+    run = trainer(stage(stopping=StoppingSpec(max_steps=5)), no_val)
+    run.run()
+    run.use_best()
+    run.model.eval()
+    with torch.no_grad():
+        test_loss = -run.model.log_prob(run.data.splits["test"]).mean().item()
+    assert math.isclose(test_loss, run.tally.best, rel_tol=1e-6)

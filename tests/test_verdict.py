@@ -1,0 +1,271 @@
+"""Verdicts: every state, the margin, and what the reasons say."""
+
+import pytest
+from factories import (
+    make_cell,
+    make_column,
+    make_data,
+    make_metric,
+    make_published,
+    make_recipe,
+    make_record,
+    make_table,
+)
+
+from dgm_bench.records import Outcome, write_record
+from dgm_bench.spec import Row
+from dgm_bench.stats import VariancePrior
+from dgm_bench.store import Store
+from dgm_bench.verdict import Pool, judge, judge_table, neighbour_gap, not_run, pool_variances
+
+FAMILY = ("maf:MAF", "nll", "nats")
+
+
+def pool(sigma=0.1, df=8.0):
+    return Pool({FAMILY: VariancePrior(sigma**2, df)})
+
+
+def runs(cell, *values, **overrides):
+    return [make_record(cell, value=v, seed=s, **overrides) for s, v in enumerate(values)]
+
+
+@pytest.fixture
+def cell():
+    return make_cell(published=make_published("10.00", "0.20"))
+
+
+@pytest.mark.parametrize(
+    ("values", "state"),
+    [
+        ((10.05, 9.95, 10.0), "reproduced"),
+        ((11.0, 11.1, 10.9), "worse"),
+        ((9.0, 9.1, 8.9), "better"),
+        ((10.2, 10.25, 10.15), "inconclusive"),
+    ],
+)
+def test_state_follows_from_interval_and_margin(cell, values, state):
+    verdict = judge(cell, runs(cell, *values), pool())
+    assert verdict.state == state
+    assert verdict.delta == pytest.approx(0.2)
+    low, high = verdict.interval
+    assert low < verdict.difference < high
+    assert verdict.difference == pytest.approx(10.0 - sum(values) / 3)
+
+
+def test_numbers_keep_seed_spread_and_test_error_apart(cell):
+    verdict = judge(cell, runs(cell, 9.9, 10.1), pool())
+    assert verdict.mean == pytest.approx(10.0)
+    assert verdict.sd == pytest.approx(0.1 * 2**0.5)
+    assert verdict.se == pytest.approx(0.1)
+    assert verdict.se_test == pytest.approx(0.005)
+    assert verdict.seeds == 2
+
+
+def test_higher_is_better_turns_the_sign_around():
+    column = make_column(direction="higher")
+    cell = make_cell(column=column, published=make_published("10.00"))
+    assert judge(cell, runs(cell, 11.0, 11.1, 10.9), pool()).state == "better"
+    assert judge(cell, runs(cell, 9.0, 9.1, 8.9), pool()).state == "worse"
+
+
+def test_a_better_number_is_an_alarm(cell):
+    assert "leaked" in judge(cell, runs(cell, 9.0, 9.1, 8.9), pool()).reason
+
+
+def test_inconclusive_says_how_many_more_seeds(cell):
+    verdict = judge(cell, runs(cell, 10.1), pool())
+    assert verdict.state == "inconclusive"
+    assert verdict.more_seeds >= 1
+    assert f"{verdict.more_seeds} more seeds" in verdict.reason
+
+
+def test_one_seed_without_known_spread_decides_nothing(cell):
+    verdict = judge(cell, runs(cell, 10.0), Pool())
+    assert verdict.state == "inconclusive"
+    assert verdict.more_seeds == 2
+    assert "no spread known" in verdict.reason
+    assert verdict.interval is None
+
+
+def test_one_seed_with_a_pool_can_be_far_off(cell):
+    verdict = judge(cell, runs(cell, 12.0), pool())
+    assert verdict.state == "worse"
+    assert "family's other runs" in verdict.reason
+
+
+def test_own_spread_sets_the_margin_where_nothing_else_does(cell):
+    verdict = judge(cell, runs(cell, 10.1, 10.0, 9.9), Pool())
+    assert verdict.delta == pytest.approx(2 * verdict.sd)
+
+
+def test_margin_is_at_least_half_the_last_digit():
+    cell = make_cell(published=make_published("10", None))
+    assert judge(cell, runs(cell, 10.3, 10.31, 10.29), pool(0.01)).delta == 0.5
+
+
+def test_margin_is_at_least_the_floor_of_the_metric():
+    cell = make_cell(published=make_published("10.0000", None))
+    assert judge(cell, runs(cell, 10.0, 10.0), pool(1e-6)).delta == 0.01
+
+
+def test_margin_keeps_the_ranking(cell):
+    verdict = judge(cell, runs(cell, 10.0, 10.0, 10.01), pool(), neighbour_gap=0.1)
+    assert verdict.delta == pytest.approx(0.05)
+    assert "ranking not resolvable" in verdict.reason
+
+
+def test_published_seed_spread_widens_the_interval_only_with_its_number_of_runs():
+    widths = {}
+    for n in (3, None):
+        cell = make_cell(published=make_published("10.00", "0.20", "sd_runs", pm_n=n))
+        verdict = judge(cell, runs(cell, 10.0, 10.1, 9.9), pool())
+        widths[n] = verdict.interval[1] - verdict.interval[0]
+    assert widths[3] > 1.5 * widths[None]
+    assert "unknown number of runs" in verdict.reason
+
+
+def test_error_over_test_points_is_not_added(cell):
+    wide = make_cell(published=make_published("10.00", "9.00"))
+    values = (10.0, 10.1, 9.9)
+    narrow_verdict, wide_verdict = (judge(c, runs(c, *values), pool()) for c in (cell, wide))
+    assert wide_verdict.interval == narrow_verdict.interval
+    assert "no seed spread" in wide_verdict.reason
+
+
+def test_a_choice_made_on_test_is_named_where_it_matters():
+    rule = "best of 5 and 10 layers on test"
+    cell = make_cell(published=make_published("10.00", selection=rule))
+    assert rule in judge(cell, runs(cell, 12.0, 12.1), pool()).reason
+    assert rule not in judge(cell, runs(cell, 10.0, 10.0, 10.0), pool()).reason
+
+
+def test_cells_without_records_are_not_run():
+    assert judge(make_cell(), []).reason == "not run yet"
+    assert judge(make_cell(recipe=None), []).reason == "no recipe yet"
+    assert judge(make_cell(recipe=None, no_recipe="grid not published"), []).reason.startswith(
+        "grid"
+    )
+    assert not_run(make_cell(), "data missing").reason == "data missing"
+
+
+def test_cells_of_ours_are_measured():
+    cell = make_cell()
+    verdict = judge(cell, runs(cell, 1.0, 1.2))
+    assert verdict.state == "measured"
+    assert verdict.mean == pytest.approx(1.1)
+    assert verdict.reason == "2 seeds, no published number"
+
+
+def test_the_gap_to_the_entropy_is_shown():
+    cell = make_cell()
+    gap = make_metric(0.25, name="gap")
+    record = make_record(cell, metrics=(make_metric(3.0), gap))
+    verdict = judge(cell, [record])
+    assert verdict.gap == 0.25
+    assert "0.25 nats from the entropy" in verdict.reason
+
+
+def test_all_runs_broken_is_failed_with_the_reason(cell):
+    outcome = Outcome(status="diverged", reason="loss is NaN at step 3", hint="lower the rate")
+    verdict = judge(cell, [make_record(cell, value=None, outcome=outcome)], pool())
+    assert verdict.state == "failed"
+    assert verdict.reason == "diverged: loss is NaN at step 3; lower the rate"
+
+
+def test_a_broken_seed_among_others_is_told(cell):
+    records = [*runs(cell, 10.0, 10.1), make_record(cell, seed=2, value=None, status="diverged")]
+    verdict = judge(cell, records, pool())
+    assert verdict.seeds == 2
+    assert "1 of 3 seeds diverged" in verdict.reason
+
+
+def test_a_run_cut_short_is_never_worse(cell):
+    verdict = judge(cell, runs(cell, 20.0, 20.1, 20.2, status="budget"), pool())
+    assert verdict.state == "inconclusive"
+    assert "10.1 nats short of the published number" in verdict.reason
+    assert "cut short by the budget" in verdict.reason
+
+
+def test_complete_runs_count_before_those_cut_short(cell):
+    records = [
+        *runs(cell, 10.0, 10.02, 9.98),
+        make_record(cell, seed=3, value=20.0, status="budget"),
+    ]
+    verdict = judge(cell, records, pool())
+    assert (verdict.state, verdict.seeds) == ("reproduced", 3)
+    assert "1 seed cut short by the budget left out" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ({"data": make_data(verified=False)}, "power is not verified"),
+        ({"modified": ("stages.0.batch_size",)}, "recipe modified (stages.0.batch_size)"),
+        ({"recipe": make_recipe("other", args={"layers": 99})}, "another recipe"),
+        ({"metrics": (make_metric(10.0, unit="bits/dim"),)}, "measured in bits/dim"),
+        ({"metrics": (make_metric(10.0, split="val"),)}, "measured on val, not test"),
+    ],
+)
+def test_what_is_not_the_same_thing_is_not_comparable(cell, overrides, reason):
+    verdict = judge(cell, runs(cell, 10.0, **overrides), pool())
+    assert verdict.state == "not-comparable"
+    assert reason in verdict.reason
+    assert verdict.mean is None
+
+
+def test_columns_of_ours_count_on_unverified_data_and_say_so():
+    cell = make_cell()
+    verdict = judge(cell, runs(cell, 1.0, data=make_data(verified=False)))
+    assert verdict.state == "measured"
+    assert "not verified" in verdict.reason
+
+
+def test_runs_on_other_test_data_are_left_out(cell):
+    old = make_record(cell, seed=0, value=99.0, data=make_data(fingerprints={"test": "other"}))
+    new = [make_record(cell, seed=s, value=10.0) for s in (1, 2, 3)]
+    verdict = judge(cell, [old, *new], pool())
+    assert (verdict.state, verdict.seeds) == ("reproduced", 3)
+    assert "other test data" in verdict.reason
+
+
+def test_neighbour_is_the_nearest_different_published_number_of_the_column():
+    numbers = {"a": "10.00", "b": "10.30", "c": "10.00", "d": "12.00"}
+    cells = [make_cell(row, published=make_published(v)) for row, v in numbers.items()]
+    further = Row(id="e", title="E", published=False)
+    cells.append(make_cell(further, published=make_published("10.01")))
+    cells.append(make_cell("b", "gas", published=make_published("10.02")))
+    table = make_table(cells)
+    assert neighbour_gap(table, cells[0]) == pytest.approx(0.30)
+    assert neighbour_gap(table, cells[4]) == pytest.approx(0.01)
+    assert neighbour_gap(table, cells[5]) is None
+    assert neighbour_gap(table, make_cell()) is None
+
+
+def test_pool_learns_from_repeated_complete_unmodified_runs():
+    records = []
+    for name in ("gas", "power", "hepmass"):
+        records += runs(make_cell(column=name), 1.0, 1.1, 1.2)
+    found = pool_variances(records)
+    prior = found.prior(make_recipe(), "nll", "nats")
+    assert prior.variance**0.5 == pytest.approx(0.1, rel=0.01)
+    assert prior.pooled_df == 6
+    assert found.prior(make_recipe(model="made:MADE"), "nll", "nats") is None
+    assert found.prior(make_recipe(), "nll", "bits/dim") is None
+
+
+@pytest.mark.parametrize("overrides", [{"status": "budget"}, {"modified": ("lr",)}])
+def test_pool_leaves_out_runs_that_are_not_the_recipe(overrides):
+    records = []
+    for name in ("gas", "power", "hepmass"):
+        records += runs(make_cell(column=name), 1.0, 1.1, 1.2, **overrides)
+    assert pool_variances(records).priors == {}
+
+
+def test_a_table_is_judged_from_a_store(tmp_path):
+    ran = make_cell("maf", published=make_published("10.00"))
+    waiting = make_cell("made", published=make_published("12.00"))
+    for record in runs(ran, 10.0, 10.01, 9.99):
+        write_record(record, tmp_path)
+    verdicts = judge_table(make_table([ran, waiting]), Store(tmp_path))
+    assert verdicts[ran.id].seeds == 3
+    assert verdicts[waiting.id].state == "not-run"
