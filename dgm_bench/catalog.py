@@ -107,7 +107,9 @@ def _suggestion(pattern: str, ids: list[str]) -> str:
     columns = list(zip(*(cell_id.split("/") for cell_id in ids), strict=True))
     parts = pattern.split("/")
     if len(parts) == len(columns):
-        corrected = "/".join(_nearest(part, set(known)) for part, known in zip(parts, columns, strict=True))
+        corrected = "/".join(
+            _nearest(part, set(known)) for part, known in zip(parts, columns, strict=True)
+        )
         if any(fnmatchcase(cell_id, corrected) for cell_id in ids):
             return f"did you mean {corrected!r}?"
     return did_you_mean(pattern, ids)
@@ -177,7 +179,9 @@ class _Signature:
         unknown = [name for name in spec.args if name not in self.arguments]
         if unknown:
             hint = did_you_mean(unknown[0], self.arguments)
-            return f"model {spec.name!r} has no argument {unknown[0]!r}" + (f"; {hint}" if hint else "")
+            return f"model {spec.name!r} has no argument {unknown[0]!r}" + (
+                f"; {hint}" if hint else ""
+            )
         missing = sorted(self.required - set(spec.args))
         return f"model {spec.name!r} needs {missing[0]!r}" if missing else ""
 

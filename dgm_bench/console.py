@@ -116,8 +116,9 @@ def _without_recipe(runs: Sequence[PlannedRun]) -> list[RenderableType]:
     """Return one line for each table, row and reason, with its columns."""
     parts: list[RenderableType] = []
     for (row, reason), group in groupby(runs, key=lambda run: (_row_of(run), run.reason)):
-        columns = dict.fromkeys(run.cell.column.id for run in group)
-        parts.append(Text(f"{row}/{{{','.join(columns)}}}: {reason}", overflow="fold"))
+        columns = list(dict.fromkeys(run.cell.column.id for run in group))
+        which = columns[0] if len(columns) == 1 else f"{{{','.join(columns)}}}"
+        parts.append(Text(f"{row}/{which}: {reason}", overflow="fold"))
     return parts
 
 

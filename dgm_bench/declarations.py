@@ -6,21 +6,20 @@ Every mistake is a :class:`DeclarationError` that names the file and the line.
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
-import tomllib
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator
 
-from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.errors import DeclarationError
 from dgm_bench.spec import (
     Cell,
     Column,
@@ -35,10 +34,9 @@ from dgm_bench.spec import (
     Spec,
     Table,
 )
+from dgm_bench.tomlfile import Raw, S, TomlFile, mark
 
 RecipeFunction = Callable[..., Recipe | None]
-Raw = dict[str, Any]
-S = TypeVar("S", bound=Spec)
 
 
 def load_paper(folder: Path) -> Paper:
@@ -47,19 +45,14 @@ def load_paper(folder: Path) -> Paper:
     Raises:
         DeclarationError: Something in it is wrong; says where.
     """
-    file = _File(folder / "paper.toml")
+    file = TomlFile(folder / "paper.toml")
     entry = file.parse(_PaperEntry, file.read(), "the paper", 1)
     if entry.id != folder.name:
-        line = file.line(_mark("id", entry.id))
+        line = file.find(mark("id", entry.id)) or 1
         raise file.error(line, f"the paper's id is {entry.id!r}", f"its folder is {folder.name!r}")
-    sources = [
-        file.parse(Source, raw, *file.locate("sources", place, raw))
-        for place, raw in enumerate(entry.sources)
-    ]
-    file.refuse_duplicates("source", (source.id for source in sources))
+    sources = {source.id: source for source, _, _ in file.entries(Source, "sources", entry.sources)}
     recipes = _recipe_functions(folder / "recipes.py")
-    reader = _PaperReader(file, entry.id, {source.id: source for source in sources}, recipes)
-    return reader.read(entry)
+    return _PaperReader(file, entry.id, sources, recipes).read(entry)
 
 
 # --------------------------------------------------------------------------- entries
@@ -67,7 +60,7 @@ def load_paper(folder: Path) -> Paper:
 
 def _number(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise ValueError(f"{value!r} is not a number")  # noqa: TRY004  pydantic wants ValueError
+        raise ValueError(f"{value!r} is not a number")
     return value
 
 
@@ -81,9 +74,9 @@ class _PaperEntry(Spec):
     year: int
     url: str
     bibtex: str
-    sources: list[Raw]
-    tables: list[Raw]
-    errata: list[Raw] = []
+    sources: tuple[Raw, ...]
+    tables: tuple[Raw, ...]
+    errata: tuple[Raw, ...] = ()
 
 
 class _TableEntry(Spec):
@@ -92,10 +85,10 @@ class _TableEntry(Spec):
     where: str
     metric: str
     direction: Direction
-    columns: list[Raw]
-    rows: list[Raw]
-    cells: list[Raw] = []
-    grids: list[Raw] = []
+    columns: tuple[Raw, ...]
+    rows: tuple[Raw, ...]
+    cells: tuple[Raw, ...] = ()
+    grids: tuple[Raw, ...] = ()
 
 
 class _CellEntry(Spec):
@@ -151,107 +144,6 @@ class _ErratumEntry(Spec):
     def touches(self, row: str, column: str) -> bool:
         """Say whether a published cell of its table is concerned."""
         return (not self.rows or row in self.rows) and (not self.columns or column in self.columns)
-
-
-# --------------------------------------------------------------------------- the file
-
-
-def _mark(key: str, value: object) -> str:
-    """Return a pattern that finds ``key = "value"``."""
-    return rf"(?<![\w-]){key}\s*=\s*[\"']{re.escape(str(value))}[\"']"
-
-
-class _File:
-    """The text of a ``paper.toml``, to say where in it something is wrong."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: list[str] = []
-
-    def read(self) -> Raw:
-        """Return what it holds; numbers keep their printed digits."""
-        try:
-            text = self.path.read_text(encoding="utf-8")
-            self.lines = text.splitlines()
-            return tomllib.loads(text, parse_float=Decimal)
-        except tomllib.TOMLDecodeError as error:
-            found = re.search(r"at line (\d+)", str(error))
-            line = int(found[1]) if found else len(self.lines)
-            reason = str(error).split(" (at ")[0]
-            raise self.error(line, f"broken TOML: {reason}") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise DeclarationError(self.path, f"cannot be read: {error}") from error
-
-    def error(self, line: int, reason: str, remedy: str = "") -> DeclarationError:
-        return DeclarationError(f"{self.path}:{line}", reason, remedy)
-
-    def line(self, *marks: str, after: int = 1) -> int:
-        """Return the line, from ``after`` on, from which all patterns are found soonest.
-
-        An entry stands on one line, or spread over the few lines below the first of its keys.
-        """
-        for reach in (1, 12):
-            for start in range(after - 1, len(self.lines)):
-                window = "\n".join(self.lines[start : start + reach])
-                first = any(re.search(mark, self.lines[start]) for mark in marks)
-                if first and all(re.search(mark, window) for mark in marks):
-                    return start + 1
-        return after
-
-    def locate(self, header: str, place: int, raw: Raw, after: int = 1) -> tuple[str, int]:
-        """Return an entry's name for messages and its line.
-
-        It is entry number ``place`` of its list: after as many ``[[header]]``, or else on the
-        line that holds its identifying keys.
-        """
-        keys = [key for key in ("id", "row", "column") if key in raw]
-        what = " ".join([header.rpartition(".")[2].removesuffix("s"), *(str(raw[k]) for k in keys)])
-        heads = [
-            number
-            for number, line in enumerate(self.lines, start=1)
-            if number >= after and line.split("#")[0].strip() == f"[[{header}]]"
-        ]
-        if place < len(heads):
-            return what, heads[place]
-        return what, self.line(*(_mark(key, raw[key]) for key in keys), after=after)
-
-    def parse(self, kind: type[S], raw: Raw, what: str, line: int) -> S:
-        """Return a typed entry."""
-        try:
-            return kind.model_validate(raw)
-        except ValidationError as error:
-            raise self._explain(kind, error, what, line) from error
-
-    def _explain(
-        self, kind: type[Spec], error: ValidationError, what: str, line: int
-    ) -> DeclarationError:
-        first = error.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
-        line = self.line(rf"(?<![\w-]){re.escape(key)}\s*=", after=line)
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(kind.model_fields)
-            remedy = did_you_mean(key, kind.model_fields) or f"known: {known}"
-            return self.error(line, f"{what}: unknown key {key!r}", remedy)
-        if first["type"] == "missing":
-            return self.error(line, f"{what} has no {key}", f"add {key} = ...")
-        return self.error(line, f"{what}: {key}: {first['msg'].removeprefix('Value error, ')}")
-
-    def require(self, kind: str, name: str, known: Iterable[str], what: str, line: int) -> None:
-        """Raise if ``name`` is not one of the known ones."""
-        names = list(known)
-        if name not in names:
-            remedy = did_you_mean(name, names) or f"known: {', '.join(names)}"
-            raise self.error(line, f"{what}: unknown {kind} {name!r}", remedy)
-
-    def refuse_duplicates(self, kind: str, ids: Iterable[str], after: int = 1) -> None:
-        """Raise if an id comes twice; the line is that of its second entry."""
-        seen: set[str] = set()
-        for name in ids:
-            if name in seen:
-                first = self.line(_mark("id", name), after=after)
-                line = self.line(_mark("id", name), after=first + 1)
-                raise self.error(line, f"duplicate {kind} {name!r}", f"line {first} has it already")
-            seen.add(name)
 
 
 # --------------------------------------------------------------------------- recipes
@@ -329,25 +221,21 @@ class _Slot:
 class _PaperReader:
     """Builds the tables of a paper, with all names checked."""
 
-    file: _File
+    file: TomlFile
     paper: str
     sources: Mapping[str, Source]
     recipes: Mapping[str, RecipeFunction]
 
     def read(self, entry: _PaperEntry) -> Paper:
         """Return the whole paper."""
-        file = self.file
-        heads = [file.locate("tables", place, raw) for place, raw in enumerate(entry.tables)]
-        tables = [
-            file.parse(_TableEntry, raw, *head)
-            for raw, head in zip(entry.tables, heads, strict=True)
-        ]
-        file.refuse_duplicates("table", (table.id for table in tables), after=heads[0][1])
-        errata = [self._erratum(place, raw, tables) for place, raw in enumerate(entry.errata)]
-        file.refuse_duplicates("erratum", (erratum.id for erratum, _ in errata))
+        tables = self.file.entries(_TableEntry, "tables", entry.tables)
+        errata = self.file.entries(_ErratumEntry, "errata", entry.errata)
+        for erratum, what, line in errata:
+            self.file.require("table", erratum.table, (t.id for t, _, _ in tables), what, line)
+        starts = [line for _, _, line in tables]
         built = [
-            _TableReader(self, table, line).read([e for e in errata if e[0].table == table.id])
-            for table, (_, line) in zip(tables, heads, strict=True)
+            _TableReader(self, table, start, end).read(errata)
+            for (table, _, start), end in zip(tables, [*starts[1:], sys.maxsize], strict=True)
         ]
         return Paper(
             **entry.model_dump(exclude={"sources", "tables", "errata"}),
@@ -356,34 +244,27 @@ class _PaperReader:
             errata=tuple(erratum for _, found in built for erratum in found),
         )
 
-    def _erratum(
-        self, place: int, raw: Raw, tables: list[_TableEntry]
-    ) -> tuple[_ErratumEntry, int]:
-        what, line = self.file.locate("errata", place, raw)
-        entry = self.file.parse(_ErratumEntry, raw, what, line)
-        self.file.require("table", entry.table, (table.id for table in tables), what, line)
-        return entry, line
-
 
 class _TableReader:
-    """Builds one table."""
+    """Builds one table, which stands on the lines from ``start`` to before ``end``."""
 
-    def __init__(self, paper: _PaperReader, entry: _TableEntry, line: int) -> None:
-        self.paper, self.file, self.entry, self.start = paper, paper.file, entry, line
+    def __init__(self, paper: _PaperReader, entry: _TableEntry, start: int, end: int) -> None:
+        self.paper, self.file, self.entry = paper, paper.file, entry
+        self.start, self.end = start, end
         defaults = {"metric": entry.metric, "direction": entry.direction}
         columns = [{**defaults, **raw} for raw in entry.columns]
-        self.columns = {column.id: column for column in self._parts(Column, "columns", columns)}
-        self.rows = {row.id: row for row in self._parts(Row, "rows", entry.rows)}
+        self.columns = {column.id: column for column, _, _ in self._entries(Column, columns)}
+        rows = self._entries(Row, entry.rows)
+        self.rows = {row.id: row for row, _, _ in rows}
+        self.row_lines = {row.id: line for row, _, line in rows}
 
-    def _parts(self, kind: type[S], name: str, raws: list[Raw]) -> list[S]:
-        after = self.file.line(rf"^\s*{name}\s*=|^\[\[tables\.{name}\]\]", after=self.start)
-        self.file.refuse_duplicates(name, (str(raw.get("id")) for raw in raws), after=after)
-        return [
-            self.file.parse(kind, raw, *self.file.locate(f"tables.{name}", place, raw, after=after))
-            for place, raw in enumerate(raws)
-        ]
+    def _entries(self, kind: type[S], raws: Sequence[Raw]) -> list[tuple[S, str, int]]:
+        """Return the columns or the rows."""
+        name = "columns" if kind is Column else "rows"
+        start = self.file.find(rf"^\s*{name}\s*=", after=self.start) or self.start
+        return self.file.entries(kind, f"tables.{name}", raws, start, self.end)
 
-    def read(self, errata: list[tuple[_ErratumEntry, int]]) -> tuple[Table, list[Erratum]]:
+    def read(self, errata: list[tuple[_ErratumEntry, str, int]]) -> tuple[Table, list[Erratum]]:
         """Return the table, and its errata with the cells they touch."""
         slots = self._slots()
         for slot in slots.values():
@@ -392,7 +273,8 @@ class _TableReader:
         lenders = [self._lender(slot, row, slots) for slot, row in borrowers]
         for (slot, _), lender in zip(borrowers, lenders, strict=True):
             slot.recipe, slot.priority = lender.recipe, lender.priority
-        found = [self._erratum(entry, line, slots.values()) for entry, line in errata]
+        own = [erratum for erratum in errata if erratum[0].table == self.entry.id]
+        found = [self._erratum(*erratum, slots.values()) for erratum in own]
         table = Table(
             paper=self.paper.paper,
             id=self.entry.id,
@@ -414,28 +296,28 @@ class _TableReader:
         return slots
 
     def _published_slots(self) -> Iterable[_Slot]:
-        lines: dict[tuple[str, str], int] = {}
-        for place, raw in enumerate(self.entry.cells):
-            key = str(raw.get("row")), str(raw.get("column"))
-            after = lines.get(key, self.start - 1) + 1
-            what, line = self.file.locate("tables.cells", place, raw, after=after)
-            lines[key] = line
-            entry = self.file.parse(_CellEntry, raw, what, line)
+        raws = self.entry.cells
+        for entry, what, line in self.file.entries(
+            _CellEntry, "tables.cells", raws, self.start, self.end
+        ):
             row, column = self._pair(entry.row, entry.column, what, line)
             self.file.require("source", entry.source, self.paper.sources, what, line)
             published = entry.published(self.paper.sources[entry.source])
+            if published.pm is not None and published.pm_kind == "none":
+                reason = f"{what} has a pm, and source {entry.source!r} says there is none"
+                raise self.file.error(line, reason, "give the cell a pm_kind")
             yield _Slot(
                 row, column, line, published, entry.same_as, entry.no_recipe, entry.priority
             )
 
     def _grid_slots(self) -> Iterable[_Slot]:
-        for place, raw in enumerate(self.entry.grids):
-            what, line = self.file.locate("tables.grids", place, raw, after=self.start)
+        raws = self.entry.grids
+        places = self.file.locate("tables.grids", raws, self.start, self.end)
+        for raw, (what, line) in zip(raws, places, strict=True):
             grid = self.file.parse(_GridEntry, raw, what, line)
-            for column_id in grid.columns:
-                for row_id in grid.rows:
-                    row, column = self._pair(row_id, column_id, what, line)
-                    yield _Slot(row, column, line, None, grid.same_as, "", grid.priority)
+            for row_id, column_id in product(grid.rows, grid.columns):
+                row, column = self._pair(row_id, column_id, what, line)
+                yield _Slot(row, column, line, None, grid.same_as, "", grid.priority)
 
     def _pair(self, row: str, column: str, what: str, line: int) -> tuple[Row, Column]:
         self.file.require("row", row, self.rows, what, line)
@@ -446,14 +328,17 @@ class _TableReader:
         row = slot.row
         if row.recipe is None:
             return None
-        line = self.file.line(_mark("id", row.id), _mark("recipe", row.recipe), after=self.start)
+        line = self.row_lines[row.id]
         self.file.require("recipe", row.recipe, self.paper.recipes, f"row {row.id}", line)
         function = partial(self.paper.recipes[row.recipe], **row.args)
         try:
-            return function(slot.column.data)
+            recipe = function(slot.column.data)
+            if not isinstance(recipe, Recipe | None):
+                raise TypeError(f"returned {recipe!r}, not a recipe")
         except Exception as error:  # recipes.py is a person's own code
             call = f"{row.recipe}({slot.column.data!r})"
             raise self.file.error(line, f"row {row.id}: {call}: {_reason(error)}") from error
+        return recipe
 
     def _lender(self, slot: _Slot, row: str, slots: Mapping[tuple[str, str], _Slot]) -> _Slot:
         self.file.require("row", row, self.rows, f"{slot.what}: same_as", slot.line)
@@ -463,8 +348,9 @@ class _TableReader:
             raise self.file.error(slot.line, reason, "name a row that has one")
         return lender
 
-    def _erratum(self, entry: _ErratumEntry, line: int, slots: Iterable[_Slot]) -> Erratum:
-        what = f"erratum {entry.id}"
+    def _erratum(
+        self, entry: _ErratumEntry, what: str, line: int, slots: Iterable[_Slot]
+    ) -> Erratum:
         for row in entry.rows:
             self.file.require("row", row, self.rows, what, line)
         for column in entry.columns:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal
+
+#: Statuses of a run that could not go on.
+FailureStatus = Literal["diverged", "solver-failed", "out-of-memory", "data-error"]
 
 
 class DgmBenchError(Exception):
@@ -47,12 +51,12 @@ class RunFailure(Exception):  # noqa: N818  a failure of the run, not a mistake 
     """Training or evaluation that cannot go on; ends one run with a status, never the command.
 
     Args:
-        status: One of the failure statuses of :data:`dgm_bench.records.Status`.
+        status: What the record says of it.
         reason: What happened, with numbers.
         hint: What to try.
     """
 
-    def __init__(self, status: str, reason: str, hint: str) -> None:
+    def __init__(self, status: FailureStatus, reason: str, hint: str) -> None:
         self.status, self.reason, self.hint = status, reason, hint
         super().__init__(f"{status}: {reason}; {hint}")
 

@@ -33,7 +33,7 @@ from dgm_bench.records import (
     write_record,
 )
 from dgm_bench.report.pictures import make_pictures
-from dgm_bench.spec import Stage
+from dgm_bench.spec import Recipe, Stage
 from dgm_bench.train.checkpoint import CheckpointFile
 from dgm_bench.train.loop import CURVE_COLUMNS, Trainer
 from dgm_bench.workdir import RunState, WorkFolder
@@ -47,7 +47,8 @@ class Execution:
     """Trains, evaluates and records one planned run.
 
     Args:
-        run: The recipe, its cell and the seed.
+        run: The cell and the seed.
+        recipe: What to run: the cell's, with any ``--set`` changes.
         data: The data set, on the host.
         folder: The run's work folder, locked by this process.
         device: Where to compute.
@@ -60,6 +61,7 @@ class Execution:
     def __init__(
         self,
         run: PlannedRun,
+        recipe: Recipe,
         data: Dataset,
         folder: WorkFolder,
         *,
@@ -69,10 +71,9 @@ class Execution:
         limit_seconds: float | None = None,
         modified: tuple[str, ...] = (),
     ) -> None:
-        self.run_, self.data, self.folder = run, data, folder
+        self.run_, self.recipe, self.data, self.folder = run, recipe, data, folder
         self.device, self.control, self.reporter = device, control, reporter
         self.limit_seconds, self.modified = limit_seconds, modified
-        self.recipe = run.recipe
         self.code = provenance.code()
         self.fingerprints = data.fingerprints()
         self.trainers: list[Trainer] = []
@@ -219,7 +220,8 @@ class Execution:
     def _budget(self) -> Budget:
         tallies = [trainer.tally for trainer in self.trainers]
         last = self.trainers[-1]
-        counts = [t.model.function_evaluations for t in self.trainers if _solves(t)]
+        models = [trainer.model for trainer in self.trainers]
+        counts = [model.function_evaluations for model in models if isinstance(model, SolvesODE)]
         return Budget(
             limit_seconds=self.limit_seconds,
             train_seconds=sum(tally.train_seconds for tally in tallies),
@@ -276,10 +278,6 @@ def _outcome(ended: str, trainer: Trainer) -> Outcome:
         "max_epochs": f"reached {stop.max_epochs} epochs",
     }
     return Outcome(status="complete", reason=reasons[ended])
-
-
-def _solves(trainer: Trainer) -> bool:
-    return isinstance(trainer.model, SolvesODE)
 
 
 def _identity(stage: Stage, fingerprints: dict[str, str]) -> str:

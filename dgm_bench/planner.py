@@ -21,6 +21,8 @@ from dgm_bench.spec import Cell, Cost, Recipe
 
 #: What ``--budget auto`` allows on a machine without a GPU, in seconds.
 AUTO_BUDGET = 600.0
+#: How much of a budget is planned.
+PLANNED_SHARE = 0.8
 UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 # --------------------------------------------------------------------------- durations
@@ -262,12 +264,14 @@ class Surroundings:
         data_state: State of a data set, by its name.
         runnable: Whether a cell's recipe resolves and its model builds, and why not.
         records: Stored records, for what earlier runs took.
+        may_fetch: Whether missing data may be downloaded; done only where time is unlimited.
     """
 
     machine: Machine
     data_state: Callable[[str], DataState]
     runnable: Callable[[Cell], tuple[bool, str]]
     records: Sequence[RunRecord] = field(default=())
+    may_fetch: bool = False
 
 
 def plan(
@@ -286,6 +290,7 @@ def plan(
         seeds: Runs of each recipe, with seeds 0, 1, ...
     """
     measured = measured_seconds(around.records, around.machine.kind)
+    around = replace(around, may_fetch=around.may_fetch and budget is None)
     groups = _by_recipe(cells)
     insist = len(groups) == 1 and budget is None
     offers = [
@@ -328,7 +333,7 @@ def _offer(
         memory_bytes=cell.recipe.cost.memory_bytes if cell.recipe.cost else None,
         command=run_command(cell.id),
     )
-    offer = _with_data(offer, cell.recipe, around.data_state)
+    offer = _with_data(offer, cell.recipe, around)
     return _with_memory(offer, around.machine, insist)
 
 
@@ -339,13 +344,11 @@ def _seconds(recipe: Recipe, speed: Speed, measured: Mapping[str, float]) -> flo
     return known
 
 
-def _with_data(
-    offer: PlannedRun, recipe: Recipe, data_state: Callable[[str], DataState]
-) -> PlannedRun:
-    states = [data_state(stage.data.name) for stage in recipe.stages]
+def _with_data(offer: PlannedRun, recipe: Recipe, around: Surroundings) -> PlannedRun:
+    states = [around.data_state(stage.data.name) for stage in recipe.stages]
     absent = next((state for state in states if not state.loadable), None)
-    if absent is None:
-        return replace(offer, data=states[0].status)
+    if absent is None or (around.may_fetch and absent.status == "missing"):
+        return replace(offer, data=(absent or states[0]).status)
     reason = "data not here" if absent.status == "missing" else f"data {absent.status}"
     return replace(
         offer, data=absent.status, reason=f"{reason}: {absent.remedy}", command=absent.remedy
@@ -365,10 +368,13 @@ def _urgency(offer: PlannedRun) -> tuple[float, int, float]:
 
 
 def _decide(ready: Sequence[PlannedRun], budget: float | None, seeds: int) -> list[PlannedRun]:
-    """Say of each run whether it fits into what those before it leave of the budget."""
+    """Say of each run whether it fits into what those before it leave of the budget.
+
+    A fifth of the budget is kept for runs that take longer than expected.
+    """
     if budget is None:
         return [replace(offer, runs=True) for offer in ready]
-    left, decided = budget, []
+    left, decided = PLANNED_SHARE * budget, []
     for offer in ready:
         fits = offer.seconds is not None and offer.seconds <= left
         decided.append(replace(offer, runs=True) if fits else _too_long(offer, budget, seeds))
@@ -380,12 +386,13 @@ def _decide(ready: Sequence[PlannedRun], budget: float | None, seeds: int) -> li
 
 def _too_long(offer: PlannedRun, budget: float, seeds: int) -> PlannedRun:
     if offer.seconds is None:
-        need, enough = "cost unknown", "none"
+        why, enough = f"cost unknown, budget {duration(budget)}", "none"
     else:
-        need, enough = f"needs about {duration(offer.seconds)}", option_value(offer.seconds * seeds)
+        spent = "others take the" if offer.seconds <= budget else "over the"
+        why = f"needs about {duration(offer.seconds)}, {spent} budget of {duration(budget)}"
+        enough = option_value(offer.seconds * seeds)
     command = run_command(offer.cell.id, enough, seeds)
-    reason = f"{need}, budget {duration(budget)}: {command}"
-    return replace(offer, reason=reason, command=command)
+    return replace(offer, reason=f"{why}: {command}", command=command)
 
 
 def _cut_short(offer: PlannedRun, budget: float) -> PlannedRun:

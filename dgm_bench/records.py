@@ -9,22 +9,18 @@ import secrets
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from dgm_bench.errors import ResultsError
+from dgm_bench.errors import FailureStatus, ResultsError
 from dgm_bench.spec import Direction, Recipe
 
-Status = Literal[
-    "complete", "budget", "diverged", "solver-failed", "out-of-memory", "data-error", "error"
-]
+Status = Literal["complete", "budget"] | FailureStatus
 #: Statuses whose metrics are those of a run that ended by its own stopping rule.
 COMPLETE: frozenset[str] = frozenset({"complete"})
 #: Statuses of runs that broke.
-FAILED: frozenset[str] = frozenset(
-    {"diverged", "solver-failed", "out-of-memory", "data-error", "error"}
-)
+FAILED: frozenset[str] = frozenset(get_args(FailureStatus))
 
 
 class Block(BaseModel):
@@ -237,3 +233,12 @@ def read_record(path: Path) -> RunRecord:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         reason = f"not a run record: {where}: {first['msg']}"
         raise ResultsError(path, reason, "delete it, or restore it from git") from error
+
+
+def schema() -> str:
+    """Return the record's JSON Schema, as ``results/schema/run_record.v1.json`` holds it."""
+    return json.dumps(RunRecord.model_json_schema(), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    print(schema(), end="")

@@ -7,8 +7,8 @@ The same command goes on where it stopped and repeats nothing that is finished: 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from dgm_bench.execution import Execution
 from dgm_bench.overrides import apply_overrides
 from dgm_bench.planner import Plan, PlannedRun, share_of
 from dgm_bench.records import FAILED, RunRecord, read_record
-from dgm_bench.spec import DataSpec
+from dgm_bench.spec import DataSpec, Recipe
 from dgm_bench.store import ensure_writable
 from dgm_bench.train.control import Control, Interrupted
 from dgm_bench.train.events import Reporter
@@ -83,11 +83,10 @@ def run_plan(
         source=_DataSource(data_root, offline),
     )
     reporter.plan(plan)
-    for run in plan.runs:
-        if not run.runs:
-            session.skip(run, run.reason)
+    for run in plan.left_out:
+        session.skip(run, run.reason)
     with session.control.catching_signals():
-        session.run_all([run for run in plan.runs if run.runs], plan.budget_seconds)
+        session.run_all(plan.chosen, plan.budget_seconds)
     if session.broken_data is not None:
         raise session.broken_data
     return session.summary
@@ -124,13 +123,13 @@ class _Session:
     summary: RunSummary = field(default_factory=RunSummary)
     broken_data: DataError | None = None
 
-    def run_all(self, runs: list[PlannedRun], budget_seconds: float | None) -> None:
+    def run_all(self, runs: Sequence[PlannedRun], budget_seconds: float | None) -> None:
         started = time.monotonic()
         for index, run in enumerate(runs):
             limit = None
             if budget_seconds is not None:
                 remaining = max(0.0, budget_seconds - (time.monotonic() - started))
-                later = sum(other.seconds for other in runs[index + 1 :])
+                later = sum(other.seconds or 0.0 for other in runs[index + 1 :])
                 limit = share_of(remaining, run.seconds, later)
             if not self._run(run, limit):
                 self.summary.interrupted = True
@@ -140,8 +139,10 @@ class _Session:
         """Do one run; return False when the command has to leave."""
         if self.control.stop_reason() is not None:
             return False
-        run = replace(run, recipe=apply_overrides(run.recipe, self.overrides))
-        folder = WorkFolder(self.results, run.recipe.content_hash, run.seed)
+        if run.recipe is None:
+            raise ValueError(f"{run.cell.id} was planned without a recipe")
+        recipe = apply_overrides(run.recipe, self.overrides)
+        folder = WorkFolder(self.results, recipe.content_hash, run.seed)
         with folder.locked():
             finished = self._finished_before(folder)
             if finished is not None:
@@ -149,8 +150,8 @@ class _Session:
                 self.summary.finished.append(read_record(finished))
                 return True
             try:
-                data = self.source.load(run.recipe.stages[0].data)
-                record = self._execute(run, data, folder, limit)
+                data = self.source.load(recipe.stages[0].data)
+                record = self._execute(run, recipe, data, folder, limit)
             except Interrupted as stop:
                 self.reporter.message(
                     f"stopped ({stop.reason}); the same command goes on from here"
@@ -163,10 +164,16 @@ class _Session:
         return True
 
     def _execute(
-        self, run: PlannedRun, data: Dataset, folder: WorkFolder, limit: float | None
+        self,
+        run: PlannedRun,
+        recipe: Recipe,
+        data: Dataset,
+        folder: WorkFolder,
+        limit: float | None,
     ) -> RunRecord:
         return Execution(
             run,
+            recipe,
             data,
             folder,
             device=self.device,

@@ -95,7 +95,7 @@ def sync(results: Path, *, uri: str | None = None) -> SyncReport:
             (logged if new else already).append(record.run_id)
         except TrackingError as error:
             failed[record.run_id] = unreachable = str(error)
-        except Exception as error:  # noqa: BLE001  one bad run must not stop the others
+        except Exception as error:  # one bad run must not stop the others
             failed[record.run_id] = _one_line(error)
     return SyncReport(tuple(logged), tuple(already), failed)
 
@@ -110,7 +110,7 @@ def try_log_run(record: RunRecord, results: Path) -> str | None:
         log_run(record, results)
     except TrackingError as error:
         return str(error)
-    except Exception as error:  # noqa: BLE001  the record is stored: a view must not fail the run
+    except Exception as error:  # the record is stored: a view must not fail the run
         return f"MLflow did not take run {record.run_id} ({_one_line(error)}); {_LATER}"
     return None
 
@@ -213,9 +213,7 @@ def _log(client: MlflowClient, experiment: str, record: RunRecord, store: Store)
     client.set_tag(run_id, LOGGED_TAG, "yes")
 
 
-def _log_numbers(
-    client: MlflowClient, run_id: str, record: RunRecord, curve: Curve
-) -> None:
+def _log_numbers(client: MlflowClient, run_id: str, record: RunRecord, curve: Curve) -> None:
     from mlflow.entities import Param, RunTag
 
     tags: list[RunTag] = [RunTag(key, text) for key, text in run_tags(record).items()]

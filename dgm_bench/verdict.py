@@ -443,17 +443,19 @@ class _Trial:
         if found.seeds == 1 and found.interval:
             more.append("the spread is that of the family's other runs")
         if found.state == "inconclusive" and found.interval:
-            more.append(
-                f"{found.more_seeds} more seeds expected to decide"
-                if found.more_seeds
-                else "more seeds are not expected to decide"
-            )
+            more.append(_advice(found.more_seeds))
         if self.delta < self.sigma:
             more.append(f"ranking not resolvable, seeds differ by {self.sigma:.3g}")
         choice = _chosen_on_test(self.published)
         if choice and found.state in ("worse", "inconclusive"):
             more.append(f"the published number was chosen on test ({choice})")
         return more + remarks
+
+
+def _advice(more_seeds: int | None) -> str:
+    if more_seeds is None:
+        return "more seeds are not expected to decide"
+    return f"{more_seeds} more {'seed' if more_seeds == 1 else 'seeds'} expected to decide"
 
 
 def _chosen_on_test(published: Published) -> str:

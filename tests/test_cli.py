@@ -116,7 +116,7 @@ def test_data_that_is_not_here_is_a_reason_with_the_command(call):
     ("words", "expected"),
     [
         (["lsit"], "did you mean 'list'?"),
-        (["paint"], "choose from list, plan"),
+        (["xyz"], "choose from list, plan"),
         (["data", "fech"], "did you mean 'fetch'?"),
         (["plan", "--budget", "-5m"], "--budget -5m: not a time above zero"),
         (["plan", "--budget", "soon"], "write 90s, 10m, 2h"),
@@ -304,10 +304,11 @@ def start(*words, **options):
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, **options)
 
 
-def test_a_closed_pipe_is_no_trouble():
+@pytest.mark.parametrize("words", [["list"], ["list", "--json"]])
+def test_a_closed_pipe_is_no_trouble(words):
     reading, writing = os.pipe()
     os.close(reading)
-    process = start("list", "--json", stdout=writing)
+    process = start(*words, stdout=writing)
     os.close(writing)
     assert process.communicate()[1] == ""
     assert process.returncode == 128 + signal.SIGPIPE

@@ -17,7 +17,8 @@ from factories import (
     make_record,
 )
 
-from dgm_bench.compare import compare, render_comparison
+from dgm_bench.compare import compare
+from dgm_bench.report.comparison import render_comparison
 
 
 def runs(*values, cell=None, **overrides):

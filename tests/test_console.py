@@ -209,17 +209,21 @@ RUNS = PlannedRun(a_cell(), ("ffjord/density/maf-5/digits", "ffjord/density/maf/
                   "embedded", 40.0, 10**8, True)  # fmt: skip
 WAITS = PlannedRun(a_cell(column="power"), ("ffjord/density/maf-5/power",), 0, RECIPE, "missing",
                    7200.0, 10**9, False, "data not here: dgm-bench data fetch power")  # fmt: skip
-BARE = PlannedRun(a_cell("tan", "gas"), ("ffjord/density/tan/gas",), 0, reason="no recipe yet")
+BARE = [
+    PlannedRun(a_cell(row, column), (f"ffjord/density/{row}/{column}",), 0, reason="no recipe yet")
+    for row, column in (("tan", "gas"), ("tan", "power"), ("glow", "gas"))
+]
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_plan_shows_what_runs_what_does_not_and_why_in_any_width(width):
-    text = shown(console.plan_view(Plan((RUNS, WAITS, BARE), 600.0, MACHINE)), width)
+    text = shown(console.plan_view(Plan((RUNS, WAITS, *BARE), 600.0, MACHINE)), width)
     assert "ffjord/density/maf-5/digits" in text
     assert "and ffjord/density/maf/digits" in text
     assert "dgm-bench data fetch power" in text
-    assert "ffjord/density/tan/{gas}: no recipe yet" in text
-    assert "1 of 3 runs, about 40 s on cpu (budget 10 min)" in text
+    assert "ffjord/density/tan/{gas,power}: no recipe yet" in text
+    assert "ffjord/density/glow/gas: no recipe yet" in text
+    assert "1 of 5 runs, about 40 s on cpu (budget 10 min)" in text
     assert max(map(len, text.splitlines())) <= width
 
 

@@ -57,9 +57,14 @@ def is_ode(case):
     return case.startswith("ffjord")
 
 
-everywhere = pytest.mark.parametrize("shape", SHAPES, ids=str)
+def combinations(cases, odes=((2,), (1, 4, 4))):
+    """Every case with every shape, but the slower continuous flows with those of ``odes``."""
+    pairs = [(case, shape) for case in cases for shape in (odes if is_ode(case) else SHAPES)]
+    return pytest.mark.parametrize(("case", "shape"), pairs, ids=lambda p: str(p).replace(" ", ""))
+
+
 every_model = pytest.mark.parametrize("case", CASES)
-every_flow = pytest.mark.parametrize("case", [c for c in CASES if c not in ("gaussian", "made-mog")])
+FLOWS = [case for case in CASES if case not in ("gaussian", "made-mog")]
 
 
 def test_every_model_is_under_contract():
@@ -74,8 +79,7 @@ def test_every_model_is_under_contract():
     assert found == {name for name, _ in CASES.values()}
 
 
-@every_model
-@everywhere
+@combinations(CASES)
 def test_shapes_and_capabilities(case, shape, generator):
     model = ready(case, shape)
     assert isinstance(model, HasLogProb)
@@ -97,8 +101,7 @@ def test_gradients_reach_every_parameter(case, shape):
         assert parameter.grad.abs().max() > 0, name
 
 
-@every_flow
-@everywhere
+@combinations(FLOWS)
 def test_inverse_undoes_forward(case, shape):
     model, x = ready(case, shape), torch.randn(7, *shape)
     assert isinstance(model, HasInverse)
@@ -109,16 +112,15 @@ def test_inverse_undoes_forward(case, shape):
     torch.testing.assert_close(model.inverse(u), x, rtol=0, atol=tolerance)
 
 
-@every_flow
-@everywhere
+@combinations(FLOWS, odes=[(2,), (3,)])
 def test_log_det_is_that_of_the_jacobian(case, shape):
     model, x = ready(case, shape), torch.randn(2, *shape)
     if is_ode(case):
-        model.solve_with(rtol=1e-8, atol=1e-8, adjoint=False)
+        model.solve_with(adjoint=False)
     jacobian = torch.autograd.functional.jacobian(lambda z: model.forward_and_log_det(z)[0], x)
     square = jacobian.reshape(2, math.prod(shape), 2, math.prod(shape))
     expected = torch.stack([torch.linalg.slogdet(square[i, :, i]).logabsdet for i in range(2)])
-    tolerance = 1e-6 if is_ode(case) else 1e-9
+    tolerance = 1e-7 if is_ode(case) else 1e-9
     _, log_det = model.forward_and_log_det(x)
     torch.testing.assert_close(log_det, expected, rtol=tolerance, atol=tolerance)
 

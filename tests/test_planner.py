@@ -7,6 +7,7 @@ import pytest
 
 from dgm_bench.errors import UsageError
 from dgm_bench.planner import (
+    PLANNED_SHARE,
     AUTO_BUDGET,
     Machine,
     Speed,
@@ -185,14 +186,24 @@ def test_what_fits_runs_by_priority_then_cost():
     assert planned.seconds == pytest.approx(450)
     (out,) = planned.left_out
     assert out.reason == (
-        "needs about 5 min, budget 10 min: dgm-bench run ffjord/density/slow/digits --budget 7m"
+        "needs about 5 min, others take the budget of 10 min: "
+        "dgm-bench run ffjord/density/slow/digits --budget 7m"
     )
     assert out.command.endswith("--budget 7m")
 
 
+def test_what_is_longer_than_the_whole_budget_says_so():
+    cells = [a_cell("long", recipe=a_recipe(3 * 3600, lr=1)), a_cell("b", recipe=a_recipe(1, lr=2))]
+    (out,) = plan(cells, around(), budget=600).left_out
+    assert out.reason == (
+        "needs about 3.0 h, over the budget of 10 min: "
+        "dgm-bench run ffjord/density/long/digits --budget 4h"
+    )
+
+
 def test_every_cell_gets_its_first_seed_before_any_gets_its_second():
     cells = [a_cell("a", recipe=a_recipe(100, lr=1)), a_cell("b", recipe=a_recipe(200, lr=2))]
-    planned = plan(cells, around(), budget=450, seeds=2)
+    planned = plan(cells, around(), budget=450 / PLANNED_SHARE, seeds=2)
     assert [(run.cell.row.id, run.seed) for run in planned.chosen] == [("a", 0), ("b", 0), ("a", 1)]
     assert "--seeds 2 --budget" in planned.left_out[0].reason
 

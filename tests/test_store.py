@@ -78,7 +78,7 @@ def test_the_newest_record_of_each_seed_counts():
 
 
 @pytest.mark.parametrize(
-    ("better", "lesser"), [("complete", "budget"), ("complete", "diverged"), ("budget", "error")]
+    ("better", "lesser"), [("complete", "budget"), ("complete", "diverged"), ("budget", "diverged")]
 )
 def test_a_run_that_went_further_beats_a_newer_one(better, lesser):
     kept = at(1, status=better)

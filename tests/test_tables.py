@@ -82,14 +82,14 @@ def test_notes_hold_reasons_errata_and_the_meaning_of_plus_minus(table, verdicts
     text = " ".join(render_table(table, verdicts).split())
     assert "¹ MAF, POWER: too close" in text
     assert "² data missing" in text
-    assert "ᵃ mixes 5 & 10 layers (MAF paper)" in text
+    assert "ᵃ POWER: mixes 5 & 10 layers (MAF paper)" in text
     assert "MAF (10) (maf-paper): two standard errors over the test points of one model" in text
     assert "Published ± of TAN (tan-paper): standard deviation over 3 runs" in text
     assert "↓ lower is better" in text
 
 
 def test_the_same_reason_is_noted_once(table):
-    assert render_table(table, {}).count("not run yet") == 1
+    assert render_table(table, {}).count("not run yet") == 2  # numbers, and columns of ours
 
 
 def test_published_numbers_are_counted_by_state(table, verdicts):
@@ -205,10 +205,50 @@ def test_numbers_show_as_many_decimals_as_their_error_needs():
     assert measured_number(Verdict("x", "not-run", ""), None) == ""
 
 
+def test_columns_of_ours_without_a_run_are_listed_by_reason(table, verdicts):
+    verdicts = {name: v for name, v in verdicts.items() if v.state != "measured"}
+    name = "ffjord/density/maf/oracle-6"
+    text = render_table(table, verdicts | {name: Verdict(name, "not-run", "over budget")})
+    assert "PATCHES: not run yet\nORACLE-6: over budget" in text
+    assert "which the paper does not have" not in text
+
+
+def test_errata_stand_at_the_column_the_row_or_the_number_that_they_touch():
+    wide, long, own = (Erratum(id=i, cells=(), text=i, source="") for i in ("wide", "long", "own"))
+    touched = {
+        ("maf", "power"): (wide, long, own),
+        ("maf", "gas"): (long,),
+        ("made", "power"): (wide,),
+        ("made", "gas"): (),
+    }
+    cells = [make_cell(*at, published=make_published(), errata=e) for at, e in touched.items()]
+    text = render_table(make_table(cells), {})
+    lines = lines_of(text)
+    assert "POWERᵃ ↓ GAS ↓" in lines
+    assert "MAFᵇ ¹ -0.24 ±0.01ᶜ -0.24 ±0.01" in lines
+    assert "MADE ¹ -0.24 ±0.01 -0.24 ±0.01" in lines
+    assert lines[-3:] == ["ᵃ POWER: wide", "ᵇ long", "ᶜ POWER: own"]
+
+
+def test_many_errata_keep_their_labels_apart():
+    errata = [Erratum(id=str(i), cells=(), text=f"erratum {i}", source="") for i in range(27)]
+    cells = [
+        make_cell(f"r{i}", published=make_published(), errata=(e,)) for i, e in enumerate(errata)
+    ]
+    text = render_table(make_table(cells), {})
+    assert "ᵃ erratum 0" in text
+    assert "ᵃᵃ erratum 25" in text
+
+
+def test_a_table_without_any_cell_renders():
+    for format in ("text", "markdown", "latex", "csv", "json"):
+        assert render_table(make_table([]), {}, format)
+
+
 def test_a_table_without_published_numbers_renders():
     table = make_table(
         [make_cell(column=make_column("digits", published=False), recipe=make_recipe())]
     )
     text = render_table(table, {})
     assert "Of 0 published numbers: none declared." in text
-    assert "DIGITS" in text
+    assert "DIGITS: not run yet" in text

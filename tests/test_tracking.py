@@ -29,7 +29,9 @@ def store_run(results, *, seed=0, rows=3, **overrides):
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for i in range(rows):
-                writer.writerow([100 * (i + 1), i + 1, 0.5 * i, "" if i == 0 else 2 / i, 3, 1e-4, ""])
+                writer.writerow(
+                    [100 * (i + 1), i + 1, 0.5 * i, "" if i == 0 else 2 / i, 3, 1e-4, ""]
+                )
     return record
 
 
@@ -119,7 +121,7 @@ def test_a_failed_run_is_logged_as_failed(fresh):
 
 
 def test_values_that_mlflow_would_refuse_are_cut(fresh):
-    outcome = Outcome(status="error", reason="x" * 20_000)
+    outcome = Outcome(status="diverged", reason="x" * 20_000)
     recipe = make_recipe(args={"long": "y" * 20_000} | {f"option{i}": i for i in range(150)})
     tracking.log_run(store_run(fresh, recipe=recipe, outcome=outcome), fresh)
     _, (run,) = runs_of(fresh)
@@ -178,10 +180,9 @@ def test_one_run_that_cannot_be_logged_does_not_stop_the_others(fresh):
 
 
 def test_two_processes_do_not_log_at_the_same_time(fresh):
-    with tracking._one_at_a_time(fresh):
-        other = open(fresh / "work" / "mlflow.lock", "w")
-        with other, pytest.raises(BlockingIOError):
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    path = fresh / "work" / "mlflow.lock"
+    with tracking._one_at_a_time(fresh), path.open("w") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 # --------------------------------------------------------------------------- MLflow is away

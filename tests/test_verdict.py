@@ -76,7 +76,7 @@ def test_inconclusive_says_how_many_more_seeds(cell):
     verdict = judge(cell, runs(cell, 10.1), pool())
     assert verdict.state == "inconclusive"
     assert verdict.more_seeds >= 1
-    assert f"{verdict.more_seeds} more seeds" in verdict.reason
+    assert f"{verdict.more_seeds} more seed" in verdict.reason
 
 
 def test_one_seed_without_known_spread_decides_nothing(cell):

@@ -14,6 +14,7 @@ from dgm_bench.cli.frame import Verbs, examples
 
 
 @click.group(
+    "dgm-bench",
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples(
@@ -48,4 +49,4 @@ for verb in (
 
 def main() -> None:
     """Run the command line and exit."""
-    cli.main(prog_name="dgm-bench")
+    cli.main(prog_name=cli.name)

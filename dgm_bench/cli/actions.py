@@ -28,7 +28,8 @@ from dgm_bench.errors import DataError, UsageError
         "dgm-bench run ffjord/density/made/digits --set optimizer.lr=1e-3",
     ),
 )
-@click.argument("pattern", nargs=-1, required=True)
+@click.argument("pattern", nargs=-1)
+@click.option("--paper", metavar="NAME", help="All cells of a paper, where no PATTERN is given.")
 @planning_options
 @click.option(
     "--time-limit",
@@ -58,6 +59,7 @@ from dgm_bench.errors import DataError, UsageError
 def run(
     context: click.Context,
     pattern: Sequence[str],
+    paper: str | None,
     seeds: int,
     budget: str,
     device: str,
@@ -81,9 +83,16 @@ def run(
 
     limit = planner.parse_duration(time_limit, "--time-limit") if time_limit else None
     overrides = dict(_setting(text) for text in settings)
-    cells = load_catalog().select(*pattern)
+    cells = load_catalog().select(*_patterns(pattern, paper))
     planned = gather.make_plan(
-        cells, results, data_root, budget=budget, seeds=seeds, device=device, threads=threads
+        cells,
+        results,
+        data_root,
+        budget=budget,
+        seeds=seeds,
+        device=device,
+        threads=threads,
+        may_fetch=not offline,
     )
 
     from dgm_bench.runner import run_plan
@@ -101,6 +110,9 @@ def run(
             reporter=reporter,
             track=not no_tracking,
         )
+    if not (summary.finished or summary.failed or summary.interrupted):
+        why = summary.skipped[0][1] if summary.skipped else "no cell was left to run"
+        raise UsageError("nothing ran", why, "dgm-bench plan shows every cell")
     context.exit(INTERRUPTED if summary.interrupted else 1 if summary.failed else 0)
 
 
@@ -124,6 +136,14 @@ def sync(context: click.Context, results: Path) -> None:
     for run_id, reason in done.failed.items():
         click.echo(f"{run_id}: {reason}", err=True)
     context.exit(1 if done.failed else 0)
+
+
+def _patterns(pattern: Sequence[str], paper: str | None) -> Sequence[str]:
+    if pattern:
+        return pattern
+    if paper is None:
+        raise UsageError("dgm-bench run", "no PATTERN", "name cells, such as 'ffjord/*/*/digits'")
+    return [f"{paper}/*"]
 
 
 def _setting(text: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +41,6 @@ class Verbs(click.Group):
         extra["standalone_mode"] = False
         try:
             code = super().main(*args, **extra)
-            sys.stdout.flush()
         except DgmBenchError as error:
             code = _told(str(error), error.exit_code)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -52,9 +50,7 @@ class Verbs(click.Group):
             code = _told(_in_one_line(error), 2)
         except (click.Abort, KeyboardInterrupt):
             code = _told("interrupted", INTERRUPTED, "")
-        except BrokenPipeError:
-            # Python flushes stdout once more on its way out.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except SystemExit:  # how click and rich answer a closed pipe
             code = BROKEN_PIPE
         sys.exit(code if isinstance(code, int) else 0)
 

@@ -32,6 +32,7 @@ def make_plan(
     seeds: int = 1,
     device: str = "auto",
     threads: int | None = None,
+    may_fetch: bool = False,
 ) -> planner.Plan:
     """Plan runs on this machine from the options of the command line.
 
@@ -44,6 +45,7 @@ def make_plan(
         data_state=lambda name: data.state(name, data_root),
         runnable=runnable,
         records=Store(results).records(),
+        may_fetch=may_fetch,
     )
     seconds = planner.parse_budget(budget, machine.device)
     return planner.plan(cells, around, budget=seconds, seeds=seeds)

@@ -150,7 +150,7 @@ def compare(context: click.Context, new: Path, baseline: Path, style: CompareFor
     """
     from dgm_bench import console
     from dgm_bench.compare import compare as compare_records
-    from dgm_bench.compare import render_comparison
+    from dgm_bench.report.comparison import render_comparison
     from dgm_bench.store import load_records
 
     comparison = compare_records(load_records(new), load_records(baseline))

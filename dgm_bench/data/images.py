@@ -148,7 +148,7 @@ def dequantised_logits(
         rng: Source of u, drawn image by image.
     """
     flat = images.reshape(len(images), -1)
-    logits = torch.empty(flat.shape)
+    logits = torch.empty(flat.shape, dtype=torch.float32)
     for start in range(0, len(flat), _ROWS):
         levels = flat[start : start + _ROWS]
         pixels = torch.from_numpy((levels + rng.rand(*levels.shape)) / LEVELS)
@@ -160,7 +160,9 @@ def with_flips(x: Float[Tensor, "n dim"], shape: tuple[int, ...]) -> Float[Tenso
     """Append the mirror image of every row, noise and all, as the released MAF code does."""
     doubled = torch.empty(2 * len(x), x.shape[1], dtype=x.dtype)
     doubled[: len(x)] = x
-    doubled[len(x) :].view(-1, *shape).copy_(x.view(-1, *shape).flip(-1))
+    for start in range(0, len(x), _ROWS):
+        mirrored = x[start : start + _ROWS].view(-1, *shape).flip(-1).flatten(1)
+        doubled[len(x) + start : len(x) + start + len(mirrored)] = mirrored
     return doubled
 
 
@@ -168,7 +170,8 @@ def dequantise(
     images: UInt8[Tensor, "n channels height width"], generator: torch.Generator
 ) -> Float[Tensor, "n channels height width"]:
     """Return ``(k + u) / 256`` in [0, 1) with fresh noise, as float32."""
-    noise = torch.rand(images.shape, generator=generator, device=images.device)
+    device = images.device
+    noise = torch.rand(images.shape, generator=generator, device=device, dtype=torch.float32)
     largest = 1 - 2**-24  # 255 + u rounds to 256 now and then
     return ((images + noise) / LEVELS).clamp(max=largest)
 

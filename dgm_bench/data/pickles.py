@@ -78,9 +78,7 @@ def read_pickle(path: Path, allowed: Globals = ARRAYS, encoding: str = "bytes") 
 
 
 class _Frame:
-    """Stands for a pickled DataFrame: its state becomes its attributes."""
-
-    _data: _Blocks
+    """Stands for a pickled DataFrame: its state becomes its attributes, the values ``_data``."""
 
 
 class _Blocks:
@@ -130,9 +128,9 @@ def read_frame(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     frame = read_pickle(path, _frame_globals(), encoding="latin1")
-    if not isinstance(frame, _Frame):
-        raise DataError(path, "does not hold a data frame", "it is not the published file")
-    blocks = frame._data
+    blocks = getattr(frame, "_data", None)
+    if not isinstance(frame, _Frame) or not isinstance(blocks, _Blocks):
+        raise DataError(path, "does not hold an old data frame", "it is not the published file")
     table = np.empty((len(blocks.rows), len(blocks.columns)))
     for places, values in blocks.blocks:
         table[:, places] = values.T

@@ -91,7 +91,9 @@ def moons(n: int, rng: np.random.Generator) -> Points:
     arc = _circle(rng.uniform(0, math.pi, size=n))
     points: Points = 0.1 * rng.standard_normal((n, 2))
     points += np.where(upper, arc, np.array([1, 0.5]) - arc)
-    return 2 * points + np.array([-1, -0.2])
+    points *= 2
+    points -= np.array([1, 0.2])
+    return points
 
 
 def circles(n: int, rng: np.random.Generator) -> Points:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Augment, Dataset
 from dgm_bench.errors import RunFailure
-from dgm_bench.models.capabilities import HasLogProbEstimate
+from dgm_bench.models.capabilities import HasLogProb, HasLogProbEstimate
 from dgm_bench.records import Metric
 
 
@@ -40,7 +41,7 @@ def log_likelihoods(
         if trace == "estimate" and isinstance(model, HasLogProbEstimate):
             values.append(model.log_prob_estimate(batch, generator).double())
         else:
-            values.append(model.log_prob(batch).double())
+            values.append(cast(HasLogProb, model).log_prob(batch).double())
         inputs.append(batch)
     return torch.cat(values), torch.cat(inputs) if augment is not None else x
 

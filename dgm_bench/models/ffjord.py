@@ -196,6 +196,15 @@ class FFJORD(Flow):
     def function_evaluations(self, count: int) -> None:
         self.solver.evaluations = count
 
+    @property
+    def solver_settings(self) -> str:
+        """The solver and how exactly it solves, for the protocol of a number."""
+        s = self.solver
+        fixed = (
+            f"step {s.step_size:g}" if s.solver == "rk4" else f"rtol {s.rtol:g}, atol {s.atol:g}"
+        )
+        return f"{s.solver} {fixed}"
+
     def solve_with(self, **overrides: str | float | None) -> None:
         """Change settings of the :class:`Solver`; the others stay.
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dgm_bench.errors import RunFailure
+from dgm_bench.errors import DataError
 
 
 class Gaussian(nn.Module):
@@ -33,7 +33,7 @@ class Gaussian(nn.Module):
         """Set mean and covariance to those of ``x``, summed and factored in double precision.
 
         Raises:
-            RunFailure: The covariance is singular.
+            DataError: The covariance is singular.
         """
         parts = torch.split(x.flatten(1), batch_size)
         mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / len(x)
@@ -43,9 +43,9 @@ class Gaussian(nn.Module):
             covariance.addmm_(centred.T, centred, alpha=1 / len(x))
         factor, info = torch.linalg.cholesky_ex(covariance)
         if info.item():
-            raise RunFailure(
-                "data-error",
-                f"the covariance of {len(x)} examples is singular at dimension {info.item()}",
+            raise DataError(
+                f"dimension {info.item() - 1}",
+                f"makes the covariance of {len(x)} examples singular",
                 "give more examples than dimensions, and no constant or repeated dimension",
             )
         self.mean.copy_(mean)

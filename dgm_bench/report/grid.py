@@ -67,7 +67,11 @@ class Section:
     title: str
     headings: tuple[Heading, ...]
     rows: tuple[tuple[Entry, ...], ...]
-    spaced: bool = False
+
+    @property
+    def spaced(self) -> bool:
+        """Whether rows are set apart: where an entry has several lines."""
+        return any(len(entry.lines) > 1 for row in self.rows for entry in row)
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,7 @@ def _columns_of(section: Section, columns: Sequence[int]) -> Section:
     rows = (tuple(row[i] for i in chosen) for row in section.rows)
     told = tuple(row for row in rows if any(entry.lines for entry in row[1:]))
     headings = tuple(section.headings[i] for i in chosen)
-    return Section(section.title, headings, told, section.spaced)
+    return Section(section.title, headings, told)
 
 
 def _column_width(section: Section, column: int) -> int:

@@ -104,6 +104,16 @@ class CellView:
         """Identifier of the cell's details on the page."""
         return _identifier(self.cell.id)
 
+    @property
+    def notes(self) -> list[str]:
+        """What the declarations remark on the number, its source, row and column."""
+        cell = self.cell
+        parts = (cell.published, self.source, cell.row, cell.column)
+        found = dict.fromkeys(f"{part.note}." for part in parts if part and part.note)
+        if cell.same_as:
+            found |= {f"Reproduced by the recipe of row {cell.same_as}.": None}
+        return list(found)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -338,7 +348,7 @@ def _identifier(name: str) -> str:
 def _inline(svg: str) -> Markup:
     from markupsafe import Markup
 
-    return Markup(svg)  # noqa: S704  drawn by matplotlib, which escapes its texts
+    return Markup(svg)  # safe: matplotlib escapes its texts
 
 
 def _data_address(file: Path) -> str:

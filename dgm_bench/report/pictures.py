@@ -127,7 +127,7 @@ def _on_grid(log_density: LogDensity, box: Box, like: Tensor) -> Float[Tensor, "
     x = torch.linspace(box[0], box[1], GRID, device=like.device, dtype=like.dtype)
     y = torch.linspace(box[2], box[3], GRID, device=like.device, dtype=like.dtype)
     points = torch.cartesian_prod(y, x).flip(1)
-    values = torch.cat([log_density(chunk).double().cpu() for chunk in points.split(CHUNK)])
+    values = torch.cat([log_density(chunk).double().cpu() for chunk in torch.split(points, CHUNK)])
     return values.exp().reshape(GRID, GRID)
 
 
@@ -151,7 +151,7 @@ def _image_figure(
 
 def _some_samples(model: HasSample, wanted: int, generator: torch.Generator) -> Tensor:
     started = time.perf_counter()
-    first = model.sample(IMAGES_ACROSS, generator)
+    first: Tensor = model.sample(IMAGES_ACROSS, generator)
     if time.perf_counter() - started > SECONDS_FOR_FIRST_ROW:
         return first
     return torch.cat([first, model.sample(wanted - IMAGES_ACROSS, generator)])
@@ -160,8 +160,8 @@ def _some_samples(model: HasSample, wanted: int, generator: torch.Generator) -> 
 def _pixels(dataset: Dataset, inputs: Tensor) -> Float[Tensor, "n channels height width"]:
     if dataset.image_shape is None or dataset.to_pixels is None:
         raise ValueError(f"{dataset.name} does not hold images")
-    pixels = dataset.to_pixels(inputs).reshape(-1, *dataset.image_shape)
-    return pixels.float().nan_to_num().clamp(0, 1).cpu()
+    pixels = dataset.to_pixels(inputs).reshape(-1, *dataset.image_shape).float().cpu()
+    return torch.clamp(torch.nan_to_num(pixels), 0, 1)
 
 
 def _tiled(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "rows columns c"]:

@@ -10,6 +10,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dgm_bench.records import RunRecord
@@ -18,6 +19,7 @@ from dgm_bench.spec import Cell, Column, Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike, NDArray
 
     from dgm_bench.verdict import Verdict
 
@@ -70,7 +72,9 @@ def comparison_plot(table: Table, verdicts: Mapping[str, Verdict]) -> Figure | N
     Returns:
         None when no published number of the table is measured.
     """
-    both = {cell.id for cell in table.cells if cell.published and verdicts[cell.id].mean is not None}
+    both = {
+        cell.id for cell in table.cells if cell.published and verdicts[cell.id].mean is not None
+    }
     columns = [c for c in table.columns if _cells_in(table, c, both)]
     if not columns:
         return None
@@ -141,39 +145,36 @@ def _mark_best(axes: Axes, record: RunRecord, validation: Mapping[float, float])
 
 
 def _mark_drops(axes: Axes, curve: Curve) -> None:
-    pairs = zip(curve, curve[1:], strict=False)
-    drops = [after["step"] for before, after in pairs if after["lr"] < 0.7 * before["lr"]]
+    drops = [b["step"] for a, b in pairwise(curve) if b["lr"] < 0.7 * a["lr"]]
     for number, step in enumerate(drops):
         label = "learning rate drops" if number == 0 else None
         axes.axvline(step, color=PURPLE, linestyle=":", linewidth=1.4, label=label)
 
 
 def _seconds_above(axes: Axes, curve: Curve) -> None:
-    if len(curve) < 2:
+    """Show time on the upper edge; not where stages follow each other and steps start again."""
+    rising = all(a["step"] < b["step"] and a["seconds"] < b["seconds"] for a, b in pairwise(curve))
+    if len(curve) < 2 or not rising:
         return
-    import numpy as np
-
-    steps = np.array([row["step"] for row in curve])
-    seconds = np.array([row["seconds"] for row in curve])
-    unit, size = _time_unit(float(seconds[-1]))
-    to_time = _interpolation(steps, seconds / size)
-    above = axes.secondary_xaxis("top", functions=(to_time, _interpolation(seconds / size, steps)))
+    unit, size = _time_unit(curve[-1]["seconds"])
+    steps, times = [row["step"] for row in curve], [row["seconds"] / size for row in curve]
+    both_ways = (_interpolation(steps, times), _interpolation(times, steps))
+    above = axes.secondary_xaxis("top", functions=both_ways)
     above.set_xlabel(f"training and validation time ({unit})", fontsize=8)
     above.tick_params(labelsize=8, colors=INK)
 
 
-def _interpolation(x: Any, y: Any) -> Callable[[Any], Any]:
+def _interpolation(x: Sequence[float], y: Sequence[float]) -> Callable[[ArrayLike], NDArray[Any]]:
     """Return the straight lines through the points, continued at both ends."""
     import numpy as np
 
-    x, y = x + 1e-9 * np.arange(len(x)), y + 1e-9 * np.arange(len(y))
-    before, after = (y[1] - y[0]) / (x[1] - x[0]), (y[-1] - y[-2]) / (x[-1] - x[-2])
+    first = (y[1] - y[0]) / (x[1] - x[0])
+    last = (y[-1] - y[-2]) / (x[-1] - x[-2])
 
-    def apply(at: Any) -> Any:
+    def apply(at: ArrayLike) -> NDArray[Any]:
         at = np.asarray(at, float)
-        inside = np.interp(at, x, y)
-        left, right = np.minimum(at - x[0], 0.0), np.maximum(at - x[-1], 0.0)
-        return inside + before * left + after * right
+        before, after = np.minimum(at - x[0], 0), np.maximum(at - x[-1], 0)
+        return np.asarray(np.interp(at, x, y) + first * before + last * after)
 
     return apply
 
@@ -242,8 +243,14 @@ def _shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
     for axes in panels:
         drawn, labels = axes.get_legend_handles_labels()
         handles |= dict(zip(labels, drawn, strict=True))
-    place = "outside upper left"
-    figure.legend(handles.values(), handles.keys(), loc=place, ncols=3, frameon=False, fontsize=8)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside upper left",
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+    )
 
 
 # --------------------------------------------------------------------------- figures
@@ -286,7 +293,9 @@ def _dress(axes: Axes) -> None:
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """Return a figure as SVG for a page: no file header, the page's ink and font, its own ids.
+    """Return a figure as SVG for a page: no file header, the page's colours, its own ids.
+
+    Text takes the colour of the text around it; the page's style sets ``--plot-blue``.
 
     Args:
         figure: The figure.
@@ -302,4 +311,5 @@ def to_svg(figure: Figure, name: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    return re.sub(rf"{INK}|#000000", "currentColor", svg, flags=re.IGNORECASE)
+    svg = re.sub(rf"{INK}|#000000", "currentColor", svg, flags=re.IGNORECASE)
+    return re.sub(BLUE, "var(--plot-blue)", svg, flags=re.IGNORECASE)

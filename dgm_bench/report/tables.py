@@ -8,12 +8,13 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from dgm_bench.report import grid
+from dgm_bench.report.footnotes import Errata, Footnotes, Placement
 from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
-from dgm_bench.spec import Cell, Column, Erratum, Published, Row, Table
+from dgm_bench.spec import Cell, Column, Published, Row, Table
 from dgm_bench.verdict import State, Verdict, not_run
 
 Format = Literal["text", "markdown", "csv", "json", "latex"]
@@ -179,41 +180,20 @@ def _places(text: str) -> int:
 # --------------------------------------------------------------------------- layout
 
 
-@dataclass
-class _Footnotes:
-    """Notes in the order in which they are first referred to, each once."""
-
-    letters: str = ""
-    texts: dict[str, str] = field(default_factory=dict)
-
-    def refer(self, text: str) -> str:
-        """Return the raised label of a note."""
-        number = len(self.texts)
-        label = str(number + 1)
-        if self.letters:
-            times, place = divmod(number, len(self.letters))
-            label = self.letters[place] * (times + 1)
-        return grid.superscript(self.texts.setdefault(text, label))
-
-    def items(self) -> tuple[tuple[str, str], ...]:
-        """Return labels and notes."""
-        return tuple((grid.superscript(label), text) for text, label in self.texts.items())
-
-
 class _Layout:
     """Arranges a table and its verdicts into a page."""
 
     def __init__(self, table: Table, verdicts: Mapping[str, Verdict]) -> None:
         self.table, self.verdicts = table, verdicts
         self.cells = {(cell.row.id, cell.column.id): cell for cell in table.cells}
-        self.reasons, self.errata = _Footnotes(), _Footnotes(grid.LETTERS)
+        self.reasons, self.errata = Footnotes(), Errata(table)
 
     def page(self) -> Page:
         """Return the paper's part, further rows, columns of ours, and the notes."""
         paper_rows = [row for row in self.table.rows if row.published]
         further_rows = [row for row in self.table.rows if not row.published]
         columns = [column for column in self.table.columns if column.published]
-        ours = [column for column in self.table.columns if not column.published]
+        ours = [column for column in self._ours() if self._ran(column)]
         sections = [
             self._section("", paper_rows, columns),
             self._section("Further rows, which the paper does not print", further_rows, columns),
@@ -222,25 +202,31 @@ class _Layout:
         title = f"{self.table.where}: {self.table.title} ({self.table.name})"
         return Page(title, tuple(s for s in sections if s.rows), tuple(self._notes()))
 
+    def _ours(self) -> list[Column]:
+        return [column for column in self.table.columns if not column.published]
+
+    def _ran(self, column: Column) -> bool:
+        cells = self._among(self.table.rows, [column])
+        return any(self.verdicts[cell.id].state != "not-run" for cell in cells)
+
     def _section(self, title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Section:
         rows = [row for row in rows if self._among([row], columns)]
         columns = [column for column in columns if self._among(rows, [column])]
-        styled = [_Styled(self, column, rows) for column in columns]
+        placed = Placement(self._among(rows, columns))
+        styled = [_Styled(self, column, rows, placed) for column in columns]
+        headings = (Heading(()), *(column.heading() for column in styled))
         body = []
         for row in rows:
             reason = self._shared_reason(self._among([row], columns))
-            common = self._shared_errata(self._among([row], columns))
-            name = self._name(row, reason, common)
-            body.append((name, *(c.entry(row, common, blank=not reason) for c in styled)))
-        headings = (Heading(()), *(self._heading(column) for column in columns))
-        return Section(title, headings, tuple(body), spaced=True)
+            label = row.title + self.errata.labels(placed.row(row.id))
+            label += f" {self.reasons.refer(reason)}" if reason else ""
+            name = Entry((Line(label, "bold"),))
+            body.append((name, *(column.entry(row, blank=not reason) for column in styled)))
+        return Section(title, headings, tuple(body))
 
     def _among(self, rows: Sequence[Row], columns: Sequence[Column]) -> list[Cell]:
         found = (self.cells.get((row.id, column.id)) for row in rows for column in columns)
         return [cell for cell in found if cell is not None]
-
-    def _heading(self, column: Column) -> Heading:
-        return Heading((f"{column.title} {_ARROWS[column.direction]}", column.unit), column.unit)
 
     def _shared_reason(self, cells: Sequence[Cell]) -> str:
         """Return why a whole row of published numbers was not run, when one reason says it."""
@@ -250,29 +236,25 @@ class _Layout:
         reasons = {v.reason if v.state == "not-run" else "" for v in verdicts}
         return reasons.pop() if len(reasons) == 1 else ""
 
-    def _shared_errata(self, cells: Sequence[Cell]) -> tuple[Erratum, ...]:
-        """Return the errata that touch all published numbers of a row of several."""
-        touched = [cell.errata for cell in cells if cell.published]
-        if len(touched) < 2:
-            return ()
-        return tuple(e for e in touched[0] if all(e in errata for errata in touched))
-
-    def _name(self, row: Row, reason: str, common: Iterable[Erratum]) -> Entry:
-        label = row.title + self.erratum_labels(common)
-        return Entry((Line(f"{label} {self.reasons.refer(reason)}" if reason else label, "bold"),))
-
-    def erratum_labels(self, errata: Iterable[Erratum]) -> str:
-        """Return the raised labels of errata, which are noted."""
-        notes = [f"{e.text} ({e.source})" if e.source else e.text for e in errata]
-        return "".join(self.errata.refer(note) for note in notes)
-
     # ------------------------------------------------------------------ notes
 
     def _notes(self) -> Iterable[Notes]:
         yield Notes("", (("", count_line(self.table, self.verdicts)),))
         yield Notes("How to read it", tuple(("", text) for text in self._legend()))
         yield Notes("Notes", self.reasons.items())
-        yield Notes("Errata of the published numbers", self.errata.items())
+        yield Notes("Columns of ours that were not run", tuple(self._idle()))
+        yield Notes("Errata of the published numbers", self.errata.notes.items())
+
+    def _idle(self) -> Iterable[tuple[str, str]]:
+        """Yield the columns of ours without any run, by reason."""
+        columns: dict[str, list[str]] = {}
+        for column in self._ours():
+            cells = self._among(self.table.rows, [column])
+            if cells and not self._ran(column):
+                reasons = dict.fromkeys(self.verdicts[cell.id].reason for cell in cells)
+                columns.setdefault("; ".join(reasons), []).append(column.title)
+        for reason, titles in columns.items():
+            yield "", f"{', '.join(titles)}: {reason}"
 
     def _legend(self) -> Iterable[str]:
         directions = {column.direction for column in self.table.columns}
@@ -289,6 +271,8 @@ class _Layout:
             )
         marks = (f"{MARKS[state][0]} {_MEANINGS[state]}" for state in MARKS if state in states)
         yield "; ".join(marks) + "."
+        if "not-run" in states:
+            yield f"To run what can run: dgm-bench run '{self.table.name}/*'"
 
 
 @dataclass
@@ -298,6 +282,7 @@ class _Styled:
     layout: _Layout
     column: Column
     rows: Sequence[Row]
+    placed: Placement
 
     def __post_init__(self) -> None:
         cells = [cell for row in self.rows if (cell := self._cell(row))]
@@ -307,19 +292,19 @@ class _Styled:
         choose = min if self.column.direction == "lower" else max
         self.best = choose(values) if self.column.published and len(values) > 1 else None
 
-    def entry(self, row: Row, common: Sequence[Erratum], *, blank: bool) -> Entry:
-        """Return what stands in a row.
+    def heading(self) -> Heading:
+        """Return the column's title, which way is better, and its unit."""
+        marks = self.layout.errata.labels(self.placed.column(self.column.id))
+        title = f"{self.column.title}{marks} {_ARROWS[self.column.direction]}"
+        return Heading((title, self.column.unit), self.column.unit)
 
-        Args:
-            row: The row.
-            common: Errata of the whole row, which stand at its name.
-            blank: Whether a number that was not measured is marked.
-        """
+    def entry(self, row: Row, *, blank: bool) -> Entry:
+        """Return what stands in a row; ``blank`` says whether a missing number is marked."""
         cell = self._cell(row)
         if cell is None:
             return Entry()
         verdict = self.layout.verdicts[cell.id]
-        lines = [self._published_line(cell, common)] if cell.published else []
+        lines = [self._published_line(cell)] if cell.published else []
         if verdict.mean is not None:
             lines.append(Line(self.align(self._measured(cell)), MARKS[verdict.state][1]))
         if verdict.state != "not-run" or blank:
@@ -335,9 +320,9 @@ class _Styled:
     def _measured(self, cell: Cell) -> str:
         return measured_number(self.layout.verdicts[cell.id], cell.published)
 
-    def _published_line(self, cell: Cell, common: Sequence[Erratum]) -> Line:
+    def _published_line(self, cell: Cell) -> Line:
         text = self.align(self._published(cell))
-        text += self.layout.erratum_labels(e for e in cell.errata if e not in common)
+        text += self.layout.errata.labels(self.placed.cell(cell))
         best = cell.published is not None and cell.published.value == self.best
         return Line(text, bold=best and cell.row.published)
 

@@ -237,7 +237,7 @@ class Trainer:
                 generator=self.noise,
                 augment=self.data.dequantise,
             )
-            loss = -values.mean().item()
+            loss = float(-values.mean())
         self.model.train()
         if math.isnan(loss):
             raise self._diverged("the validation loss is NaN")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError, did_you_mean
-from dgm_bench.models.capabilities import HasLogProbEstimate
+from dgm_bench.models.capabilities import HasLogProb, HasLogProbEstimate
 from dgm_bench.spec import ObjectiveSpec
 
 
@@ -35,7 +35,7 @@ def negative_log_likelihood(trace: str = "estimate") -> Objective:
     def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
         if trace == "estimate" and isinstance(model, HasLogProbEstimate):
             return Loss(-model.log_prob_estimate(x, generator).mean())
-        return Loss(-model.log_prob(x).mean())
+        return Loss(-cast(HasLogProb, model).log_prob(x).mean())
 
     return objective
 

@@ -95,22 +95,23 @@ class SmallSetting(NamedTuple):
     width: int
     max_steps: int
     ffjord_steps: int
-    every: int = 100
+    every: int
     patience: int = 10
     batch_size: int = 256
     lr: float = 1e-3
+    ffjord_lr: float = 5e-3
     ffjord_hidden: tuple[int, ...] = (64, 64, 64)
-    evaluations: int = 40
+    evaluations: int = 30
 
 
 def small_setting(data: str) -> SmallSetting | None:
     """Return the setting of one of our columns; None for a column of the papers."""
     if data == "digits":
-        return SmallSetting(width=128, max_steps=3_000, ffjord_steps=1_000, every=50)
+        return SmallSetting(width=128, max_steps=1_000, ffjord_steps=600, every=50)
     if data.startswith("oracle-"):
-        return SmallSetting(width=128, max_steps=8_000, ffjord_steps=1_500, every=200)
+        return SmallSetting(width=128, max_steps=4_000, ffjord_steps=800, every=200)
     if card(data).dim == 2:
-        return SmallSetting(width=64, max_steps=8_000, ffjord_steps=1_500, every=200)
+        return SmallSetting(width=64, max_steps=4_000, ffjord_steps=800, every=100)
     return None
 
 
@@ -265,6 +266,7 @@ def _published_ffjord(data: str, setting: FfjordSetting) -> Recipe:
         "solver": "dopri5",
         "rtol": 1e-6,
         "atol": 1e-8,
+        "step_size": None,
         "adjoint": True,
         "noise": "gaussian",
     }
@@ -300,13 +302,14 @@ def _small_ffjord(data: str, small: SmallSetting) -> Recipe:
         "solver": "dopri5",
         "rtol": 1e-4,
         "atol": 1e-4,
+        "step_size": None,
         "adjoint": False,
         "noise": "gaussian",
     }
     stage = Stage(
         data=_data(data),
         model=ModelSpec(name="ffjord:FFJORD", args=args),
-        optimizer=OptimizerSpec(lr=small.lr),
+        optimizer=OptimizerSpec(lr=small.ffjord_lr),
         batch_size=small.batch_size,
         validation=ValidationSpec(every=small.every, unit="steps", trace="estimate"),
         stopping=StoppingSpec(patience=small.patience, max_steps=small.ffjord_steps),
@@ -329,8 +332,8 @@ def _small_ffjord(data: str, small: SmallSetting) -> Recipe:
 MAF_EPOCHS = 100
 # Tensor operations of a training step, counted by hand: a masked network with its affine map,
 # batch normalisation, gradients and optimiser; one evaluation of a continuous flow's dynamics.
-LAUNCHES_PER_NETWORK = 100
-LAUNCHES_PER_EVALUATION = 150
+LAUNCHES_PER_NETWORK = 60
+LAUNCHES_PER_EVALUATION = 100
 
 
 def _network(data: str, outputs: int) -> int:

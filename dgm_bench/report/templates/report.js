@@ -3,14 +3,14 @@
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
 // Shows the elements whose text has every word that was typed.
-function filterBy(input, elements, also = () => true) {
+function filterBy(input, elements, textOf, also = () => true) {
   const apply = () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const { element, text } of texts) {
       element.hidden = !(words.every((word) => text.includes(word)) && also(element));
     }
   };
-  const texts = elements.map((element) => ({ element, text: element.textContent.toLowerCase() }));
+  const texts = elements.map((element) => ({ element, text: textOf(element).toLowerCase() }));
   input.addEventListener("input", apply);
   return apply;
 }
@@ -18,7 +18,8 @@ function filterBy(input, elements, also = () => true) {
 const cells = all("details.cell");
 const chosen = new Set();
 const isChosen = (cell) => chosen.size === 0 || chosen.has(cell.dataset.state);
-const showCells = filterBy(document.getElementById("cell-filter"), cells, isChosen);
+const told = (cell) => all("summary, .reason", cell).map((part) => part.textContent).join(" ");
+const showCells = filterBy(document.getElementById("cell-filter"), cells, told, isChosen);
 for (const button of all("button[data-state]")) {
   button.addEventListener("click", () => {
     const state = button.dataset.state;
@@ -29,7 +30,7 @@ for (const button of all("button[data-state]")) {
 }
 
 const runFilter = document.getElementById("run-filter");
-if (runFilter) filterBy(runFilter, all("table.sortable tbody tr"));
+if (runFilter) filterBy(runFilter, all("table.sortable tbody tr"), (row) => row.textContent);
 
 function compare(a, b) {
   const [x, y] = [a, b].map((cell) => cell.dataset.value ?? cell.textContent.trim());

@@ -1,0 +1,374 @@
+"""The catalogue: selecting cells, and what it says about wrong declarations."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from dgm_bench.catalog import default_folder, load_catalog, runnable
+from dgm_bench.errors import DeclarationError, UsageError
+from dgm_bench.spec import DataSpec, ModelSpec
+
+PAPER = """\
+id = "toy"
+title = "A toy"
+authors = "Nobody"
+year = 2020
+url = "https://example.org"
+bibtex = "@misc{toy}"
+
+[[sources]]
+id = "here"
+citation = "Nobody, 2020"
+where = "Table 1"
+pm_kind = "sd_runs"
+pm_n = 3
+selection = "validation"
+
+[[errata]]
+id = "slip"
+table = "first"
+rows = ["deep"]
+text = "a slip"
+source = "its author"
+
+[[tables]]
+id = "first"
+title = "First"
+where = "Table 1"
+metric = "nll"
+direction = "lower"
+columns = [
+  { id = "power", title = "POWER", data = "power", unit = "nats" },
+  { id = "digits", title = "digits", data = "digits", unit = "bits/dim", published = false },
+]
+rows = [
+  { id = "deep", title = "Deep", recipe = "deep", args = { layers = 3 } },
+  { id = "mixed", title = "Mixed" },
+]
+cells = [
+  { row = "deep", column = "power", value = -1.50, pm = 0.10, source = "here" },
+  { row = "mixed", column = "power", value = 2.0, source = "here", same_as = "deep" },
+]
+
+[[tables.grids]]
+rows = ["deep"]
+columns = ["digits"]
+priority = 4
+
+[[tables]]
+id = "second"
+title = "Second"
+where = "Table 2"
+metric = "nll"
+direction = "lower"
+columns = [{ id = "power", title = "POWER", data = "power", unit = "nats" }]
+rows = [{ id = "deep", title = "Deep" }]
+
+[[tables.cells]]
+row = "deep"
+column = "power"
+value = 3
+source = "here"
+"""
+
+RECIPES = """\
+from dgm_bench.spec import *
+
+
+def deep(data: str, layers: int) -> Recipe:
+    stage = Stage(
+        data=DataSpec(name=data),
+        model=ModelSpec(name="maf:MAF", args={"layers": layers}),
+        optimizer=OptimizerSpec(lr=1e-4),
+        batch_size=100,
+        stopping=StoppingSpec(patience=30),
+    )
+    return Recipe(name=data, stages=(stage,))
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return a function that writes the toy paper, with texts replaced, and its folder."""
+
+    def writer(*replacements: tuple[str, str], recipes: str = RECIPES) -> Path:
+        text = PAPER
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new, 1)
+        (tmp_path / "toy").mkdir(exist_ok=True)
+        (tmp_path / "toy" / "paper.toml").write_text(text)
+        (tmp_path / "toy" / "recipes.py").write_text(recipes)
+        return tmp_path
+
+    return writer
+
+
+@pytest.fixture
+def catalog(write):
+    return load_catalog(write())
+
+
+def line_of(text: str) -> int:
+    return PAPER[: PAPER.index(text)].count("\n") + 1
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def test_a_paper_becomes_tables_and_cells(catalog):
+    assert [cell.id for cell in catalog.cells] == [
+        "toy/first/deep/power",
+        "toy/first/mixed/power",
+        "toy/first/deep/digits",
+        "toy/second/deep/power",
+    ]
+    assert [table.name for table in catalog.tables] == ["toy/first", "toy/second"]
+
+
+def test_a_number_keeps_its_printed_digits_and_takes_its_meaning_from_the_source(catalog):
+    published = catalog.cells[0].published
+    assert str(published.value) == "-1.50"
+    assert (published.pm, published.pm_kind, published.pm_n) == (Decimal("0.10"), "sd_runs", 3)
+    assert published.selection == "validation"
+    assert catalog.cells[1].published.pm_kind == "none"
+    assert catalog.cells[2].published is None
+
+
+def test_same_as_shares_recipe_and_priority(catalog):
+    deep, mixed, digits, second = catalog.cells
+    assert mixed.recipe == deep.recipe
+    assert deep.recipe.stages[0].model.args == {"layers": 3}
+    assert digits.priority == 4
+    assert second.recipe is None
+
+
+def test_errata_touch_published_cells_only(catalog):
+    deep, mixed, digits, second = catalog.cells
+    assert [erratum.id for erratum in deep.errata] == ["slip"]
+    assert mixed.errata == digits.errata == second.errata == ()
+    assert catalog.papers[0].errata[0].cells == ("toy/first/deep/power",)
+
+
+def test_a_recipe_may_leave_columns_out(write):
+    recipes = RECIPES.replace(
+        "    stage =", "    if data == 'digits':\n        return None\n    stage ="
+    )
+    digits = load_catalog(write(recipes=recipes)).cells[2]
+    assert digits.recipe is None
+    assert runnable(digits) == (False, "no recipe yet")
+
+
+def test_the_projects_own_declarations_load():
+    assert default_folder().name == "reproductions"
+    assert "ffjord" in [paper.id for paper in load_catalog().papers]
+
+
+# --------------------------------------------------------------------------- selecting
+
+
+def test_select_by_shell_patterns_in_declared_order_each_once(catalog):
+    found = catalog.select("toy/second/*", "toy/*/deep/*")
+    assert [cell.id for cell in found] == [catalog.cells[i].id for i in (0, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hint"),
+    [
+        ("toy/first/deep/powr", "did you mean 'toy/first/deep/power'?"),
+        ("toy/frist/*/digits", "did you mean 'toy/first/*/digits'?"),
+        ("toy/first", "did you mean 'toy/first/*'?"),
+        ("zebra", "see dgm-bench list"),
+    ],
+)
+def test_a_pattern_without_match_is_an_error_with_a_suggestion(catalog, pattern, hint):
+    with pytest.raises(UsageError) as caught:
+        catalog.select("toy/*", pattern)
+    assert str(caught.value) == f"{pattern}: matches no cell; {hint}"
+
+
+def test_an_unknown_table_is_an_error_with_a_suggestion(catalog):
+    assert catalog.table("toy/second").title == "Second"
+    with pytest.raises(UsageError, match=r"toy/secnd: no such table; did you mean 'toy/second'\?"):
+        catalog.table("toy/secnd")
+
+
+def test_an_unknown_paper_is_an_error(catalog):
+    with pytest.raises(UsageError, match="tyo: no such paper; did you mean 'toy'"):
+        catalog.paper("tyo")
+
+
+# --------------------------------------------------------------------------- wrong declarations
+
+DEEP = '{ row = "deep", column = "power", value = -1.50, pm = 0.10, source = "here" }'
+MIXED = '{ row = "mixed", column = "power", value = 2.0, source = "here", same_as = "deep" }'
+WRONG = [
+    # what is replaced, by what, where it is reported, what is said
+    ("year = 2020", "year = = 2020", "year", "broken TOML: Invalid value"),
+    ("year = 2020", "yaer = 2020", "year", "unknown key 'yaer'; did you mean 'year'?"),
+    (
+        'pm_kind = "sd_runs"',
+        'pm_kind = "guess"',
+        'pm_kind = "sd_runs"',
+        "source here: pm_kind: Input should be 'sd_runs'",
+    ),
+    ('where = "Table 1"\npm', "pm", "[[sources]]", "source here has no where"),
+    (
+        ', source = "here" },\n  { row = "mixed"',
+        ' },\n  { row = "mixed"',
+        DEEP,
+        "cell deep power has no source; add source = ...",
+    ),
+    (
+        'value = 3\nsource = "here"',
+        "value = 3",
+        "[[tables.cells]]",
+        "cell deep power has no source",
+    ),
+    (
+        'pm = 0.10, source = "here"',
+        'pm = 0.10, source = "hree"',
+        DEEP,
+        "cell deep power: unknown source 'hree'; did you mean 'here'?",
+    ),
+    (
+        '{ row = "mixed", c',
+        '{ row = "mxied", c',
+        MIXED,
+        "unknown row 'mxied'; did you mean 'mixed'?",
+    ),
+    (
+        '"mixed", column = "power"',
+        '"mixed", column = "pwoer"',
+        MIXED,
+        "unknown column 'pwoer'; did you mean 'power'?",
+    ),
+    (
+        '{ row = "mixed", c',
+        '{ row = "deep", c',
+        MIXED,
+        f"duplicate cell deep power; line {line_of(DEEP)} has it already",
+    ),
+    (
+        'same_as = "deep"',
+        'same_as = "mixed"',
+        MIXED,
+        "cell mixed power: same_as: row 'mixed' has no recipe for power",
+    ),
+    ('same_as = "deep"', 'same_as = "depe"', MIXED, "same_as: unknown row 'depe'"),
+    ("value = 2.0", 'value = "2.0"', MIXED, "cell mixed power: value: '2.0' is not a number"),
+    (
+        'value = 2.0, source = "here"',
+        'value = 2.0, pm = 0.1, pm_kind = "none", source = "here"',
+        MIXED,
+        "cell mixed power has a pm, and source 'here' says there is none",
+    ),
+    ("value = 2.0", "value = nan", MIXED, "cell mixed power: value: "),
+    ("value = 2.0", "value = 2.0, pmm = 1", MIXED, "cell mixed power: unknown key 'pmm'"),
+    ('columns = ["digits"]', 'columns = ["digit"]', "[[tables.grids]]", "unknown column 'digit'"),
+    (
+        'rows = ["deep"]\ntext',
+        'rows = ["dep"]\ntext',
+        "[[errata]]",
+        "erratum slip: unknown row 'dep'",
+    ),
+    ('table = "first"', 'table = "fist"', "[[errata]]", "erratum slip: unknown table 'fist'"),
+    (
+        'rows = ["deep"]\ntext',
+        'columns = ["digits"]\ntext',
+        "[[errata]]",
+        "erratum slip touches no published number",
+    ),
+    ('recipe = "deep"', 'recipe = "depe"', '{ id = "deep"', "row deep: unknown recipe 'depe'"),
+    ("layers = 3", "layer = 3", '{ id = "deep"', "row deep: deep('power'): TypeError"),
+    ('{ id = "mixed"', '{ id = "deep"', '{ id = "mixed"', "duplicate row deep; line"),
+    ('id = "toy"', 'id = "tyo"', 'id = "toy"', "the paper's id is 'tyo'; its folder is 'toy'"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "where", "said"), WRONG, ids=[wrong[3] for wrong in WRONG])
+def test_a_wrong_declaration_names_file_and_line(write, old, new, where, said):
+    folder = write((old, new))
+    with pytest.raises(DeclarationError) as caught:
+        load_catalog(folder)
+    message = str(caught.value)
+    assert message.startswith(f"{folder / 'toy' / 'paper.toml'}:{line_of(where)}: ")
+    assert said in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("recipes", "line", "said"),
+    [("def deep(:\n", 1, "SyntaxError"), ("\nx = 1\ny = x / 0\n", 3, "ZeroDivisionError")],
+)
+def test_broken_recipes_name_file_and_line(write, recipes, line, said):
+    folder = write(recipes=recipes)
+    with pytest.raises(DeclarationError) as caught:
+        load_catalog(folder)
+    assert str(caught.value).startswith(f"{folder / 'toy' / 'recipes.py'}:{line}: {said}")
+
+
+def test_a_function_that_returns_no_recipe_is_an_error(write):
+    folder = write(recipes="def deep(data, layers):\n    return layers\n")
+    line = line_of('{ id = "deep"')
+    with pytest.raises(DeclarationError, match=f":{line}: row deep: .* returned 3, not a recipe"):
+        load_catalog(folder)
+
+
+def test_a_folder_without_papers_is_an_error(tmp_path):
+    with pytest.raises(DeclarationError, match="holds no"):
+        load_catalog(tmp_path)
+
+
+# --------------------------------------------------------------------------- runnable
+
+
+def changed(cell, **fields):
+    stage = cell.recipe.stages[0].model_copy(update=fields)
+    return cell.model_copy(update={"recipe": cell.recipe.model_copy(update={"stages": (stage,)})})
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"data": DataSpec(name="powre")}, "no data set 'powre'"),
+        ({"data": DataSpec(name="power", args={"x": 1})}, "data set 'power' has no option 'x'"),
+        ({"model": ModelSpec(name="maf:MFA")}, "no model 'maf:MFA'"),
+        ({"model": ModelSpec(name="fam:MAF")}, "no model 'fam:MAF'"),
+        ({"model": ModelSpec(name="../maf:MAF")}, "no model '../maf:MAF'"),
+        (
+            {"model": ModelSpec(name="maf:MAF", args={"layer": 3})},
+            "model 'maf:MAF' has no argument 'layer'; did you mean 'layers'?",
+        ),
+    ],
+)
+def test_what_is_not_runnable_says_why(catalog, fields, reason):
+    cell = catalog.cells[0]
+    assert runnable(cell) == (True, "")
+    assert runnable(changed(cell, **fields)) == (False, reason)
+
+
+def test_a_missing_argument_is_not_runnable(catalog, monkeypatch, tmp_path):
+    import dgm_bench.catalog as module
+
+    (tmp_path / "odd.py").write_text("class Odd:\n    def __init__(self, shape, *, a, b=1): ...\n")
+    monkeypatch.setattr(module, "MODELS", tmp_path)
+    cell = changed(catalog.cells[0], model=ModelSpec(name="odd:Odd", args={"b": 2}))
+    assert runnable(cell) == (False, "model 'odd:Odd' needs 'a'")
+
+
+def test_reading_and_judging_everything_is_light():
+    code = (
+        "import sys, time\n"
+        "from dgm_bench.catalog import load_catalog, runnable\n"
+        "assert all(isinstance(runnable(cell)[0], bool) for cell in load_catalog().cells)\n"
+        "heavy = {'torch', 'mlflow', 'pandas', 'matplotlib', 'numpy', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert time.process_time() < 1, time.process_time()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,195 @@
+"""The command as a person meets it: real runs, kills, wrong input, full disks."""
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dgm_bench.catalog import load_catalog
+from dgm_bench.errors import ResultsError
+from dgm_bench.records import read_record, write_atomically
+
+HERE = Path(__file__).parent
+SHORT = ("--budget", "none", "--threads", "1", "--offline", "--no-tracking")
+MAF = "ffjord/density/maf-5/8gaussians"
+FFJORD = "ffjord/density/ffjord/8gaussians"
+STEPS = {
+    MAF: ("stopping.max_steps=1500", "validation.every=50"),
+    FFJORD: ("stopping.max_steps=120", "validation.every=20", "model.args.hidden=[16]"),
+}
+
+
+def dgm_bench(*words, timeout=120, **variables):
+    command = [sys.executable, "-m", "dgm_bench", *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def arguments(cell, results):
+    changes = [word for change in STEPS[cell] for word in ("--set", change)]
+    return ["run", cell, *SHORT, "--results", str(results), *changes]
+
+
+def the_record(results):
+    (path,) = (results / "runs").rglob("*.json")
+    return read_record(path)
+
+
+def one_line_error(done):
+    assert done.returncode == 2, done.stderr
+    *_, last = done.stderr.strip().splitlines()
+    assert last.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    return last
+
+
+def runs_nowhere(results):
+    return not list(results.rglob("*.json")) and not list(results.rglob("*.pt"))
+
+
+@pytest.mark.parametrize("cell", [MAF, FFJORD])
+def test_killed_at_ten_random_moments_a_run_ends_with_the_same_numbers(cell, tmp_path):
+    whole = dgm_bench(*arguments(cell, tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    driver = [sys.executable, HERE / "kill_driver.py", "10", "0.3"]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "DGM_BENCH_CHECKPOINT_SECONDS": "0.05",
+    }
+    done = subprocess.run(
+        [*driver, *arguments(cell, tmp_path / "killed")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    hits, code = done.stdout.split()
+    assert (int(hits), int(code)) == (10, 0), done.stderr
+    expected, found = the_record(tmp_path / "whole"), the_record(tmp_path / "killed")
+    assert found.metrics == expected.metrics
+    assert found.budget.steps == expected.budget.steps
+    assert found.artifacts["weights.safetensors"] == expected.artifacts["weights.safetensors"]
+    assert "killed" in {segment.reason for segment in found.budget.segments}
+
+
+def test_a_time_limit_leaves_in_good_order_and_the_same_command_goes_on(tmp_path):
+    words = arguments(MAF, tmp_path)
+    first = dgm_bench(*words, "--time-limit", "1s", "--set", "stopping.max_steps=3000")
+    assert first.returncode == 130, first.stderr
+    assert "goes on" in first.stderr
+    assert not list((tmp_path / "runs").rglob("*.json"))
+    second = dgm_bench(*words, "--set", "stopping.max_steps=3000")
+    assert second.returncode == 0, second.stderr
+    record = the_record(tmp_path)
+    assert [segment.reason for segment in record.budget.segments] == ["time limit", "max_steps"]
+    assert record.modified
+    third = dgm_bench(*words, "--set", "stopping.max_steps=3000")
+    assert third.returncode == 0
+    assert "is finished" in third.stderr
+    assert the_record(tmp_path) == record
+
+
+def test_a_run_out_of_budget_says_so_and_more_budget_supersedes_it(tmp_path):
+    words = ["run", MAF, "--threads", "1", "--no-tracking", "--results", tmp_path]
+    words += ["--set", "stopping.max_steps=2000"]
+    assert dgm_bench(*words, "--budget", "1s").returncode == 0
+    short = the_record(tmp_path)
+    assert short.outcome.status == "budget"
+    assert dgm_bench(*words, "--budget", "none").returncode == 0
+    paths = sorted((tmp_path / "runs").rglob("*.json"))
+    later = next(r for r in map(read_record, paths) if r.run_id != short.run_id)
+    assert later.supersedes == short.run_id
+    assert later.outcome.status == "complete"
+    assert later.budget.steps == 2000
+
+
+def test_a_loss_that_is_nan_ends_that_run_with_a_status_and_the_others_go_on(tmp_path):
+    cells = ["ffjord/density/made/8gaussians", "ffjord/density/gaussian/8gaussians"]
+    words = ["run", *cells, *SHORT, "--results", tmp_path, "--set", "optimizer.lr=1e30"]
+    done = dgm_bench(*words)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    records = {r.row: r for r in map(read_record, (tmp_path / "runs").rglob("*.json"))}
+    assert records["made"].outcome.status == "diverged"
+    assert records["made"].outcome.hint
+    assert records["gaussian"].outcome.status == "complete"
+
+
+def test_two_processes_on_the_same_run(tmp_path):
+    cell = next(cell for cell in load_catalog().cells if cell.id == MAF)
+    folder = tmp_path / "work" / f"{cell.recipe.content_hash[:12]}-s0"
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as lock:
+        lock.write("4711")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = dgm_bench("run", MAF, *SHORT, "--results", tmp_path)
+    line = one_line_error(done)
+    assert "4711" in line
+    assert "stop it first" in line
+    assert runs_nowhere(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run", "ffjord/density/mad/digits"], "did you mean 'ffjord/density/made/digits'"),
+        (["run", MAF, "--budget", "-5m"], "--budget"),
+        (["run", MAF, "--set", "optimizer.rate=1"], "a recipe has no 'rate'"),
+        (["run", MAF, "--set", "batch_size=many"], "batch_size"),
+        (["run"], "no PATTERN"),
+        (["run", "ffjord/density/glow/power"], "nothing ran"),
+        (["rum", MAF], "run"),
+        (["table", "ffjord/densty"], "ffjord/density"),
+    ],
+)
+def test_wrong_words_are_one_line_and_leave_nothing(words, told, tmp_path):
+    done = (
+        dgm_bench(*words, "--results", tmp_path, "--data-root", tmp_path / "data")
+        if words[0] == "run"
+        else dgm_bench(*words)
+    )
+    assert told in one_line_error(done)
+    assert runs_nowhere(tmp_path)
+
+
+def test_results_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    line = one_line_error(dgm_bench("run", MAF, *SHORT, "--results", tmp_path / "file" / "results"))
+    assert "cannot be written" in line or "not a directory" in line.lower()
+
+
+def test_a_truncated_data_file(tmp_path):
+    home = tmp_path / "mnist"
+    home.mkdir()
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (home / f"{name}-ubyte.gz").write_bytes(b"\x1f\x8b\x08\x00short")
+    words = ["run", "ffjord/density/gaussian/mnist", *SHORT, "--results", tmp_path / "results"]
+    line = one_line_error(dgm_bench(*words, "--data-root", tmp_path))
+    assert "mnist" in line
+    assert runs_nowhere(tmp_path / "results")
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ResultsError, match="No space left"):
+        write_atomically(tmp_path / "runs" / "record.json", b"{}")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_json_goes_to_stdout_alone():
+    done = dgm_bench("list", "ffjord/density/made/*", "--json")
+    assert json.loads(done.stdout)["cells"]
+    assert done.stderr == ""

@@ -1,0 +1,391 @@
+"""The FFJORD tables against a second transcription, and their recipes against the papers."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from itertools import pairwise
+from math import log
+
+import pytest
+
+from dgm_bench.catalog import load_catalog, runnable
+from dgm_bench.data import card, names
+from dgm_bench.spec import Cell, Recipe
+
+# FFJORD Table 2 with the error bars of its Table 6, as printed: negative log-likelihood.
+DENSITY = """
+         power        gas          hepmass      miniboone    bsds300        mnist cifar10
+real-nvp -0.17±0.01   -8.33±0.14   18.71±0.02   13.55±0.49   -153.28±1.78   1.06  3.49
+glow     -0.17±0.01   -8.15±0.40   18.92±0.08   11.35±0.07   -155.07±0.03   1.05  3.35
+ffjord   -0.46±0.01   -8.59±0.12   14.92±0.08   10.43±0.04   -157.40±0.19   0.99  3.40
+made     3.08±0.03    -3.56±0.04   20.98±0.02   15.59±0.50   -148.85±0.28   2.04  5.67
+maf      -0.24±0.01   -10.08±0.02  17.70±0.02   11.75±0.44   -155.69±0.28   1.89  4.31
+tan      -0.48±0.01   -11.19±0.02  15.12±0.02   11.01±0.48   -157.03±0.07   -     -
+maf-ddsf -0.62±0.01   -11.96±0.33  15.09±0.40   8.86±0.15    -157.73±0.04   -     -
+"""
+
+# FFJORD Table 3, as printed: negative ELBO.
+VI = """
+          mnist       omniglot     freyfaces  caltech
+no-flow   86.55±0.06  104.28±0.39  4.53±0.02  110.80±0.46
+planar    86.06±0.31  102.65±0.42  4.40±0.06  109.66±0.42
+iaf       84.20±0.17  102.41±0.04  4.47±0.05  111.58±0.38
+sylvester 83.32±0.06  99.00±0.04   4.45±0.04  104.62±0.29
+ffjord    82.82±0.01  98.33±0.09   4.39±0.01  104.03±0.43
+"""
+
+# MAF paper, Table 1, and the papers of TAN and NAF, as printed: log-likelihood.
+LOG_LIKELIHOODS = """
+            power       gas         hepmass      miniboone    bsds300
+gaussian    -7.74±0.02  -3.58±0.75  -27.93±0.02  -37.24±1.07  96.67±0.25
+made        -3.08±0.03  3.56±0.04   -20.98±0.02  -15.59±0.50  148.85±0.28
+made-mog    0.40±0.01   8.47±0.02   -15.15±0.02  -12.27±0.47  153.71±0.28
+real-nvp-5  -0.02±0.01  4.78±1.80   -19.62±0.02  -13.55±0.49  152.97±0.28
+real-nvp-10 0.17±0.01   8.33±0.14   -18.71±0.02  -13.84±0.52  153.28±1.78
+maf-5       0.14±0.01   9.07±0.02   -17.70±0.02  -11.75±0.44  155.69±0.28
+maf-10      0.24±0.01   10.08±0.02  -17.73±0.02  -12.24±0.45  154.93±0.28
+maf-mog-5   0.30±0.01   9.59±0.02   -17.39±0.02  -11.68±0.44  156.36±0.28
+tan-2018    0.60±0.01   12.06±0.02  -13.78±0.02  -11.01±0.48  159.80±0.07
+maf-ddsf-5  0.62±0.01   11.91±0.13  -15.09±0.40  -8.86±0.15   157.73±0.04
+maf-ddsf-10 0.60±0.02   11.96±0.33  -15.32±0.23  -9.01±0.01   157.43±0.30
+"""
+
+# MAF paper, Table 2, unconditional models, as printed: log-likelihood in logit space, in nats.
+IMAGES = """
+            mnist         cifar10
+gaussian    -1366.9±1.4   2367±29
+made        -1380.8±4.8   147±20
+made-mog    -1038.5±1.8   -397±21
+real-nvp-5  -1323.2±6.6   2576±27
+real-nvp-10 -1370.7±10.1  2568±26
+maf-5       -1300.5±1.7   2936±27
+maf-10      -1313.1±2.0   3049±26
+maf-mog-5   -1100.3±1.6   2911±26
+"""
+
+TABULAR = ("power", "gas", "hepmass", "miniboone", "bsds300")
+CATALOG = load_catalog()
+CELLS = {cell.id: cell for cell in CATALOG.cells}
+WITH_RECIPE = [cell for cell in CATALOG.cells if cell.recipe]
+
+
+def transcription(text: str) -> dict[tuple[str, str], tuple[str, str | None]]:
+    """Return ``{(row, column): (value, pm)}`` of a table written in plain text."""
+    head, *lines = text.strip().splitlines()
+    found = {}
+    for line in lines:
+        row, *numbers = line.split()
+        for column, number in zip(head.split(), numbers, strict=True):
+            if number != "-":
+                value, _, pm = number.partition("±")
+                found[row, column] = (value, pm or None)
+    return found
+
+
+def density(row: str, column: str) -> Cell:
+    return CELLS[f"ffjord/density/{row}/{column}"]
+
+
+def own_cells(table: str) -> dict[tuple[str, str], Cell]:
+    """Return the cells of the paper's own rows and columns."""
+    return {
+        (cell.row.id, cell.column.id): cell
+        for cell in CATALOG.table(table).cells
+        if cell.published and cell.row.published and cell.column.published
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "count"), [("ffjord/density", DENSITY, 45), ("ffjord/vi", VI, 20)]
+)
+def test_the_papers_own_numbers_are_as_printed(table, text, count):
+    cells, expected = own_cells(table), transcription(text)
+    assert len(cells) == len(expected) == count
+    for key, (value, pm) in expected.items():
+        published = cells[key].published
+        assert str(published.value) == value
+        assert (None if published.pm is None else str(published.pm)) == pm
+
+
+@pytest.mark.parametrize(("key", "printed"), list(transcription(LOG_LIKELIHOODS).items()))
+def test_other_papers_numbers_have_the_sign_of_the_table(key, printed):
+    published = density(*key).published
+    assert published.value == -Decimal(printed[0])
+    assert published.value.as_tuple().exponent == -2
+    assert published.pm == Decimal(printed[1])
+
+
+@pytest.mark.parametrize(("key", "printed"), list(transcription(IMAGES).items()))
+def test_bits_per_dim_follow_from_the_nats_that_are_printed(key, printed):
+    nats, error = map(float, printed)
+    dim, constant = {"mnist": (784, -0.502), "cifar10": (3072, 5.7405)}[key[1]]
+    published = density(*key).published
+    assert float(published.value) == pytest.approx(-nats / (dim * log(2)) + constant, abs=0.0051)
+    if published.pm is not None:
+        assert float(published.pm) == pytest.approx(error / (dim * log(2)), abs=0.0005)
+    assert printed[0] in published.note
+
+
+def test_the_single_flow_stands_beside_the_table():
+    cell = density("ffjord-single", "mnist")
+    assert str(cell.published.value) == "1.05"
+    assert not cell.row.published
+
+
+def test_every_number_has_a_source_with_a_meaning():
+    sources = {source.id: source for source in CATALOG.paper("ffjord").sources}
+    used = set()
+    for cell in CATALOG.cells:
+        if cell.published:
+            source = sources[cell.published.source]
+            used.add(source.id)
+            assert cell.published.selection
+            assert source.citation
+            assert source.where
+            assert cell.published.pm_kind == (
+                "none" if cell.published.pm is None else source.pm_kind
+            )
+            assert cell.published.pm is None or cell.published.pm_kind in ("sd_runs", "two_se_test")
+    assert used == set(sources)
+
+
+def test_what_a_pm_means():
+    for row in ("real-nvp", "made", "maf", "tan", "maf-5", "tan-2018"):
+        assert density(row, "gas").published.pm_kind == "two_se_test"
+    for row in ("glow", "ffjord", "maf-ddsf"):
+        assert density(row, "gas").published.pm_kind == "sd_runs"
+    assert density("ffjord", "gas").published.pm_n == 3
+    assert density("maf-ddsf", "gas").published.pm_n is None
+
+
+MODELS_BEHIND = [
+    ("real-nvp", "real-nvp-10", ("power", "gas", "hepmass", "bsds300")),
+    ("real-nvp", "real-nvp-5", ("miniboone",)),
+    ("maf", "maf-10", ("power", "gas", "cifar10")),
+    ("maf", "maf-5", ("hepmass", "miniboone", "bsds300", "mnist")),
+    ("maf-ddsf", "maf-ddsf-5", ("power", "hepmass", "miniboone", "bsds300")),
+    ("maf-ddsf", "maf-ddsf-10", ("gas",)),
+]
+
+
+@pytest.mark.parametrize(("row", "behind", "columns"), MODELS_BEHIND)
+def test_a_mixed_row_says_which_model_each_number_is_from(row, behind, columns):
+    for column in columns:
+        mixed, single = density(row, column), density(behind, column)
+        assert mixed.published.value == single.published.value
+        assert mixed.published.model == single.published.model
+        assert "on test" in mixed.published.selection
+        assert "on test" not in single.published.selection
+        if row != "maf-ddsf":
+            assert mixed.same_as == behind
+            assert mixed.recipe.content_hash == single.recipe.content_hash
+
+
+def test_images_of_mixed_rows_that_are_other_models_share_no_recipe():
+    for column in ("mnist", "cifar10"):
+        assert density("real-nvp", column).recipe is None
+        assert "multi-scale" in density("real-nvp", column).no_recipe
+
+
+@pytest.mark.parametrize(
+    ("erratum", "touched", "untouched"),
+    [
+        ("tan-superseded", "density/tan/power", "density/tan-2018/power"),
+        ("mixed-depths-real-nvp", "density/real-nvp/miniboone", "density/real-nvp-5/miniboone"),
+        ("mixed-depths-maf", "density/maf/cifar10", "density/maf/digits"),
+        ("mixed-depths-maf-ddsf", "density/maf-ddsf/gas", "density/maf-ddsf-10/gas"),
+        ("table-6-caption", "density/made/power", "density/ffjord/power"),
+        ("mixtures-left-out", "density/made/mnist", "density/real-nvp/mnist"),
+        ("weight-decay-no-op", "density/glow/gas", "density/ffjord/mnist"),
+        ("end-time-not-trained", "density/ffjord/gas", "density/glow/gas"),
+        ("selected-on-test", "density/ffjord-single/mnist", "density/ffjord/power"),
+        ("feature-filter", "density/maf-5/hepmass", "density/maf-5/power"),
+        ("adam-or-adamax", "vi/ffjord/caltech", "vi/iaf/caltech"),
+    ],
+)
+def test_errata_are_attached_to_the_cells_they_touch(erratum, touched, untouched):
+    assert erratum in [e.id for e in CELLS[f"ffjord/{touched}"].errata]
+    assert erratum not in [e.id for e in CELLS[f"ffjord/{untouched}"].errata]
+
+
+def test_the_superseded_tan_numbers_come_with_the_published_ones():
+    (erratum,) = (e for e in CATALOG.paper("ffjord").errata if e.id == "tan-superseded")
+    for column in TABULAR:
+        assert str(density("tan-2018", column).published.value) in erratum.text
+
+
+def test_bsds300_patches_stand_beside_the_papers_column():
+    columns = {column.id: column for column in CATALOG.table("ffjord/density").columns}
+    assert columns["bsds300-patches"].beside == "bsds300"
+    assert not columns["bsds300-patches"].published
+    assert [c for c in columns if columns[c].published] == [*TABULAR, "mnist", "cifar10"]
+
+
+def test_every_column_of_ours_has_a_run_in_every_row_of_ours():
+    columns = [c.id for c in CATALOG.table("ffjord/density").columns if not c.published]
+    assert len(columns) == 15
+    for column in columns:
+        for row in ("gaussian", "made", "real-nvp-5", "maf-5", "ffjord"):
+            assert density(row, column).recipe
+        assert density("real-nvp", column).same_as == "real-nvp-5"
+        assert density("maf", column).recipe == density("maf-5", column).recipe
+
+
+# --------------------------------------------------------------------------- recipes
+
+
+@pytest.mark.parametrize("cell", WITH_RECIPE, ids=lambda cell: cell.id)
+def test_a_cell_with_a_recipe_is_runnable(cell):
+    assert runnable(cell) == (True, "")
+    assert cell.recipe.cost
+    assert cell.recipe.source
+    assert cell.recipe.stages[0].data.name == cell.column.data
+    assert cell.recipe.stages[0].data.name in names()
+
+
+def test_a_cell_without_a_recipe_says_why():
+    for cell in CATALOG.cells:
+        if cell.recipe is None:
+            assert cell.no_recipe
+            assert runnable(cell) == (False, f"no recipe yet: {cell.no_recipe}")
+
+
+def test_hashes_are_stable_and_tell_recipes_apart():
+    again = {cell.id: cell for cell in load_catalog().cells}
+    hashes: dict[str, str] = {}
+    for cell in WITH_RECIPE:
+        own = cell.recipe.content_hash
+        assert own == again[cell.id].recipe.content_hash
+        assert hashes.setdefault(own, cell.recipe.name) == cell.recipe.name
+    assert len(hashes) == len({cell.recipe.name for cell in WITH_RECIPE})
+
+
+CHANGES = [
+    {"batch_size": 7},
+    {"clip_norm": 1.0},
+    {"precision": "float64"},
+    {"optimizer": {"lr": 0.5}},
+    {"optimizer": {"weight_decay": 0.5}},
+    {"schedule": {"drops": (1, 2, 3)}},
+    {"validation": {"every": 7}},
+    {"stopping": {"patience": 7}},
+    {"data": {"args": {"convention": "ffjord"}}},
+    {"model": {"args": {"hidden": [7]}}},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_any_hyper_parameter_changes_the_hash(change):
+    recipe = density("maf-5", "power").recipe
+    stage = recipe.stages[0]
+    for key, value in change.items():
+        new = getattr(stage, key).model_copy(update=value) if isinstance(value, dict) else value
+        stage = stage.model_copy(update={key: new})
+    changed = recipe.model_copy(update={"stages": (stage,)})
+    assert changed.content_hash != recipe.content_hash
+    assert recipe.model_copy(update={"notes": ("x",)}).content_hash == recipe.content_hash
+
+
+def stage_of(row: str, column: str):
+    recipe = density(row, column).recipe
+    assert isinstance(recipe, Recipe)
+    return recipe.stages[0]
+
+
+@pytest.mark.parametrize("column", [*TABULAR, "mnist", "cifar10"])
+@pytest.mark.parametrize(
+    ("row", "lr", "layers"),
+    [
+        ("made", 1e-3, None),
+        ("made-mog", 1e-3, None),
+        ("real-nvp-5", 1e-4, 5),
+        ("real-nvp-10", 1e-4, 10),
+        ("maf-5", 1e-4, 5),
+        ("maf-10", 1e-4, 10),
+        ("maf-mog-5", 1e-4, 5),
+    ],
+)
+def test_the_protocol_of_the_maf_paper(row, lr, layers, column):
+    stage = stage_of(row, column)
+    width = {"power": 100, "gas": 100, "mnist": 1024, "cifar10": 1024}.get(column, 512)
+    assert (stage.optimizer.name, stage.optimizer.lr) == ("adam-maf", lr)
+    assert (stage.optimizer.betas, stage.optimizer.eps) == ((0.9, 0.999), 1e-8)
+    assert (stage.optimizer.weight_decay, stage.batch_size) == (1e-6, 100)
+    assert (stage.stopping.patience, stage.stopping.max_epochs) == (30, None)
+    assert (stage.validation.every, stage.validation.unit) == (1, "epochs")
+    assert stage.model.args["hidden"] == [width, width]
+    assert stage.model.args.get("layers") == layers
+    assert stage.model.args.get("components") == (10 if "mog" in row else None)
+    if not row.startswith("real-nvp"):
+        assert stage.model.args["activation"] == ("tanh" if column == "gas" else "relu")
+        assert stage.model.args["degrees"] == ("random" if column == "cifar10" else "sequential")
+    convention = {"convention": "maf"} if column in ("mnist", "cifar10") else {}
+    assert stage.data.args == convention
+
+
+@pytest.mark.parametrize(
+    ("column", "activation", "hidden", "flows", "batch", "parameters"),
+    [
+        ("power", "tanh", [60] * 3, 5, 10_000, 43_325),
+        ("gas", "tanh", [160] * 3, 5, 1_000, 278_565),
+        ("hepmass", "softplus", [210] * 2, 10, 10_000, 546_850),
+        ("miniboone", "softplus", [860] * 2, 1, 1_000, 820_613),
+        ("bsds300", "softplus", [1260] * 3, 2, 10_000, 6_698_666),
+        ("bsds300-patches", "softplus", [1260] * 3, 2, 10_000, 6_698_666),
+    ],
+)
+def test_ffjord_is_table_4(column, activation, hidden, flows, batch, parameters):
+    stage, args = stage_of("ffjord", column), stage_of("ffjord", column).model.args
+    assert (args["activation"], args["hidden"], args["flows"]) == (activation, hidden, flows)
+    assert stage.batch_size == batch
+    widths = [card(column).dim, *hidden, card(column).dim]
+    # A concatsquash layer has a weight and four vectors: bias, gate weight and bias, time drift.
+    each = sum(a * b + 4 * b for a, b in pairwise(widths))
+    end_time = 1
+    assert flows * (each + end_time) == parameters
+
+
+def test_ffjords_protocol():
+    stage = stage_of("ffjord", "gas")
+    args = stage.model.args
+    assert (args["solver"], args["rtol"], args["atol"]) == ("dopri5", 1e-6, 1e-8)
+    assert (args["layer"], args["adjoint"], args["noise"]) == ("concatsquash", True, "gaussian")
+    assert (stage.optimizer.name, stage.optimizer.lr) == ("adam", 1e-3)
+    assert (stage.optimizer.weight_decay, stage.optimizer.requested_weight_decay) == (0.0, 1e-6)
+    assert (stage.validation.every, stage.validation.unit) == (200, "steps")
+    assert (stage.validation.trace, stage.schedule.drops) == ("estimate", (10, 20))
+    assert (stage.stopping.patience, stage.stopping.max_steps) == (30, None)
+    assert density("ffjord", "gas").recipe.evaluation.trace == "exact"
+    assert any("concat" in note for note in density("ffjord", "gas").recipe.notes)
+
+
+def test_the_gaussian_takes_no_step():
+    assert stage_of("gaussian", "power").stopping.max_steps == 0
+
+
+# --------------------------------------------------------------------------- the default plan
+
+
+def test_small_runs_come_first_and_fit_ten_minutes():
+    from dgm_bench.planner import Speed, expected_seconds
+
+    recipes = {c.recipe.content_hash: c for c in WITH_RECIPE if c.same_as is None}
+    first = [cell for cell in recipes.values() if cell.priority == 30]
+    assert {cell.row.id for cell in first} == {"made", "real-nvp-5", "maf-5", "ffjord"}
+    columns = {cell.column.id for cell in first}
+    assert columns == {"digits", "8gaussians", "checkerboard", "oracle-8"}
+    assert len(first) == 16
+    assert sum(expected_seconds(cell.recipe.cost, Speed.cpu(1)) for cell in first) < 600
+
+
+def test_the_gaussian_and_then_the_rest_of_ours_come_before_real_data():
+    def priorities(row: str, real: bool) -> set[int]:
+        files = [
+            c for c in WITH_RECIPE if c.row.id == row and bool(card(c.column.data).files) == real
+        ]
+        return {cell.priority for cell in files}
+
+    assert priorities("gaussian", real=False) == {20}
+    assert priorities("maf-5", real=False) == {30, 10}
+    for row in ("gaussian", "made", "maf-5", "maf-10", "ffjord"):
+        assert priorities(row, real=True) == {0}

@@ -1,0 +1,99 @@
+"""What the project asks of its own code: lint, types, layers, and a schema that is up to date."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dgm_bench.records import RunRecord
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "dgm_bench"
+
+#: Who may import whom: a module imports only from its own line and the lines above it.
+LAYERS = (
+    ("errors", "paths", "_typing"),
+    ("spec",),
+    ("records", "stats", "provenance", "overrides", "workdir"),
+    ("store", "verdict", "planner", "compare"),
+    ("data",),
+    ("tomlfile", "declarations"),
+    ("catalog",),
+    ("models",),
+    ("metrics",),
+    ("train",),
+    ("report", "tracking"),
+    ("execution",),
+    ("runner",),
+    ("console", "doctor", "cli", "__main__"),
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+
+def run(*command):
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_ruff_finds_nothing():
+    for words in (("check",), ("format", "--check")):
+        done = run("ruff", *words, ".")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_mypy_finds_nothing():
+    done = run("mypy")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def modules():
+    return sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+
+def part(path):
+    """The name of a module's layer: its folder, or its own name at the top."""
+    return path.parts[0] if len(path.parts) > 1 else path.stem
+
+
+def imported_parts(path):
+    """Names below dgm_bench that a module imports when it is loaded or run, typing aside."""
+    tree = ast.parse((PACKAGE / path).read_text())
+    skip = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in skip or not isinstance(node, ast.ImportFrom):
+            continue
+        if node.module == "dgm_bench":
+            yield from (alias.name for alias in node.names)
+        elif node.module and node.module.startswith("dgm_bench."):
+            yield node.module.split(".")[1]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in modules() if p.name != "__init__.py" or len(p.parts) > 1], ids=str
+)
+def test_imports_point_one_way(path):
+    own = RANK[part(path)]
+    above = {name for name in imported_parts(path) if name in RANK and RANK[name] > own}
+    assert not above, f"{path} imports from layers above it: {sorted(above)}"
+
+
+def test_no_file_is_longer_than_five_hundred_lines():
+    long = {
+        str(p): n for p in modules() if (n := len((PACKAGE / p).read_text().splitlines())) > 500
+    }
+    assert not long
+
+
+def test_the_stored_schema_is_that_of_the_code():
+    """``python -m dgm_bench.records > results/schema/run_record.v1.json`` brings it up to date."""
+    stored = json.loads((ROOT / "results/schema/run_record.v1.json").read_text())
+    assert stored == RunRecord.model_json_schema()
