@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 #: Statuses of a run that could not go on.
-FailureStatus = Literal["diverged", "solver-failed", "out-of-memory", "data-error"]
+FailureStatus = Literal["diverged", "solver-failed", "out-of-memory"]
 
 
 class DgmBenchError(Exception):

@@ -191,12 +191,20 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise _unwritable(path, error) from error
         raise
+
+
+def _umask() -> int:
+    """Return the process's mask; the system has no call that only reads it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def _unwritable(path: Path, error: OSError) -> ResultsError:

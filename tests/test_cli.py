@@ -38,14 +38,14 @@ def fake_run(monkeypatch):
     """Put a runner in place that records how it is called and ends as it is told."""
     calls = []
 
-    def ends_with(failed=(), interrupted=False, error=None):
+    def ends_with(finished=("a record",), failed=(), skipped=(), interrupted=False, error=None):
         def run_plan(plan, **options):
             calls.append((plan, options))
             options["reporter"].plan(plan)
             if error:
                 raise error
             return SimpleNamespace(
-                finished=[], failed=list(failed), skipped=[], interrupted=interrupted
+                finished=finished, failed=failed, skipped=skipped, interrupted=interrupted
             )
 
         monkeypatch.setattr(runner, "run_plan", run_plan)
@@ -188,6 +188,19 @@ def test_run_exits_with_0_1_or_130(call, fake_run):
     assert call("run", CELL).exit_code == 1
     fake_run(failed=["a record"], interrupted=True)
     assert call("run", CELL).exit_code == 130
+
+
+def test_a_command_that_ran_nothing_says_why(call, fake_run):
+    fake_run(finished=(), skipped=[(CELL, "data not here: dgm-bench data fetch mnist")])
+    assert "dgm-bench data fetch mnist" in told(call("run", CELL))
+
+
+def test_a_paper_stands_for_all_its_cells(call, fake_run):
+    calls = fake_run()
+    assert call("run", "--paper", "ffjord", "--budget", "none").exit_code == 0
+    assert {run.cell.paper for run in calls[0][0].runs} == {"ffjord"}
+    assert len(calls[0][0].runs) > 100
+    assert "no PATTERN" in told(call("run"))
 
 
 def test_ctrl_c_anywhere_exits_with_130(call, fake_run):

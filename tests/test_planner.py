@@ -7,8 +7,8 @@ import pytest
 
 from dgm_bench.errors import UsageError
 from dgm_bench.planner import (
-    PLANNED_SHARE,
     AUTO_BUDGET,
+    PLANNED_SHARE,
     Machine,
     Speed,
     Surroundings,

@@ -4,7 +4,6 @@ import itertools
 import math
 import os
 import signal
-import time
 
 import pytest
 import torch
@@ -301,8 +300,7 @@ def test_a_signal_asks_to_stop_and_a_second_one_insists(number, reason):
         os.kill(os.getpid(), number)
         assert control.stop_reason() == reason
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
-            time.sleep(0.1)
+            signal.raise_signal(number)
     assert signal.getsignal(number) is before
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.files import DataState, FileCheck, check_files, home_of, state_of
 from dgm_bench.data.registry import CARDS
-from dgm_bench.errors import DataError, UsageError, did_you_mean
+from dgm_bench.errors import DataError, DataUnavailable, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from dgm_bench.data.dataset import Dataset
@@ -109,7 +109,8 @@ def load(
         progress: Show the progress of a download.
 
     Raises:
-        DataError: Its files are missing and cannot be fetched, or are broken.
+        DataUnavailable: Its files are missing and cannot be fetched.
+        DataError: Its files are broken.
         UsageError: There is no such data set or option.
     """
     wanted = card(name)
@@ -127,15 +128,15 @@ def _obtain(
     wanted: DatasetCard, root: Path, found: DataState, *, offline: bool, progress: bool
 ) -> None:
     """Fetch a data set that is not there, or say how to get it."""
+    trouble = DataUnavailable if found.status == "missing" else DataError
     by_hand = f"run {wanted.fetch_command}, or put the files of {wanted.manual} below {root}"
     if offline:
-        raise DataError(wanted.name, f"{found.detail}, and this run is offline", by_hand)
+        raise trouble(wanted.name, f"{found.detail}, and this run is offline", by_hand)
     try:
         fetch(wanted.name, root, progress=progress)
     except DataError as error:
-        raise DataError(
-            wanted.name, f"{found.detail}; {error.thing}: {error.reason}", by_hand
-        ) from error
+        reason = f"{found.detail}; {error.thing}: {error.reason}"
+        raise trouble(wanted.name, reason, by_hand) from error
 
 
 def _checked_options(wanted: DatasetCard, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ class AdamInsideRoot(torch.optim.Adam):
     by 1e-4, where the usual form bounds it by 1e-8. ``weight_decay`` is the gradient of
     ``weight_decay / 2`` times the sum of squares over all parameters (MAF paper, section 4).
 
-    ``v + eps * (1 - beta2^t)`` is the moving average of ``g^2 + eps``. Adding ``eps`` to that average
-    ahead of a usual step with no epsilon of its own gives this rule at the usual rule's speed.
+    ``v + eps * (1 - beta2^t)`` is the moving average of ``g^2 + eps``. Adding ``eps`` to that
+    average ahead of a usual step with no epsilon of its own gives this rule at its full speed.
     """
 
     def __init__(

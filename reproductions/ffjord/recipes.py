@@ -6,6 +6,7 @@ None where there is none. What the papers leave open is said in the recipe's not
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from dgm_bench.data import card
@@ -30,20 +31,20 @@ IMAGES = ("mnist", "cifar10")
 class MafSetting(NamedTuple):
     """Network of one data set in the released MAF code (run_experiments.py)."""
 
-    width: int
+    hidden: tuple[int, ...]
     activation: str = "relu"
     degrees: str = "sequential"
 
 
 MAF_SETTINGS = {
-    "power": MafSetting(100),
-    "gas": MafSetting(100, activation="tanh"),
-    "hepmass": MafSetting(512),
-    "miniboone": MafSetting(512),
-    "bsds300": MafSetting(512),
-    "bsds300-patches": MafSetting(512),
-    "mnist": MafSetting(1024),
-    "cifar10": MafSetting(1024, degrees="random"),
+    "power": MafSetting((100, 100)),
+    "gas": MafSetting((100, 100), activation="tanh"),
+    "hepmass": MafSetting((512, 512)),
+    "miniboone": MafSetting((512, 512)),
+    "bsds300": MafSetting((512, 512)),
+    "bsds300-patches": MafSetting((512, 512)),
+    "mnist": MafSetting((1024, 1024)),
+    "cifar10": MafSetting((1024, 1024), degrees="random"),
 }
 
 MAF_SOURCE = "MAF paper, section 4; released MAF code (run_experiments.py)"
@@ -89,29 +90,33 @@ FFJORD_NOTES = (
 class SmallSetting(NamedTuple):
     """What converges within about a minute on one core, for a column that no paper has.
 
-    ``evaluations`` is what FFJORD's solver is expected to need for one pass, for the cost.
+    ``steps`` and ``ffjord_steps`` are what the stopping rule was seen to take, for the cost;
+    ``max_steps`` only guards against a run that never stops improving.
     """
 
-    width: int
-    max_steps: int
-    ffjord_steps: int
+    hidden: tuple[int, ...]
+    batch_size: int
+    lr: float
     every: int
-    patience: int = 10
-    batch_size: int = 256
-    lr: float = 1e-3
+    steps: int
+    ffjord_hidden: tuple[int, ...]
+    ffjord_steps: int
     ffjord_lr: float = 5e-3
-    ffjord_hidden: tuple[int, ...] = (64, 64, 64)
-    evaluations: int = 30
+    ffjord_every: int = 50
+    patience: int = 6
+    drops: tuple[int, ...] = (2, 4)
+    max_steps: int = 20_000
+    ffjord_max_steps: int = 4_000
 
 
 def small_setting(data: str) -> SmallSetting | None:
     """Return the setting of one of our columns; None for a column of the papers."""
     if data == "digits":
-        return SmallSetting(width=128, max_steps=1_000, ffjord_steps=600, every=50)
+        return SmallSetting((128,), 128, 1e-3, 50, 1_500, (128, 128), 2_000)
     if data.startswith("oracle-"):
-        return SmallSetting(width=128, max_steps=4_000, ffjord_steps=800, every=200)
+        return SmallSetting((128,), 256, 2e-3, 200, 8_000, (64, 64), 1_500)
     if card(data).dim == 2:
-        return SmallSetting(width=64, max_steps=4_000, ffjord_steps=800, every=100)
+        return SmallSetting((64, 64), 256, 2e-3, 100, 3_000, (64, 64), 1_000)
     return None
 
 
@@ -224,6 +229,7 @@ def _small_stage(data: str, model: str, args: dict[str, Any], small: SmallSettin
         data=_data(data),
         model=ModelSpec(name=model, args=args),
         optimizer=OptimizerSpec(lr=small.lr),
+        schedule=ScheduleSpec(drops=small.drops),
         batch_size=small.batch_size,
         validation=ValidationSpec(every=small.every, unit="steps"),
         stopping=StoppingSpec(patience=small.patience, max_steps=small.max_steps),
@@ -233,7 +239,7 @@ def _small_stage(data: str, model: str, args: dict[str, Any], small: SmallSettin
 def _network_args(data: str, model: str) -> dict[str, Any]:
     """Return the arguments that the released MAF code sets by data set."""
     setting = _maf_setting(data)
-    args: dict[str, Any] = {"hidden": [setting.width, setting.width]}
+    args: dict[str, Any] = {"hidden": list(setting.hidden)}
     if model == "realnvp:RealNVP":
         return args
     return {**args, "activation": setting.activation, "degrees": setting.degrees}
@@ -241,7 +247,7 @@ def _network_args(data: str, model: str) -> dict[str, Any]:
 
 def _maf_setting(data: str) -> MafSetting:
     small = small_setting(data)
-    return MafSetting(small.width) if small else MAF_SETTINGS[data]
+    return MafSetting(small.hidden) if small else MAF_SETTINGS[data]
 
 
 def _width_notes(data: str) -> list[str]:
@@ -299,10 +305,10 @@ def _small_ffjord(data: str, small: SmallSetting) -> Recipe:
         "hidden": list(small.ffjord_hidden),
         "layer": "concatsquash",
         "activation": "tanh",
-        "solver": "dopri5",
-        "rtol": 1e-4,
-        "atol": 1e-4,
-        "step_size": None,
+        "solver": "rk4",
+        "rtol": 1e-6,
+        "atol": 1e-6,
+        "step_size": 0.25,
         "adjoint": False,
         "noise": "gaussian",
     }
@@ -310,19 +316,18 @@ def _small_ffjord(data: str, small: SmallSetting) -> Recipe:
         data=_data(data),
         model=ModelSpec(name="ffjord:FFJORD", args=args),
         optimizer=OptimizerSpec(lr=small.ffjord_lr),
+        schedule=ScheduleSpec(drops=small.drops),
         batch_size=small.batch_size,
-        validation=ValidationSpec(every=small.every, unit="steps", trace="estimate"),
-        stopping=StoppingSpec(patience=small.patience, max_steps=small.ffjord_steps),
+        validation=ValidationSpec(every=small.ffjord_every, unit="steps"),
+        stopping=StoppingSpec(patience=small.patience, max_steps=small.ffjord_max_steps),
     )
     return Recipe(
         name=f"ffjord/{data}",
         stages=(stage,),
-        evaluation=EvaluationSpec(model_overrides={"rtol": 1e-6, "atol": 1e-6}),
-        cost=_ode_cost(
-            data, stage, small.ffjord_hidden, small.evaluations, steps=small.ffjord_steps
-        ),
+        evaluation=EvaluationSpec(model_overrides={"solver": "dopri5"}),
+        cost=_ode_cost(data, stage, small.ffjord_hidden, evaluations=16, steps=small.ffjord_steps),
         source=SMALL_SOURCE,
-        notes=("tested with tighter tolerances than trained",),
+        notes=("trained through four rk4 steps, tested with dopri5 at tolerances of 1e-6",),
     )
 
 
@@ -337,9 +342,13 @@ LAUNCHES_PER_EVALUATION = 100
 
 
 def _network(data: str, outputs: int) -> int:
-    """Return the number of weights of a network with two hidden layers."""
-    dim, width = card(data).dim, _maf_setting(data).width
-    return dim * width + width * width + width * outputs * dim
+    """Return the number of weights of a network with ``outputs`` per dimension."""
+    dim = card(data).dim
+    return _weights((dim, *_maf_setting(data).hidden, outputs * dim))
+
+
+def _weights(widths: tuple[int, ...]) -> int:
+    return sum(inputs * outputs for inputs, outputs in pairwise(widths))
 
 
 def _feed_forward_cost(data: str, stage: Stage, weights: list[int]) -> Cost:
@@ -347,12 +356,12 @@ def _feed_forward_cost(data: str, stage: Stage, weights: list[int]) -> Cost:
 
     Before each validation, batch normalisation looks at the whole training set.
     """
-    sizes, total = card(data).sizes, sum(weights)
+    sizes, total, small = card(data).sizes, sum(weights), small_setting(data)
     epoch = sizes["train"] / stage.batch_size
     looks = stage.validation.every * (epoch if stage.validation.unit == "epochs" else 1)
     seen = sizes["train"] + sizes["val"]
     return Cost(
-        steps=stage.stopping.max_steps or int(MAF_EPOCHS * epoch),
+        steps=small.steps if small else int(MAF_EPOCHS * epoch),
         flops_per_step=6.0 * total * stage.batch_size + 2.0 * total * seen / looks,
         launches_per_step=LAUNCHES_PER_NETWORK * len(weights),
         evaluation_flops=2.0 * total * (sizes["train"] + sizes["test"]),
@@ -375,8 +384,7 @@ def _ode_cost(
         steps: Expected steps.
     """
     dim, sizes = card(data).dim, card(data).sizes
-    ends = zip((dim, *hidden), (*hidden, dim), strict=True)
-    weights = sum(inputs * outputs for inputs, outputs in ends)
+    weights = _weights((dim, *hidden, dim))
     validation = 4.0 * weights * evaluations * sizes["val"] / stage.validation.every
     flows = stage.model.args["flows"]
     return Cost(
@@ -394,7 +402,7 @@ def _examples(data: str) -> int:
 
 def _units(data: str, weights: list[int]) -> int:
     """Return the numbers that training keeps for one example."""
-    return len(weights) * (4 * _maf_setting(data).width + 8 * card(data).dim)
+    return len(weights) * (2 * sum(_maf_setting(data).hidden) + 8 * card(data).dim)
 
 
 def _memory(data: str, weights: int, batch_numbers: int) -> int:

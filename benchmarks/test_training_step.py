@@ -1,0 +1,190 @@
+"""Training steps of MAF and FFJORD beside other libraries, on the CPU and on a GPU if there."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, cast
+
+import pytest
+import torch
+from contest import SEED, Contest, Step, flat_gradient
+from jaxtyping import Float
+from peers import PlainFFJORD, ZukoFFJORD, ZukoMAF, nflows_maf
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+
+from dgm_bench.models.dynamics import ConcatSquash, Nonlinearity, hutchinson_trace
+from dgm_bench.models.ffjord import FFJORD
+from dgm_bench.models.maf import MAF
+
+pytestmark = pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param("cpu", marks=pytest.mark.benchmark(timer=time.thread_time)),
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+                pytest.mark.benchmark(timer=time.perf_counter),
+            ],
+        ),
+    ],
+)
+
+# ------------------------------------------------------------------------------------ MAF
+
+
+class Masked(NamedTuple):
+    """Size of a MAF."""
+
+    dim: int
+    width: int
+    layers: int
+    batch: int
+
+
+BSDS300 = Masked(dim=63, width=512, layers=5, batch=100)
+SMALL = Masked(dim=8, width=64, layers=5, batch=100)
+
+
+@pytest.mark.parametrize("size", [BSDS300, SMALL], ids=["bsds300", "small"])
+def test_maf(size: Masked, device: str, benchmark: BenchmarkFixture) -> None:
+    """MAF without batch normalisation: nflows' is another one and zuko has none."""
+    dim, width, layers, batch = size
+    x = torch.randn(batch, dim, device=device)
+    ours = Step("ours", MAF((dim,), layers, (width, width), batch_norm=False), x)
+    peers = [
+        Step("nflows", nflows_maf(dim, width, layers), x),
+        Step("zuko", ZukoMAF(dim, width, layers), x),
+    ]
+    for peer in peers:
+        assert number_of_parameters(peer) == number_of_parameters(ours)
+    Contest(ours, peers).run(benchmark)
+
+
+def number_of_parameters(step: Step) -> int:
+    """Return how many numbers the step trains."""
+    return sum(p.numel() for p in step.model.parameters())
+
+
+# --------------------------------------------------------------------------------- FFJORD
+
+
+class Continuous(NamedTuple):
+    """Size of an FFJORD of one flow."""
+
+    dim: int
+    hidden: tuple[int, ...]
+    activation: Nonlinearity
+    batch: int
+
+
+#: One of the five flows of FFJORD Table 4, at a tenth of its batch.
+POWER = Continuous(dim=6, hidden=(60, 60, 60), activation="tanh", batch=1_000)
+#: FFJORD Table 4, at a tenth of its batch.
+MINIBOONE = Continuous(dim=43, hidden=(860, 860), activation="softplus", batch=100)
+
+#: New weights are doubled: a new network is so smooth that a solver needs next to no steps.
+GAIN = 2.0
+#: Relative error of the gradient that solvers may make.
+GRADIENT_ERROR = 1e-5
+
+sizes = pytest.mark.parametrize("size", [POWER, MINIBOONE], ids=["power", "miniboone"])
+
+
+@sizes
+def test_ffjord_fixed_steps(size: Continuous, device: str, benchmark: BenchmarkFixture) -> None:
+    """Four steps of the Runge-Kutta method there and four back: 32 evaluations for everyone."""
+    model, x = new_ffjord(size, device)
+    model.solve_with(solver="rk4", step_size=0.25)
+    beside_plain(model, x).run(benchmark)
+
+
+@sizes
+def test_ffjord_adaptive_steps(size: Continuous, device: str, benchmark: BenchmarkFixture) -> None:
+    """The published solver and tolerances (FFJORD, appendix C)."""
+    model, x = new_ffjord(size, device)
+    model.solve_with(solver="dopri5", rtol=1e-6, atol=1e-8)
+    beside_plain(model, x).run(benchmark)
+
+
+@sizes
+def test_ffjord_same_error(size: Continuous, device: str, benchmark: BenchmarkFixture) -> None:
+    """Each at the loosest tolerance that gets the gradient right to ``GRADIENT_ERROR``.
+
+    Tolerances of unlike solvers mean unlike things, so errors are measured, against a gradient in
+    double precision. Ours comes also with gradients through the solver instead of the adjoint.
+    """
+    model, x = new_ffjord(size, device)
+    exact = exact_gradient(model, x)
+
+    def ours(tolerance: float, adjoint: bool) -> FFJORD:
+        looser = copy.deepcopy(model)
+        looser.solve_with(rtol=tolerance, atol=tolerance, adjoint=adjoint)
+        return looser
+
+    builders: dict[str, Callable[[float], nn.Module]] = {
+        "ours": partial(ours, adjoint=True),
+        "ours, adjoint=False": partial(ours, adjoint=False),
+        "zuko": partial(ZukoFFJORD, model),
+    }
+    found = {name: loosest(build, x, exact) for name, build in builders.items()}
+    first, *others = [Step(name, builders[name](tolerance), x) for name, tolerance in found.items()]
+    benchmark.extra_info["tolerances"] = found
+    Contest(first, others).run(benchmark)
+
+
+def new_ffjord(size: Continuous, device: str) -> tuple[FFJORD, Float[Tensor, "batch dim"]]:
+    """Return a model with new weights times ``GAIN``, and a batch."""
+    model = FFJORD((size.dim,), 1, size.hidden, activation=size.activation)
+    with torch.no_grad():
+        for layer in model.flows[0].network.layers:
+            cast(ConcatSquash, layer).linear.weight.mul_(GAIN)
+    return model.to(device), torch.randn(size.batch, size.dim, device=device)
+
+
+def beside_plain(model: FFJORD, x: Float[Tensor, "batch dim"]) -> Contest:
+    """Return a contest with the plain formulation, which provably does the same work."""
+    ours, plain = Step("ours", model, x), Step("torchdiffeq", PlainFFJORD(model), x)
+    loss, gradient = ours.loss_and_gradient()
+    plain_loss, plain_gradient = plain.loss_and_gradient()
+    assert plain_loss == pytest.approx(loss, abs=1e-4)
+    assert relative_error(plain_gradient, gradient) < GRADIENT_ERROR
+    return Contest(ours, [plain])
+
+
+def exact_gradient(model: FFJORD, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " parameters"]:
+    """Return the loss's gradient in double precision at the noise that a :class:`Step` draws."""
+    exact = copy.deepcopy(model).double()
+    exact.solve_with(solver="dopri5", rtol=1e-9, atol=1e-9)
+    generator = torch.Generator(x.device).manual_seed(SEED)
+    noise = torch.empty_like(x).normal_(generator=generator).double()
+    trace = partial(hutchinson_trace, noise=noise)
+    z, log_det = exact.flows[0].forward_and_log_det(x.double(), trace)
+    (-(exact.density.log_prob(z) + log_det).mean()).backward()
+    return flat_gradient(exact)
+
+
+def loosest(
+    build: Callable[[float], nn.Module],
+    x: Float[Tensor, "batch dim"],
+    exact: Float[Tensor, " parameters"],
+) -> float:
+    """Return the loosest tolerance, of powers of ten, whose gradient is good enough."""
+    for exponent in range(2, 8):
+        tolerance = 10.0**-exponent
+        _, gradient = Step("tried", build(tolerance), x).loss_and_gradient()
+        if relative_error(gradient, exact) < GRADIENT_ERROR:
+            return tolerance
+    pytest.fail(f"no tolerance gets the gradient right to {GRADIENT_ERROR:g}")
+
+
+def relative_error(
+    gradient: Float[Tensor, " parameters"], exact: Float[Tensor, " parameters"]
+) -> float:
+    """Return the length of the error over the length of the gradient."""
+    return float((gradient - exact).norm() / exact.norm())
