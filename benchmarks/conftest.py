@@ -28,7 +28,7 @@ def one_thread() -> Iterator[None]:
 def collected(request: pytest.FixtureRequest, benchmark: BenchmarkFixture) -> Iterator[None]:
     """Keep what a benchmark found for the table."""
     yield
-    if benchmark.extra_info:
+    if "peers" in benchmark.extra_info:
         results = request.config.stash.setdefault(RESULTS, {})
         results[request.node.name.removeprefix("test_")] = benchmark.extra_info
 

@@ -248,6 +248,11 @@ class Cell(Spec):
         """``paper/table/row/column``."""
         return f"{self.paper}/{self.table}/{self.row.id}/{self.column.id}"
 
+    @property
+    def repeats(self) -> bool:
+        """Whether it only shows another row's run again; tables then leave it out."""
+        return self.same_as is not None and self.published is None
+
 
 class Table(Spec):
     """A table of a paper: rows, columns, and the cells that exist."""

@@ -233,7 +233,7 @@ def _parts(table: Table) -> Iterable[Part]:
     ours = [column for column in table.columns if not column.published]
     printed = [row for row in table.rows if row.published]
     further = [row for row in table.rows if not row.published]
-    there = {(cell.row.id, cell.column.id) for cell in table.cells}
+    there = {(cell.row.id, cell.column.id) for cell in table.cells if not cell.repeats}
     for title, rows, across in (
         ("", printed, columns),
         ("Further rows, which the paper does not print", further, columns),

@@ -185,7 +185,8 @@ class _Layout:
 
     def __init__(self, table: Table, verdicts: Mapping[str, Verdict]) -> None:
         self.table, self.verdicts = table, verdicts
-        self.cells = {(cell.row.id, cell.column.id): cell for cell in table.cells}
+        shown = [cell for cell in table.cells if not cell.repeats]
+        self.cells = {(cell.row.id, cell.column.id): cell for cell in shown}
         self.reasons, self.errata = Footnotes(), Errata(table)
 
     def page(self) -> Page:
@@ -251,8 +252,10 @@ class _Layout:
         for column in self._ours():
             cells = self._among(self.table.rows, [column])
             if cells and not self._ran(column):
-                reasons = dict.fromkeys(self.verdicts[cell.id].reason for cell in cells)
-                columns.setdefault("; ".join(reasons), []).append(column.title)
+                reasons = {self.verdicts[cell.id].reason for cell in cells}
+                command = f"not run yet: dgm-bench run '{self.table.name}/*/{column.id}'"
+                reason = reasons.pop() if len(reasons) == 1 else command
+                columns.setdefault(reason, []).append(column.title)
         for reason, titles in columns.items():
             yield "", f"{', '.join(titles)}: {reason}"
 
