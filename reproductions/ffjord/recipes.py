@@ -103,8 +103,8 @@ class SmallSetting(NamedTuple):
     ffjord_steps: int
     ffjord_lr: float = 5e-3
     ffjord_every: int = 50
-    patience: int = 6
-    drops: tuple[int, ...] = (2, 4)
+    patience: int = 4
+    drops: tuple[int, ...] = (1, 2)
     max_steps: int = 20_000
     ffjord_max_steps: int = 4_000
 
