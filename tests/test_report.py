@@ -23,6 +23,7 @@ from torch import nn
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.records import write_record
+from dgm_bench.report.figures import write_figures
 from dgm_bench.report.page import write_report
 from dgm_bench.report.pictures import make_pictures
 from dgm_bench.report.plots import comparison_plot, gap_plot, learning_curve, to_svg
@@ -383,3 +384,12 @@ def test_the_page_needs_neither_torch_nor_mlflow():
     code = f"import sys, dgm_bench.report.page; print({heavy} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "set()"
+
+
+def test_the_figures_of_tables_are_files(page, tmp_path):
+    catalog = SimpleNamespace(tables=[TABLE])
+    (comparison,) = write_figures(
+        tmp_path / "figures", catalog=catalog, store=Store(tmp_path / "results")
+    )
+    assert comparison.name == "ffjord-density-comparison.svg"
+    assert comparison.read_text().rstrip().endswith("</svg>")

@@ -162,7 +162,9 @@ def compare(context: click.Context, new: Path, baseline: Path, style: CompareFor
 
 @click.command(
     short_help="Write one self-contained HTML page.",
-    epilog=examples("dgm-bench report -o report.html"),
+    epilog=examples(
+        "dgm-bench report -o report.html", "dgm-bench report -o report.html --figures figures"
+    ),
 )
 @click.option(
     "-o",
@@ -171,15 +173,25 @@ def compare(context: click.Context, new: Path, baseline: Path, style: CompareFor
     required=True,
     help="The page to write.",
 )
+@click.option(
+    "--figures",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also write the tables' figures there, as SVG.",
+)
 @results_option
-def report(output: Path, results: Path) -> None:
+def report(output: Path, figures: Path | None, results: Path) -> None:
     """Write one self-contained HTML page: tables, verdicts, curves, pictures."""
     from dgm_bench.catalog import load_catalog
+    from dgm_bench.report.figures import write_figures
     from dgm_bench.report.page import write_report
     from dgm_bench.store import Store
 
-    write_report(output, catalog=load_catalog(), store=Store(results))
+    catalog, store = load_catalog(), Store(results)
+    write_report(output, catalog=catalog, store=store)
     click.echo(f"wrote {output}")
+    for path in write_figures(figures, catalog=catalog, store=store) if figures else ():
+        click.echo(f"wrote {path}")
 
 
 @click.command(

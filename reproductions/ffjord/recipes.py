@@ -112,11 +112,11 @@ class SmallSetting(NamedTuple):
 def small_setting(data: str) -> SmallSetting | None:
     """Return the setting of one of our columns; None for a column of the papers."""
     if data == "digits":
-        return SmallSetting((128,), 128, 1e-3, 50, 1_500, (128, 128), 2_000)
+        return SmallSetting((128,), 128, 1e-3, 50, 1_000, (128, 128), 2_200)
     if data.startswith("oracle-"):
-        return SmallSetting((128,), 256, 2e-3, 200, 8_000, (64, 64), 1_500)
+        return SmallSetting((128,), 256, 2e-3, 200, 6_000, (64, 64), 2_000)
     if card(data).dim == 2:
-        return SmallSetting((64, 64), 256, 2e-3, 100, 3_000, (64, 64), 1_000)
+        return SmallSetting((64, 64), 256, 2e-3, 100, 2_500, (64, 64), 1_500)
     return None
 
 

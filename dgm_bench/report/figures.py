@@ -1,0 +1,37 @@
+"""The figures of tables as files, for a README or a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dgm_bench.records import write_atomically
+from dgm_bench.report.plots import comparison_plot, gap_plot, to_svg
+from dgm_bench.store import Store
+from dgm_bench.verdict import judge_table, pool_variances
+
+if TYPE_CHECKING:
+    from dgm_bench.catalog import Catalog
+
+
+def write_figures(folder: Path, *, catalog: Catalog, store: Store) -> list[Path]:
+    """Write each table's figures as SVG and return the files.
+
+    ``<paper>-<table>-comparison.svg`` has measured minus published numbers, and
+    ``<paper>-<table>-gaps.svg`` the gaps to known entropies; a figure without runs is left out.
+
+    Raises:
+        ResultsError: When a record cannot be read, or a file cannot be written.
+    """
+    pool, written = pool_variances(store.records()), []
+    for table in catalog.tables:
+        figures = {
+            "comparison": comparison_plot(table, judge_table(table, store, pool)),
+            "gaps": gap_plot(table, {cell.id: store.for_cell(cell) for cell in table.cells}),
+        }
+        for name, figure in figures.items():
+            if figure is not None:
+                path = folder / f"{table.name.replace('/', '-')}-{name}.svg"
+                write_atomically(path, to_svg(figure, path.stem).encode())
+                written.append(path)
+    return written
