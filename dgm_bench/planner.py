@@ -161,7 +161,10 @@ def measured_seconds(records: Iterable[RunRecord], kind: str) -> dict[str, float
 def share_of(
     remaining_seconds: float | None, this: float | None, later_total: float
 ) -> float | None:
-    """Return the time limit of the next run: its share of what remains of the budget.
+    """Return the time limit of the next run: what it is expected to take, and all the slack.
+
+    Runs come in order of priority, so one that takes longer than expected may use what no later
+    run is expected to need. Where there is less than expected, everyone gets a share.
 
     Args:
         remaining_seconds: What remains; None where the budget is unlimited.
@@ -174,7 +177,7 @@ def share_of(
     if this is None:
         return max(remaining - later_total, 0.0)
     total = this + later_total
-    return remaining if total <= 0 else remaining * this / total
+    return remaining - later_total if remaining >= total else remaining * this / total
 
 
 # --------------------------------------------------------------------------- plan

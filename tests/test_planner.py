@@ -278,7 +278,8 @@ def test_unknown_cost_runs_only_without_a_budget():
 
 def test_shares_of_a_budget():
     assert share_of(None, 10, 10) is None
-    assert share_of(600, 100, 200) == pytest.approx(200)
+    assert share_of(600, 100, 200) == 400
+    assert share_of(150, 100, 200) == pytest.approx(50)
     assert share_of(600, 100, 0) == 600
     assert share_of(-5, 100, 200) == 0
     assert share_of(600, None, 200) == 400

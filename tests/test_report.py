@@ -388,8 +388,9 @@ def test_the_page_needs_neither_torch_nor_mlflow():
 
 def test_the_figures_of_tables_are_files(page, tmp_path):
     catalog = SimpleNamespace(tables=[TABLE])
-    (comparison,) = write_figures(
+    written = write_figures(
         tmp_path / "figures", catalog=catalog, store=Store(tmp_path / "results")
     )
-    assert comparison.name == "ffjord-density-comparison.svg"
-    assert comparison.read_text().rstrip().endswith("</svg>")
+    names = [path.name for path in written]
+    assert names == ["ffjord-density-comparison.svg", "ffjord-density-gaps.svg"]
+    assert all(path.read_text().rstrip().endswith("</svg>") for path in written)

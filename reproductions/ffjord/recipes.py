@@ -114,9 +114,9 @@ def small_setting(data: str) -> SmallSetting | None:
     if data == "digits":
         return SmallSetting((128,), 128, 1e-3, 50, 1_000, (128, 128), 2_200)
     if data.startswith("oracle-"):
-        return SmallSetting((128,), 256, 2e-3, 200, 6_000, (64, 64), 2_000)
+        return SmallSetting((128,), 256, 2e-3, 200, 7_000, (64, 64), 2_800)
     if card(data).dim == 2:
-        return SmallSetting((64, 64), 256, 2e-3, 100, 2_500, (64, 64), 1_500)
+        return SmallSetting((64, 64), 256, 2e-3, 100, 3_000, (64, 64), 2_000)
     return None
 
 
