@@ -145,10 +145,13 @@ class Execution:
 
     def _announce(self, resumed_at_step: int | None) -> None:
         cell = self.run_.cell
-        title = f"{cell.row.title} on {cell.column.title}, seed {self.run_.seed}"
         published = cell.published
         shown = f"{published.value} {cell.column.unit}" if published is not None else None
-        self.reporter.run_started(title, shown, self.limit_seconds, resumed_at_step)
+        self.reporter.run_started(self._title(), shown, self.limit_seconds, resumed_at_step)
+
+    def _title(self) -> str:
+        cell = self.run_.cell
+        return f"{cell.row.title} on {cell.column.title}, seed {self.run_.seed}"
 
     # ---------------------------------------------------------------- evaluation
 
@@ -166,7 +169,7 @@ class Execution:
         weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
         write_atomically(folder / "weights.safetensors", to_safetensors(weights))
         noise = torch.Generator(self.device).manual_seed(self.run_.seed)
-        make_pictures(model, self.trainers[-1].data, self.run_.cell.row.title, folder, noise)
+        make_pictures(model, self.trainers[-1].data, self._title(), folder, noise)
 
     # ---------------------------------------------------------------- the record
 

@@ -89,7 +89,7 @@ def test_notes_hold_reasons_errata_and_the_meaning_of_plus_minus(table, verdicts
 
 
 def test_the_same_reason_is_noted_once(table):
-    assert render_table(table, {}).count("not run yet") == 2  # numbers, and columns of ours
+    assert render_table(table, {}).count("not run yet\n") == 1
 
 
 def test_published_numbers_are_counted_by_state(table, verdicts):
@@ -205,11 +205,13 @@ def test_numbers_show_as_many_decimals_as_their_error_needs():
     assert measured_number(Verdict("x", "not-run", ""), None) == ""
 
 
-def test_columns_of_ours_without_a_run_are_listed_by_reason(table, verdicts):
+def test_columns_of_ours_without_a_run_are_listed_with_the_command(table, verdicts):
     verdicts = {name: v for name, v in verdicts.items() if v.state != "measured"}
     name = "ffjord/density/maf/oracle-6"
-    text = render_table(table, verdicts | {name: Verdict(name, "not-run", "over budget")})
-    assert "PATCHES: not run yet\nORACLE-6: over budget" in text
+    missing = Verdict(name, "not-run", "data not here: fetch it")
+    text = render_table(table, verdicts | {name: missing})
+    assert "PATCHES: not run yet: dgm-bench run 'ffjord/density/*/" in text
+    assert "ORACLE-6: data not here: fetch it" in text
     assert "which the paper does not have" not in text
 
 

@@ -225,6 +225,13 @@ class _Layout:
             body.append((name, *(column.entry(row, blank=not reason) for column in styled)))
         return Section(title, headings, tuple(body))
 
+    def why_not(self, cell: Cell) -> str:
+        """Return why a cell was not run; in a column of ours, the command that runs them all."""
+        reason = self.verdicts[cell.id].reason
+        if cell.column.published or reason.startswith(("data", "no recipe")):
+            return reason
+        return f"not run yet: dgm-bench run '{self.table.name}/*/{cell.column.id}'"
+
     def _among(self, rows: Sequence[Row], columns: Sequence[Column]) -> list[Cell]:
         found = (self.cells.get((row.id, column.id)) for row in rows for column in columns)
         return [cell for cell in found if cell is not None]
@@ -252,10 +259,8 @@ class _Layout:
         for column in self._ours():
             cells = self._among(self.table.rows, [column])
             if cells and not self._ran(column):
-                reasons = {self.verdicts[cell.id].reason for cell in cells}
-                command = f"not run yet: dgm-bench run '{self.table.name}/*/{column.id}'"
-                reason = reasons.pop() if len(reasons) == 1 else command
-                columns.setdefault(reason, []).append(column.title)
+                reasons = {self.why_not(cell) for cell in cells}
+                columns.setdefault("; ".join(sorted(reasons)), []).append(column.title)
         for reason, titles in columns.items():
             yield "", f"{', '.join(titles)}: {reason}"
 
@@ -335,7 +340,7 @@ class _Styled:
 
     def _reference(self, cell: Cell, verdict: Verdict) -> str:
         if verdict.state == "not-run":
-            return self.layout.reasons.refer(verdict.reason)
+            return self.layout.reasons.refer(self.layout.why_not(cell))
         if verdict.state == "measured" and not verdict.remarks:
             return ""
         text = "; ".join(verdict.remarks) if verdict.state == "measured" else verdict.reason
