@@ -392,5 +392,5 @@ def test_the_figures_of_tables_are_files(page, tmp_path):
         tmp_path / "figures", catalog=catalog, store=Store(tmp_path / "results")
     )
     names = [path.name for path in written]
-    assert names == ["ffjord-density-comparison.svg", "ffjord-density-gaps.svg"]
-    assert all(path.read_text().rstrip().endswith("</svg>") for path in written)
+    assert names == ["ffjord-density-comparison.png", "ffjord-density-gaps.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)

@@ -177,7 +177,7 @@ def compare(context: click.Context, new: Path, baseline: Path, style: CompareFor
     "--figures",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Also write the tables' figures there, as SVG.",
+    help="Also write the tables' figures there, as PNG.",
 )
 @results_option
 def report(output: Path, figures: Path | None, results: Path) -> None:

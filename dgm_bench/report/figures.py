@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgm_bench.records import write_atomically
-from dgm_bench.report.plots import comparison_plot, gap_plot, to_svg
+from dgm_bench.report.plots import comparison_plot, gap_plot
 from dgm_bench.store import Store
 from dgm_bench.verdict import judge_table, pool_variances
 
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def write_figures(folder: Path, *, catalog: Catalog, store: Store) -> list[Path]:
-    """Write each table's figures as SVG and return the files.
+    """Write each table's figures as PNG and return the files.
 
-    ``<paper>-<table>-comparison.svg`` has measured minus published numbers, and
-    ``<paper>-<table>-gaps.svg`` the gaps to known entropies; a figure without runs is left out.
+    ``<paper>-<table>-comparison.png`` has measured minus published numbers, and
+    ``<paper>-<table>-gaps.png`` the gaps to known entropies; a figure without runs is left out.
 
     Raises:
         ResultsError: When a record cannot be read, or a file cannot be written.
@@ -31,7 +32,9 @@ def write_figures(folder: Path, *, catalog: Catalog, store: Store) -> list[Path]
         }
         for name, figure in figures.items():
             if figure is not None:
-                path = folder / f"{table.name.replace('/', '-')}-{name}.svg"
-                write_atomically(path, to_svg(figure, path.stem).encode())
+                path = folder / f"{table.name.replace('/', '-')}-{name}.png"
+                picture = io.BytesIO()
+                figure.savefig(picture, format="png", dpi=110, bbox_inches="tight")
+                write_atomically(path, picture.getvalue())
                 written.append(path)
     return written

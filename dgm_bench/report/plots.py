@@ -189,8 +189,10 @@ def _time_unit(seconds: float) -> tuple[str, float]:
 
 
 def _cells_in(table: Table, column: Column, ids: Container[str]) -> list[Cell]:
-    """Return the column's cells whose id is among ``ids``."""
-    return [cell for cell in table.cells if cell.column.id == column.id and cell.id in ids]
+    """Return the column's cells whose id is among ``ids``, in the order of the rows."""
+    order = {row.id: place for place, row in enumerate(table.rows)}
+    found = [c for c in table.cells if c.column.id == column.id and c.id in ids and not c.repeats]
+    return sorted(found, key=lambda cell: order[cell.row.id])
 
 
 def _draw_difference(axes: Axes, height: int, cell: Cell, verdict: Verdict) -> None:
