@@ -7,6 +7,8 @@ import hashlib
 import io
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +17,7 @@ from torch import nn
 
 from dgm_bench import provenance
 from dgm_bench.data.dataset import Dataset
-from dgm_bench.errors import RunFailure
+from dgm_bench.errors import DeclarationError, RunFailure, UsageError
 from dgm_bench.metrics.evaluate import evaluate, prepare
 from dgm_bench.models.build import build
 from dgm_bench.models.capabilities import SolvesODE
@@ -86,6 +88,7 @@ class Execution:
             Interrupted: After a checkpoint, when the control says stop.
             DgmBenchError: When something the user can put right is in the way.
         """
+        self._check()
         state = self.folder.begin(self.code.source_hash)
         before = self._recorded(state)
         if before is not None:
@@ -93,22 +96,37 @@ class Execution:
             return before
         provenance.reset_peak_memory(self.device.type)
         try:
-            outcome, model = self._train()
-            metrics = self._evaluate(model)
+            with _failures():
+                outcome, model = self._train()
+                metrics = self._evaluate(model)
+            spent = self._budget()
             self._keep_artifacts(state, model)
         except RunFailure as failure:
             outcome = Outcome(status=failure.status, reason=failure.reason, hint=failure.hint)
-            metrics = []
-        except torch.OutOfMemoryError as error:
-            hint = "use a smaller batch, or a machine with more memory"
-            outcome = Outcome(status="out-of-memory", reason=str(error).split("\n")[0], hint=hint)
-            metrics = []
-        record = self._record(state, outcome, metrics)
+            metrics, spent = [], self._budget()
+        record = self._record(state, outcome, metrics, spent)
         self._write(record)
         self._close(state, record)
         return record
 
     # ---------------------------------------------------------------- training
+
+    def _check(self) -> None:
+        """Refuse what cannot be run before anything is written.
+
+        Raises:
+            DeclarationError: A model that cannot be built, or a split that the data lacks.
+            UsageError: A setting of the environment that means nothing.
+        """
+        split = self.recipe.evaluation.split
+        if split not in self.data.splits:
+            remedy = f"use one of {', '.join(self.data.splits)}"
+            raise DeclarationError(
+                f"evaluation.split={split}", f"{self.data.name} has none", remedy
+            )
+        for stage in self.recipe.stages:
+            build(stage.model, self.data.event_shape)
+        _checkpoint_seconds()
 
     def _train(self) -> tuple[Outcome, nn.Module]:
         """Train every stage, each to its own stopping rule; return how the last one ended."""
@@ -121,6 +139,8 @@ class Execution:
             ended = trainer.run()
             if self.recipe.evaluation.checkpoint == "best":
                 trainer.use_best()
+            else:
+                trainer.use_last()
             outcome, model = _outcome(ended, trainer), trainer.model
             if outcome.status == "budget":
                 break
@@ -140,7 +160,7 @@ class Execution:
             checkpoint=CheckpointFile(self.folder.stage(stage.name)),
             limit_seconds=self.limit_seconds,
             checkpoint_seconds=_checkpoint_seconds(),
-            identity=_identity(stage, self.fingerprints),
+            identity=_identity(stage, self.fingerprints, self.device),
         )
 
     def _announce(self, resumed_at_step: int | None) -> None:
@@ -148,6 +168,11 @@ class Execution:
         published = cell.published
         shown = f"{published.value} {cell.column.unit}" if published is not None else None
         self.reporter.run_started(self._title(), shown, self.limit_seconds, resumed_at_step)
+
+    @property
+    def _row(self) -> str:
+        """The row that the recipe belongs to, whichever of its cells was asked for."""
+        return self.run_.cell.same_as or self.run_.cell.row.id
 
     def _title(self) -> str:
         cell = self.run_.cell
@@ -169,18 +194,24 @@ class Execution:
         weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
         write_atomically(folder / "weights.safetensors", to_safetensors(weights))
         noise = torch.Generator(self.device).manual_seed(self.run_.seed)
-        make_pictures(model, self.trainers[-1].data, self._title(), folder, noise)
+        try:
+            with _failures():
+                make_pictures(model, self.trainers[-1].data, self._title(), folder, noise)
+        except RunFailure as failure:
+            self.reporter.message(f"no picture of {self._title()}: {failure.reason}")
 
     # ---------------------------------------------------------------- the record
 
-    def _record(self, state: RunState, outcome: Outcome, metrics: list[Metric]) -> RunRecord:
+    def _record(
+        self, state: RunState, outcome: Outcome, metrics: list[Metric], spent: Budget
+    ) -> RunRecord:
         cell = self.run_.cell
         return RunRecord(
             run_id=state.run_id,
             created=state.created,
             paper=cell.paper,
             table=cell.table,
-            row=cell.row.id,
+            row=self._row,
             column=cell.column.id,
             cells=tuple(self.run_.cells),
             recipe=self.recipe,
@@ -192,7 +223,7 @@ class Execution:
             data=self._data(),
             environment=provenance.environment(str(self.device), torch.get_num_threads()),
             scale=self._scale(),
-            budget=self._budget(),
+            budget=spent,
             outcome=outcome,
             metrics=tuple(metrics),
             curve=f"{state.run_id}.csv",
@@ -213,16 +244,16 @@ class Execution:
         )
 
     def _scale(self) -> Scale:
-        trainer = self.trainers[-1]
+        stage = self.recipe.stages[-1]
+        models = [trainer.model for trainer in self.trainers[-1:]]
         return Scale(
-            global_batch=trainer.sampler.batch_size,
-            precision=trainer.stage.precision,
-            parameters=sum(p.numel() for p in trainer.model.parameters()),
+            global_batch=min(stage.batch_size, self.data.sizes["train"]),
+            precision=stage.precision,
+            parameters=sum(p.numel() for model in models for p in model.parameters()),
         )
 
     def _budget(self) -> Budget:
         tallies = [trainer.tally for trainer in self.trainers]
-        last = self.trainers[-1]
         models = [trainer.model for trainer in self.trainers]
         counts = [model.function_evaluations for model in models if isinstance(model, SolvesODE)]
         return Budget(
@@ -231,11 +262,11 @@ class Execution:
             validation_seconds=sum(tally.validation_seconds for tally in tallies),
             evaluation_seconds=self.evaluation_seconds,
             steps=sum(tally.step for tally in tallies),
-            epochs=last.epoch,
+            epochs=sum(trainer.epoch for trainer in self.trainers),
             examples=sum(tally.examples for tally in tallies),
             function_evaluations=sum(counts) if counts else None,
             peak_memory_bytes=provenance.peak_memory_bytes(self.device.type),
-            best_step=last.tally.best_step,
+            best_step=tallies[-1].best_step if tallies else None,
             segments=tuple(Segment(**s) for tally in tallies for s in tally.segments),
         )
 
@@ -255,7 +286,7 @@ class Execution:
         """Return the record that a killed process wrote just before it could say so."""
         cell = self.run_.cell
         folder = self.folder.results / "runs" / cell.paper / cell.table / cell.column.id
-        path = folder / cell.row.id / f"{state.run_id}.json"
+        path = folder / self._row / f"{state.run_id}.json"
         return read_record(path) if path.exists() else None
 
     def _close(self, state: RunState, record: RunRecord) -> None:
@@ -283,9 +314,23 @@ def _outcome(ended: str, trainer: Trainer) -> Outcome:
     return Outcome(status="complete", reason=reasons[ended])
 
 
-def _identity(stage: Stage, fingerprints: dict[str, str]) -> str:
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Turn running out of memory, which each device tells in its own way, into a failed run."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = str(error).split("\n")[0]
+        on_cpu = isinstance(error, MemoryError) or "can't allocate memory" in text
+        if not (on_cpu or isinstance(error, torch.OutOfMemoryError)):
+            raise
+        hint = "use a smaller batch (--set batch_size=...), or a machine with more memory"
+        raise RunFailure("out-of-memory", text or "out of memory", hint) from error
+
+
+def _identity(stage: Stage, fingerprints: dict[str, str], device: torch.device) -> str:
     """Return a hash of what a checkpoint must agree with to be continued."""
-    body = stage.model_dump_json() + "".join(sorted(fingerprints.values()))
+    body = stage.model_dump_json() + "".join(sorted(fingerprints.values())) + device.type
     return hashlib.sha256(body.encode()).hexdigest()
 
 
@@ -299,4 +344,9 @@ def _curve_csv(rows: list[list[float | None]]) -> bytes:
 
 def _checkpoint_seconds() -> float:
     """Return how often runs save: ``DGM_BENCH_CHECKPOINT_SECONDS``, or 30."""
-    return float(os.environ.get("DGM_BENCH_CHECKPOINT_SECONDS", "30"))
+    text = os.environ.get("DGM_BENCH_CHECKPOINT_SECONDS", "30")
+    try:
+        return float(text)
+    except ValueError as error:
+        thing = f"DGM_BENCH_CHECKPOINT_SECONDS={text}"
+        raise UsageError(thing, "is no number", "give seconds, such as 30") from error

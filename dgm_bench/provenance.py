@@ -77,7 +77,7 @@ def source_hash(package: Path) -> str:
     """Return SHA-256 over the sources that decide a run's numbers, by name and content."""
     folders = (sorted((package / part).glob("*.py")) for part in NUMERIC_SOURCES)
     paths = [path for folder in folders for path in folder]
-    return _digest(package, [*paths, package / "runner.py"])
+    return _digest(package, [*paths, package / "execution.py"])
 
 
 def _digest(package: Path, paths: Iterable[Path]) -> str:

@@ -27,14 +27,18 @@ from dgm_bench.train.control import Control, Interrupted
 from dgm_bench.train.events import Reporter
 from dgm_bench.workdir import WorkFolder
 
+#: A run that would get less than this share of its expected time is not started.
+LEAST_SHARE = 0.2
+
 
 @dataclass
 class RunSummary:
-    """What became of a plan."""
+    """What became of a plan; ``unavailable``: data of a planned run could not be fetched."""
 
     finished: list[RunRecord] = field(default_factory=list)
     failed: list[RunRecord] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    unavailable: bool = False
     interrupted: bool = False
 
 
@@ -75,7 +79,7 @@ def run_plan(
         torch.set_num_threads(threads)
     session = _Session(
         results=results,
-        device=_device(device),
+        device=resolve_device(device),
         control=Control(time_limit),
         reporter=reporter,
         overrides=overrides,
@@ -131,6 +135,9 @@ class _Session:
                 remaining = max(0.0, budget_seconds - (time.monotonic() - started))
                 later = sum(other.seconds or 0.0 for other in runs[index + 1 :])
                 limit = share_of(remaining, run.seconds, later)
+                if limit is not None and limit < LEAST_SHARE * (run.seconds or 0.0):
+                    self.skip(run, f"the budget was used up before it: {run.command}")
+                    continue
             if not self._run(run, limit):
                 self.summary.interrupted = True
                 return
@@ -144,13 +151,14 @@ class _Session:
         recipe = apply_overrides(run.recipe, self.overrides)
         folder = WorkFolder(self.results, recipe.content_hash, run.seed)
         with folder.locked():
-            finished = self._finished_before(folder)
-            if finished is not None:
-                self.reporter.message(f"{run.cell.id} seed {run.seed} is finished: {finished}")
-                self.summary.finished.append(read_record(finished))
-                return True
             try:
                 data = self.source.load(recipe.stages[0].data)
+                finished = self._finished_before(folder, data)
+                if finished is not None:
+                    path = finished.path(self.results)
+                    self.reporter.message(f"{run.cell.id} seed {run.seed} is finished: {path}")
+                    self.summary.finished.append(finished)
+                    return True
                 record = self._execute(run, recipe, data, folder, limit)
             except Interrupted as stop:
                 self.reporter.message(
@@ -162,6 +170,12 @@ class _Session:
                 return True
         self._took(record)
         return True
+
+    def _changes(self, run: PlannedRun, recipe: Recipe) -> tuple[str, ...]:
+        """Return the ``--set`` changes, if they change anything."""
+        if run.recipe is None or recipe.content_hash == run.recipe.content_hash:
+            return ()
+        return tuple(f"{key}={value}" for key, value in self.overrides.items())
 
     def _execute(
         self,
@@ -180,17 +194,20 @@ class _Session:
             control=self.control,
             reporter=self.reporter,
             limit_seconds=limit,
-            modified=tuple(f"{key}={value}" for key, value in self.overrides.items()),
+            modified=self._changes(run, recipe),
         ).run()
 
-    def _finished_before(self, folder: WorkFolder) -> Path | None:
-        """Return the record of this very run, where the same source finished it here."""
+    def _finished_before(self, folder: WorkFolder, data: Dataset) -> RunRecord | None:
+        """Return the record of this very run: finished by this code, on this data and device."""
         state = folder.state()
         if state is None or state.status != "complete" or state.record is None:
             return None
         path = self.results / state.record
-        same_source = state.source_hash == provenance.code().source_hash
-        return path if same_source and path.exists() else None
+        if state.source_hash != provenance.code().source_hash or not path.exists():
+            return None
+        record = read_record(path)
+        same_data = record.data.fingerprints == data.fingerprints()
+        return record if same_data and record.environment.device == self.device.type else None
 
     def _took(self, record: RunRecord) -> None:
         failed = record.outcome.status in FAILED
@@ -203,7 +220,9 @@ class _Session:
 
     def _data_failed(self, run: PlannedRun, error: DataError) -> None:
         self.skip(run, str(error))
-        if not isinstance(error, DataUnavailable):
+        if isinstance(error, DataUnavailable):
+            self.summary.unavailable = True
+        else:
             self.broken_data = self.broken_data or error
 
     def skip(self, run: PlannedRun, reason: str) -> None:
@@ -211,7 +230,12 @@ class _Session:
         self.reporter.run_skipped(run.cell.id, reason)
 
 
-def _device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu`` or ``cuda`` is on this machine.
+
+    Raises:
+        UsageError: There is no GPU.
+    """
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
         raise UsageError(

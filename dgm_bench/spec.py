@@ -54,7 +54,7 @@ class OptimizerSpec(Spec):
     """
 
     name: str = "adam"
-    lr: float
+    lr: float = Field(ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
@@ -76,18 +76,18 @@ class ScheduleSpec(Spec):
 class ValidationSpec(Spec):
     """When and how the validation metric is taken. ``trace`` matters to continuous flows only."""
 
-    every: int = 1
+    every: int = Field(default=1, gt=0)
     unit: Literal["epochs", "steps"] = "epochs"
     trace: Literal["exact", "estimate"] = "exact"
-    batch_size: int = 10_000
+    batch_size: int = Field(default=10_000, gt=0)
 
 
 class StoppingSpec(Spec):
     """Stop after more than ``patience`` bad validations, or at a maximum; the best is restored."""
 
-    patience: int | None = None
-    max_epochs: int | None = None
-    max_steps: int | None = None
+    patience: int | None = Field(default=None, ge=0)
+    max_epochs: int | None = Field(default=None, ge=0)
+    max_steps: int | None = Field(default=None, ge=0)
 
 
 class Stage(Spec):
@@ -99,7 +99,7 @@ class Stage(Spec):
     objective: ObjectiveSpec = ObjectiveSpec()
     optimizer: OptimizerSpec
     schedule: ScheduleSpec = ScheduleSpec()
-    batch_size: int
+    batch_size: int = Field(gt=0)
     validation: ValidationSpec = ValidationSpec()
     stopping: StoppingSpec
     average_decay: float | None = None
@@ -111,10 +111,10 @@ class EvaluationSpec(Spec):
     """What is measured at the end, on which split, with which checkpoint and protocol."""
 
     metrics: tuple[str, ...] = ("nll",)
-    split: str = "test"
+    split: Literal["train", "val", "test"] = "test"
     checkpoint: Literal["best", "last"] = "best"
     trace: Literal["exact", "estimate"] = "exact"
-    batch_size: int = 10_000
+    batch_size: int = Field(default=10_000, gt=0)
     model_overrides: dict[str, Any] = {}
 
 

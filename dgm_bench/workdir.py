@@ -85,12 +85,14 @@ class WorkFolder:
         """Return the state of the run to do now: the interrupted one's, or a new one's.
 
         A run that was out of budget goes on from its checkpoint as a new run that supersedes the
-        old record. After any other end the run starts over.
+        old record. After any other end, and when the code that decides its numbers has changed,
+        it starts over: no number comes from two versions of the code.
         """
         old = self.state()
-        if old is not None and old.status is None:
+        status = old.status if old is not None and old.source_hash == source_hash else "other code"
+        if old is not None and status is None:
             return old
-        if old is not None and old.status != "budget":
+        if status != "budget":
             self.clear()
         state = RunState(new_run_id(), utc_now(), source_hash=source_hash)
         if old is not None and old.status == "budget":

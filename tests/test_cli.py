@@ -6,7 +6,6 @@ import resource
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -38,15 +37,13 @@ def fake_run(monkeypatch):
     """Put a runner in place that records how it is called and ends as it is told."""
     calls = []
 
-    def ends_with(finished=("a record",), failed=(), skipped=(), interrupted=False, error=None):
+    def ends_with(error=None, **ending):
         def run_plan(plan, **options):
             calls.append((plan, options))
             options["reporter"].plan(plan)
             if error:
                 raise error
-            return SimpleNamespace(
-                finished=finished, failed=failed, skipped=skipped, interrupted=interrupted
-            )
+            return runner.RunSummary(**{"finished": ["a record"], **ending})
 
         monkeypatch.setattr(runner, "run_plan", run_plan)
         return calls
@@ -185,6 +182,8 @@ def test_run_exits_with_0_1_or_130(call, fake_run):
     fake_run()
     assert call("run", CELL).exit_code == 0
     fake_run(failed=["a record"])
+    assert call("run", CELL).exit_code == 1
+    fake_run(unavailable=True)
     assert call("run", CELL).exit_code == 1
     fake_run(failed=["a record"], interrupted=True)
     assert call("run", CELL).exit_code == 130

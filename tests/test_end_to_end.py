@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,13 @@ SHORT = ("--budget", "none", "--threads", "1", "--offline", "--no-tracking")
 MAF = "ffjord/density/maf-5/8gaussians"
 FFJORD = "ffjord/density/ffjord/8gaussians"
 STEPS = {
-    MAF: ("stopping.max_steps=1500", "validation.every=50"),
-    FFJORD: ("stopping.max_steps=120", "validation.every=20", "model.args.hidden=[16]"),
+    MAF: ("stopping.patience=null", "stopping.max_steps=1500", "validation.every=50"),
+    FFJORD: (
+        "stopping.patience=null",
+        "stopping.max_steps=400",
+        "validation.every=50",
+        "model.args.hidden=[16]",
+    ),
 }
 
 
@@ -98,6 +104,22 @@ def test_a_time_limit_leaves_in_good_order_and_the_same_command_goes_on(tmp_path
     assert the_record(tmp_path) == record
 
 
+def test_sigterm_checkpoints_and_the_same_command_goes_on(tmp_path):
+    words = [*arguments(MAF, tmp_path), "--set", "stopping.max_steps=3000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DGM_BENCH_CHECKPOINT_SECONDS": "0.2"}
+    command = [sys.executable, "-m", "dgm_bench", *words]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list((tmp_path / "work").glob("*/*/checkpoint.pt")):
+            time.sleep(0.05)
+        process.terminate()
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "SIGTERM" in told
+    assert dgm_bench(*words).returncode == 0
+    reasons = [segment.reason for segment in the_record(tmp_path).budget.segments]
+    assert reasons == ["SIGTERM", "max_steps"]
+
+
 def test_a_run_out_of_budget_says_so_and_more_budget_supersedes_it(tmp_path):
     words = ["run", MAF, "--threads", "1", "--no-tracking", "--results", tmp_path]
     words += ["--set", "stopping.max_steps=2000"]
@@ -146,6 +168,10 @@ def test_two_processes_on_the_same_run(tmp_path):
         (["run", MAF, "--budget", "-5m"], "--budget"),
         (["run", MAF, "--set", "optimizer.rate=1"], "a recipe has no 'rate'"),
         (["run", MAF, "--set", "batch_size=many"], "batch_size"),
+        (["run", MAF, "--set", "batch_size=0"], "batch_size"),
+        (["run", MAF, "--set", "model.args.hiden=[3]"], "did you mean 'hidden'"),
+        (["run", MAF, "--set", "model.args.hidden=5"], "cannot be built"),
+        (["run", MAF, "--set", "evaluation.split=tset"], "evaluation.split"),
         (["run"], "no PATTERN"),
         (["run", "ffjord/density/glow/power"], "nothing ran"),
         (["rum", MAF], "run"),

@@ -105,7 +105,7 @@ def package(tmp_path):
     for part in provenance.NUMERIC_SOURCES:
         (tmp_path / part).mkdir()
         (tmp_path / part / "a.py").write_text(f"# {part}\n")
-    (tmp_path / "runner.py").write_text("# runner\n")
+    (tmp_path / "execution.py").write_text("# runner\n")
     (tmp_path / "cli.py").write_text("# cli\n")
     return tmp_path
 
@@ -114,7 +114,7 @@ def test_the_source_hash_covers_what_decides_numbers_and_nothing_else(package):
     before = provenance.source_hash(package)
     (package / "cli.py").write_text("# changed\n")
     assert provenance.source_hash(package) == before
-    for changed in ("models/a.py", "train/a.py", "data/a.py", "metrics/a.py", "runner.py"):
+    for changed in ("models/a.py", "train/a.py", "data/a.py", "metrics/a.py", "execution.py"):
         (package / changed).write_text("# changed\n")
         after = provenance.source_hash(package)
         assert after != before, changed

@@ -84,18 +84,19 @@ def run(
     limit = planner.parse_duration(time_limit, "--time-limit") if time_limit else None
     overrides = dict(_setting(text) for text in settings)
     cells = load_catalog().select(*_patterns(pattern, paper))
+
+    from dgm_bench.runner import resolve_device, run_plan
+
     planned = gather.make_plan(
         cells,
         results,
         data_root,
         budget=budget,
         seeds=seeds,
-        device=device,
+        device=resolve_device(device).type,
         threads=threads,
         may_fetch=not offline,
     )
-
-    from dgm_bench.runner import run_plan
 
     with make_reporter() as reporter:
         summary = run_plan(
@@ -113,7 +114,8 @@ def run(
     if not (summary.finished or summary.failed or summary.interrupted):
         why = summary.skipped[0][1] if summary.skipped else "no cell was left to run"
         raise UsageError("nothing ran", why, "dgm-bench plan shows every cell")
-    context.exit(INTERRUPTED if summary.interrupted else 1 if summary.failed else 0)
+    missed = bool(summary.failed) or summary.unavailable
+    context.exit(INTERRUPTED if summary.interrupted else int(missed))
 
 
 @click.command(

@@ -30,7 +30,8 @@ def log_likelihoods(
     Args:
         model: Put into evaluation mode by the caller.
         x: Stored examples; ``augment`` turns them into inputs where noise is drawn afresh.
-        batch_size: How many examples at a time; the result does not depend on it.
+        batch_size: How many examples at a time. An adaptive solver chooses its steps, and noise
+            is drawn, batch by batch; otherwise the result does not depend on it.
         trace: ``exact``, or ``estimate`` for Hutchinson's estimate where a model offers one.
         generator: Source of dequantisation and trace noise.
         augment: The data set's, or None.

@@ -22,7 +22,7 @@ def build(spec: ModelSpec, event_shape: tuple[int, ...]) -> nn.Module:
     Weights are drawn from torch's global generator.
 
     Raises:
-        DeclarationError: No such module, class or argument.
+        DeclarationError: No such module, class or argument, or a value of the wrong type.
     """
     cls = _resolve(spec.name)
     known = list(inspect.signature(cls).parameters)[1:]
@@ -34,7 +34,11 @@ def build(spec: ModelSpec, event_shape: tuple[int, ...]) -> nn.Module:
         arguments = inspect.signature(cls).bind(event_shape, **spec.args)
     except TypeError as error:
         raise DeclarationError(spec.name, str(error), "add it to the model's arguments") from error
-    return cls(*arguments.args, **arguments.kwargs)
+    try:
+        return cls(*arguments.args, **arguments.kwargs)
+    except (TypeError, ValueError) as error:
+        remedy = "look at the types of the model's arguments"
+        raise DeclarationError(spec.name, f"cannot be built: {error}", remedy) from error
 
 
 def _check_choice(cls: type[nn.Module], name: str, value: object) -> None:

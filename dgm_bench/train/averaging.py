@@ -38,6 +38,11 @@ class ParameterAverage:
             parameter.copy_(average)
             average.copy_(held)
 
+    @torch.no_grad()
+    def load_into_model(self) -> None:
+        """Replace the parameters by their averages for good."""
+        torch._foreach_copy_(list(self.parameters), self.averages)
+
     def state(self) -> list[Tensor]:
         """Return the averages, for a checkpoint."""
         return self.averages

@@ -52,11 +52,6 @@ class CheckpointFile:
             )
         return None
 
-    def delete(self) -> None:
-        """Remove both files."""
-        self.newest.unlink(missing_ok=True)
-        self.previous.unlink(missing_ok=True)
-
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:

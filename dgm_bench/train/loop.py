@@ -57,7 +57,6 @@ class Tally:
     best_step: int | None = None
     last_validation: float | None = None
     loss_steps: int = 0
-    ended: str | None = None
     curve: list[list[float | None]] = field(default_factory=list)
     segments: list[dict[str, str]] = field(default_factory=list)
 
@@ -75,7 +74,7 @@ class Trainer:
         checkpoint: Where to continue from and save to, or None to keep nothing.
         limit_seconds: Training and validation may take this long from now; None for no limit.
         checkpoint_seconds: How often to save.
-        identity: Compared with the checkpoint's: data fingerprints and recipe hash.
+        identity: Compared with the checkpoint's: stage, data and kind of device.
     """
 
     def __init__(
@@ -146,6 +145,11 @@ class Trainer:
             )
         self._load_state(state)
         return self.tally.step
+
+    def use_last(self) -> None:
+        """Leave the model as it is, with the averaged parameters where there is an average."""
+        if self.average is not None:
+            self.average.load_into_model()
 
     def use_best(self) -> None:
         """Put the parameters of the best validation into the model."""
@@ -239,8 +243,8 @@ class Trainer:
             )
             loss = float(-values.mean())
         self.model.train()
-        if math.isnan(loss):
-            raise self._diverged("the validation loss is NaN")
+        if math.isnan(loss) or loss == -math.inf:
+            raise self._diverged(f"the validation loss is {loss}")
         return loss
 
     def _keep_best(self) -> None:
@@ -303,7 +307,6 @@ class Trainer:
         """
         self._charge("train_seconds")
         self._end_segment(ended)
-        self.tally.ended = None if ended == "budget" else ended
         self._save()
         if self.tally.loss_steps or self.best_state is None:
             self._validate()

@@ -15,6 +15,7 @@ from dgm_bench.spec import (
     DataSpec,
     EvaluationSpec,
     ModelSpec,
+    ObjectiveSpec,
     OptimizerSpec,
     Recipe,
     ScheduleSpec,
@@ -279,6 +280,7 @@ def _published_ffjord(data: str, setting: FfjordSetting) -> Recipe:
     stage = Stage(
         data=_data(data),
         model=ModelSpec(name="ffjord:FFJORD", args=args),
+        objective=ObjectiveSpec(args={"trace": "estimate"}),
         optimizer=OptimizerSpec(lr=1e-3, requested_weight_decay=1e-6),
         schedule=ScheduleSpec(drops=(10, 20)),
         batch_size=setting.batch_size,
@@ -315,6 +317,7 @@ def _small_ffjord(data: str, small: SmallSetting) -> Recipe:
     stage = Stage(
         data=_data(data),
         model=ModelSpec(name="ffjord:FFJORD", args=args),
+        objective=ObjectiveSpec(args={"trace": "estimate"}),
         optimizer=OptimizerSpec(lr=small.ffjord_lr),
         schedule=ScheduleSpec(drops=small.drops),
         batch_size=small.batch_size,
