@@ -1,13 +1,15 @@
 """New records against stored ones: is the quality the same, or is a change more than noise?
 
 A change is called worse (or better) only when the one-sided 99 % bound of the difference lies
-beyond the metric's floor. Everything is oriented so that a positive difference is better.
+beyond the metric's floor. One run on each side, without a known spread, cannot be compared,
+unless it ought to have repeated: then a degradation beyond the floor is worse. Everything is
+oriented so that a positive difference is better.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -39,7 +41,7 @@ class ComparedRow:
     """One metric of one cell, new against baseline, in the metric's unit.
 
     Attributes:
-        cell: ``paper/table/row/column``.
+        cell: ``paper/table/row/column``; the baseline's where the rows differ.
         difference: New minus baseline, oriented so that positive is better.
         bound: One-sided 99 % lower bound of the degradation; worse where it exceeds ``margin``.
         margin: The smallest degradation that is flagged.
@@ -83,56 +85,90 @@ class Comparison:
 
 
 def compare(new: Sequence[RunRecord], baseline: Sequence[RunRecord]) -> Comparison:
-    """Compare new records with stored ones, cell by cell and metric by metric.
+    """Compare new records with stored ones, recipe by recipe and metric by metric.
 
-    Runs of one recipe are compared with runs of the same recipe; where a cell's recipe differs
-    between the two sides, the cell is not comparable. Variances are moderated by the baseline's.
+    Within a column of a table, runs of one recipe are compared with runs of the same recipe,
+    whichever row they are stored under, and shown under the baseline's. A cell whose recipe
+    differs between the two sides is not comparable. Variances are moderated by those of the
+    baseline's runs on the same data.
     """
-    ours, theirs = _by_recipe(new), _by_recipe(baseline)
+    ours, theirs = _grouped(new, _column_of), _grouped(baseline, _column_of)
     pool = pool_variances(baseline)
     rows: list[ComparedRow] = []
-    for cell in dict.fromkeys((*theirs, *ours)):
-        rows += _compare_cell(cell, ours.get(cell, {}), theirs.get(cell, {}), pool)
+    for column in dict.fromkeys((*theirs, *ours)):
+        rows += _compare_column(ours.get(column, []), theirs.get(column, []), pool)
     return Comparison(tuple(rows))
 
 
-def _by_recipe(records: Iterable[RunRecord]) -> dict[str, dict[str, list[RunRecord]]]:
-    found: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
-    for record in records:
-        cell = f"{record.paper}/{record.table}/{record.row}/{record.column}"
-        found[cell][record.recipe_hash].append(record)
-    return {
-        cell: {recipe: one_per_seed(runs) for recipe, runs in recipes.items()}
-        for cell, recipes in found.items()
-    }
-
-
-def _compare_cell(
-    cell: str,
-    new: Mapping[str, list[RunRecord]],
-    baseline: Mapping[str, list[RunRecord]],
-    pool: Pool,
+def _compare_column(
+    new: Sequence[RunRecord], baseline: Sequence[RunRecord], pool: Pool
 ) -> list[ComparedRow]:
-    common = [recipe for recipe in baseline if recipe in new]
+    ours, theirs = _by_recipe(new), _by_recipe(baseline)
+    common = [recipe for recipe in theirs if recipe in ours]
     rows = []
     for recipe in common:
-        rows += _compare_recipe(cell, new[recipe], baseline[recipe], pool)
-    left = [run for recipe, runs in new.items() if recipe not in common for run in runs]
-    right = [run for recipe, runs in baseline.items() if recipe not in common for run in runs]
-    if not (left or right):
-        return rows
-    for name in _metric_names([*right, *left]):
-        pair = _Pair(cell, name, left, right)
-        rows.append(pair.obstructed(["another recipe"]) if left and right else pair.alone())
+        rows += _compare_recipe(ours[recipe], theirs[recipe], pool)
+    our_cells, their_cells = _grouped(new, _cell_of), _grouped(baseline, _cell_of)
+    for cell in dict.fromkeys((*their_cells, *our_cells)):
+        rows += _unmatched(cell, our_cells.get(cell, []), their_cells.get(cell, []), common)
     return rows
 
 
 def _compare_recipe(
-    cell: str, new: list[RunRecord], baseline: list[RunRecord], pool: Pool
+    new: list[RunRecord], baseline: list[RunRecord], pool: Pool
 ) -> list[ComparedRow]:
+    cell = _cell_of(baseline[-1])
     return [
         _Pair(cell, name, new, baseline).judged(pool) for name in _metric_names([*baseline, *new])
     ]
+
+
+def _unmatched(
+    cell: str,
+    new: Sequence[RunRecord],
+    baseline: Sequence[RunRecord],
+    common: Collection[str],
+) -> list[ComparedRow]:
+    """Return the rows of a cell's runs whose recipe the other side of the column lacks.
+
+    Where the two sides of the cell share no recipe, a recipe that met its like in another row
+    still stands on its side of the cell: what is here now is not what was here before.
+    """
+    left, right = _without(new, common), _without(baseline, common)
+    if not (left or right):
+        return []
+    if not {run.recipe_hash for run in new} & {run.recipe_hash for run in baseline}:
+        left, right = left or _without(new, ()), right or _without(baseline, ())
+    pairs = [_Pair(cell, name, left, right) for name in _metric_names([*right, *left])]
+    both = left and right
+    return [pair.obstructed(["another recipe"]) if both else pair.alone() for pair in pairs]
+
+
+def _without(records: Iterable[RunRecord], recipes: Collection[str]) -> list[RunRecord]:
+    groups = _by_recipe(records).items()
+    return [run for recipe, runs in groups if recipe not in recipes for run in runs]
+
+
+def _by_recipe(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
+    groups = _grouped(records, lambda record: record.recipe_hash)
+    return {recipe: one_per_seed(runs) for recipe, runs in groups.items()}
+
+
+def _grouped(
+    records: Iterable[RunRecord], key: Callable[[RunRecord], str]
+) -> dict[str, list[RunRecord]]:
+    found: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        found[key(record)].append(record)
+    return found
+
+
+def _column_of(record: RunRecord) -> str:
+    return f"{record.paper}/{record.table}/{record.column}"
+
+
+def _cell_of(record: RunRecord) -> str:
+    return f"{record.paper}/{record.table}/{record.row}/{record.column}"
 
 
 def _metric_names(records: Iterable[RunRecord]) -> list[str]:
@@ -214,14 +250,23 @@ class _Pair:
             return self._row("same", "the same numbers, seed by seed", difference=0.0)
         estimate, sigma = self._estimate(pool)
         if estimate is None:
-            reason = "one run on each side, and no spread is known; run 3 seeds"
-            difference = next(iter(new.values())) - next(iter(old.values()))
-            return self._row("noise", "; ".join([reason, *remarks]), difference=difference)
-        unit = self._metric(self.new).unit
-        margin = FLOORS.get(unit, 0.0)
+            return self._single(next(iter(new.values())) - next(iter(old.values())), remarks)
+        margin = self._floor()
         state = _state(estimate, margin, max(margin, 2 * sigma))
         row = self._row(state, "", estimate.value, -estimate.upper(), margin)
         return replace(row, reason="; ".join([_reason(row), *remarks]))
+
+    def _single(self, difference: float, remarks: Sequence[str]) -> ComparedRow:
+        """Return the row of one run on each side, where no spread is known."""
+        state: State = "not-comparable"
+        reason = "one run on each side, and no spread is known; run 3 seeds"
+        if self._repeats() and -difference > self._floor():
+            state = "worse"
+            reason = f"worse by {-difference:.3g} {self._metric(self.new).unit}"
+        return self._row(state, "; ".join([reason, *remarks]), difference, margin=self._floor())
+
+    def _floor(self) -> float:
+        return FLOORS.get(self._metric(self.new).unit, 0.0)
 
     def _estimate(self, pool: Pool) -> tuple[stats.Estimate | None, float]:
         """Return new minus baseline, oriented, and the spread of one run."""
@@ -251,9 +296,16 @@ class _Pair:
         metrics = ((run.seed, run.metric(self.name)) for run in runs)
         return {s: sign * m.value for s, m in metrics if m is not None and m.value is not None}
 
+    def _repeats(self) -> bool:
+        """Whether seed, code and machine are the same, so that the numbers ought to be."""
+        sources = {run.code.source_hash for run in (*self.new, *self.baseline)}
+        seeds = {run.seed for run in (*self.new, *self.baseline)}
+        return self._repeatable() and len(sources) == len(seeds) == 1
+
     def _repeatable(self) -> bool:
+        """Whether machine class and threads are the same, and repeat their numbers exactly."""
         environments = [run.environment for run in (*self.new, *self.baseline)]
-        classes = {environment.machine_class for environment in environments}
+        classes = {(e.machine_class, e.threads) for e in environments}
         return len(classes) == 1 and all(e.determinism == "exact" for e in environments)
 
     def _repeatability(self, new: Mapping[int, float], old: Mapping[int, float]) -> list[str]:
@@ -265,7 +317,7 @@ class _Pair:
         listed = ("seed " if len(off) == 1 else "seeds ") + ", ".join(map(str, off))
         if len(sources) > 1:
             return [f"the code changed the numbers of {listed}"]
-        return [f"{listed} did not repeat, though code and machine class are the same"]
+        return [f"{listed} did not repeat, though code, machine class and threads are the same"]
 
     # ------------------------------------------------------------------ the row
 

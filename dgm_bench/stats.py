@@ -73,7 +73,7 @@ class Variance:
 
 @dataclass(frozen=True)
 class VariancePrior:
-    """What the seed variance of a family of cells usually is.
+    """What the seed variance of cells that belong together usually is.
 
     Attributes:
         variance: sigma0², in the metric's unit squared.
@@ -92,7 +92,7 @@ def moderate(own: Variance | None, prior: VariancePrior | None) -> Variance | No
 
     Args:
         own: The variance of this cell's seeds, None for a single seed.
-        prior: The family's prior, None where too few cells are stored.
+        prior: The prior of the cells it belongs with, None where too few are stored.
     """
     if prior is None:
         return own

@@ -88,28 +88,56 @@ def test_one_new_run_is_judged_by_the_spread_of_the_baseline():
     assert only(runs(10.2))[0].state == "noise"
 
 
-def test_one_run_on_each_side_is_noise():
+def test_one_run_on_each_side_that_ought_to_repeat_and_got_worse_is_worse():
     row, code = only(runs(12.0), runs(10.0))
-    assert (row.state, code) == ("noise", 0)
-    assert "no spread is known" in row.reason
+    assert (row.state, code) == ("worse", 1)
+    assert row.reason.startswith("worse by 2 nats; seed 0 did not repeat")
+    assert (row.difference, row.margin, row.bound) == (pytest.approx(-2.0), 0.01, None)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"seed": 1},
+        {"code": make_code(source_hash="new")},
+        {"environment": make_environment(machine_class="another")},
+        {"environment": make_environment(threads=2)},
+        {"environment": make_environment(determinism="statistical")},
+    ],
+)
+def test_one_run_on_each_side_that_need_not_repeat_is_not_comparable(overrides):
+    row, code = only([make_record(value=12.0, **overrides)], runs(10.0))
+    assert (row.state, code) == ("not-comparable", 3)
+    assert "one run on each side, and no spread is known" in row.reason
     assert row.difference == pytest.approx(-2.0)
 
 
-def test_baseline_runs_of_the_family_sharpen_the_test():
-    baseline = [r for c in "abcd" for r in runs(10.0, 10.1, 9.9, cell=make_cell(column=c))]
-    new = runs(10.4, cell=make_cell(column="a"))
-    row = next(row for row in compare(new, baseline).rows if row.cell.endswith("/a"))
-    assert row.state == "worse"
-    assert only(new, baseline[:3])[0].state == "noise"
+@pytest.mark.parametrize("value", [8.0, 10.009])
+def test_one_run_on_each_side_not_worse_by_the_floor_is_not_comparable(value):
+    row, code = only(runs(value), runs(10.0))
+    assert (row.state, code) == ("not-comparable", 3)
+    assert "seed 0 did not repeat" in row.reason
+
+
+def test_one_run_on_each_side_with_the_same_number_is_the_same():
+    assert only(runs(10.0), runs(10.0))[0].state == "same"
+
+
+@pytest.mark.parametrize(("column", "state"), [("power", "worse"), ("gas", "noise")])
+def test_baseline_runs_on_the_same_data_sharpen_the_test(column, state):
+    others = [r for row in "abc" for r in runs(10.0, 10.1, 9.9, cell=make_cell(row, column))]
+    comparison = compare(runs(10.4), [*others, *BASE])
+    row = next(row for row in comparison.rows if row.state != "only-baseline")
+    assert (row.cell, row.state) == ("ffjord/density/maf/power", state)
 
 
 def test_five_equal_seeds_on_one_exact_machine_are_paired():
     spread = (0.0, 5.0, 9.0, 14.0, 20.0)
     baseline, new = runs(*spread), runs(*(x + 0.1 for x in spread))
     assert only(new, baseline)[0].state == "worse"
-    elsewhere = make_environment(machine_class="another")
-    moved = runs(*(x + 0.1 for x in spread), environment=elsewhere)
-    assert only(moved, baseline)[0].state != "worse"
+    for change in ({"machine_class": "another"}, {"threads": 2}):
+        moved = runs(*(x + 0.1 for x in spread), environment=make_environment(**change))
+        assert only(moved, baseline)[0].state != "worse"
 
 
 def test_numbers_that_do_not_repeat_are_told():
@@ -117,8 +145,9 @@ def test_numbers_that_do_not_repeat_are_told():
     assert "seed 2 did not repeat" in row.reason
     row, _ = only(runs(10.0, 10.1, 9.8, code=make_code(source_hash="new")))
     assert "code changed the numbers of seed 2" in row.reason
-    row, _ = only(runs(10.0, 10.1, 9.8, environment=make_environment(determinism="statistical")))
-    assert "repeat" not in row.reason
+    for change in ({"determinism": "statistical"}, {"threads": 2}):
+        row, _ = only(runs(10.0, 10.1, 9.8, environment=make_environment(**change)))
+        assert "repeat" not in row.reason
 
 
 @pytest.mark.parametrize(
@@ -160,6 +189,38 @@ def test_cells_of_one_side_are_listed():
     comparison = compare(new, baseline)
     assert {row.state for row in comparison.rows} == {"same", "only-new", "only-baseline"}
     assert comparison.exit_code == 0
+
+
+def test_the_same_recipe_meets_under_another_row():
+    shared = make_recipe("shared")
+    moved = runs(12.0, 12.1, 11.9, cell=make_cell("maf-mog"), recipe=shared)
+    row, code = only(moved, runs(10.0, 10.1, 9.9, recipe=shared))
+    assert (row.cell, row.state, code) == ("ffjord/density/maf/power", "worse", 1)
+    assert (row.new.seeds, row.baseline.seeds) == (3, 3)
+
+
+def test_the_same_recipe_does_not_meet_in_another_column_or_table():
+    shared = make_recipe("shared")
+    for cell in (make_cell(column="gas"), make_cell(table="other"), make_cell(paper="maf")):
+        comparison = compare(runs(12.0, cell=cell, recipe=shared), runs(10.0, recipe=shared))
+        assert [row.state for row in comparison.rows] == ["only-baseline", "only-new"]
+
+
+def test_a_cell_whose_recipe_moved_and_changed_is_not_comparable():
+    kept, other = make_recipe("kept"), make_recipe("other", args={"layers": 99})
+    new = [*runs(10.0, cell=make_cell("moved"), recipe=kept), *runs(5.0, recipe=other)]
+    comparison = compare(new, runs(10.0, recipe=kept))
+    assert [(row.state, row.reason) for row in comparison.rows] == [
+        ("same", "the same numbers, seed by seed"),
+        ("not-comparable", "another recipe"),
+    ]
+    assert {row.cell for row in comparison.rows} == {"ffjord/density/maf/power"}
+
+
+def test_a_further_recipe_of_a_cell_that_met_is_only_new():
+    further = runs(5.0, recipe=make_recipe("other", args={"layers": 99}))
+    comparison = compare([*BASE, *further], BASE)
+    assert [row.state for row in comparison.rows] == ["same", "only-new"]
 
 
 def test_nothing_in_common_is_not_comparable():

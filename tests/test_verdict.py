@@ -3,6 +3,7 @@
 import pytest
 from factories import (
     make_cell,
+    make_code,
     make_column,
     make_data,
     make_metric,
@@ -18,15 +19,20 @@ from dgm_bench.stats import VariancePrior
 from dgm_bench.store import Store
 from dgm_bench.verdict import Pool, judge, judge_table, neighbour_gap, not_run, pool_variances
 
-FAMILY = ("maf:MAF", "nll", "nats")
+SCALE = ("power", "nll", "nats")
 
 
 def pool(sigma=0.1, df=8.0):
-    return Pool({FAMILY: VariancePrior(sigma**2, df)})
+    return Pool({SCALE: VariancePrior(sigma**2, df)})
 
 
 def runs(cell, *values, **overrides):
     return [make_record(cell, value=v, seed=s, **overrides) for s, v in enumerate(values)]
+
+
+def repeated(**overrides):
+    rows = ("made", "maf", "realnvp")
+    return [run for row in rows for run in runs(make_cell(row), 1.0, 1.1, 1.2, **overrides)]
 
 
 @pytest.fixture
@@ -90,12 +96,20 @@ def test_one_seed_without_known_spread_decides_nothing(cell):
 def test_one_seed_with_a_pool_can_be_far_off(cell):
     verdict = judge(cell, runs(cell, 12.0), pool())
     assert verdict.state == "worse"
-    assert "family's other runs" in verdict.reason
+    assert "other models' runs on the same data" in verdict.reason
 
 
-def test_own_spread_sets_the_margin_where_nothing_else_does(cell):
-    verdict = judge(cell, runs(cell, 10.1, 10.0, 9.9), Pool())
-    assert verdict.delta == pytest.approx(2 * verdict.sd)
+def test_own_spread_never_widens_the_margin_that_judges_it(cell):
+    calm, noisy = (judge(cell, runs(cell, 10 + x, 10.0, 10 - x), Pool()) for x in (0.001, 1.0))
+    assert (calm.delta, noisy.delta) == (0.01, 0.01)
+    assert (calm.state, noisy.state) == ("reproduced", "inconclusive")
+
+
+def test_published_seed_spread_sets_the_margin_where_no_pool_does():
+    cell = make_cell(published=make_published("10.00", "0.20", "sd_runs", pm_n=3))
+    values = runs(cell, 10.0, 10.01, 9.99)
+    assert judge(cell, values, Pool()).delta == pytest.approx(0.4)
+    assert judge(cell, values, pool(0.1)).delta == pytest.approx(0.2)
 
 
 def test_margin_is_at_least_half_the_last_digit():
@@ -220,12 +234,36 @@ def test_columns_of_ours_count_on_unverified_data_and_say_so():
     assert "not verified" in verdict.reason
 
 
-def test_runs_on_other_test_data_are_left_out(cell):
-    old = make_record(cell, seed=0, value=99.0, data=make_data(fingerprints={"test": "other"}))
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"data": make_data(fingerprints={"test": "other"})},
+        {"data": make_data(fingerprints={"train": "other", "test": "c" * 64})},
+        {"data": make_data(fingerprints={"train": "a" * 64})},
+        {"metrics": (make_metric(99.0, protocol="estimate"),)},
+    ],
+)
+def test_runs_on_other_data_or_by_another_protocol_are_left_out(cell, overrides):
+    old = make_record(cell, seed=0, value=99.0, **overrides)
     new = [make_record(cell, seed=s, value=10.0) for s in (1, 2, 3)]
     verdict = judge(cell, [old, *new], pool())
     assert (verdict.state, verdict.seeds) == ("reproduced", 3)
-    assert "other test data" in verdict.reason
+    assert "1 of 4 runs, on other data or by another protocol" in verdict.reason
+
+
+def test_a_fingerprint_that_only_one_record_has_does_not_part_them(cell):
+    old = make_record(cell, seed=0, value=10.0, data=make_data(fingerprints={"test": "c" * 64}))
+    verdict = judge(cell, [old, make_record(cell, seed=1, value=10.0)], pool())
+    assert verdict.seeds == 2
+
+
+def test_runs_of_several_versions_of_the_code_are_told(cell):
+    for judged in (cell, make_cell()):
+        records = runs(judged, 10.0, 10.0, 10.0)
+        records[0] = make_record(judged, value=10.0, code=make_code(source_hash="old"))
+        remark = "runs of 2 versions of the code"
+        assert remark in judge(judged, records, pool()).remarks
+        assert remark not in judge(judged, records[1:], pool()).remarks
 
 
 def test_neighbour_is_the_nearest_different_published_number_of_the_column():
@@ -242,23 +280,33 @@ def test_neighbour_is_the_nearest_different_published_number_of_the_column():
 
 
 def test_pool_learns_from_repeated_complete_unmodified_runs():
-    records = []
-    for name in ("gas", "power", "hepmass"):
-        records += runs(make_cell(column=name), 1.0, 1.1, 1.2)
-    found = pool_variances(records)
+    found = pool_variances(repeated())
     prior = found.prior(make_recipe(), "nll", "nats")
     assert prior.variance**0.5 == pytest.approx(0.1, rel=0.01)
     assert prior.pooled_df == 6
-    assert found.prior(make_recipe(model="made:MADE"), "nll", "nats") is None
     assert found.prior(make_recipe(), "nll", "bits/dim") is None
+    assert found.prior(make_recipe(), "gap", "nats") is None
+
+
+def test_pool_is_by_data_set_whatever_the_model():
+    noisy = [run for row in "abc" for run in runs(make_cell(row, "gas"), 1.0, 2.0, 3.0)]
+    found = pool_variances([*repeated(), *noisy])
+    for model in ("maf:MAF", "made:MADE"):
+        for data, sigma in (("power", 0.1), ("gas", 1.0)):
+            prior = found.prior(make_recipe(data=data, model=model), "nll", "nats")
+            assert prior.variance**0.5 == pytest.approx(sigma, rel=0.01)
+    assert found.prior(make_recipe(data="hepmass"), "nll", "nats") is None
+
+
+def test_cells_of_different_data_sets_give_no_prior_together():
+    columns = ("gas", "power", "hepmass")
+    records = [run for c in columns for run in runs(make_cell(column=c), 1.0, 1.1, 1.2)]
+    assert pool_variances(records).priors == {}
 
 
 @pytest.mark.parametrize("overrides", [{"status": "budget"}, {"modified": ("lr",)}])
 def test_pool_leaves_out_runs_that_are_not_the_recipe(overrides):
-    records = []
-    for name in ("gas", "power", "hepmass"):
-        records += runs(make_cell(column=name), 1.0, 1.1, 1.2, **overrides)
-    assert pool_variances(records).priors == {}
+    assert pool_variances(repeated(**overrides)).priors == {}
 
 
 def test_a_table_is_judged_from_a_store(tmp_path):
