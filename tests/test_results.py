@@ -1,0 +1,28 @@
+"""Stored records are earned: whole, in their place, of committed code, with their curves."""
+
+from pathlib import Path
+
+import pytest
+
+from dgm_bench.catalog import load_catalog
+from dgm_bench.records import read_record
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+STORED = sorted((RESULTS / "runs").rglob("*.json"))
+CELLS = {cell.id: cell for cell in load_catalog().cells}
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_a_stored_record_is_earned(path):
+    record = read_record(path)
+    assert record.path(RESULTS) == path
+    assert record.code.git_commit
+    assert record.code.git_dirty is False
+    assert not record.modified
+    assert set(record.cells) <= CELLS.keys()
+    assert (path.parent / record.curve).read_text().startswith("step,epoch,seconds")
+
+
+def test_the_real_column_has_stored_runs_of_its_three_models():
+    rows = {path.parent.name for path in STORED if path.parent.parent.name == "bsds300-patches"}
+    assert rows >= {"made", "real-nvp-5", "maf-5"}
