@@ -19,6 +19,7 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DataError, DataUnavailable, UsageError
 from dgm_bench.execution import Execution
 from dgm_bench.overrides import apply_overrides
+from dgm_bench.paths import PACKAGE
 from dgm_bench.planner import Plan, PlannedRun, share_of
 from dgm_bench.records import FAILED, RunRecord, read_record
 from dgm_bench.spec import DataSpec, Recipe
@@ -203,7 +204,7 @@ class _Session:
         if state is None or state.status != "complete" or state.record is None:
             return None
         path = self.results / state.record
-        if state.source_hash != provenance.code().source_hash or not path.exists():
+        if state.source_hash != provenance.source_hash(PACKAGE) or not path.exists():
             return None
         record = read_record(path)
         same_data = record.data.fingerprints == data.fingerprints()

@@ -93,5 +93,5 @@ def fingerprint(array: Tensor) -> str:
     """Return SHA-256 over an array's type, shape and bytes."""
     host = array.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{host.dtype} {tuple(host.shape)} ".encode())
-    digest.update(host.numpy().tobytes())
+    digest.update(host.numpy().data)
     return digest.hexdigest()
