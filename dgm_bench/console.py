@@ -66,7 +66,9 @@ def plan_view(plan: Plan) -> RenderableType:
     without = [run for run in plan.left_out if run.recipe is None]
     costed = [run for run in plan.left_out if run.recipe is not None]
     if costed:
-        parts += [Text("Does not run", style="bold"), *_by_reason(costed), Text()]
+        head = _aligned("Does not run", "data", "time", "1 H200", "memory")
+        head.stylize("bold")
+        parts += [head, *_by_reason(costed), Text()]
     if without:
         parts += [Text("Has no recipe", style="bold"), *_without_recipe(without), Text()]
     return Group(*parts, plan_summary(plan))
@@ -81,19 +83,20 @@ def plan_summary(plan: Plan) -> str:
 
 
 def _plan_table(runs: Sequence[PlannedRun]) -> Table:
-    table = new_table("cell", "seed", "data", "time", "memory", right=("seed", "time", "memory"))
+    costs = ("time", "1 H200", "memory")
+    table = new_table("cell", "data", *costs, right=costs)
     for run in runs:
-        cell = Text(run.cells[0])
+        cell = Text(_name(run))
         for also in run.cells[1:]:
             cell.append(f"\n  and {also}", style="dim")
         if run.reason:
             cell.append(f"\n  {run.reason}", style="yellow")
-        table.add_row(cell, str(run.seed), run.data, *_cost(run))
+        table.add_row(cell, run.data, *_cost(run))
     return table
 
 
-def _cost(run: PlannedRun) -> tuple[str, str]:
-    return duration(run.seconds), gigabytes(run.memory_bytes)
+def _cost(run: PlannedRun) -> tuple[str, str, str]:
+    return duration(run.seconds), duration(run.h200_seconds), gigabytes(run.memory_bytes)
 
 
 def _by_reason(runs: Sequence[PlannedRun]) -> list[RenderableType]:
@@ -107,9 +110,15 @@ def _by_reason(runs: Sequence[PlannedRun]) -> list[RenderableType]:
 
 
 def _left_out(run: PlannedRun) -> Text:
-    time_, memory = _cost(run)
-    name = run.cells[0] + (f" seed {run.seed}" if run.seed else "")
-    return Text(f"{name:<44} {run.data:<10} {time_:>8} {memory:>8}")
+    return _aligned(_name(run), run.data, *_cost(run))
+
+
+def _name(run: PlannedRun) -> str:
+    return run.cells[0] + (f" seed {run.seed}" if run.seed else "")
+
+
+def _aligned(name: str, data: str, here: str, h200: str, memory: str) -> Text:
+    return Text(f"{name:<44} {data:<10} {here:>8} {h200:>8} {memory:>8}")
 
 
 def _without_recipe(runs: Sequence[PlannedRun]) -> list[RenderableType]:

@@ -115,6 +115,14 @@ class Speed:
         """Return 20 TFLOP/s: about a third of float32's peak on a current server GPU."""
         return cls(20e12)
 
+    @classmethod
+    def h200(cls) -> Speed:
+        """Return one NVIDIA H200: a third of the 67 TFLOP/s that its data sheet gives float32.
+
+        Not measured. A launch costs what it costs a CPU: both are bound by the host's Python.
+        """
+        return cls(67e12 / 3)
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -214,6 +222,7 @@ class PlannedRun:
         memory_bytes: What it is expected to need.
         reason: Why it does not run, and the command that would run it; or what limits it.
         command: The command that would run it, or make it runnable; empty where none would.
+        h200_seconds: What its declared work would take on one NVIDIA H200.
     """
 
     cell: Cell
@@ -226,6 +235,7 @@ class PlannedRun:
     runs: bool = False
     reason: str = ""
     command: str = ""
+    h200_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -333,6 +343,7 @@ def _offer(
     offer = replace(
         offer,
         seconds=_seconds(cell.recipe, around.machine.speed, measured),
+        h200_seconds=_seconds(cell.recipe, Speed.h200(), {}),
         memory_bytes=cell.recipe.cost.memory_bytes if cell.recipe.cost else None,
         command=run_command(cell.id),
     )

@@ -291,3 +291,10 @@ def test_shares_taken_in_turn_use_the_budget_up():
     for place, this in enumerate(estimates):
         remaining -= share_of(remaining, this, math.fsum(estimates[place + 1 :]))
     assert remaining == pytest.approx(0)
+
+
+def test_every_run_is_priced_on_one_h200_too():
+    recipe = a_recipe(seconds=1e6)
+    (run,) = plan([a_cell(recipe=recipe)], around(), budget=None).runs
+    assert run.h200_seconds == pytest.approx(expected_seconds(recipe.cost, Speed.h200()))
+    assert run.h200_seconds < run.seconds

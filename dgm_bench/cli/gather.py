@@ -105,6 +105,7 @@ def _entries(run: planner.PlannedRun) -> list[Mapping[str, Any]]:
         "memory_bytes": run.memory_bytes,
         "runs": run.runs,
         "reason": run.reason,
+        "h200_seconds": run.h200_seconds,
     }
     shared = {"seconds": 0.0, "reason": f"same run as {run.cells[0]}"} if run.runs else {}
     return [first, *({**first, "id": also, **shared} for also in run.cells[1:])]
