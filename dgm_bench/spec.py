@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 Direction = Literal["lower", "higher"]
 PmKind = Literal["sd_runs", "two_se_test", "none", "unknown"]
 
+#: Unit of columns that hold a property: 1 where a model has it, 0 where it has not.
+YES_NO = "yes = 1"
+
 
 class Spec(BaseModel):
     """Base of all declarations: immutable, and unknown keys are errors."""
@@ -65,12 +68,16 @@ class ScheduleSpec(Spec):
     """Learning rate over time.
 
     Each entry of ``drops`` multiplies the rate by ``factor``, once, when the number of
-    validations without improvement first exceeds it; ``warmup_steps`` ramps it up linearly.
+    validations without improvement first exceeds it; each of ``milestones`` does so at its step.
+    ``warmup_steps`` ramps the rate up linearly; ``cosine_steps`` lets it fall to zero along half a
+    cosine.
     """
 
     drops: tuple[int, ...] = ()
     factor: float = 0.1
     warmup_steps: int = 0
+    milestones: tuple[int, ...] = ()
+    cosine_steps: int | None = Field(default=None, gt=0)
 
 
 class ValidationSpec(Spec):

@@ -19,7 +19,7 @@ from typing import Literal
 
 from dgm_bench import stats
 from dgm_bench.records import COMPLETE, FAILED, Metric, RunRecord
-from dgm_bench.spec import Cell, Published, Recipe, Table
+from dgm_bench.spec import YES_NO, Cell, Published, Recipe, Table
 from dgm_bench.store import Store, one_per_seed
 
 State = Literal[
@@ -174,6 +174,8 @@ def judge(
         return _told(measured, _measured_text(measured), remarks)
     if not complete:
         return _unfinished(cell, cell.published, measured, remarks)
+    if cell.column.unit == YES_NO:
+        return _property(cell, cell.published, measured)
     trial = _Trial(cell, cell.published, runs, pool or Pool(), neighbour_gap)
     return trial.verdict(measured, remarks)
 
@@ -292,6 +294,15 @@ def _unfinished(cell: Cell, published: Published, measured: Verdict, remarks: li
     place = "past" if ahead > 0 else "short of"
     text = f"{abs(ahead):.3g} {cell.column.unit} {place} the published number so far"
     return _told(replace(measured, state="inconclusive", difference=ahead), text, remarks)
+
+
+def _property(cell: Cell, published: Published, measured: Verdict) -> Verdict:
+    """Judge a property: it has no spread, and every run has to say what the paper says."""
+    difference = _oriented(cell, measured.mean or 0.0) - _oriented(cell, float(published.value))
+    state: State = "better" if difference > 0 else "worse" if difference < 0 else "reproduced"
+    said = "as published" if state == "reproduced" else "the paper says otherwise"
+    reason = f"checked over {_seeds(measured.seeds)}: {said}"
+    return replace(measured, state=state, difference=difference, reason=reason)
 
 
 def _remarks(

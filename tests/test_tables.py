@@ -8,7 +8,7 @@ import pytest
 from factories import make_cell, make_column, make_published, make_recipe, make_table
 
 from dgm_bench.report.tables import count_line, measured_number, render_table, with_error
-from dgm_bench.spec import Erratum, Row
+from dgm_bench.spec import YES_NO, Erratum, Row
 from dgm_bench.verdict import Verdict
 
 ERRATUM = Erratum(id="mixed", cells=(), text="mixes 5 & 10 layers", source="MAF paper")
@@ -254,3 +254,21 @@ def test_a_table_without_published_numbers_renders():
     text = render_table(table, {})
     assert "Of 0 published numbers: none declared." in text
     assert "DIGITS: not run yet" in text
+
+
+def test_a_property_is_printed_as_yes_or_no():
+    column = make_column("one-pass", title="one pass", unit=YES_NO, direction="higher")
+    cells = [make_cell(row, column, published=make_published(said, None, "none"))
+             for row, said in (("maf", "0"), ("ffjord", "1"))]  # fmt: skip
+    found = {cells[0].id: Verdict(cells[0].id, "worse", "checked", mean=1.0, seeds=1)}
+    text = lines_of(render_table(make_table(cells), found, width=100))
+    assert "one pass" in " ".join(text)
+    assert "yes = 1" not in " ".join(text)
+    assert "MAF no" in text
+    assert any(line.startswith("yes") for line in text)
+    assert not any("is better" in line for line in text)
+
+
+def test_rows_without_a_run_in_our_columns_are_left_out_there(table, verdicts):
+    table = make_table([*table.cells, make_cell("nice", make_column("oracle-6", published=False))])
+    assert "NICE" not in render_table(table, verdicts)

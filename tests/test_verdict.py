@@ -14,7 +14,7 @@ from factories import (
 )
 
 from dgm_bench.records import Outcome, write_record
-from dgm_bench.spec import Row
+from dgm_bench.spec import YES_NO, Row
 from dgm_bench.stats import VariancePrior
 from dgm_bench.store import Store
 from dgm_bench.verdict import Pool, judge, judge_table, neighbour_gap, not_run, pool_variances
@@ -317,3 +317,21 @@ def test_a_table_is_judged_from_a_store(tmp_path):
     verdicts = judge_table(make_table([ran, waiting]), Store(tmp_path))
     assert verdicts[ran.id].seeds == 3
     assert verdicts[waiting.id].state == "not-run"
+
+
+@pytest.mark.parametrize(
+    ("said", "values", "state"),
+    [
+        ("1", (1.0,), "reproduced"),
+        ("0", (0.0, 0.0), "reproduced"),
+        ("0", (1.0,), "better"),
+        ("1", (1.0, 0.0), "worse"),
+    ],
+)
+def test_a_property_is_judged_without_a_margin(said, values, state):
+    column = make_column("one-pass", metric="one-pass", unit=YES_NO, direction="higher")
+    cell = make_cell(column=column, published=make_published(said, None, "none"))
+    verdict = judge(cell, runs(cell, *values), pool())
+    assert verdict.state == state
+    assert verdict.interval is None
+    assert ("as published" in verdict.reason) == (state == "reproduced")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from dgm_bench.report import grid
 from dgm_bench.report.footnotes import Errata, Footnotes, Placement
 from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
-from dgm_bench.spec import Cell, Column, Published, Row, Table
+from dgm_bench.spec import YES_NO, Cell, Column, Published, Row, Table
 from dgm_bench.verdict import State, Verdict, not_run
 
 Format = Literal["text", "markdown", "csv", "json", "latex"]
@@ -163,6 +163,10 @@ def published_number(published: Published | None) -> str:
     return f"{published.value}" + (f" ±{published.pm}" if published.pm is not None else "")
 
 
+def _yes_or_no(value: float) -> str:
+    return {1.0: "yes", 0.0: "no"}.get(value, f"{value:.2f}")
+
+
 def _doubled(error: float | None) -> float | None:
     return None if error is None else 2 * error
 
@@ -198,7 +202,9 @@ class _Layout:
         sections = [
             self._section("", paper_rows, columns),
             self._section("Further rows, which the paper does not print", further_rows, columns),
-            self._section("Columns of ours, which the paper does not have", self.table.rows, ours),
+            self._section(
+                "Columns of ours, which the paper does not have", self._rows_run(ours), ours
+            ),
         ]
         title = f"{self.table.where}: {self.table.title} ({self.table.name})"
         return Page(title, tuple(s for s in sections if s.rows), tuple(self._notes()))
@@ -209,6 +215,15 @@ class _Layout:
     def _ran(self, column: Column) -> bool:
         cells = self._among(self.table.rows, [column])
         return any(self.verdicts[cell.id].state != "not-run" for cell in cells)
+
+    def _rows_run(self, columns: Sequence[Column]) -> list[Row]:
+        """Return the rows that have a number in one of the columns."""
+
+        def ran(row: Row) -> bool:
+            cells = self._among([row], columns)
+            return any(self.verdicts[cell.id].state != "not-run" for cell in cells)
+
+        return [row for row in self.table.rows if ran(row)]
 
     def _section(self, title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Section:
         rows = [row for row in rows if self._among([row], columns)]
@@ -265,11 +280,15 @@ class _Layout:
             yield "", f"{', '.join(titles)}: {reason}"
 
     def _legend(self) -> Iterable[str]:
-        directions = {column.direction for column in self.table.columns}
+        directions = {c.direction for c in self.table.columns if c.unit != YES_NO}
         arrows = "; ".join(
             f"{_ARROWS[d]} {d} is better" for d in ("lower", "higher") if d in directions
         )
-        yield f"{arrows}. Above the published number, below it the one measured here."
+        yield ". ".join(
+            [arrows, "Above the published number, below it the one measured here."]
+            if arrows
+            else ["Above what was published, below it what a check of the trained model says."]
+        )
         yield from _published_legend(self.table.cells)
         states = {verdict.state for verdict in self.verdicts.values()}
         if any(verdict.mean is not None for verdict in self.verdicts.values()):
@@ -298,11 +317,14 @@ class _Styled:
         self.align = _aligned(texts)
         values = [c.published.value for c in cells if c.published and c.row.published]
         choose = min if self.column.direction == "lower" else max
-        self.best = choose(values) if self.column.published and len(values) > 1 else None
+        ranked = self.column.published and len(values) > 1 and not self._ticks
+        self.best = choose(values) if ranked else None
 
     def heading(self) -> Heading:
         """Return the column's title, which way is better, and its unit."""
         marks = self.layout.errata.labels(self.placed.column(self.column.id))
+        if self._ticks:
+            return Heading((f"{self.column.title}{marks}",))
         title = f"{self.column.title}{marks} {_ARROWS[self.column.direction]}"
         return Heading((title, self.column.unit), self.column.unit)
 
@@ -322,11 +344,20 @@ class _Styled:
     def _cell(self, row: Row) -> Cell | None:
         return self.layout.cells.get((row.id, self.column.id))
 
+    @property
+    def _ticks(self) -> bool:
+        return self.column.unit == YES_NO
+
     def _published(self, cell: Cell) -> str:
+        if self._ticks and cell.published:
+            return _yes_or_no(float(cell.published.value))
         return published_number(cell.published)
 
     def _measured(self, cell: Cell) -> str:
-        return measured_number(self.layout.verdicts[cell.id], cell.published)
+        verdict = self.layout.verdicts[cell.id]
+        if self._ticks and verdict.mean is not None:
+            return _yes_or_no(verdict.mean)
+        return measured_number(verdict, cell.published)
 
     def _published_line(self, cell: Cell) -> Line:
         text = self.align(self._published(cell))

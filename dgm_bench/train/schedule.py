@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
+
 from dgm_bench.spec import ScheduleSpec
 
 
 class Schedule:
     """Linear warm-up, then a drop for every threshold of bad validations that is passed.
+
+    Besides, or instead, drops at fixed steps, and a cosine.
 
     Dropped rates stay dropped when validation improves again, as in the released FFJORD code
     (``train_tabular.py``, lines 101-113: ``ndecs`` never goes back).
@@ -26,4 +31,9 @@ class Schedule:
         """Return the learning rate of a step; the first step is 0."""
         warmup = self.spec.warmup_steps
         ramp = min(1.0, (step + 1) / warmup) if warmup else 1.0
-        return float(self.base_lr * ramp * self.spec.factor**self.drops_done)
+        drops = self.drops_done + bisect_right(self.spec.milestones, step)
+        return float(self.base_lr * ramp * self._cosine(step) * self.spec.factor**drops)
+
+    def _cosine(self, step: int) -> float:
+        total = self.spec.cosine_steps
+        return 0.5 + 0.5 * math.cos(math.pi * min(step / total, 1.0)) if total else 1.0
