@@ -10,9 +10,14 @@ import torch
 from torch import nn
 
 import dgm_bench.models
+from dgm_bench.models.actnorm import EdgeMap, ZeroConv
 from dgm_bench.models.batchnorm import FlowBatchNorm
 from dgm_bench.models.build import build
-from dgm_bench.models.capabilities import HasInverse, HasLogProb, HasSample
+from dgm_bench.models.capabilities import HasInverse, HasLogProb, HasSample, InitialisesOnData
+from dgm_bench.models.naf import DenseSigmoidalFlow
+from dgm_bench.models.nice import Scaling
+from dgm_bench.models.realnvp_images import CheckerboardCoupling, MultiScaleRealNVP
+from dgm_bench.models.tan import TAN
 from dgm_bench.spec import ModelSpec
 
 ODE = {"rtol": 1e-10, "atol": 1e-10, "flows": 2}
@@ -25,20 +30,64 @@ CASES = {
     "maf-plain": ("maf:MAF", {"layers": 2, "hidden": [24], "batch_norm": False}),
     "maf-mog": ("maf:MAF", {"layers": 2, "hidden": [24], "components": 3}),
     "realnvp": ("realnvp:RealNVP", {"layers": 3, "hidden": [24, 24]}),
+    "maf-ddsf": ("naf:MAFDDSF", {"layers": 2, "hidden": [24], "sigmoid_dim": 5}),
+    "maf-ddsf-deep": (
+        "naf:MAFDDSF",
+        {"layers": 2, "hidden": [24, 20], "sigmoid_dim": 4, "sigmoid_layers": 2},
+    ),
     "ffjord-1": ("ffjord:FFJORD", {"hidden": [12], "layer": "concat", **ODE}),
     "ffjord-2": ("ffjord:FFJORD", {"hidden": [12, 10], "activation": "softplus", **ODE}),
     "ffjord-3": ("ffjord:FFJORD", {"hidden": [12, 10, 8], **ODE}),
+    "tan": ("tan:TAN", {"groups": 3, "units": 12, "components": 3}),
+    "tan-after": (
+        "tan:TAN",
+        {"groups": 2, "units": 12, "components": 3, "parameter_layers": 1, "cell": "reset-after"},
+    ),
+    "nice": ("nice:NICE", {"layers": 3, "hidden": [24, 24]}),
+    "nice-logistic": ("nice:NICE", {"layers": 2, "hidden": [24], "base": "logistic"}),
+    "planar": ("planar:PlanarFlow", {"layers": 6}),
+    "cnf-planar": (
+        "planar:PlanarCNF",
+        {"width": 10, "gate_hidden": 6, "rtol": 1e-10, "atol": 1e-10},
+    ),
+    "glow-images": ("glow_images:Glow", {"levels": 2, "depth": 2, "width": 8}),
+    "realnvp-images": (
+        "realnvp_images:MultiScaleRealNVP",
+        {"features": 6, "blocks": 1, "alpha": None},
+    ),
+    "vae": ("vae:GaussianVAE", {"hidden": [8]}),
+    "gan": ("gan:GAN", {"hidden": [8]}),
+    "ffjord-images": (
+        "ffjord_images:MultiScaleFFJORD",
+        {"flows": 1, "filters": [4], "alpha": None, "rtol": 1e-9, "atol": 1e-9},
+    ),
+    "ffjord-images-single": (
+        "ffjord_images:EncoderDecoderFFJORD",
+        {"filters": [4, 4, 6, 6], "alpha": None, "rtol": 1e-9, "atol": 1e-9},
+    ),
     "ffjord-rk4": (
         "ffjord:FFJORD",
         {"hidden": [12], "solver": "rk4", "step_size": 0.02, "adjoint": False},
     ),
 }
 SHAPES = [(2,), (3,), (6,), (1, 4, 4)]
+IMAGE_SHAPES = [(1, 4, 4), (3, 8, 8)]
 
 
 def new(case, shape):
     name, args = CASES[case]
-    return build(ModelSpec(name=name, args=args), shape)
+    return away_from_zero(build(ModelSpec(name=name, args=args), shape))
+
+
+def away_from_zero(model):
+    """Draw what begins as zero and so hides what comes before it."""
+    for module in model.modules():
+        if isinstance(module, ZeroConv | EdgeMap):
+            for parameter in module.parameters():
+                nn.init.normal_(parameter, std=0.05)
+        if isinstance(module, CheckerboardCoupling):
+            nn.init.normal_(module.scale)
+    return model
 
 
 def ready(case, shape):
@@ -48,23 +97,52 @@ def ready(case, shape):
         if isinstance(module, FlowBatchNorm):
             nn.init.normal_(module.log_gamma, std=0.3)
             nn.init.normal_(module.beta, std=0.3)
+        if isinstance(module, DenseSigmoidalFlow):
+            for parameter in module.parameters():
+                nn.init.normal_(parameter, std=0.1)
+        if isinstance(module, TAN | Scaling):
+            for parameter in module.parameters():
+                parameter.data += 0.2 * torch.randn_like(parameter)
+    if isinstance(model, InitialisesOnData):
+        model.initialise(torch.randn(50, *shape) * 1.5 + 0.3)
+    if isinstance(model, MultiScaleRealNVP):
+        model.log_prob(torch.randn(200, *shape) * 1.5 + 0.3)
     if hasattr(model, "calibrate"):
         model.calibrate(torch.randn(200, *shape) * 1.5 + 0.3, batch_size=64)
     return model.eval()
 
 
 def is_ode(case):
-    return case.startswith("ffjord")
+    return case.startswith(("ffjord", "cnf"))
+
+
+def shapes_of(case, odes):
+    """Shapes that a case is tested on; models of images take images alone."""
+    if "images" in case:
+        return IMAGE_SHAPES[:1] if is_ode(case) else IMAGE_SHAPES
+    return odes if is_ode(case) else SHAPES
+
+
+def any_shape(case):
+    return (1, 4, 4) if "images" in case else (3,)
 
 
 def combinations(cases, odes=((2,), (1, 4, 4))):
     """Every case with every shape, but the slower continuous flows with those of ``odes``."""
-    pairs = [(case, shape) for case in cases for shape in (odes if is_ode(case) else SHAPES)]
+    pairs = [(case, shape) for case in cases for shape in shapes_of(case, odes)]
     return pytest.mark.parametrize(("case", "shape"), pairs, ids=lambda p: str(p).replace(" ", ""))
 
 
 every_model = pytest.mark.parametrize("case", CASES)
-FLOWS = [case for case in CASES if case not in ("gaussian", "made-mog")]
+#: Models with a density but without an invertible map.
+#: Classes that models are made from.
+BASES = ("Flow", "SolvedFlow")
+NO_MAP = ("gaussian", "made-mog")
+#: Models without a density.
+NO_DENSITY = ("vae", "gan")
+DENSITIES = [case for case in CASES if case not in NO_DENSITY]
+FLOWS = [case for case in DENSITIES if case not in NO_MAP]
+every_density = pytest.mark.parametrize("case", DENSITIES)
 
 
 def test_every_model_is_under_contract():
@@ -74,12 +152,12 @@ def test_every_model_is_under_contract():
         for name, cls in members.items():
             if inspect.isclass(cls) and cls.__module__.endswith(f".{module.name}"):
                 first = [*inspect.signature(cls).parameters, None][0]
-                if issubclass(cls, nn.Module) and first == "event_shape" and name != "Flow":
+                if issubclass(cls, nn.Module) and first == "event_shape" and name not in BASES:
                     found.add(f"{module.name}:{name}")
     assert found == {name for name, _ in CASES.values()}
 
 
-@combinations(CASES)
+@combinations(DENSITIES)
 def test_shapes_and_capabilities(case, shape, generator):
     model = ready(case, shape)
     assert isinstance(model, HasLogProb)
@@ -90,8 +168,7 @@ def test_shapes_and_capabilities(case, shape, generator):
     assert torch.isfinite(model.log_prob(x)).all()
 
 
-@every_model
-@pytest.mark.parametrize("shape", [(3,), (1, 4, 4)], ids=str)
+@combinations(DENSITIES, odes=[(3,), (1, 4, 4)])
 def test_gradients_reach_every_parameter(case, shape):
     model = new(case, shape)
     if case != "gaussian":
@@ -125,7 +202,7 @@ def test_log_det_is_that_of_the_jacobian(case, shape):
     torch.testing.assert_close(log_det, expected, rtol=tolerance, atol=tolerance)
 
 
-@every_model
+@pytest.mark.parametrize("case", [case for case in DENSITIES if "images" not in case])
 def test_two_dimensional_density_integrates_to_one(case):
     model = ready(case, (2,))
     if is_ode(case):
@@ -140,8 +217,7 @@ def test_two_dimensional_density_integrates_to_one(case):
     assert abs(mass.item() - 1) < 0.01
 
 
-@every_model
-@pytest.mark.parametrize("shape", [(3,), (1, 4, 4)], ids=str)
+@combinations(DENSITIES, odes=[(3,), (1, 4, 4)])
 def test_state_dict_holds_everything(case, shape):
     model, x = ready(case, shape), torch.randn(5, *shape)
     fresh = new(case, shape).eval()
@@ -152,27 +228,29 @@ def test_state_dict_holds_everything(case, shape):
 
 @every_model
 def test_sample_repeats_with_its_generator(case):
-    model = ready(case, (3,))
+    model = ready(case, any_shape(case))
     first, again, other = (model.sample(4, torch.Generator().manual_seed(s)) for s in (7, 7, 8))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-@every_model
+@every_density
 def test_examples_do_not_touch_each_other_in_evaluation(case):
-    model, x = ready(case, (3,)), torch.randn(6, 3)
+    shape = any_shape(case)
+    model, x = ready(case, shape), torch.randn(6, *shape)
     alone = torch.cat([model.log_prob(x[i : i + 1]) for i in range(len(x))])
     torch.testing.assert_close(model.log_prob(x), alone, rtol=0, atol=1e-7)
 
 
 @every_model
 def test_repr_names_the_class(case):
-    assert type(new(case, (3,))).__name__ in repr(new(case, (3,)))
+    model = new(case, any_shape(case))
+    assert type(model).__name__ in repr(model)
 
 
-@every_model
+@every_density
 def test_single_precision_agrees_with_double(case, generator):
-    model = ready(case, (3,))
+    model = ready(case, any_shape(case))
     if is_ode(case):
         model.solve_with(rtol=1e-5, atol=1e-5)
     x = model.sample(10, generator)
@@ -183,7 +261,7 @@ def test_single_precision_agrees_with_double(case, generator):
     assert model.sample(2, generator).dtype == torch.float32
 
 
-@pytest.mark.parametrize("case", ["gaussian", "made-mog", "maf-mog"])
+@pytest.mark.parametrize("case", ["gaussian", "made-mog", "maf-mog", "tan", "planar"])
 def test_samples_follow_the_density(case):
     """The mean of ``q / p`` over draws from ``p`` is one, for a narrower density ``q``."""
     model = ready(case, (2,))

@@ -59,10 +59,10 @@ def stage(model=MAF, **changes):
     return Stage(**{**settings, **changes})
 
 
-def trainer(stage, data, *, folder=None, control=None, **options):
+def trainer(stage, data, *, folder=None, control=None, model=None, **options):
     torch.manual_seed(0)
     dtype = torch.get_default_dtype()
-    model = build(stage.model, data.event_shape).to(dtype)
+    model = model or build(stage.model, data.event_shape).to(dtype)
     checkpoint = CheckpointFile(folder) if folder is not None else None
     return Trainer(
         stage,
@@ -319,3 +319,60 @@ def test_validation_without_a_val_split_is_on_test(data):
     with torch.no_grad():
         test_loss = -run.model.log_prob(run.data.splits["test"]).mean().item()
     assert math.isclose(test_loss, run.tally.best, rel_tol=1e-6)
+
+
+def test_milestones_drop_the_rate_at_their_steps():
+    schedule = Schedule(ScheduleSpec(milestones=(3, 5), factor=0.5), 1.0)
+    assert [schedule.lr(step) for step in range(7)] == [1, 1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_a_cosine_falls_from_the_full_rate_to_zero():
+    schedule = Schedule(ScheduleSpec(cosine_steps=100), 2.0)
+    assert schedule.lr(0) == 2.0
+    assert schedule.lr(50) == pytest.approx(1.0)
+    assert schedule.lr(100) == schedule.lr(150) == pytest.approx(0.0)
+
+
+class Initialised(nn.Linear):
+    """A model of the mean alone, which starts at the mean of what it is shown."""
+
+    def __init__(self):
+        super().__init__(1, 4)
+        self.initial_examples, self.seen = 30, None
+
+    def initialise(self, x):
+        self.seen = x.clone()
+        self.bias.copy_(x.mean(0))
+
+    def log_prob(self, x):
+        return -(x - self.bias - 0 * self.weight.sum()).square().sum(1)
+
+    def decayed_parameters(self):
+        return [self.weight]
+
+
+def test_a_model_that_starts_from_data_sees_it_once_and_so_does_its_average(data):
+    trained = trainer(
+        stage(average_decay=0.5, stopping=StoppingSpec(max_steps=0)), data, model=Initialised()
+    )
+    trained.run()
+    assert torch.equal(trained.model.seen, data.splits["train"][:30])
+    average = dict(zip(("weight", "bias"), trained.average.averages, strict=True))
+    assert torch.equal(average["bias"], trained.model.bias)
+
+
+def test_weight_decay_is_for_the_parameters_that_a_model_names():
+    optimizer = build_optimizer(OptimizerSpec(lr=0.1, weight_decay=0.3), Initialised())
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups
+              for p in group["params"]}  # fmt: skip
+    assert sorted(decays.values()) == [0, 0.3]
+
+
+@pytest.mark.parametrize("name", ["adam", "adamax", "adam-maf"])
+def test_every_optimiser_moves_every_parameter(name):
+    model = nn.Linear(3, 2)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = build_optimizer(OptimizerSpec(name=name, lr=0.1), model)
+    model(torch.ones(4, 3)).square().sum().backward()
+    optimizer.step()
+    assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

@@ -9,6 +9,7 @@ from torch import nn
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.metrics.abilities import ability_metrics
 from dgm_bench.metrics.likelihood import likelihood_metrics
 from dgm_bench.models.capabilities import CalibratesOnData, SolvesODE
 from dgm_bench.records import Metric
@@ -70,4 +71,14 @@ def _likelihood(
     )
 
 
-METRICS: dict[str, MetricFunction] = {"nll": _likelihood}
+def _abilities(
+    model: nn.Module,
+    data: Dataset,
+    spec: EvaluationSpec,
+    generator: torch.Generator,
+    protocol: str,
+) -> list[Metric]:
+    return ability_metrics(model, data, split=spec.split, generator=generator, protocol=protocol)
+
+
+METRICS: dict[str, MetricFunction] = {"nll": _likelihood, "abilities": _abilities}

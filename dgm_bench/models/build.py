@@ -35,10 +35,24 @@ def build(spec: ModelSpec, event_shape: tuple[int, ...]) -> nn.Module:
     except TypeError as error:
         raise DeclarationError(spec.name, str(error), "add it to the model's arguments") from error
     try:
-        return cls(*arguments.args, **arguments.kwargs)
+        model = cls(*arguments.args, **arguments.kwargs)
     except (TypeError, ValueError) as error:
         remedy = "look at the types of the model's arguments"
         raise DeclarationError(spec.name, f"cannot be built: {error}", remedy) from error
+    vars(model)["declaration"] = spec
+    return model
+
+
+def build_like(model: nn.Module, event_shape: tuple[int, ...]) -> nn.Module:
+    """Return a fresh model of the declaration of ``model``, for examples of any shape.
+
+    Raises:
+        DeclarationError: The model did not come from :func:`build`.
+    """
+    if "declaration" not in vars(model):
+        name = type(model).__name__
+        raise DeclarationError(name, "has no declaration", "make it by models.build.build")
+    return build(vars(model)["declaration"], event_shape)
 
 
 def _check_choice(cls: type[nn.Module], name: str, value: object) -> None:

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @runtime_checkable
@@ -39,6 +39,59 @@ class HasSample(Protocol):
 
 
 @runtime_checkable
+class HasSampleWithLogProb(Protocol):
+    """Draws whose exact log density is known on the way, if not that of any other point."""
+
+    def sample_with_log_prob(
+        self, n: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "n *event"], Float[Tensor, " n"]]:
+        """Return ``n`` examples and the log density of each in nats."""
+        ...
+
+
+@runtime_checkable
+class HasElbo(Protocol):
+    """A lower bound of the log density in nats, in the model's input coordinates."""
+
+    def elbo(
+        self, x: Float[Tensor, "batch *event"], generator: torch.Generator
+    ) -> Float[Tensor, " batch"]:
+        """Return an unbiased estimate of the bound of each example."""
+        ...
+
+
+@runtime_checkable
+class HasDecoder(Protocol):
+    """Latent variables with a standard normal prior, and the density of data given them."""
+
+    latent: int
+
+    def decode(self, z: Float[Tensor, "batch latent"]) -> torch.distributions.Distribution:
+        """Return ``p(x | z)`` of flat examples."""
+        ...
+
+
+@runtime_checkable
+class HasDiscriminator(Protocol):
+    """A generator and the discriminator that judges it: an adversarial game."""
+
+    latent: int
+    discriminator: nn.Module
+
+    def draw_noise(self, n: int, generator: torch.Generator) -> Float[Tensor, "n latent"]:
+        """Return noise for ``n`` examples."""
+        ...
+
+    def generate(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch *event"]:
+        """Return what the generator makes of noise ``z``."""
+        ...
+
+    def discriminate(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+        """Return log-odds that each example is data."""
+        ...
+
+
+@runtime_checkable
 class HasInverse(Protocol):
     """An invertible map between data and base noise: a flow."""
 
@@ -59,6 +112,52 @@ class CalibratesOnData(Protocol):
 
     def calibrate(self, x: Float[Tensor, "n *event"], batch_size: int = 10_000) -> None:
         """Set the statistics from ``x``; costs about one pass over it."""
+        ...
+
+
+@runtime_checkable
+class InitialisesOnData(Protocol):
+    """Sets some of its parameters by what passes through it, before the first step.
+
+    Attributes:
+        initial_examples: How many training examples it is to see; None for all.
+    """
+
+    initial_examples: int | None
+
+    def initialise(self, x: Float[Tensor, "n *event"]) -> None:
+        """Set them from training examples, as the model is to see them."""
+        ...
+
+
+@runtime_checkable
+class DecaysSomeParameters(Protocol):
+    """Has an L2 penalty on some of its parameters only."""
+
+    def decayed_parameters(self) -> list[nn.Parameter]:
+        """Return those that a recipe's weight decay is for."""
+        ...
+
+
+@runtime_checkable
+class RegularisesDynamics(Protocol):
+    """A continuous flow that measures how hard its dynamics are to solve (RNODE)."""
+
+    def regularised_log_prob_estimate(
+        self, x: Float[Tensor, "batch *event"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, " batch"], dict[str, Float[Tensor, " batch"]]]:
+        """Return an estimate of the log density, and ``kinetic`` and ``jacobian`` beside it."""
+        ...
+
+
+@runtime_checkable
+class HasVelocity(Protocol):
+    """One continuous flow from data at time 0 to noise at time 1, known by its velocity."""
+
+    def velocity(
+        self, t: Float[Tensor, " batch"], z: Float[Tensor, "batch *event"]
+    ) -> Float[Tensor, "batch *event"]:
+        """Return ``dz/dt`` with a time of its own for each example."""
         ...
 
 

@@ -2,14 +2,15 @@
 
 At a fixed time each layer is affine, so the network's Jacobian is a plain product
 ``W_L S W_{L-1} ... S W_1`` of weights and of diagonal slopes of the nonlinearity. Writing it out
-gives both of FFJORD's traces without differentiating twice.
+gives both of FFJORD's traces without differentiating twice. The networks here are fully connected;
+those of images are in :mod:`dgm_bench.models.convdynamics`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
@@ -25,6 +26,47 @@ Nonlinearity = Literal["tanh", "softplus"]
 TANGENT_NUMBERS = 2**24
 
 
+class Linearisation(Protocol):
+    """Dynamics at a point: their value, and what their Jacobian ``J`` does there."""
+
+    @property
+    def value(self) -> Tensor:
+        """``dz/dt``, of the shape of ``z``."""
+        ...
+
+    def tangent(self, v: Tensor) -> Tensor:
+        """Return ``J v`` for one vector an example."""
+        ...
+
+    def hutchinson(self, noise: Tensor) -> Float[Tensor, " batch"]:
+        """Return an unbiased estimate of ``Tr J`` for noise with identity covariance."""
+        ...
+
+    def exact_trace(self) -> Float[Tensor, " batch"]:
+        """Return ``Tr J``."""
+        ...
+
+
+class Dynamics(Protocol):
+    """A right-hand side ``f(t, z)``: a module that can be evaluated, and linearised."""
+
+    def __call__(self, t: Float[Tensor, ""], z: Tensor) -> Tensor:
+        """Return ``dz/dt``."""
+        ...
+
+    def linearise(self, t: Float[Tensor, ""], z: Tensor) -> Linearisation:
+        """Return ``dz/dt`` and its Jacobian in ``z``."""
+        ...
+
+    def noise_shape(self, z: Tensor) -> torch.Size:
+        """Return the shape of the noise that :meth:`Linearisation.hutchinson` takes at ``z``."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters, as a module does."""
+        ...
+
+
 class Linearised(NamedTuple):
     """A network's output at a point and the factors of its Jacobian there.
 
@@ -37,6 +79,38 @@ class Linearised(NamedTuple):
     value: Tensor
     weights: list[Tensor]
     slopes: list[Tensor]
+
+    def tangent(self, v: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return ``J v``, in one pass through the factors."""
+        for weight, slope in zip(self.weights[:-1], self.slopes, strict=True):
+            v = F.linear(v, weight) * slope
+        return F.linear(v, self.weights[-1])
+
+    def hutchinson(self, noise: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+        """Return ``e^T J e``, an unbiased estimate of ``Tr J`` (FFJORD, equation 7)."""
+        return (self.tangent(noise) * noise).sum(1)
+
+    def exact_trace(self) -> Float[Tensor, " batch"]:
+        """Return ``Tr J``.
+
+        With two hidden layers it is bilinear in the slopes, ``s_2^T (W_2 * (W_1 W_3)^T) s_1``, and
+        costs no more than the output itself. Otherwise all dimensions' tangents are carried along.
+        """
+        if len(self.slopes) == 2:
+            (first, second, third), (s1, s2) = self.weights, self.slopes
+            return (F.linear(s1, second * (first @ third).T) * s2).sum(1)
+        dim = self.weights[0].shape[1]
+        at_once = max(1, TANGENT_NUMBERS // max(slope.numel() for slope in self.slopes))
+        parts = [slice(start, start + at_once) for start in range(0, dim, at_once)]
+        return torch.stack([self._partial_trace(part) for part in parts]).sum(0)
+
+    def _partial_trace(self, dims: slice) -> Float[Tensor, " batch"]:
+        """Return the sum of the Jacobian's diagonal over ``dims``."""
+        # The tangents after the first layer are columns of its weight, the same for all examples.
+        tangent = self.weights[0][:, dims].T[:, None, :] * self.slopes[0]
+        for weight, slope in zip(self.weights[1:-1], self.slopes[1:], strict=True):
+            tangent = F.linear(tangent, weight) * slope
+        return torch.einsum("kbh,kh->b", tangent, self.weights[-1][dims])
 
 
 class ConcatSquash(nn.Module):
@@ -61,6 +135,14 @@ class ConcatSquash(nn.Module):
         gate = self.gate(time).sigmoid()
         return gate[:, None] * self.linear.weight, gate * self.linear.bias + self.drift(time)
 
+    def forward(
+        self, t: Float[Tensor, " batch"], z: Float[Tensor, "batch inputs"]
+    ) -> Float[Tensor, "batch outputs"]:
+        """Return the output with a time of its own for each example."""
+        time = t[:, None]
+        squashed: Tensor = self.linear(z) * self.gate(time).sigmoid() + self.drift(time)
+        return squashed
+
 
 class Concat(nn.Module):
     """A linear layer with the time as one more input: the layer that the FFJORD paper names.
@@ -80,6 +162,13 @@ class Concat(nn.Module):
         """Return the weight and the bias of the affine map that this layer is at time ``t``."""
         weight = self.linear.weight
         return weight[:, 1:], self.linear.bias + weight[:, 0] * t
+
+    def forward(
+        self, t: Float[Tensor, " batch"], z: Float[Tensor, "batch inputs"]
+    ) -> Float[Tensor, "batch outputs"]:
+        """Return the output with a time of its own for each example."""
+        output: Tensor = self.linear(torch.cat([t[:, None], z], dim=1))
+        return output
 
 
 class DynamicsNetwork(nn.Module):
@@ -116,6 +205,20 @@ class DynamicsNetwork(nn.Module):
             z, _ = self._activate(F.linear(z, weight, bias), slope=False)
         return F.linear(z, *last)
 
+    def velocity(
+        self, t: Float[Tensor, " batch"], z: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch dim"]:
+        """Return ``dz/dt`` with a time of its own for each example."""
+        *inner, last = self.layers
+        for layer in inner:
+            z, _ = self._activate(layer(t, z), slope=False)
+        velocity: Tensor = last(t, z)
+        return velocity
+
+    def noise_shape(self, z: Float[Tensor, "batch dim"]) -> torch.Size:
+        """Return the shape of the noise of Hutchinson's estimate at ``z``: that of ``z``."""
+        return z.shape
+
     def linearise(self, t: Float[Tensor, ""], z: Float[Tensor, "batch dim"]) -> Linearised:
         """Return ``dz/dt`` and the factors of its Jacobian in ``z``."""
         *inner, last = self.affine_maps(t)
@@ -135,35 +238,3 @@ class DynamicsNetwork(nn.Module):
             return value, 1 - value.square() if slope else value
         value = F.softplus(z)
         return value, z.sigmoid() if slope else value
-
-
-def hutchinson_trace(at: Linearised, noise: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-    """Return ``e^T J e``, an unbiased estimate of ``Tr J`` (FFJORD, equation 7)."""
-    tangent = noise
-    for weight, slope in zip(at.weights[:-1], at.slopes, strict=True):
-        tangent = F.linear(tangent, weight) * slope
-    return (F.linear(tangent, at.weights[-1]) * noise).sum(1)
-
-
-def exact_trace(at: Linearised) -> Float[Tensor, " batch"]:
-    """Return ``Tr J``.
-
-    With two hidden layers it is bilinear in the slopes, ``s_2^T (W_2 * (W_1 W_3)^T) s_1``, and
-    costs no more than the output itself. Otherwise all dimensions' tangents are carried along.
-    """
-    if len(at.slopes) == 2:
-        (first, second, third), (s1, s2) = at.weights, at.slopes
-        return (F.linear(s1, second * (first @ third).T) * s2).sum(1)
-    dim = at.weights[0].shape[1]
-    at_once = max(1, TANGENT_NUMBERS // max(slope.numel() for slope in at.slopes))
-    parts = [slice(start, start + at_once) for start in range(0, dim, at_once)]
-    return torch.stack([_partial_trace(at, part) for part in parts]).sum(0)
-
-
-def _partial_trace(at: Linearised, dims: slice) -> Float[Tensor, " batch"]:
-    """Return the sum of the Jacobian's diagonal over ``dims``."""
-    # The tangents after the first layer are columns of its weight, the same for all examples.
-    tangent = at.weights[0][:, dims].T[:, None, :] * at.slopes[0]
-    for weight, slope in zip(at.weights[1:-1], at.slopes[1:], strict=True):
-        tangent = F.linear(tangent, weight) * slope
-    return torch.einsum("kbh,kh->b", tangent, at.weights[-1][dims])

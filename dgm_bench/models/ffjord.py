@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
@@ -16,17 +17,41 @@ from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError, RunFailure, did_you_mean
 from dgm_bench.models.dynamics import (
+    Dynamics,
     DynamicsNetwork,
     Layer,
-    Linearised,
+    Linearisation,
     Nonlinearity,
-    exact_trace,
-    hutchinson_trace,
 )
 from dgm_bench.models.flow import Flow
 
-Trace = Callable[[Linearised], Tensor]
+Noise = Literal["gaussian", "rademacher"]
+SolverName = Literal["dopri5", "rk4"]
 State = tuple[Tensor, ...]
+#: What is integrated along a solution besides the position, from the dynamics at a point.
+Integrand = Callable[[Linearisation], State]
+
+
+@dataclass
+class Estimate:
+    """Hutchinson's estimate of traces: where its noise comes from, and what else it measures.
+
+    Attributes:
+        generator: Source of the noise.
+        noise: Distribution of the noise.
+        penalties: Where each flow puts RNODE's two integrals, or None to leave them out.
+    """
+
+    generator: torch.Generator
+    noise: Noise
+    penalties: list[State] | None = None
+
+    def draw(self, shape: torch.Size, like: Tensor) -> Tensor:
+        """Return noise with mean zero and identity covariance."""
+        noise = like.new_empty(shape)
+        if self.noise == "gaussian":
+            return noise.normal_(generator=self.generator)
+        return noise.bernoulli_(0.5, generator=self.generator).mul_(2).sub_(1)
 
 
 @dataclass
@@ -40,14 +65,16 @@ class Solver:
         step_size: Step of ``"rk4"``, as a part of the whole time 1.
         adjoint: Gradients by the adjoint equation, or else through the solver's own steps.
         evaluations: Evaluations of the dynamics so far, forward and adjoint.
+        estimate: How traces are estimated at the moment; None while they are exact.
     """
 
-    solver: Literal["dopri5", "rk4"] = "dopri5"
+    solver: SolverName = "dopri5"
     rtol: float = 1e-6
     atol: float = 1e-8
     step_size: float | None = None
     adjoint: bool = True
     evaluations: int = 0
+    estimate: Estimate | None = None
 
     def __post_init__(self) -> None:
         if self.solver not in ("dopri5", "rk4"):
@@ -55,16 +82,25 @@ class Solver:
         if self.solver == "rk4" and self.step_size is None:
             raise DeclarationError("step_size", "rk4 needs one", "for instance step_size=0.05")
 
+    @contextmanager
+    def estimating(self, estimate: Estimate) -> Iterator[None]:
+        """Estimate traces in all flows that share this solver, until the block ends."""
+        self.estimate = estimate
+        try:
+            yield
+        finally:
+            self.estimate = None
+
     def solve(
         self,
-        network: DynamicsNetwork,
+        network: Dynamics,
         state: State,
         span: Float[Tensor, "2"],
-        trace: Trace | None = None,
+        integrand: Integrand | None = None,
     ) -> State:
-        """Return the state at the end of ``span``: positions, and with ``trace`` its integral.
+        """Return the state at the end of ``span``: position, and the integrals of ``integrand``.
 
-        The error of each of the two meets the tolerances on its own, as in the released code.
+        The error of each part meets the tolerances on its own, as in the released code.
 
         Raises:
             RunFailure: The step size underflowed: stiff or non-finite dynamics.
@@ -73,7 +109,7 @@ class Solver:
         settings: dict[str, Any] = {
             "rtol": self.rtol, "atol": self.atol, "method": self.solver, "options": options,
         }  # fmt: skip
-        function = _Derivative(network, self, trace)
+        function = _Derivative(network, self, integrand)
         if self.adjoint:
             parameters = tuple(network.parameters())
             solution = torchdiffeq.odeint_adjoint(
@@ -87,15 +123,15 @@ class Solver:
 class _Derivative:
     """The right-hand side of one solve. Holds the solve's noise, so solves may overlap."""
 
-    def __init__(self, network: DynamicsNetwork, solver: Solver, trace: Trace | None) -> None:
-        self.network, self.solver, self.trace = network, solver, trace
+    def __init__(self, network: Dynamics, solver: Solver, integrand: Integrand | None) -> None:
+        self.network, self.solver, self.integrand = network, solver, integrand
 
     def __call__(self, t: Float[Tensor, ""], state: State) -> State:
         self.solver.evaluations += 1
-        if self.trace is None:
+        if self.integrand is None:
             return (self.network(t, state[0]),)
         at = self.network.linearise(t, state[0])
-        return at.value, self.trace(at)
+        return at.value, *self.integrand(at)
 
     def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
         """Fail before the solver's own assertion does: that would not survive ``python -O``."""
@@ -111,36 +147,143 @@ class _Derivative:
     callback_step_adjoint = callback_step
 
 
+def _exact(at: Linearisation) -> State:
+    return (at.exact_trace(),)
+
+
+def _estimated(at: Linearisation, noise: Tensor) -> State:
+    return (at.hutchinson(noise),)
+
+
+def _regularised(at: Linearisation, noise: Tensor) -> State:
+    """Return the trace's estimate, the kinetic energy, and the estimate of the Jacobian's norm."""
+    tangent = at.tangent(noise)
+    trace = (tangent * noise).flatten(1).sum(1)
+    return trace, 0.5 * at.value.flatten(1).square().sum(1), tangent.flatten(1).square().sum(1)
+
+
 class ContinuousFlow(nn.Module):
     """One continuous flow: ``dz/dt = f(t, z)`` from data at t = 0 to noise at t = 1.
 
     Args:
-        network: The dynamics ``f``.
+        network: The dynamics ``f``, a module.
         solver: Shared by all flows of a model.
     """
 
     span: Tensor
 
-    def __init__(self, network: DynamicsNetwork, solver: Solver) -> None:
+    def __init__(self, network: Dynamics, solver: Solver) -> None:
         super().__init__()
         self.network, self.solver = network, solver
         # The released code means to train the end time but cuts its gradient: it stays 1.
         self.register_buffer("span", torch.tensor([0.0, 1.0]), persistent=False)
 
     def forward_and_log_det(
-        self, x: Float[Tensor, "batch dim"], trace: Trace = exact_trace
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        self, x: Float[Tensor, "batch *event"]
+    ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``, the latter the integral of the trace (FFJORD, eq. 4)."""
-        u, log_det = self.solver.solve(self.network, (x, x.new_zeros(len(x))), self.span, trace)
+        integrand, count = self._integrand(x)
+        state = (x, *(x.new_zeros(len(x)) for _ in range(count)))
+        u, log_det, *penalties = self.solver.solve(self.network, state, self.span, integrand)
+        if penalties and self.solver.estimate and self.solver.estimate.penalties is not None:
+            self.solver.estimate.penalties.append(tuple(penalties))
         return u, log_det
 
-    def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+    def inverse(self, u: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
         """Return ``x``, by the same equation from t = 1 back to 0."""
         (x,) = self.solver.solve(self.network, (u,), self.span.flip(0))
         return x
 
+    def _integrand(self, x: Tensor) -> tuple[Integrand, int]:
+        """Return what to integrate, with this solve's noise, and how many numbers that is."""
+        estimate = self.solver.estimate
+        if estimate is None:
+            return _exact, 1
+        noise = estimate.draw(self.network.noise_shape(x), x)
+        if estimate.penalties is None:
+            return partial(_estimated, noise=noise), 1
+        return partial(_regularised, noise=noise), 3
 
-class FFJORD(Flow):
+
+class SolvedFlow(Flow):
+    """A flow some of whose layers are continuous, with one solver for all of them.
+
+    ``log_prob`` takes the exact trace of the Jacobian; ``log_prob_estimate`` Hutchinson's estimate.
+
+    Args:
+        event_shape: Shape of one example.
+        layers: The layers in the order in which data passes.
+        solver: The solver that the continuous ones share.
+        noise: Distribution of the vectors of Hutchinson's estimate.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        layers: Sequence[nn.Module],
+        solver: Solver,
+        noise: Noise = "gaussian",
+    ) -> None:
+        super().__init__(event_shape, layers)
+        self.noise, self.solver = noise, solver
+
+    @property
+    def function_evaluations(self) -> int:
+        """Evaluations of the dynamics so far, of all flows, forward and adjoint."""
+        return self.solver.evaluations
+
+    @function_evaluations.setter
+    def function_evaluations(self, count: int) -> None:
+        self.solver.evaluations = count
+
+    @property
+    def solver_settings(self) -> str:
+        """The solver and how exactly it solves, for the protocol of a number."""
+        s = self.solver
+        fixed = (
+            f"step {s.step_size:g}" if s.solver == "rk4" else f"rtol {s.rtol:g}, atol {s.atol:g}"
+        )
+        return f"{s.solver} {fixed}"
+
+    def solve_with(self, **overrides: str | float | None) -> None:
+        """Change settings of the :class:`Solver`; the others stay.
+
+        Raises:
+            DeclarationError: An override that does not exist, or makes no sense.
+        """
+        state = ("evaluations", "estimate")
+        known = [f.name for f in dataclasses.fields(Solver) if f.name not in state]
+        for name in overrides:
+            if name not in known:
+                remedy = did_you_mean(name, known) or f"known: {', '.join(known)}"
+                raise DeclarationError(name, "is no setting of the solver", remedy)
+        changed = Solver(**{**vars(self.solver), **overrides})
+        vars(self.solver).update(vars(changed))
+
+    def log_prob_estimate(
+        self, x: Float[Tensor, "batch *event"], generator: torch.Generator
+    ) -> Float[Tensor, " batch"]:
+        """Return an unbiased estimate of the log density, with one noise vector per flow."""
+        with self.solver.estimating(Estimate(generator, self.noise)):
+            return self.log_prob(x)
+
+    def regularised_log_prob_estimate(
+        self, x: Float[Tensor, "batch *event"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, " batch"], dict[str, Float[Tensor, " batch"]]]:
+        """Return :meth:`log_prob_estimate` and RNODE's two integrals along the way.
+
+        ``kinetic`` is the integral of ``|f|^2 / 2``. ``jacobian`` estimates that of the squared
+        Frobenius norm of ``J`` by ``|J e|^2``; the released code has ``|e^T J|^2``, of the same
+        expectation (Finlay et al. 2020, section 3). Both are sums over dimensions and flows.
+        """
+        penalties: list[State] = []
+        with self.solver.estimating(Estimate(generator, self.noise, penalties)):
+            log_prob = self.log_prob(x)
+        kinetic, jacobian = (torch.stack(parts).sum(0) for parts in zip(*penalties, strict=True))
+        return log_prob, {"kinetic": kinetic, "jacobian": jacobian}
+
+
+class FFJORD(SolvedFlow):
     """A stack of continuous flows over a standard normal.
 
     ``log_prob`` takes the exact trace of the Jacobian, which the paper uses for its tests;
@@ -179,62 +322,24 @@ class FFJORD(Flow):
         networks = [
             DynamicsNetwork(math.prod(event_shape), hidden, layer, activation) for _ in range(flows)
         ]
-        super().__init__(event_shape, [ContinuousFlow(network, shared) for network in networks])
-        self.noise, self.solver = noise, shared
+        flows_ = [ContinuousFlow(network, shared) for network in networks]
+        super().__init__(event_shape, flows_, shared, noise)
 
     @property
     def flows(self) -> tuple[ContinuousFlow, ...]:
         """The flows, in the order in which data passes."""
         return cast(tuple[ContinuousFlow, ...], tuple(self.layers))
 
-    @property
-    def function_evaluations(self) -> int:
-        """Evaluations of the dynamics so far, of all flows, forward and adjoint."""
-        return self.solver.evaluations
-
-    @function_evaluations.setter
-    def function_evaluations(self, count: int) -> None:
-        self.solver.evaluations = count
-
-    @property
-    def solver_settings(self) -> str:
-        """The solver and how exactly it solves, for the protocol of a number."""
-        s = self.solver
-        fixed = (
-            f"step {s.step_size:g}" if s.solver == "rk4" else f"rtol {s.rtol:g}, atol {s.atol:g}"
-        )
-        return f"{s.solver} {fixed}"
-
-    def solve_with(self, **overrides: str | float | None) -> None:
-        """Change settings of the :class:`Solver`; the others stay.
+    def velocity(
+        self, t: Float[Tensor, " batch"], z: Float[Tensor, "batch *event"]
+    ) -> Float[Tensor, "batch *event"]:
+        """Return ``dz/dt`` of the only flow, with a time of its own for each example.
 
         Raises:
-            DeclarationError: An override that does not exist, or makes no sense.
+            DeclarationError: There are several flows, so no one velocity.
         """
-        known = [f.name for f in dataclasses.fields(Solver) if f.name != "evaluations"]
-        for name in overrides:
-            if name not in known:
-                remedy = did_you_mean(name, known) or f"known: {', '.join(known)}"
-                raise DeclarationError(name, "is no setting of the solver", remedy)
-        changed = Solver(**{**vars(self.solver), **overrides})
-        vars(self.solver).update(vars(changed))
-
-    def log_prob_estimate(
-        self, x: Float[Tensor, "batch *event"], generator: torch.Generator
-    ) -> Float[Tensor, " batch"]:
-        """Return an unbiased estimate of the log density, with one noise vector per flow."""
-        z = x.flatten(1)
-        log_det = z.new_zeros(len(z))
-        for layer in self.flows:
-            noise = self._draw_noise(z, generator)
-            z, change = layer.forward_and_log_det(z, partial(hutchinson_trace, noise=noise))
-            log_det = log_det + change
-        return self.density.log_prob(z) + log_det
-
-    def _draw_noise(
-        self, like: Float[Tensor, "batch dim"], generator: torch.Generator
-    ) -> Float[Tensor, "batch dim"]:
-        noise = torch.empty_like(like)
-        if self.noise == "gaussian":
-            return noise.normal_(generator=generator)
-        return noise.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+        if len(self.flows) != 1:
+            reason = f"there are {len(self.flows)}, and each has a velocity of its own"
+            raise DeclarationError("flows", reason, "use flows=1")
+        network = cast(DynamicsNetwork, self.flows[0].network)
+        return network.velocity(t, z.flatten(1)).reshape(z.shape)

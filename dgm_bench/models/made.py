@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.models.flow import Flow
+from dgm_bench.models.incremental import fill_in
 from dgm_bench.models.masked import Activation, Degrees, MaskedNetwork, input_degrees
 
 
@@ -56,13 +57,14 @@ class GaussianMADE(nn.Module):
         return (x - mean) * half.exp(), half.sum(1)
 
     def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        """Return ``x``, one dimension after another: as many passes as dimensions."""
-        x = torch.zeros_like(u)
-        for index in torch.split(self.order, 1):
-            mean, log_precision = self.network(x).chunk(2, dim=1)
-            scale = (-0.5 * log_precision[:, index]).exp()
-            x = x.index_copy(1, index, mean[:, index] + scale * u[:, index])
-        return x
+        """Return ``x``, one dimension after another; no gradient passes."""
+        scaled = u.T.contiguous()
+
+        def value(d: int, parameters: Float[Tensor, "two batch"]) -> Float[Tensor, " batch"]:
+            mean, log_precision = parameters
+            return torch.addcmul(mean, scaled[d], (-0.5 * log_precision).exp())
+
+        return fill_in(self.network, len(u), value)
 
 
 class MixtureMADE(nn.Module):
@@ -116,16 +118,16 @@ class MixtureMADE(nn.Module):
         like, dim = self.network.last.weight, len(self.order)
         noise = like.new_empty(n, dim).normal_(generator=generator)
         uniform = like.new_empty(n, self.components, dim).uniform_(generator=generator)
-        x = torch.zeros_like(noise)
-        for index in torch.split(self.order, 1):
-            mean, log_precision, log_weight = self.conditionals(x)[..., index]
-            # The largest of log-weights with Gumbel noise is a draw of the component.
-            gumbel = -uniform[..., index].log().neg().log()
-            chosen = (log_weight + gumbel).argmax(dim=1, keepdim=True)
-            scale = (-0.5 * log_precision.gather(1, chosen)).exp()[:, 0]
-            value = mean.gather(1, chosen)[:, 0] + scale * noise[:, index]
-            x = x.index_copy(1, index, value)
-        return x
+        # The largest of log-weights with Gumbel noise is a draw of the component.
+        gumbel = -uniform.log().neg().log()
+
+        def value(d: int, parameters: Float[Tensor, "outputs n"]) -> Float[Tensor, " n"]:
+            mean, log_precision, logits = parameters.view(3, self.components, n).unbind()
+            chosen = (logits + gumbel[..., d].T).argmax(dim=0, keepdim=True)
+            scale = (-0.5 * log_precision.gather(0, chosen)).exp()
+            return torch.addcmul(mean.gather(0, chosen), scale, noise[:, d]).squeeze(0)
+
+        return fill_in(self.network, n, value)
 
 
 class MADE(Flow):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, cast
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-Activation = Literal["relu", "tanh", "softplus"]
+Activation = Literal["relu", "tanh", "softplus", "elu"]
 Degrees = Literal["sequential", "random"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "tanh": nn.Tanh,
     "softplus": nn.Softplus,
+    "elu": nn.ELU,
 }
 
 
@@ -100,7 +101,26 @@ class MaskedLinear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
         """Return ``(W * mask) x + b``."""
-        return F.linear(x, self.weight * self.mask, self.bias)
+        return F.linear(x, self.masked_weight(), self.bias)
+
+    def masked_weight(self) -> Float[Tensor, "outputs inputs"]:
+        """Return the matrix that multiplies the inputs."""
+        return self.weight * self.mask
+
+
+class Stage(NamedTuple):
+    """A layer of an autoregressive network, for those who compute it unit by unit.
+
+    Attributes:
+        linear: The layer.
+        activation: Elementwise nonlinearity of what comes in; None for none.
+        adds: Number of the earlier layer, of the same width and degrees, whose units (before their
+            nonlinearity) are added to those of this one, as in a residual block; None for none.
+    """
+
+    linear: MaskedLinear
+    activation: nn.Module | None = None
+    adds: int | None = None
 
 
 class MaskedNetwork(nn.Sequential):
@@ -112,7 +132,10 @@ class MaskedNetwork(nn.Sequential):
         outputs: Outputs per input dimension.
         activation: Nonlinearity of the hidden layers.
         degrees: How hidden degrees are given out.
+        linear: Makes a layer from its mask.
     """
+
+    order: Tensor
 
     def __init__(
         self,
@@ -121,12 +144,20 @@ class MaskedNetwork(nn.Sequential):
         outputs: int,
         activation: Activation = "relu",
         degrees: Degrees = "sequential",
+        linear: Callable[[Bool[Tensor, "units inputs"]], MaskedLinear] = MaskedLinear,
     ) -> None:
-        *inner, last = (MaskedLinear(m) for m in made_masks(order, hidden, outputs, degrees))
-        layers = [layer for linear in inner for layer in (linear, activation_module(activation))]
+        *inner, last = (linear(m) for m in made_masks(order, hidden, outputs, degrees))
+        layers = [module for layer in inner for module in (layer, activation_module(activation))]
         super().__init__(*layers, last)
+        self.register_buffer("order", order, persistent=False)
 
     @property
     def last(self) -> MaskedLinear:
         """The output layer."""
         return cast(MaskedLinear, self[-1])
+
+    def stages(self) -> list[Stage]:
+        """Return the layers, each with the nonlinearity before it."""
+        layers = list(self)
+        linears = cast(list[MaskedLinear], layers[::2])
+        return [Stage(linears[0]), *map(Stage, linears[1:], layers[1::2])]

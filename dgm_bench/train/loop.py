@@ -20,7 +20,12 @@ from torch import Tensor, nn
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import ResultsError, RunFailure
 from dgm_bench.metrics.likelihood import log_likelihoods
-from dgm_bench.models.capabilities import CalibratesOnData, SolvesODE
+from dgm_bench.models.capabilities import (
+    CalibratesOnData,
+    HasLogProb,
+    InitialisesOnData,
+    SolvesODE,
+)
 from dgm_bench.records import utc_now
 from dgm_bench.spec import Stage
 from dgm_bench.train.averaging import ParameterAverage
@@ -94,7 +99,7 @@ class Trainer:
         self.stage, self.model, self.data = stage, model, data
         self.control, self.reporter, self.checkpoint = control, reporter, checkpoint
         self.limit_seconds, self.checkpoint_seconds = limit_seconds, checkpoint_seconds
-        self.identity = identity
+        self.identity, self.seed = identity, seed
         self.train_data = data.splits["train"]
         self.device = self.train_data.device
         self.sampler = ShuffledBatches(len(self.train_data), stage.batch_size, seed, self.device)
@@ -121,6 +126,8 @@ class Trainer:
         """
         self._begin_segment()
         self.model.train()
+        if self.tally.step == 0:
+            self._initialise()
         while (ended := self._ended()) is None:
             self._step()
             if self._validation_due():
@@ -162,6 +169,21 @@ class Trainer:
         return self.sampler.epoch + self.sampler.position / self.sampler.steps_per_epoch
 
     # ---------------------------------------------------------------- the step
+
+    def _initialise(self) -> None:
+        """Let a model whose start depends on data see the first examples, as the files have them.
+
+        The run's own noise is left untouched.
+        """
+        if not isinstance(self.model, InitialisesOnData):
+            return
+        x = self.train_data[: self.model.initial_examples]
+        if self.data.augment is not None:
+            x = self.data.augment(x, torch.Generator(self.device).manual_seed(self.seed))
+        with torch.no_grad():
+            self.model.initialise(x)
+        if self.average is not None:
+            self.average = ParameterAverage(self.model, self.average.decay)
 
     def _step(self) -> None:
         x = self.train_data.index_select(0, self.sampler.next())
@@ -233,19 +255,35 @@ class Trainer:
         with self._averaged():
             if isinstance(self.model, CalibratesOnData):
                 self.model.calibrate(self.train_data)
-            values, _ = log_likelihoods(
-                self.model,
-                self.data.splits[split],
-                batch_size=self.stage.validation.batch_size,
-                trace=self.stage.validation.trace,
-                generator=self.noise,
-                augment=self.data.dequantise,
-            )
-            loss = float(-values.mean())
+            if isinstance(self.model, HasLogProb):
+                values, _ = log_likelihoods(
+                    self.model,
+                    self.data.splits[split],
+                    batch_size=self.stage.validation.batch_size,
+                    trace=self.stage.validation.trace,
+                    generator=self.noise,
+                    augment=self.data.dequantise,
+                )
+                loss = float(-values.mean())
+            else:
+                loss = self._mean_objective(self.data.splits[split])
         self.model.train()
         if math.isnan(loss) or loss == -math.inf:
             raise self._diverged(f"the validation loss is {loss}")
         return loss
+
+    @torch.no_grad()
+    def _mean_objective(self, x: Tensor) -> float:
+        """Return the objective over ``x``, for a model without a density; its noise never changes.
+
+        The mean is over examples: an objective is itself a mean over those of its batch.
+        """
+        noise = torch.Generator(self.device).manual_seed(self.seed)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for part in x.split(self.stage.validation.batch_size):
+            batch = self.data.dequantise(part, noise) if self.data.dequantise else part
+            total += self.objective(self.model, batch, self.tally.step, noise).total * len(part)
+        return total.item() / len(x)
 
     def _keep_best(self) -> None:
         with self._averaged():

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
 from torch import Tensor, nn
 
+from dgm_bench.data import default_root, load
+from dgm_bench.data.dataset import LogDensity
 from dgm_bench.errors import DeclarationError, did_you_mean
-from dgm_bench.models.capabilities import HasLogProb, HasLogProbEstimate
+from dgm_bench.models.capabilities import (
+    HasDiscriminator,
+    HasElbo,
+    HasLogProb,
+    HasLogProbEstimate,
+    HasSampleWithLogProb,
+    HasVelocity,
+    RegularisesDynamics,
+)
 from dgm_bench.spec import ObjectiveSpec
 
 
@@ -40,7 +52,109 @@ def negative_log_likelihood(trace: str = "estimate") -> Objective:
     return objective
 
 
-OBJECTIVES: dict[str, Callable[..., Objective]] = {"nll": negative_log_likelihood}
+def regularised_likelihood(kinetic: float = 0.01, jacobian: float = 0.01) -> Objective:
+    """Return RNODE's loss in nats (Finlay et al. 2020, equation 6; released code, train.py).
+
+    The released code adds both integrals, as means over dimensions, to bits per dimension. In nats
+    that is ``ln 2`` times their sums over dimensions.
+
+    Args:
+        kinetic: Weight of the kinetic energy.
+        jacobian: Weight of the squared Frobenius norm of the dynamics' Jacobian.
+    """
+    weights = {"kinetic": math.log(2) * kinetic, "jacobian": math.log(2) * jacobian}
+
+    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+        flow = cast(RegularisesDynamics, model)
+        log_prob, penalties = flow.regularised_log_prob_estimate(x, generator)
+        means = {name: value.mean() for name, value in penalties.items()}
+        total = -log_prob.mean() + sum(weights[name] * mean for name, mean in means.items())
+        return Loss(total, {name: mean.detach() for name, mean in means.items()})
+
+    return objective
+
+
+def flow_matching(sigma: float = 0.0) -> Objective:
+    """Return the conditional flow-matching loss on straight paths (Lipman et al. 2023, eq. 23).
+
+    Time runs from data at 0 to noise at 1, the other way round than in the paper:
+    ``z_t = (1 - t) x + (sigma + (1 - sigma) t) e``, whose velocity is ``(1 - sigma) e - x``.
+
+    Args:
+        sigma: Width of the path at the data; 0 where data have a density of their own.
+    """
+
+    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+        noise = torch.empty_like(x).normal_(generator=generator)
+        t = x.new_empty(len(x)).uniform_(generator=generator)
+        time = t.view(-1, *[1] * (x.dim() - 1))
+        z = (1 - time) * x + (sigma + (1 - sigma) * time) * noise
+        error = cast(HasVelocity, model).velocity(t, z) - ((1 - sigma) * noise - x)
+        return Loss(error.flatten(1).square().sum(1).mean())
+
+    return objective
+
+
+def negative_elbo() -> Objective:
+    """Return the mean negative evidence lower bound in nats (Kingma and Welling, 2014, eq. 10)."""
+
+    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+        return Loss(-cast(HasElbo, model).elbo(x, generator).mean())
+
+    return objective
+
+
+def adversarial() -> Objective:
+    """Return both players' losses in one sum, each with gradients for its own player only.
+
+    The generator's is the non-saturating one (Goodfellow et al., 2014, section 3).
+    """
+
+    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+        game = cast(HasDiscriminator, model)
+        fake = game.generate(game.draw_noise(len(x), generator))
+        for_data, for_fake = game.discriminate(x), game.discriminate(fake.detach())
+        discriminator = (F.softplus(-for_data) + F.softplus(for_fake)).mean()
+        judge = game.discriminator
+        fixed = {name: p.detach() for name, p in judge.named_parameters()}
+        judged = torch.func.functional_call(judge, fixed, (fake.flatten(1),))
+        deceiver = F.softplus(-judged).mean()
+        terms = {"discriminator": discriminator.detach(), "generator": deceiver.detach()}
+        return Loss(discriminator + deceiver, terms)
+
+    return objective
+
+
+def reverse_kl(target: str) -> Objective:
+    """Return a batch's estimate of KL(model | target) in nats, for a flow from noise to data.
+
+    This is how normalizing flows are fitted that know the density of their own samples only
+    (Rezende and Mohamed, 2015, section 6.1). Of the data only the number of examples is used.
+
+    Args:
+        target: Name of a data set whose exact density is known.
+    """
+    log_density = load(target, default_root(), offline=True).log_density
+    if log_density is None:
+        raise DeclarationError(target, "has no known density", "use one of the toys that have")
+    known: LogDensity = log_density
+
+    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+        flow = cast(HasSampleWithLogProb, model)
+        samples, log_q = flow.sample_with_log_prob(len(x), generator)
+        return Loss((log_q - known(samples)).mean())
+
+    return objective
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "nll": negative_log_likelihood,
+    "rnode": regularised_likelihood,
+    "flow-matching": flow_matching,
+    "elbo": negative_elbo,
+    "adversarial": adversarial,
+    "reverse-kl": reverse_kl,
+}
 
 
 def build_objective(spec: ObjectiveSpec) -> Objective:

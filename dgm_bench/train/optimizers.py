@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.models.capabilities import DecaysSomeParameters
 from dgm_bench.spec import OptimizerSpec
 
 
@@ -51,17 +52,35 @@ class AdamInsideRoot(torch.optim.Adam):
         super().step()
 
 
-def _adam(params: list[nn.Parameter], spec: OptimizerSpec) -> torch.optim.Optimizer:
+def _adam(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
     options: dict[str, Any] = {"lr": spec.lr, "betas": spec.betas, "eps": spec.eps}
-    return torch.optim.Adam(params, weight_decay=spec.weight_decay, fused=True, **options)
+    return torch.optim.Adam(_groups(model, spec), fused=True, **options)
 
 
-def _adam_maf(params: list[nn.Parameter], spec: OptimizerSpec) -> torch.optim.Optimizer:
+def _adamax(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
+    options: dict[str, Any] = {"lr": spec.lr, "betas": spec.betas, "eps": spec.eps}
+    return torch.optim.Adamax(_groups(model, spec), foreach=True, **options)
+
+
+def _adam_maf(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
+    params = list(model.parameters())
     return AdamInsideRoot(params, spec.lr, spec.betas, spec.eps, spec.weight_decay)
 
 
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], OptimizerSpec], torch.optim.Optimizer]] = {
+def _groups(model: nn.Module, spec: OptimizerSpec) -> list[dict[str, Any]]:
+    """Return all parameters, those apart that weight decay leaves alone."""
+    params = list(model.parameters())
+    if not isinstance(model, DecaysSomeParameters):
+        return [{"params": params, "weight_decay": spec.weight_decay}]
+    decayed = model.decayed_parameters()
+    ids = {id(p) for p in decayed}
+    others = [p for p in params if id(p) not in ids]
+    return [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": others}]
+
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, OptimizerSpec], torch.optim.Optimizer]] = {
     "adam": _adam,
+    "adamax": _adamax,
     "adam-maf": _adam_maf,
 }
 
@@ -75,5 +94,4 @@ def build_optimizer(spec: OptimizerSpec, model: nn.Module) -> torch.optim.Optimi
     if spec.name not in OPTIMIZERS:
         remedy = did_you_mean(spec.name, OPTIMIZERS) or f"known: {', '.join(OPTIMIZERS)}"
         raise DeclarationError(f"optimizer {spec.name!r}", "is not known", remedy)
-    params = list(model.parameters())
-    return OPTIMIZERS[spec.name](params, spec) if params else None
+    return OPTIMIZERS[spec.name](model, spec) if any(True for _ in model.parameters()) else None

@@ -1,0 +1,56 @@
+"""Generative adversarial networks (Goodfellow et al., 2014)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class GAN(nn.Module):
+    """A fully connected generator and the discriminator that it plays against.
+
+    Args:
+        event_shape: Shape of one example.
+        latent: Number of noise variables.
+        hidden: Widths of the hidden layers of the generator, and of the discriminator.
+    """
+
+    def __init__(
+        self, event_shape: tuple[int, ...], latent: int = 2, hidden: Sequence[int] = (64, 64)
+    ) -> None:
+        super().__init__()
+        self.event_shape, self.latent = tuple(event_shape), latent
+        dim = math.prod(event_shape)
+        self.generator = _network([latent, *hidden, dim], nn.ReLU())
+        #: From flat examples to log-odds of being data.
+        self.discriminator = _network([dim, *hidden, 1], nn.LeakyReLU(0.2))
+
+    def draw_noise(self, n: int, generator: torch.Generator) -> Float[Tensor, "n latent"]:
+        """Return standard normal noise for ``n`` examples."""
+        return next(self.parameters()).new_empty(n, self.latent).normal_(generator=generator)
+
+    def generate(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch *event"]:
+        """Return the examples that the generator makes of noise ``z``."""
+        x: Tensor = self.generator(z)
+        return x.reshape(-1, *self.event_shape)
+
+    def discriminate(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+        """Return log-odds that each example is data, not generated."""
+        logits: Tensor = self.discriminator(x.flatten(1))
+        return logits.squeeze(1)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+        """Return ``n`` examples."""
+        return self.generate(self.draw_noise(n, generator))
+
+
+def _network(sizes: Sequence[int], activation: nn.Module) -> nn.Sequential:
+    """Return a fully connected network with linear output."""
+    layers = [module for i, o in pairwise(sizes) for module in (nn.Linear(i, o), activation)]
+    return nn.Sequential(*layers[:-1])

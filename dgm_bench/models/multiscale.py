@@ -1,0 +1,279 @@
+"""Layers that flows on images share: logit, squeezing and factoring out (Real NVP, section 3.6).
+
+Every layer has ``forward_and_log_det`` and ``inverse``. Between ``ToImage`` and ``Flatten`` the
+examples are images of shape (channels, height, width).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.capabilities import HasInverse
+
+#: Channels, height and width.
+ImageShape = tuple[int, int, int]
+
+
+def image_shape_of(event_shape: Sequence[int], image_shape: Sequence[int] | None) -> ImageShape:
+    """Return (channels, height, width) of one example.
+
+    Args:
+        event_shape: Shape of one example as the data set gives it.
+        image_shape: The same numbers arranged as an image, for examples that come flat.
+
+    Raises:
+        DeclarationError: If that is not an image of as many numbers.
+    """
+    shape = tuple(event_shape if image_shape is None else image_shape)
+    if len(shape) != 3 or math.prod(shape) != math.prod(event_shape):
+        raise DeclarationError(
+            f"image_shape {list(shape)}",
+            f"an example has shape {list(event_shape)}",
+            "Give [channels, height, width] of one example",
+        )
+    return shape
+
+
+def halvings(shape: ImageShape) -> int:
+    """Return how often height and width can both be halved."""
+    _, height, width = shape
+    times = 0
+    while height % 2 == 0 and width % 2 == 0:
+        height, width, times = height // 2, width // 2, times + 1
+    return times
+
+
+def squeezed(shape: ImageShape) -> ImageShape:
+    """Return the shape that ``Squeeze`` makes of ``shape``."""
+    channels, height, width = shape
+    return 4 * channels, height // 2, width // 2
+
+
+def halved(shape: ImageShape) -> ImageShape:
+    """Return the shape of what stays when half of the channels are factored out."""
+    channels, height, width = shape
+    return channels // 2, height, width
+
+
+class ToImage(nn.Module):
+    """Vectors to images: the first layer of a flow on images.
+
+    Args:
+        shape: Channels, height and width.
+    """
+
+    def __init__(self, shape: ImageShape) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, " batch"]]:
+        """Return ``(u, log|det du/dx|)``; the log-determinant is 0."""
+        return x.reshape(-1, *self.shape), x.new_zeros(x.shape[0])
+
+    def inverse(
+        self, u: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch dim"]:
+        """Return ``x``."""
+        return u.flatten(1)
+
+    def extra_repr(self) -> str:
+        """Return what ``repr`` shows."""
+        return str(self.shape)
+
+
+class Flatten(nn.Module):
+    """Images to vectors: what every path through a flow on images ends with.
+
+    Args:
+        shape: Channels, height and width.
+    """
+
+    def __init__(self, shape: ImageShape) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Return ``(u, log|det du/dx|)``; the log-determinant is 0."""
+        return x.flatten(1), x.new_zeros(x.shape[0])
+
+    def inverse(
+        self, u: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return ``x``."""
+        return u.reshape(-1, *self.shape)
+
+    def extra_repr(self) -> str:
+        """Return what ``repr`` shows."""
+        return str(self.shape)
+
+
+class Logit(nn.Module):
+    """``y = logit(s)``, ``s = alpha + (1 - 2 alpha) x``, x in [0, 1) (Real NVP, section 4.1).
+
+    Args:
+        alpha: How far ``s`` stays from 0 and 1.
+
+    Raises:
+        DeclarationError: If ``alpha`` is not in [0, 1/2).
+    """
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        if not 0 <= alpha < 0.5:
+            raise DeclarationError(
+                f"alpha {alpha}", "alpha + (1 - 2 alpha) x does not grow", "Use 0 <= alpha < 0.5"
+            )
+        self.alpha = alpha
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch *shape"]
+    ) -> tuple[Float[Tensor, "batch *shape"], Float[Tensor, " batch"]]:
+        """Return ``(y, log|det dy/dx|)``."""
+        s = self.alpha + (1 - 2 * self.alpha) * x
+        log_s, log_rest = s.log(), torch.log1p(-s)
+        dim = x[0].numel()
+        log_det = dim * math.log(1 - 2 * self.alpha) - (log_s + log_rest).flatten(1).sum(1)
+        return log_s - log_rest, log_det
+
+    def inverse(self, u: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *shape"]:
+        """Return ``x``."""
+        return (u.sigmoid() - self.alpha) / (1 - 2 * self.alpha)
+
+    def extra_repr(self) -> str:
+        """Return what ``repr`` shows."""
+        return f"alpha={self.alpha}"
+
+
+class Squeeze(nn.Module):
+    """Each 2 x 2 square of a channel becomes four channels (Real NVP, section 3.6).
+
+    Channel ``4 c + 2 i + j`` holds row ``i``, column ``j`` of the squares of channel ``c``.
+    """
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> tuple[Float[Tensor, "batch channels*4 height/2 width/2"], Float[Tensor, " batch"]]:
+        """Return ``(u, log|det du/dx|)``; the log-determinant is 0."""
+        return F.pixel_unshuffle(x, 2), x.new_zeros(x.shape[0])
+
+    def inverse(
+        self, u: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels/4 height*2 width*2"]:
+        """Return ``x``."""
+        return F.pixel_shuffle(u, 2)
+
+
+class Chain(nn.Module):
+    """Layers one after the other, as one layer.
+
+    Args:
+        layers: The layers in the order in which data passes.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    @property
+    def transforms(self) -> tuple[HasInverse, ...]:
+        """The layers, as what they can do."""
+        return cast(tuple[HasInverse, ...], tuple(self.layers))
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch *shape"]
+    ) -> tuple[Float[Tensor, "batch *changed"], Float[Tensor, " batch"]]:
+        """Return ``(u, log|det du/dx|)``."""
+        log_det = x.new_zeros(x.shape[0])
+        for layer in self.transforms:
+            x, change = layer.forward_and_log_det(x)
+            log_det = log_det + change
+        return x, log_det
+
+    def inverse(self, u: Float[Tensor, "batch *changed"]) -> Float[Tensor, "batch *shape"]:
+        """Return ``x``."""
+        for layer in reversed(self.transforms):
+            u = layer.inverse(u)
+        return u
+
+
+class ConditionalLayer(Protocol):
+    """A layer that depends on a second image."""
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch *shape"], given: Float[Tensor, "batch *shape"]
+    ) -> tuple[Float[Tensor, "batch *shape"], Float[Tensor, " batch"]]:
+        """Return ``(u, log|det du/dx|)``."""
+        ...
+
+    def inverse(
+        self, u: Float[Tensor, "batch *shape"], given: Float[Tensor, "batch *shape"]
+    ) -> Float[Tensor, "batch *shape"]:
+        """Return ``x``."""
+        ...
+
+
+class FactorOut(nn.Module):
+    """Half of the channels leaves, the other half goes on (Real NVP, section 3.6).
+
+    The first half of the channels passes ``inner``, which ends in vectors; the result is those
+    vectors followed by the half that left. So ``inner`` may end in another ``FactorOut``.
+
+    Args:
+        shape: Channels, height and width of what comes in.
+        inner: Layers for the half that goes on; the last one returns vectors.
+        prior: Layer for the half that leaves, given the half that goes on: the learned prior of
+            Glow, as a layer so that the base stays a standard normal. None leaves it as it is.
+
+    Raises:
+        DeclarationError: If the number of channels is odd.
+    """
+
+    def __init__(
+        self, shape: ImageShape, inner: Sequence[nn.Module], prior: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        if shape[0] % 2:
+            raise DeclarationError(
+                f"factoring out of {shape[0]} channels", "the number is odd", "Squeeze first"
+            )
+        self.shape = halved(shape)
+        self.inner = Chain(inner)
+        self.prior = prior
+
+    @property
+    def conditional(self) -> ConditionalLayer | None:
+        """The prior, as what it can do."""
+        return cast(ConditionalLayer | None, self.prior)
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Return ``(u, log|det du/dx|)``."""
+        stays, leaves = x.chunk(2, 1)
+        u, log_det = self.inner.forward_and_log_det(stays)
+        if self.conditional is not None:
+            leaves, change = self.conditional.forward_and_log_det(leaves, stays)
+            log_det = log_det + change
+        return torch.cat([u, leaves.flatten(1)], dim=1), log_det
+
+    def inverse(
+        self, u: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return ``x``."""
+        inside, outside = u.chunk(2, 1)
+        stays, leaves = self.inner.inverse(inside), outside.reshape(-1, *self.shape)
+        if self.conditional is not None:
+            leaves = self.conditional.inverse(leaves, stays)
+        return torch.cat([stays, leaves], dim=1)
