@@ -150,7 +150,10 @@ class _ErratumEntry(Spec):
 
 
 def _recipe_functions(path: Path) -> Mapping[str, RecipeFunction]:
-    """Return the public functions of a ``recipes.py``; none where there is no such file."""
+    """Return the public functions of a ``recipes.py``; none where there is no such file.
+
+    Those that it imports from files beside it count as its own.
+    """
     if not path.is_file():
         return {}
     module = _execute(path)
@@ -159,13 +162,16 @@ def _recipe_functions(path: Path) -> Mapping[str, RecipeFunction]:
         for name, value in vars(module).items()
         if callable(value)
         and not name.startswith("_")
-        and getattr(value, "__module__", "") == module.__name__
+        and str(getattr(value, "__module__", "")).split(".")[0] == module.__name__
     }
 
 
 def _execute(path: Path) -> ModuleType:
     name = f"dgm_bench_recipes_{path.parent.name}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    _forget(name)
+    spec = importlib.util.spec_from_file_location(
+        name, path, submodule_search_locations=[str(path.parent)]
+    )
     if spec is None or spec.loader is None:
         raise DeclarationError(path, "is not a Python file")
     module = importlib.util.module_from_spec(spec)
@@ -175,6 +181,12 @@ def _execute(path: Path) -> ModuleType:
     except Exception as error:  # anything may go wrong in a file that a person writes
         raise DeclarationError(f"{path}:{_line_in(path, error)}", _reason(error)) from error
     return module
+
+
+def _forget(name: str) -> None:
+    """Let the files beside a ``recipes.py`` be read anew, as it is itself."""
+    for known in [module for module in sys.modules if module.startswith(f"{name}.")]:
+        del sys.modules[known]
 
 
 def _line_in(path: Path, error: Exception) -> int:
