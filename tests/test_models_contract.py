@@ -29,6 +29,12 @@ CASES = {
     "maf": ("maf:MAF", {"layers": 3, "hidden": [24, 24]}),
     "maf-plain": ("maf:MAF", {"layers": 2, "hidden": [24], "batch_norm": False}),
     "maf-mog": ("maf:MAF", {"layers": 2, "hidden": [24], "components": 3}),
+    "glow": ("glow:TabularGlow", {"layers": 3, "hidden": [16, 16]}),
+    "nsf-coupling": ("nsf:NSFCoupling", {"layers": 2, "hidden": 16, "blocks": 1, "bins": 4}),
+    "nsf-autoregressive": (
+        "nsf:NSFAutoregressive",
+        {"layers": 2, "hidden": 16, "blocks": 2, "bins": 4},
+    ),
     "realnvp": ("realnvp:RealNVP", {"layers": 3, "hidden": [24, 24]}),
     "maf-ddsf": ("naf:MAFDDSF", {"layers": 2, "hidden": [24], "sigmoid_dim": 5}),
     "maf-ddsf-deep": (

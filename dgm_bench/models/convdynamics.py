@@ -82,28 +82,21 @@ class LinearisedConv(NamedTuple):
         value: The output, of shape ``(batch, channels, height, width)``.
         layers: The layers, first one first.
         slopes: Derivatives of the nonlinearity after each layer but the last.
-        encoded: How many layers lead to the narrowest one, whose output Hutchinson's noise is for;
-            0 for the input itself.
     """
 
     value: Tensor
     layers: tuple[ConcatConv, ...]
     slopes: list[Tensor]
-    encoded: int = 0
 
     def tangent(self, v: Tensor) -> Tensor:
         """Return ``J v``, in one pass through the layers."""
-        return self._through(v, 0, len(self.layers))
+        for layer, slope in zip(self.layers[:-1], self.slopes, strict=True):
+            v = layer.linear(v) * slope
+        return self.layers[-1].linear(v)
 
     def hutchinson(self, noise: Tensor) -> Float[Tensor, " batch"]:
-        """Return an unbiased estimate of ``Tr J`` (FFJORD, equation 7).
-
-        Where the network has an encoder ``E`` and a decoder ``D``, ``Tr D E = Tr E D``, and the
-        noise is for the narrow middle: less noise, less variance (FFJORD, section 3.1.1).
-        """
-        decoded = self._through(noise, self.encoded, len(self.layers))
-        around = self._through(decoded, 0, self.encoded)
-        return (around * noise).flatten(1).sum(1)
+        """Return ``e^T J e``, an unbiased estimate of ``Tr J`` (FFJORD, equation 7)."""
+        return (self.tangent(noise) * noise).flatten(1).sum(1)
 
     def exact_trace(self) -> Float[Tensor, " batch"]:
         """Return ``Tr J`` by the tangents of all dimensions: for tests and tiny images."""
@@ -122,14 +115,6 @@ class LinearisedConv(NamedTuple):
         tangent = self._replace(slopes=repeated).tangent(v)
         return (tangent * v).flatten(1).sum(1).view(k, batch).sum(0)
 
-    def _through(self, v: Tensor, start: int, end: int) -> Tensor:
-        """Return the tangent after the layers from ``start`` to before ``end``."""
-        for i in range(start, end):
-            v = self.layers[i].linear(v)
-            if i < len(self.slopes):
-                v = v * self.slopes[i]
-        return v
-
 
 class ConvDynamics(nn.Module):
     """``f(t, z)``: convolutions with a softplus after each but the last.
@@ -138,7 +123,6 @@ class ConvDynamics(nn.Module):
         channels: Of the image.
         filters: Channels of the hidden layers.
         strides: Of each layer, hidden ones and the last; 1 throughout if None.
-        encoded: How many layers make the encoder; 0 for a network without one.
     """
 
     def __init__(
@@ -146,7 +130,6 @@ class ConvDynamics(nn.Module):
         channels: int,
         filters: Sequence[int],
         strides: Sequence[int] | None = None,
-        encoded: int = 0,
     ) -> None:
         super().__init__()
         if not filters:
@@ -155,7 +138,6 @@ class ConvDynamics(nn.Module):
         strides = strides or [1] * (len(widths) - 1)
         pairs = zip(widths[:-1], widths[1:], strides, strict=True)
         self.layers = nn.ModuleList(ConcatConv(i, o, stride) for i, o, stride in pairs)
-        self.encoded = encoded
 
     def forward(
         self, t: Float[Tensor, ""], z: Float[Tensor, "batch channels height width"]
@@ -177,16 +159,7 @@ class ConvDynamics(nn.Module):
             before = layer(t, z)
             slopes.append(before.sigmoid())
             z = F.softplus(before)
-        return LinearisedConv(last(t, z), self._convolutions, slopes, self.encoded)
-
-    def noise_shape(self, z: Float[Tensor, "batch channels height width"]) -> torch.Size:
-        """Return the shape of what leaves the encoder, or of ``z`` where there is none."""
-        batch, channels, height, width = z.shape
-        for layer in self._convolutions[: self.encoded]:
-            channels = layer.conv.out_channels
-            if layer.conv.stride[0] == 2:
-                height, width = height // 2, width // 2
-        return torch.Size((batch, channels, height, width))
+        return LinearisedConv(last(t, z), self._convolutions, slopes)
 
     @property
     def _convolutions(self) -> tuple[ConcatConv, ...]:

@@ -39,7 +39,7 @@ class Linearisation(Protocol):
         ...
 
     def hutchinson(self, noise: Tensor) -> Float[Tensor, " batch"]:
-        """Return an unbiased estimate of ``Tr J`` for noise with identity covariance."""
+        """Return ``e^T J e``, an unbiased estimate of ``Tr J`` for noise of covariance ``I``."""
         ...
 
     def exact_trace(self) -> Float[Tensor, " batch"]:
@@ -56,10 +56,6 @@ class Dynamics(Protocol):
 
     def linearise(self, t: Float[Tensor, ""], z: Tensor) -> Linearisation:
         """Return ``dz/dt`` and its Jacobian in ``z``."""
-        ...
-
-    def noise_shape(self, z: Tensor) -> torch.Size:
-        """Return the shape of the noise that :meth:`Linearisation.hutchinson` takes at ``z``."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -214,10 +210,6 @@ class DynamicsNetwork(nn.Module):
             z, _ = self._activate(layer(t, z), slope=False)
         velocity: Tensor = last(t, z)
         return velocity
-
-    def noise_shape(self, z: Float[Tensor, "batch dim"]) -> torch.Size:
-        """Return the shape of the noise of Hutchinson's estimate at ``z``: that of ``z``."""
-        return z.shape
 
     def linearise(self, t: Float[Tensor, ""], z: Float[Tensor, "batch dim"]) -> Linearised:
         """Return ``dz/dt`` and the factors of its Jacobian in ``z``."""

@@ -87,7 +87,9 @@ class EncoderDecoderFFJORD(SolvedFlow):
 
     The dynamics are convolutions, every second with stride 2, and their mirror image in
     transposed ones. The paper names the filters up to the middle; that the way back has the same
-    ones in reverse is the reading here. Hutchinson's noise is for the narrow middle.
+    ones in reverse is the reading here. Hutchinson's noise is for the image, as by default in the
+    released code (``train_cnf.py``, ``ODEnet``): these filters make the middle wider than it, not
+    the bottleneck that would lower the variance (FFJORD, section 3.1.1).
 
     Args:
         event_shape: Shape of one example; sides that can be halved for every second filter.
@@ -126,9 +128,7 @@ class EncoderDecoderFFJORD(SolvedFlow):
             size = f"{shape[1]} x {shape[2]} pixels"
             raise DeclarationError(size, f"not divisible by {part}", "use fewer filters")
         up = [-2 if stride == 2 else 1 for stride in reversed(down)]
-        network = ConvDynamics(
-            shape[0], [*filters, *reversed(filters[:-1])], [*down, *up], encoded=len(filters)
-        )
+        network = ConvDynamics(shape[0], [*filters, *reversed(filters[:-1])], [*down, *up])
         flow = ContinuousFlow(network, shared)
         super().__init__(
             event_shape, [*_entrance(shape, alpha), flow, Flatten(shape)], shared, noise

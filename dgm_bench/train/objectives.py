@@ -55,20 +55,21 @@ def negative_log_likelihood(trace: str = "estimate") -> Objective:
 def regularised_likelihood(kinetic: float = 0.01, jacobian: float = 0.01) -> Objective:
     """Return RNODE's loss in nats (Finlay et al. 2020, equation 6; released code, train.py).
 
-    The released code adds both integrals, as means over dimensions, to bits per dimension. In nats
-    that is ``ln 2`` times their sums over dimensions.
+    The released code adds both penalties to bits per dimension; here all is ``D ln 2`` times that.
 
     Args:
         kinetic: Weight of the kinetic energy.
         jacobian: Weight of the squared Frobenius norm of the dynamics' Jacobian.
     """
-    weights = {"kinetic": math.log(2) * kinetic, "jacobian": math.log(2) * jacobian}
+    weights = {"kinetic": kinetic, "jacobian": jacobian}
 
     def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
-        flow = cast(RegularisesDynamics, model)
-        log_prob, penalties = flow.regularised_log_prob_estimate(x, generator)
+        if not isinstance(model, RegularisesDynamics):
+            raise _unfit(model, "rnode", "take a continuous flow, such as FFJORD")
+        log_prob, penalties = model.regularised_log_prob_estimate(x, generator)
         means = {name: value.mean() for name, value in penalties.items()}
-        total = -log_prob.mean() + sum(weights[name] * mean for name, mean in means.items())
+        penalty = sum(weights[name] * mean for name, mean in means.items())
+        total = x[0].numel() * math.log(2) * penalty - log_prob.mean()
         return Loss(total, {name: mean.detach() for name, mean in means.items()})
 
     return objective
@@ -85,14 +86,20 @@ def flow_matching(sigma: float = 0.0) -> Objective:
     """
 
     def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+        if not isinstance(model, HasVelocity):
+            raise _unfit(model, "flow-matching", "take a single continuous flow: FFJORD, flows=1")
         noise = torch.empty_like(x).normal_(generator=generator)
         t = x.new_empty(len(x)).uniform_(generator=generator)
         time = t.view(-1, *[1] * (x.dim() - 1))
         z = (1 - time) * x + (sigma + (1 - sigma) * time) * noise
-        error = cast(HasVelocity, model).velocity(t, z) - ((1 - sigma) * noise - x)
+        error = model.velocity(t, z) - ((1 - sigma) * noise - x)
         return Loss(error.flatten(1).square().sum(1).mean())
 
     return objective
+
+
+def _unfit(model: nn.Module, objective: str, remedy: str) -> DeclarationError:
+    return DeclarationError(type(model).__name__, f"cannot be trained by {objective!r}", remedy)
 
 
 def negative_elbo() -> Objective:

@@ -1,0 +1,189 @@
+"""Rational-quadratic neural spline flows (Durkan et al. 2019): couplings and autoregressive."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.models.flow import Flow
+from dgm_bench.models.incremental import fill_in
+from dgm_bench.models.linear import LULinear, Permutation
+from dgm_bench.models.masked import input_degrees
+from dgm_bench.models.masked_residual import ResidualMaskedNetwork, ResidualNetwork
+from dgm_bench.models.splines import Spline
+
+
+class SplineCoupling(nn.Module):
+    """Splines of one half of the dimensions by the other half, and that half by splines of its own.
+
+    The splines of the half that conditions are the same for all examples (released NSF code,
+    ``apply_unconditional_transform``).
+
+    Args:
+        dim: Number of dimensions.
+        hidden: Width of the conditioner.
+        blocks: Residual blocks of the conditioner.
+        bins: Bins of each spline.
+        tail: Half the length of the splines' interval.
+        dropout: Of the conditioner.
+        move_even: Whether dimensions 0, 2, 4, ... are conditioned on the others, or these on them.
+    """
+
+    temper: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        blocks: int,
+        bins: int,
+        tail: float,
+        dropout: float,
+        move_even: bool,
+    ) -> None:
+        super().__init__()
+        self.moved = slice(0 if move_even else 1, None, 2)
+        self.kept = slice(1 if move_even else 0, None, 2)
+        moved, kept = len(range(dim)[self.moved]), len(range(dim)[self.kept])
+        self.numbers, self.bins, self.tail = 3 * bins - 1, bins, tail
+        self.network = ResidualNetwork(kept, hidden, blocks, moved * self.numbers, dropout)
+        self.own = nn.Parameter(torch.rand(kept, self.numbers))
+        self.register_buffer("temper", _temper(bins, hidden), persistent=False)
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Return ``(u, log|det du/dx|)``."""
+        kept, moved = x[:, self.kept], x[:, self.moved]
+        moved, log_slopes = self._conditioned(kept).forward(moved)
+        kept, own_log_slopes = self._unconditioned().forward(kept)
+        return self._join(kept, moved), log_slopes.sum(1) + own_log_slopes.sum(1)
+
+    def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return ``x``."""
+        kept = self._unconditioned().inverse(u[:, self.kept])
+        return self._join(kept, self._conditioned(kept).inverse(u[:, self.moved]))
+
+    def _conditioned(self, kept: Float[Tensor, "batch kept"]) -> Spline:
+        raw = self.network(kept).view(len(kept), -1, self.numbers)
+        return Spline(raw * self.temper, self.bins, self.tail)
+
+    def _unconditioned(self) -> Spline:
+        return Spline(self.own, self.bins, self.tail)
+
+    def _join(
+        self, kept: Float[Tensor, "batch k"], moved: Float[Tensor, "batch m"]
+    ) -> Float[Tensor, "batch dim"]:
+        whole = moved.new_empty(moved.shape[0], kept.shape[1] + moved.shape[1])
+        whole[:, self.kept] = kept
+        whole[:, self.moved] = moved
+        return whole
+
+
+class SplineMADE(nn.Module):
+    """A spline for each dimension whose numbers are functions of the dimensions before it.
+
+    Unlike in couplings, raw sizes are not divided by a root of the width: the released code asks
+    its masked network for the width, which that does not know (``nde/transforms/made.py``).
+
+    Args:
+        dim: Number of dimensions.
+        hidden: Width of the masked network.
+        blocks: Its residual blocks.
+        bins: Bins of each spline.
+        tail: Half the length of the splines' interval.
+        dropout: Of the network.
+    """
+
+    def __init__(
+        self, dim: int, hidden: int, blocks: int, bins: int, tail: float, dropout: float
+    ) -> None:
+        super().__init__()
+        self.numbers, self.bins, self.tail = 3 * bins - 1, bins, tail
+        order = input_degrees(dim)
+        self.network = ResidualMaskedNetwork(order, hidden, blocks, self.numbers, dropout)
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Return ``(u, log|det du/dx|)``, in one pass."""
+        raw = self.network(x).view(len(x), self.numbers, -1).transpose(1, 2)
+        u, log_slopes = self._spline(raw).forward(x)
+        return u, log_slopes.sum(1)
+
+    def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return ``x``, one dimension after another, for about the work of one pass."""
+        return fill_in(self.network, len(u), lambda d, raw: self._spline(raw.T).inverse(u[:, d]))
+
+    def _spline(self, raw: Float[Tensor, "*shape numbers"]) -> Spline:
+        return Spline(raw, self.bins, self.tail)
+
+
+class NSFCoupling(Flow):
+    """RQ-NSF (C): before each coupling, and after the last, a permutation and an LU layer.
+
+    Args:
+        event_shape: Shape of one example; two dimensions or more.
+        layers: Number of couplings: 10 in the paper.
+        hidden: Width of the conditioners.
+        blocks: Residual blocks of each.
+        bins: Bins of each spline.
+        tail: Half the length of the splines' interval: 3 in the paper.
+        dropout: Of the conditioners.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        layers: int = 10,
+        hidden: int = 256,
+        blocks: int = 2,
+        bins: int = 8,
+        tail: float = 3.0,
+        dropout: float = 0.0,
+    ) -> None:
+        dim = math.prod(event_shape)
+        modules: list[nn.Module] = []
+        for i in range(layers):
+            coupling = SplineCoupling(dim, hidden, blocks, bins, tail, dropout, i % 2 == 0)
+            modules += [Permutation(dim), LULinear(dim), coupling]
+        super().__init__(event_shape, [*modules, Permutation(dim), LULinear(dim)])
+
+
+class NSFAutoregressive(Flow):
+    """RQ-NSF (AR): before each autoregressive layer, and after the last, a permutation and LU.
+
+    Args:
+        event_shape: Shape of one example.
+        layers: Number of autoregressive layers: 10 in the paper.
+        hidden: Width of the masked networks.
+        blocks: Residual blocks of each.
+        bins: Bins of each spline.
+        tail: Half the length of the splines' interval: 3 in the paper.
+        dropout: Of the networks.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        layers: int = 10,
+        hidden: int = 256,
+        blocks: int = 2,
+        bins: int = 8,
+        tail: float = 3.0,
+        dropout: float = 0.0,
+    ) -> None:
+        dim = math.prod(event_shape)
+        modules: list[nn.Module] = []
+        for _ in range(layers):
+            made = SplineMADE(dim, hidden, blocks, bins, tail, dropout)
+            modules += [Permutation(dim), LULinear(dim), made]
+        super().__init__(event_shape, [*modules, Permutation(dim), LULinear(dim)])
+
+
+def _temper(bins: int, hidden: int) -> Float[Tensor, " numbers"]:
+    """Return factors of a network's outputs: the released code divides sizes by a root of width."""
+    return torch.tensor(2 * bins * [hidden**-0.5] + (bins - 1) * [1.0])
