@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dgm_bench.errors import DeclarationError
 from dgm_bench.models.glow import TabularGlow
 from dgm_bench.models.linear import FullLinear, LULinear, Permutation
 from dgm_bench.models.masked import input_degrees
@@ -53,6 +54,32 @@ def test_the_inverse_is_exact(spline):
     x = 2.2 * torch.randn(400)
     value, _ = spline.forward(x)
     torch.testing.assert_close(spline.inverse(value), x, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1, 20, 100])
+def test_the_inverse_stays_on_the_curve_in_single_precision(scale):
+    """However steep and flat the curve: its own value there is what was asked for."""
+    raw = scale * torch.randn(20_000, 3 * 8 - 1, dtype=torch.float32)
+    exact = Spline(raw.double(), 8, TAIL)
+    y = (2 * torch.randn(20_000)).float()
+    x = Spline(raw, 8, TAIL).inverse(y)
+    value, log_slope = exact.forward(x.double())
+    # Where the curve is steep, the rounding of x shows.
+    off = (value - y).abs() / (1 + log_slope.exp())
+    assert off.max() < 1e-4
+
+
+@pytest.mark.parametrize("shape", [(2,), (3,)])
+@pytest.mark.parametrize("kind", [NSFCoupling, NSFAutoregressive])
+@pytest.mark.parametrize("wrong", [{"bins": 0}, {"bins": 1000}, {"tail": 0.0}, {"tail": -3.0}])
+def test_splines_that_cannot_be_are_refused(kind, shape, wrong):
+    with pytest.raises(DeclarationError, match=next(iter(wrong))):
+        kind(shape, layers=1, hidden=8, **wrong)
+
+
+def test_one_dimension_cannot_be_coupled():
+    with pytest.raises(DeclarationError, match="two dimensions"):
+        NSFCoupling((1,))
 
 
 def test_gradients_are_finite_far_outside():

@@ -39,9 +39,9 @@ def nflows_permutation(layer):
 def nflows_lu(layer):
     peer = pytest.importorskip("nflows.transforms.lu").LULinear(DIM)
     with torch.no_grad():
-        peer.lower_entries.copy_(layer.triangles[peer.lower_indices[0], peer.lower_indices[1]])
-        peer.upper_entries.copy_(layer.triangles[peer.upper_indices[0], peer.upper_indices[1]])
-        peer.unconstrained_upper_diag.copy_(layer.raw_diagonal)
+        peer.lower_entries.copy_(layer.factors[peer.lower_indices[0], peer.lower_indices[1]])
+        peer.upper_entries.copy_(layer.factors[peer.upper_indices[0], peer.upper_indices[1]])
+        peer.unconstrained_upper_diag.copy_(layer.factors.diagonal())
         peer.bias.copy_(layer.bias)
     return peer
 
@@ -113,6 +113,8 @@ def test_neural_spline_flow(kind):
     base._log_z = base._log_z.double()
     peers = [PEERS[type(layer)](layer) for layer in model.layers]
     peer = flows.Flow(transforms.CompositeTransform(peers), base)
+    ours, theirs = (sum(p.numel() for p in m.parameters()) for m in (model, peer))
+    assert ours == theirs
     x = 2 * torch.randn(50, DIM)
     agree(model.log_prob(x), peer.log_prob(x))
     u, _ = model.forward_and_log_det(x)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from dgm_bench.errors import DeclarationError
-from dgm_bench.models.ffjord import FFJORD
-from dgm_bench.models.ffjord_images import MultiScaleFFJORD
+from dgm_bench.models.ffjord import FFJORD, ContinuousFlow
+from dgm_bench.models.ffjord_images import EncoderDecoderFFJORD, MultiScaleFFJORD
+from dgm_bench.models.maf import MAF
 from dgm_bench.spec import ObjectiveSpec
 from dgm_bench.train.objectives import build_objective
 
@@ -31,8 +32,8 @@ def test_penalties_are_the_integrals_along_the_solution(generator):
             middle = z + network(torch.tensor(k / steps), z) / (2 * steps)
             f = network(t, middle)
             j = torch.func.vmap(torch.func.jacrev(lambda y, t=t: network(t, y[None])[0]))(middle)
-            kinetic += 0.5 * f.square().sum(1) / steps
-            jacobian += torch.einsum("bij,bj->bi", j, e).square().sum(1) / steps
+            kinetic += 0.5 * f.square().mean(1) / steps
+            jacobian += torch.einsum("bij,bj->bi", j, e).square().mean(1) / steps
             z = z + f / steps
     torch.testing.assert_close(found["kinetic"], kinetic, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found["jacobian"], jacobian, rtol=1e-4, atol=1e-6)
@@ -52,16 +53,69 @@ def test_the_norm_of_a_tangent_estimates_the_frobenius_norm(generator):
     assert error < 4 * norms.std() / 20_000**0.5
 
 
-@pytest.mark.parametrize("of_images", [False, True])
-def test_penalties_leave_the_estimate_as_it_is(of_images):
-    model = MultiScaleFFJORD((1, 4, 4), filters=[3]) if of_images else small(flows=2)
+MODELS = {
+    "fixed steps": lambda: small(flows=2),
+    "adaptive": lambda: FFJORD((3,), flows=2, hidden=[6], rtol=1e-3, atol=1e-3),
+    "multi-scale": lambda: MultiScaleFFJORD((1, 8, 8), filters=[3]),
+    "single": lambda: EncoderDecoderFFJORD((1, 8, 8), filters=[3, 4]),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_penalties_leave_the_estimate_and_the_steps_as_they_are(name):
+    model = MODELS[name]()
+    for parameter in model.parameters():
+        parameter.data *= 1.5
     x = torch.rand(4, *model.event_shape) * 0.9 + 0.05
     plain = model.log_prob_estimate(x, torch.Generator().manual_seed(2))
+    evaluations, model.function_evaluations = model.function_evaluations, 0
     estimate, penalties = model.regularised_log_prob_estimate(x, torch.Generator().manual_seed(2))
-    torch.testing.assert_close(estimate, plain, rtol=0, atol=1e-2)
+    assert model.function_evaluations == evaluations
+    torch.testing.assert_close(estimate, plain, rtol=1e-10, atol=1e-10)
     assert set(penalties) == {"kinetic", "jacobian"}
     assert all((value > 0).all() for value in penalties.values())
     assert model.solver.estimate is None
+
+
+def test_flows_on_few_dimensions_weigh_as_much_as_those_on_many(generator):
+    model = MultiScaleFFJORD((1, 8, 8), flows=1, filters=[3])
+    for flow in [module for module in model.modules() if isinstance(module, ContinuousFlow)]:
+        torch.nn.init.zeros_(flow.network.layers[-1].conv.weight)
+        torch.nn.init.ones_(flow.network.layers[-1].conv.bias)
+    x = torch.rand(2, 1, 8, 8) * 0.9 + 0.05
+    _, penalties = model.regularised_log_prob_estimate(x, generator)
+    # dz/dt = 1 in three flows, on 64, 64 and 32 dimensions.
+    torch.testing.assert_close(penalties["kinetic"], torch.full((2,), 3 * 0.5))
+    torch.testing.assert_close(penalties["jacobian"], torch.zeros(2))
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_gradients_of_the_penalties_are_the_same_by_the_adjoint(adjoint):
+    model = FFJORD((3,), flows=2, hidden=[6, 5], rtol=1e-9, atol=1e-9, adjoint=adjoint)
+    torch.manual_seed(4)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(5))
+    objective = build_objective(ObjectiveSpec(name="rnode", args={"kinetic": 3, "jacobian": 2}))
+    loss = objective(model, x, 0, torch.Generator().manual_seed(3)).total
+    found = torch.autograd.grad(loss, list(model.parameters()))
+    model.solve_with(solver="rk4", step_size=0.005, adjoint=False)
+    loss = objective(model, x, 0, torch.Generator().manual_seed(3)).total
+    for one, other in zip(found, torch.autograd.grad(loss, model.parameters()), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["rnode", "flow-matching"])
+def test_models_without_dynamics_are_refused(objective, generator):
+    loss = build_objective(ObjectiveSpec(name=objective, args={}))
+    with pytest.raises(DeclarationError, match="MAF: cannot be trained by"):
+        loss(MAF((3,)), torch.randn(4, 3), 0, generator)
+
+
+def test_several_scales_have_no_one_velocity(generator):
+    loss = build_objective(ObjectiveSpec(name="flow-matching", args={}))
+    with pytest.raises(DeclarationError, match="single continuous flow"):
+        loss(MultiScaleFFJORD((1, 4, 4), filters=[3]), torch.rand(2, 1, 4, 4), 0, generator)
 
 
 def test_rnodes_loss_is_that_of_the_released_code_in_nats():
@@ -70,9 +124,8 @@ def test_rnodes_loss_is_that_of_the_released_code_in_nats():
         model, x, 0, torch.Generator().manual_seed(3)
     )
     log_prob, found = model.regularised_log_prob_estimate(x, torch.Generator().manual_seed(3))
-    # Bits per dimension, plus means over dimensions; times D ln 2.
-    per_dim = 0.1 * found["kinetic"].mean() / 3 + 0.2 * found["jacobian"].mean() / 3
-    bits = -log_prob.mean() / (3 * math.log(2)) + per_dim
+    penalty = 0.1 * found["kinetic"].mean() + 0.2 * found["jacobian"].mean()
+    bits = -log_prob.mean() / (3 * math.log(2)) + penalty
     torch.testing.assert_close(loss.total, bits * 3 * math.log(2))
     loss.total.backward()
     assert all(p.grad is not None for p in model.parameters())

@@ -31,7 +31,7 @@ State = tuple[Tensor, ...]
 #: What is integrated along a solution besides the position, from the dynamics at a point.
 Integrand = Callable[[Linearisation], State]
 
-#: Absolute tolerance of what is not to choose the steps (released RNODE code, ``lib/layers/cnf.py``).
+#: Absolute tolerance of what is not to choose the steps (released RNODE code, ``cnf.py``).
 UNCONTROLLED = 1e20
 
 
@@ -110,11 +110,11 @@ class Solver:
             RunFailure: The step size underflowed: stiff or non-finite dynamics.
         """
         options = {"step_size": self.step_size} if self.solver == "rk4" else None
-        free = len(state) - 2
-        atol = (self.atol, self.atol, *[UNCONTROLLED] * free) if free > 0 else self.atol
         settings: dict[str, Any] = {
-            "rtol": self.rtol, "atol": atol, "method": self.solver, "options": options,
+            "rtol": self.rtol, "atol": self.atol, "method": self.solver, "options": options,
         }  # fmt: skip
+        if self.solver == "dopri5" and (free := len(state) - 2) > 0:
+            settings["atol"] = (self.atol, self.atol, *[UNCONTROLLED] * free)
         function = _Derivative(network, self, integrand)
         if self.adjoint:
             parameters = tuple(network.parameters())

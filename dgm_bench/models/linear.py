@@ -40,7 +40,8 @@ class FullLinear(nn.Module):
 class LULinear(nn.Module):
     """``u = L U x + b``: ``L`` with unit diagonal, ``U`` with a positive one (NSF, section 4.1).
 
-    It starts as the identity. The diagonal of ``U`` is ``softplus(raw) + 1e-3``.
+    It starts as the identity. One matrix holds both factors: ``L`` below its diagonal, ``U`` above,
+    and on it ``raw``, where the diagonal of ``U`` is ``softplus(raw) + 1e-3``.
 
     Args:
         dim: Number of dimensions.
@@ -50,8 +51,7 @@ class LULinear(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.triangles = nn.Parameter(torch.zeros(dim, dim))
-        self.raw_diagonal = nn.Parameter(torch.full((dim,), math.log(math.expm1(1 - self.LEAST))))
+        self.factors = nn.Parameter(math.log(math.expm1(1 - self.LEAST)) * torch.eye(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward_and_log_det(
@@ -72,9 +72,9 @@ class LULinear(nn.Module):
 
     def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``L``, ``U`` and the diagonal of ``U``."""
-        diagonal = F.softplus(self.raw_diagonal) + self.LEAST
+        diagonal = F.softplus(self.factors.diagonal()) + self.LEAST
         eye = torch.eye(len(diagonal), dtype=diagonal.dtype, device=diagonal.device)
-        return self.triangles.tril(-1) + eye, self.triangles.triu(1) + diagonal.diag(), diagonal
+        return self.factors.tril(-1) + eye, self.factors.triu(1) + diagonal.diag(), diagonal
 
 
 class Permutation(nn.Module):

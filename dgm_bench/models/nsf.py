@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.errors import DeclarationError
 from dgm_bench.models.flow import Flow
 from dgm_bench.models.incremental import fill_in
 from dgm_bench.models.linear import LULinear, Permutation
 from dgm_bench.models.masked import input_degrees
 from dgm_bench.models.masked_residual import ResidualMaskedNetwork, ResidualNetwork
-from dgm_bench.models.splines import Spline
+from dgm_bench.models.splines import LEAST_SIZE, Spline
 
 
 class SplineCoupling(nn.Module):
@@ -133,6 +134,9 @@ class NSFCoupling(Flow):
         bins: Bins of each spline.
         tail: Half the length of the splines' interval: 3 in the paper.
         dropout: Of the conditioners.
+
+    Raises:
+        DeclarationError: One dimension alone, or splines that cannot be.
     """
 
     def __init__(
@@ -146,6 +150,9 @@ class NSFCoupling(Flow):
         dropout: float = 0.0,
     ) -> None:
         dim = math.prod(event_shape)
+        if dim < 2:
+            raise DeclarationError("event_shape", "nothing to couple", "use two dimensions or more")
+        _check(bins, tail)
         modules: list[nn.Module] = []
         for i in range(layers):
             coupling = SplineCoupling(dim, hidden, blocks, bins, tail, dropout, i % 2 == 0)
@@ -164,6 +171,9 @@ class NSFAutoregressive(Flow):
         bins: Bins of each spline.
         tail: Half the length of the splines' interval: 3 in the paper.
         dropout: Of the networks.
+
+    Raises:
+        DeclarationError: Splines that cannot be.
     """
 
     def __init__(
@@ -177,11 +187,20 @@ class NSFAutoregressive(Flow):
         dropout: float = 0.0,
     ) -> None:
         dim = math.prod(event_shape)
+        _check(bins, tail)
         modules: list[nn.Module] = []
         for _ in range(layers):
             made = SplineMADE(dim, hidden, blocks, bins, tail, dropout)
             modules += [Permutation(dim), LULinear(dim), made]
         super().__init__(event_shape, [*modules, Permutation(dim), LULinear(dim)])
+
+
+def _check(bins: int, tail: float) -> None:
+    """Raise if there can be no spline of this kind."""
+    if not 1 <= bins < 1 / LEAST_SIZE:
+        raise DeclarationError("bins", f"{bins} bins do not fit", "use 1 to 999")
+    if not 0 < tail < math.inf:
+        raise DeclarationError("tail", f"no interval of half length {tail}", "use 3")
 
 
 def _temper(bins: int, hidden: int) -> Float[Tensor, " numbers"]:

@@ -130,10 +130,6 @@ class GatedUnits(nn.Module):
         """Return ``dz/dt``."""
         return F.linear(self.inward(z).tanh(), self._gated(t))
 
-    def noise_shape(self, z: Float[Tensor, "batch dim"]) -> torch.Size:
-        """Return the shape of the noise of Hutchinson's estimate."""
-        return z.shape
-
     def linearise(self, t: Float[Tensor, ""], z: Float[Tensor, "batch dim"]) -> LinearisedUnits:
         """Return ``dz/dt`` and the factors of its Jacobian in ``z``."""
         weight, h = self._gated(t), self.inward(z).tanh()

@@ -63,16 +63,21 @@ class Spline:
         return torch.where(outside, x, value), log_slope.masked_fill(outside, 0.0)
 
     def inverse(self, y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Return where the curves reach ``y`` (equations 6 to 8)."""
+        """Return where the curves reach ``y``: the root of equations 6 to 8.
+
+        In terms of the part ``r`` of the bin's height that lies below ``y``, the discriminant is
+        ``q^2 + 4 s^2 r (1 - r)`` with ``q = (1 - r) d_k - r d_{k+1}``. No term is negative and
+        nothing cancels, so that single precision cannot take the root out of the bin.
+        """
         inner = y.clamp(-self.tail, self.tail)
         at = self._bin(inner, self.y)
-        steepness, height = at.height / at.width, inner - at.lower
-        curvature = height * (at.slope + at.next_slope - 2 * steepness)
-        a = at.height * (steepness - at.slope) + curvature
-        b = at.height * at.slope - curvature
-        c = -steepness * height
-        root = (b.square() - 4 * a * c).clamp(min=0).sqrt()
-        x = at.left + at.width * 2 * c / (-b - root)
+        steepness, below = at.height / at.width, (inner - at.lower) / at.height
+        q = (1 - below) * at.slope - below * at.next_slope
+        product = 4 * steepness.square() * below * (1 - below)
+        larger = q.abs() + (q.square() + product).sqrt()
+        rest = torch.where(q > 0, larger, product / larger)
+        part = 2 * steepness * below
+        x = at.left + at.width * part / (part + rest)
         return torch.where(y.abs() > self.tail, y, x)
 
     def _bin(self, at: Tensor, knots: Float[Tensor, "*shape ends"]) -> Bin:

@@ -1,0 +1,366 @@
+"""The rows of convolutional flows on images: Glow, Real NVP and FFJORD with several scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+from dgm_bench.data import card
+from dgm_bench.spec import (
+    Cost,
+    EvaluationSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    OptimizerSpec,
+    Recipe,
+    ScheduleSpec,
+    Stage,
+    StoppingSpec,
+    ValidationSpec,
+)
+
+from . import shared
+from .shared import IMAGE_SHAPES, IMAGES, SMALL_SOURCE, image_shape, pixel_data, small_setting
+
+# --------------------------------------------------------------------------- Glow
+
+GLOW_BATCH = 512  # 8 workers with 64 images each
+GLOW_SOURCE = "released Glow code (README, train.py, model.py)"
+GLOW_NOTES = (
+    "how long the published model was trained is not known: 500 epochs here",
+    "the checkpoint is the best on test, as in the released code: there is no validation set",
+)
+GLOW_MNIST_NOTE = "settings of the published number were not found: those of CIFAR-10, two levels"
+
+
+def glow_multiscale(data: str) -> Recipe:
+    """Glow as released for CIFAR-10: three levels of 32 steps, affine couplings, width 512."""
+    if data not in IMAGES:
+        small = {"levels": 2, "depth": 4, "width": 48, "image_shape": image_shape(data)}
+        return _small(data, "glow-multiscale", "glow_images:Glow", small, lr=1e-3)
+    levels = 3 if data == "cifar10" else 2
+    args: dict[str, Any] = {"levels": levels, "depth": 32, "width": 512, "image_shape": None}
+    per_epoch = -(-_train_images(data) // GLOW_BATCH)
+    stage = Stage(
+        data=pixel_data(data),
+        model=ModelSpec(name="glow_images:Glow", args=args),
+        # The second moment is averaged over an epoch (train.py: polyak_epochs).
+        optimizer=OptimizerSpec(name="adamax", lr=1e-3, betas=(0.9, round(1 - 1 / per_epoch, 6))),
+        schedule=ScheduleSpec(warmup_steps=10 * per_epoch),
+        batch_size=GLOW_BATCH,
+        validation=ValidationSpec(every=50, unit="epochs", batch_size=500),
+        stopping=StoppingSpec(max_epochs=500),
+    )
+    return _published(
+        data,
+        "glow-multiscale",
+        stage,
+        products=_glow_products(data, args),
+        networks=args["levels"] * args["depth"],
+        source=GLOW_SOURCE,
+        notes=GLOW_NOTES + ((GLOW_MNIST_NOTE,) if data == "mnist" else ()),
+    )
+
+
+def _glow_products(data: str, args: dict[str, Any]) -> int:
+    """Return multiplications of one pass of one example through all couplings."""
+    channels, height, width = IMAGE_SHAPES[data]
+    hidden, products = args["width"], 0
+    for _ in range(args["levels"]):
+        channels, height, width = 4 * channels, height // 2, width // 2
+        network = 9 * channels // 2 * hidden + hidden * hidden + 9 * hidden * channels
+        products += args["depth"] * height * width * (network + channels * channels)
+        channels //= 2
+    return products
+
+
+# --------------------------------------------------------------------------- Real NVP
+
+REAL_NVP_SOURCE = "Real NVP paper, sections 3.4 to 3.7 and 4.1"
+REAL_NVP_NOTES = (
+    "how long the published model was trained is not known: 500 epochs here",
+    "the last checkpoint: there is no validation set, and the test set chooses nothing",
+)
+REAL_NVP_MNIST_NOTE = "settings of the published number were not found: those of CIFAR-10"
+
+
+def real_nvp_multiscale(data: str) -> Recipe:
+    """Real NVP with convolutional couplings at two scales, as for CIFAR-10 in the paper."""
+    model = "realnvp_images:MultiScaleRealNVP"
+    shape = image_shape(data)
+    args: dict[str, Any]
+    if data not in IMAGES:
+        args = {"features": 24, "blocks": 1, "scales": 2, "alpha": None, "image_shape": shape}
+        return _small(data, "real-nvp-multiscale", model, args, lr=1e-3)
+    args = {"features": 64, "blocks": 8, "scales": 2, "alpha": 0.05, "image_shape": shape}
+    stage = Stage(
+        data=pixel_data(data),
+        model=ModelSpec(name=model, args=args),
+        optimizer=OptimizerSpec(lr=1e-3, weight_decay=5e-5),
+        batch_size=64,
+        validation=ValidationSpec(every=10, unit="epochs", batch_size=500),
+        stopping=StoppingSpec(max_epochs=500),
+    )
+    return _published(
+        data,
+        "real-nvp-multiscale",
+        stage,
+        products=_real_nvp_products(data, args),
+        networks=10,
+        source=REAL_NVP_SOURCE,
+        notes=REAL_NVP_NOTES + ((REAL_NVP_MNIST_NOTE,) if data == "mnist" else ()),
+        checkpoint="last",
+    )
+
+
+def _real_nvp_products(data: str, args: dict[str, Any]) -> int:
+    """Return multiplications of one pass: each coupling's residual network, scale by scale."""
+    channels, height, width = IMAGE_SHAPES[data]
+    features, products = args["features"], 0
+    for scale in range(args["scales"]):
+        network = 2 * 9 * features**2 * args["blocks"] + 27 * channels * features
+        products += (4 if scale == args["scales"] - 1 else 3) * height * width * network
+        if scale < args["scales"] - 1:
+            deep = 2 * 9 * (2 * features) ** 2 * args["blocks"]
+            products += 3 * height * width // 4 * deep
+            channels, height, width, features = 2 * channels, height // 2, width // 2, 2 * features
+    return products
+
+
+# --------------------------------------------------------------------------- FFJORD
+
+FFJORD_SOURCE = "FFJORD appendix B.1 and released FFJORD code (README, train_cnf.py, lib/odenvp.py)"
+FFJORD_NOTES = (
+    "three hidden layers, the released code's README; the paper says three layers in all",
+    "the checkpoint is the best on test: there is no validation set",
+    "rate 1e-3, after epoch 250 1e-4 (appendix B.1; not in the released script)",
+    "the likelihood is an estimate with one noise vector per flow, as published",
+)
+TWO_HIDDEN_NOTE = "two hidden layers, three layers in all as the paper says; the README has three"
+FFJORD_BATCH = 900
+
+
+def ffjord_multiscale(data: str, filters: Sequence[int] = (64, 64, 64)) -> Recipe:
+    """FFJORD with several scales: ``*`` in FFJORD Table 2."""
+    label = "ffjord-multiscale" + ("" if len(filters) == 3 else "-two-hidden")
+    model = "ffjord_images:MultiScaleFFJORD"
+    if data not in IMAGES:
+        narrow = [24 for _ in filters]
+        args = {"flows": 2, "filters": narrow, "alpha": None, **_small_solver(data)}
+        return _small(data, label, model, args, lr=3e-3, products=_ffjord_products(data, narrow))
+    notes = FFJORD_NOTES if len(filters) == 3 else (TWO_HIDDEN_NOTE, *FFJORD_NOTES[1:])
+    args = {"flows": 2, "filters": list(filters), "alpha": 1e-6, **_published_solver(data)}
+    return _published_ffjord(data, label, model, args, _ffjord_products(data, filters), notes)
+
+
+def ffjord_single(data: str) -> Recipe:
+    """FFJORD as one flow whose dynamics are an encoder and a decoder: ``†`` in FFJORD Table 2."""
+    model = "ffjord_images:EncoderDecoderFFJORD"
+    if data not in IMAGES:
+        narrow = [16, 16, 32, 32]
+        args = {"filters": narrow, "alpha": None, **_small_solver(data)}
+        products = _single_products(data, narrow)
+        return _small(data, "ffjord-single", model, args, lr=3e-3, products=products)
+    filters = [64, 64, 128, 128]
+    args = {"filters": filters, "alpha": 1e-6, **_published_solver(data)}
+    products = _single_products(data, filters)
+    return _published_ffjord(data, "ffjord-single", model, args, products, FFJORD_NOTES[1:])
+
+
+def rnode(data: str) -> Recipe:
+    """RNODE on images: FFJORD's multi-scale model, regularised (Finlay et al. 2020).
+
+    Released RNODE code, example-scripts: both coefficients 0.01, 100 epochs, batch 200; rk4 with
+    step 0.25 on MNIST, dopri5 at 1e-5 on CIFAR-10, and dopri5 at 1e-5 in tests.
+    """
+    model, filters = "ffjord_images:MultiScaleFFJORD", [64, 64, 64]
+    solver: dict[str, Any] = {"noise": "gaussian"}
+    if data == "mnist":
+        solver |= {"solver": "rk4", "step_size": 0.25}
+    alpha = 0.05 if data == "cifar10" else 1e-5
+    args = {"flows": 2, "filters": filters, "alpha": alpha, **_published_solver(data), **solver}
+    stage = _ffjord_stage(data, model, args).model_copy(
+        update={
+            "objective": ObjectiveSpec(name="rnode", args={"kinetic": 0.01, "jacobian": 0.01}),
+            "schedule": ScheduleSpec(warmup_steps=1_000),
+            "batch_size": 200,
+            "stopping": StoppingSpec(max_epochs=100),
+        }
+    )
+    evaluations = 16 if data == "mnist" else 100
+    return Recipe(
+        name=f"rnode/{data}",
+        stages=(stage,),
+        evaluation=EvaluationSpec(
+            trace="estimate", batch_size=200, model_overrides={"solver": "dopri5"}
+        ),
+        cost=_ode_cost(data, stage, _ffjord_products(data, filters), evaluations),
+        source="released RNODE code (train.py, example-scripts)",
+        notes=(
+            "the checkpoint is the best on test: there is no validation set",
+            "last layers start as the others, not at zero; test pixels with noise, not bin centres",
+        ),
+    )
+
+
+def _published_solver(data: str) -> dict[str, Any]:
+    """Return FFJORD's solver for images (its appendix C)."""
+    return {
+        "image_shape": image_shape(data),
+        "solver": "dopri5",
+        "rtol": 1e-5,
+        "atol": 1e-5,
+        "step_size": None,
+        "adjoint": True,
+        "noise": "rademacher",
+    }
+
+
+def _small_solver(data: str) -> dict[str, Any]:
+    return _published_solver(data) | {"solver": "rk4", "step_size": 0.5, "adjoint": False}
+
+
+def _published_ffjord(
+    data: str,
+    label: str,
+    model: str,
+    args: dict[str, Any],
+    products: int,
+    notes: tuple[str, ...],
+) -> Recipe:
+    stage = _ffjord_stage(data, model, args)
+    return Recipe(
+        name=f"{label}/{data}",
+        stages=(stage,),
+        evaluation=EvaluationSpec(trace="estimate", batch_size=500),
+        cost=_ode_cost(data, stage, products, evaluations=100),
+        source=FFJORD_SOURCE,
+        notes=notes,
+    )
+
+
+def _ffjord_stage(data: str, model: str, args: dict[str, Any]) -> Stage:
+    per_epoch = -(-_train_images(data) // FFJORD_BATCH)
+    return Stage(
+        data=pixel_data(data),
+        model=ModelSpec(name=model, args=args),
+        objective=ObjectiveSpec(args={"trace": "estimate"}),
+        optimizer=OptimizerSpec(lr=1e-3),
+        schedule=ScheduleSpec(warmup_steps=1_000, milestones=(250 * per_epoch,)),
+        batch_size=FFJORD_BATCH,
+        validation=ValidationSpec(every=1, unit="epochs", trace="estimate", batch_size=500),
+        stopping=StoppingSpec(max_epochs=500),
+    )
+
+
+def _ffjord_products(data: str, filters: Sequence[int]) -> int:
+    """Return multiplications of one evaluation of every flow's dynamics for one example."""
+    channels, height, width = IMAGE_SHAPES[data]
+    products = 0
+    while min(height, width) >= 4:
+        products += 2 * _conv_products(channels, height * width, filters)
+        channels, height, width = 4 * channels, height // 2, width // 2
+        if min(height, width) >= 4:
+            products += 2 * _conv_products(channels, height * width, filters)
+            channels //= 2
+    return products
+
+
+def _conv_products(channels: int, pixels: int, filters: Sequence[int]) -> int:
+    widths = (channels, *filters, channels)
+    return 9 * pixels * sum((i + 1) * o for i, o in pairwise(widths))
+
+
+def _single_products(data: str, filters: Sequence[int]) -> int:
+    """Return multiplications of one evaluation: down to a quarter of the size and up again."""
+    channels, height, width = IMAGE_SHAPES[data]
+    return 2 * _conv_products(channels, height * width // 2, filters)
+
+
+# --------------------------------------------------------------------------- both
+
+
+def _train_images(data: str) -> int:
+    """Return the images of FFJORD's convention: those of training and validation, no flips."""
+    return {"mnist": 60_000, "cifar10": 50_000}[data]
+
+
+def _published(
+    data: str,
+    label: str,
+    stage: Stage,
+    *,
+    products: int,
+    networks: int,
+    source: str,
+    notes: tuple[str, ...],
+    checkpoint: Literal["best", "last"] = "best",
+) -> Recipe:
+    epochs = stage.stopping.max_epochs or 0
+    steps = epochs * _train_images(data) // stage.batch_size
+    return Recipe(
+        name=f"{label}/{data}",
+        stages=(stage,),
+        evaluation=EvaluationSpec(checkpoint=checkpoint, batch_size=500),
+        cost=shared.cost(
+            data,
+            stage,
+            products=products,
+            networks=networks,
+            steps=steps,
+            kept=60 * networks * card(data).dim,
+        ),
+        source=source,
+        notes=notes,
+    )
+
+
+def _ode_cost(data: str, stage: Stage, products: int, evaluations: int) -> Cost:
+    epochs = stage.stopping.max_epochs or 0
+    return shared.ode_cost(
+        data,
+        stage,
+        products=products,
+        evaluations=evaluations,
+        steps=epochs * _train_images(data) // stage.batch_size,
+        kept=400 * card(data).dim,
+        weights=1_400_000,
+    )
+
+
+def _small(
+    data: str, label: str, model: str, args: dict[str, Any], lr: float, products: int | None = None
+) -> Recipe:
+    """Return a small model of the same form on one of our columns."""
+    small = small_setting(data)
+    if small is None:
+        raise ValueError(f"{data} is no column of ours")
+    stage = shared.small_stage(data, model, args, small._replace(lr=lr))
+    exact_is_slow = products is not None
+    if exact_is_slow:
+        stage = stage.model_copy(
+            update={
+                "objective": ObjectiveSpec(args={"trace": "estimate"}),
+                "validation": stage.validation.model_copy(update={"trace": "estimate"}),
+            }
+        )
+    evaluation = (
+        EvaluationSpec(model_overrides={"solver": "dopri5"}, batch_size=250)
+        if exact_is_slow
+        else EvaluationSpec()
+    )
+    return Recipe(
+        name=f"{label}/{data}",
+        stages=(stage,),
+        evaluation=evaluation,
+        cost=shared.cost(
+            data,
+            stage,
+            products=(16 * products) if products else 2_000_000,
+            networks=40,
+            steps=small.steps,
+            kept=4_000 * 64,
+        ),
+        source=SMALL_SOURCE,
+    )
