@@ -16,7 +16,7 @@ from peers import PlainFFJORD, ZukoFFJORD, ZukoMAF, nflows_maf
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from dgm_bench.models.dynamics import ConcatSquash, Nonlinearity, hutchinson_trace
+from dgm_bench.models.dynamics import ConcatSquash, Nonlinearity
 from dgm_bench.models.ffjord import FFJORD
 from dgm_bench.models.maf import MAF
 
@@ -163,8 +163,10 @@ def exact_gradient(model: FFJORD, x: Float[Tensor, "batch dim"]) -> Float[Tensor
     exact.solve_with(solver="dopri5", rtol=1e-9, atol=1e-9)
     generator = torch.Generator(x.device).manual_seed(SEED)
     noise = torch.empty_like(x).normal_(generator=generator).double()
-    trace = partial(hutchinson_trace, noise=noise)
-    z, log_det = exact.flows[0].forward_and_log_det(x.double(), trace)
+    flow, start = exact.flows[0], (x.double(), x.double().new_zeros(len(x)))
+    z, log_det = exact.solver.solve(
+        flow.network, start, flow.span, lambda at: (at.hutchinson(noise),)
+    )
     (-(exact.density.log_prob(z) + log_det).mean()).backward()
     return flat_gradient(exact)
 
