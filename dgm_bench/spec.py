@@ -203,7 +203,11 @@ class Erratum(Spec):
 
 
 class Column(Spec):
-    """A column: a data set and the metric in which its cells are printed."""
+    """A column: a data set and the metric in which its cells are printed.
+
+    ``beside`` names a published column of the same distribution, ``ranks_like`` one of other data
+    whose ranking of the rows ought to show again.
+    """
 
     id: str
     title: str
@@ -213,6 +217,7 @@ class Column(Spec):
     direction: Direction
     published: bool = True
     beside: str | None = None
+    ranks_like: str | None = None
     note: str = ""
 
 

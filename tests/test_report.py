@@ -27,6 +27,7 @@ from dgm_bench.report.figures import write_figures
 from dgm_bench.report.page import write_report
 from dgm_bench.report.pictures import make_pictures
 from dgm_bench.report.plots import comparison_plot, gap_plot, learning_curve, to_svg
+from dgm_bench.report.ranking import kendall, ranked_rows, ranking_plots
 from dgm_bench.spec import Erratum, Paper, Source
 from dgm_bench.store import Store
 from dgm_bench.verdict import Verdict
@@ -394,3 +395,36 @@ def test_the_figures_of_tables_are_files(page, tmp_path):
     names = [path.name for path in written]
     assert names == ["ffjord-density-comparison.png", "ffjord-density-gaps.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+
+
+def ranked(row, published, gap):
+    """Cells of a row in a published column and in one that ought to rank like it, and its runs."""
+    like = make_column("oracle-6", published=False, ranks_like="power")
+    theirs = make_cell(row, "power", published=make_published(published))
+    ours = make_cell(row, like)
+    metrics = (make_metric(8.0), make_metric(gap, name="gap", se=0.01))
+    runs = {ours.id: [make_record(ours, seed=s, metrics=metrics) for s in range(2)]}
+    return [theirs, ours], runs
+
+
+def test_a_ranking_is_plotted_against_the_published_one():
+    cells, runs = [], {}
+    for row, published, gap in (("maf", "1.0", 0.2), ("made", "3.0", 0.9), ("nice", "2.0", 1.1)):
+        found, more = ranked(row, published, gap)
+        cells += found
+        runs |= more
+    table = make_table(cells)
+    rows = ranked_rows(table, table.columns[1], runs)
+    assert [(row.title, row.published, row.gap) for row in rows] == [
+        ("MAF", 1.0, 0.2), ("NICE", 2.0, 1.1), ("MADE", 3.0, 0.9)]  # fmt: skip
+    assert rows[0].se == pytest.approx(0.01 / 2**0.5)
+    assert kendall(rows) == pytest.approx(1 / 3)
+    (figure,) = ranking_plots(table, runs).values()
+    (axes,) = figure.axes
+    assert "tau 0.33" in axes.get_title(loc="left")
+    assert {text.get_text() for text in axes.texts} == {"MAF", "NICE", "MADE"}
+
+
+def test_two_rows_make_no_ranking():
+    cells, runs = ranked("maf", "1.0", 0.2)
+    assert ranking_plots(make_table(cells), runs) == {}

@@ -18,8 +18,9 @@ from dgm_bench import __version__
 from dgm_bench.planner import duration, gigabytes, run_command
 from dgm_bench.records import RunRecord, write_atomically
 from dgm_bench.report.plots import comparison_plot, gap_plot, learning_curve, to_svg
-from dgm_bench.report.tables import MARKS, measured_number, published_number
-from dgm_bench.spec import Cell, Column, Paper, Published, Recipe, Row, Source, Table
+from dgm_bench.report.ranking import ranking_plots
+from dgm_bench.report.tables import MARKS, measured_text, published_text
+from dgm_bench.spec import YES_NO, Cell, Column, Paper, Published, Recipe, Row, Source, Table
 from dgm_bench.store import Store
 from dgm_bench.verdict import Pool, State, Verdict, judge_table, pool_variances
 
@@ -133,6 +134,7 @@ class TableView:
     cells: Mapping[tuple[str, str], CellView]
     comparison: Markup | None
     gaps: Markup | None
+    rankings: list[Markup]
 
 
 class _Page:
@@ -152,6 +154,7 @@ class _Page:
             .get_template("report.html")
             .render(
                 version=__version__,
+                yes_no=YES_NO,
                 papers=papers,
                 counts=_counts(cells),
                 meanings=[(state, MARKS[state][0], MEANINGS[state]) for state in MEANINGS],
@@ -171,12 +174,14 @@ class _Page:
         name = _identifier(table.name)
         comparison = comparison_plot(table, verdicts)
         gaps = gap_plot(table, runs)
+        rankings = ranking_plots(table, runs).items()
         return TableView(
             table=table,
             parts=list(_parts(table)),
             cells=cells,
             comparison=_inline(to_svg(comparison, f"{name}-comparison")) if comparison else None,
             gaps=_inline(to_svg(gaps, f"{name}-gaps")) if gaps else None,
+            rankings=[_inline(to_svg(figure, f"{name}-{column}")) for column, figure in rankings],
         )
 
     def _cell(
@@ -188,8 +193,8 @@ class _Page:
             cell=cell,
             verdict=verdict,
             mark=MARKS[verdict.state][0],
-            published=published_number(published),
-            measured=measured_number(verdict, published),
+            published=published_text(cell),
+            measured=measured_text(cell, verdict),
             pm_meaning=_pm_meaning(published) if published else "",
             source=sources.get(published.source) if published else None,
             command=run_command(cell.id) if cell.recipe else "",

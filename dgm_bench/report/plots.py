@@ -41,7 +41,7 @@ def learning_curve(curve: Curve, record: RunRecord, published: float | None = No
         record: The run; its best step is marked, and drops of the learning rate.
         published: The published value in nats per example, where the two can be compared.
     """
-    figure, axes = _figure(7.2, 3.6)
+    figure, axes = new_figure(7.2, 3.6)
     steps, train = _series(curve, "train_loss")
     axes.plot(steps, train, color=BLUE, linewidth=1.2, alpha=0.8, label="training")
     steps, validation = _series(curve, "validation")
@@ -258,7 +258,8 @@ def _shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
 # --------------------------------------------------------------------------- figures
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of that many inches with one set of axes in the project's look."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")

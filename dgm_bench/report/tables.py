@@ -163,6 +163,20 @@ def published_number(published: Published | None) -> str:
     return f"{published.value}" + (f" ±{published.pm}" if published.pm is not None else "")
 
 
+def published_text(cell: Cell) -> str:
+    """Return the published number, or yes or no for a property."""
+    if cell.published is not None and cell.column.unit == YES_NO:
+        return _yes_or_no(float(cell.published.value))
+    return published_number(cell.published)
+
+
+def measured_text(cell: Cell, verdict: Verdict) -> str:
+    """Return the measured number with its error, or yes or no for a property."""
+    if verdict.mean is not None and cell.column.unit == YES_NO:
+        return _yes_or_no(verdict.mean)
+    return measured_number(verdict, cell.published)
+
+
 def _yes_or_no(value: float) -> str:
     return {1.0: "yes", 0.0: "no"}.get(value, f"{value:.2f}")
 
@@ -349,15 +363,10 @@ class _Styled:
         return self.column.unit == YES_NO
 
     def _published(self, cell: Cell) -> str:
-        if self._ticks and cell.published:
-            return _yes_or_no(float(cell.published.value))
-        return published_number(cell.published)
+        return published_text(cell)
 
     def _measured(self, cell: Cell) -> str:
-        verdict = self.layout.verdicts[cell.id]
-        if self._ticks and verdict.mean is not None:
-            return _yes_or_no(verdict.mean)
-        return measured_number(verdict, cell.published)
+        return measured_text(cell, self.layout.verdicts[cell.id])
 
     def _published_line(self, cell: Cell) -> Line:
         text = self.align(self._published(cell))

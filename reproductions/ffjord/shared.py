@@ -50,12 +50,23 @@ class SmallSetting(NamedTuple):
     ffjord_max_steps: int = 4_000
 
 
+#: In 43 dimensions and more, 64 units leave a continuous flow short of what it can do.
+LARGE_ORACLE: dict[str, Any] = {
+    "ffjord_hidden": (256, 256),
+    "ffjord_lr": 2e-3,
+    "ffjord_every": 200,
+    "ffjord_steps": 5_000,
+    "ffjord_max_steps": 6_000,
+}
+
+
 def small_setting(data: str) -> SmallSetting | None:
     """Return the setting of one of our columns; None for a column of the papers."""
     if data == "digits":
         return SmallSetting((128,), 128, 1e-3, 50, 1_000, (128, 128), 2_200)
     if data.startswith("oracle-"):
-        return SmallSetting((128,), 256, 2e-3, 200, 7_000, (64, 64), 2_800)
+        setting = SmallSetting((128,), 256, 2e-3, 200, 7_000, (64, 64), 2_800)
+        return setting if card(data).dim < 43 else setting._replace(**LARGE_ORACLE)
     if card(data).dim == 2:
         return SmallSetting((64, 64), 256, 2e-3, 100, 3_000, (64, 64), 2_000)
     return None
