@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from dgm_bench.data import card
 from dgm_bench.spec import (
@@ -56,23 +56,24 @@ def glow_multiscale(data: str) -> Recipe:
         data,
         "glow-multiscale",
         stage,
-        products=_glow_products(data, args),
+        size=_glow_size(data, args),
         networks=args["levels"] * args["depth"],
         source=GLOW_SOURCE,
         notes=GLOW_NOTES + ((GLOW_MNIST_NOTE,) if data == "mnist" else ()),
     )
 
 
-def _glow_products(data: str, args: dict[str, Any]) -> int:
-    """Return multiplications of one pass of one example through all couplings."""
+def _glow_size(data: str, args: dict[str, Any]) -> Size:
     channels, height, width = IMAGE_SHAPES[data]
-    hidden, products = args["width"], 0
+    hidden, depth, products, weights, kept = args["width"], args["depth"], 0, 0, 0
     for _ in range(args["levels"]):
         channels, height, width = 4 * channels, height // 2, width // 2
         network = 9 * channels // 2 * hidden + hidden * hidden + 9 * hidden * channels
-        products += args["depth"] * height * width * (network + channels * channels)
+        weights += depth * (network + channels * channels)
+        products += depth * height * width * (network + channels * channels)
+        kept += depth * height * width * (4 * hidden + 6 * channels)
         channels //= 2
-    return products
+    return Size(products, weights, kept)
 
 
 # --------------------------------------------------------------------------- Real NVP
@@ -106,26 +107,28 @@ def real_nvp_multiscale(data: str) -> Recipe:
         data,
         "real-nvp-multiscale",
         stage,
-        products=_real_nvp_products(data, args),
-        networks=10,
+        size=_real_nvp_size(data, args),
+        networks=10 * args["blocks"],
         source=REAL_NVP_SOURCE,
         notes=REAL_NVP_NOTES + ((REAL_NVP_MNIST_NOTE,) if data == "mnist" else ()),
         checkpoint="last",
     )
 
 
-def _real_nvp_products(data: str, args: dict[str, Any]) -> int:
-    """Return multiplications of one pass: each coupling's residual network, scale by scale."""
-    channels, height, width = IMAGE_SHAPES[data]
-    features, products = args["features"], 0
+def _real_nvp_size(data: str, args: dict[str, Any]) -> Size:
+    """Count each coupling's residual network: two 3 x 3 convolutions a block."""
+    _, height, width = IMAGE_SHAPES[data]
+    features, products, weights, kept = args["features"], 0, 0, 0
     for scale in range(args["scales"]):
-        network = 2 * 9 * features**2 * args["blocks"] + 27 * channels * features
-        products += (4 if scale == args["scales"] - 1 else 3) * height * width * network
-        if scale < args["scales"] - 1:
-            deep = 2 * 9 * (2 * features) ** 2 * args["blocks"]
-            products += 3 * height * width // 4 * deep
-            channels, height, width, features = 2 * channels, height // 2, width // 2, 2 * features
-    return products
+        last = scale == args["scales"] - 1
+        # Couplings by checkerboard at this size, then by channel at the next one.
+        for couplings, shrink, wide in ((4 if last else 3, 1, 1), (0 if last else 3, 2, 2)):
+            pixels, channels = height * width // shrink**2, wide * features
+            network = couplings * 2 * 9 * channels**2 * args["blocks"]
+            weights, products = weights + network, products + network * pixels
+            kept += couplings * pixels * channels * 8 * args["blocks"]
+        height, width, features = height // 2, width // 2, 2 * features
+    return Size(products, weights, kept)
 
 
 # --------------------------------------------------------------------------- FFJORD
@@ -281,6 +284,20 @@ def _single_products(data: str, filters: Sequence[int]) -> int:
 # --------------------------------------------------------------------------- both
 
 
+class Size(NamedTuple):
+    """What a pass of one example takes.
+
+    Attributes:
+        products: Multiplications.
+        weights: Weights of the model.
+        kept: Numbers that training keeps for one example.
+    """
+
+    products: int
+    weights: int
+    kept: int
+
+
 def _train_images(data: str) -> int:
     """Return the images of FFJORD's convention: those of training and validation, no flips."""
     return {"mnist": 60_000, "cifar10": 50_000}[data]
@@ -291,7 +308,7 @@ def _published(
     label: str,
     stage: Stage,
     *,
-    products: int,
+    size: Size,
     networks: int,
     source: str,
     notes: tuple[str, ...],
@@ -306,10 +323,11 @@ def _published(
         cost=shared.cost(
             data,
             stage,
-            products=products,
+            products=size.products,
             networks=networks,
             steps=steps,
-            kept=60 * networks * card(data).dim,
+            kept=size.kept,
+            weights=size.weights,
         ),
         source=source,
         notes=notes,

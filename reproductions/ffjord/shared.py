@@ -151,16 +151,20 @@ def cost(
         calibrates: Whether each validation looks at the whole training set first.
     """
     sizes = card(data).sizes
-    per_epoch = sizes["train"] / stage.batch_size
-    between = stage.validation.every * (per_epoch if stage.validation.unit == "epochs" else 1)
     seen = sizes["val"] + (sizes["train"] if calibrates else 0)
+    looks = 2.0 * products * seen / _steps_between_validations(data, stage)
     return Cost(
         steps=steps,
-        flops_per_step=6.0 * products * stage.batch_size + 2.0 * products * seen / between,
+        flops_per_step=6.0 * products * stage.batch_size + looks,
         launches_per_step=LAUNCHES_PER_NETWORK * networks,
         evaluation_flops=2.0 * products * (sizes["test"] + (sizes["train"] if calibrates else 0)),
         memory_bytes=memory(data, weights or products, stage.batch_size * kept),
     )
+
+
+def _steps_between_validations(data: str, stage: Stage) -> float:
+    per_epoch = card(data).sizes["train"] / stage.batch_size
+    return stage.validation.every * (per_epoch if stage.validation.unit == "epochs" else 1.0)
 
 
 def ode_cost(
@@ -190,7 +194,8 @@ def ode_cost(
     """
     dim, sizes = card(data).dim, card(data).sizes
     tested = evaluations if tested is None else tested
-    validation = 4.0 * products * tested * sizes["val"] / stage.validation.every
+    between = _steps_between_validations(data, stage)
+    validation = 4.0 * products * tested * sizes["val"] / between
     traced = 2.0 + 2.0 * dim if stage.validation.trace == "exact" or data not in IMAGES else 4.0
     return Cost(
         steps=steps,
