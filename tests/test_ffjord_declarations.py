@@ -229,6 +229,24 @@ def test_a_row_of_the_table_of_approaches_is_one_run():
         assert len({cell.recipe.content_hash for cell in cells}) == 1
 
 
+CONVOLUTIONAL = ("real-nvp-multiscale", "glow-multiscale", "ffjord-multiscale", "ffjord-single")
+CONVOLUTIONAL += ("ffjord-two-hidden",)
+
+
+def kind(column: str) -> str:
+    if column in ("mnist", "cifar10", "digits"):
+        return "image"
+    return "plane" if card(column).dim == 2 else "table"
+
+
+def test_every_row_runs_on_every_kind_of_column():
+    table = CATALOG.table("ffjord/density")
+    for row in table.rows:
+        cells = [cell for cell in table.cells if cell.row.id == row.id and runnable(cell)[0]]
+        kinds = {kind(cell.column.data) for cell in cells}
+        assert kinds == ({"image"} if row.id in CONVOLUTIONAL else {"image", "plane", "table"})
+
+
 # NSF paper, second-hand: log-likelihood.
 SPLINES = """
                    power     gas        hepmass     miniboone  bsds300

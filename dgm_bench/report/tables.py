@@ -351,7 +351,7 @@ class _Styled:
         lines = [self._published_line(cell)] if cell.published else []
         if verdict.mean is not None:
             lines.append(Line(self.align(self._measured(cell)), MARKS[verdict.state][1]))
-        if verdict.state != "not-run" or blank:
+        if verdict.state != "not-run" or (blank and self.column.published):
             lines.append(Line(self._mark(cell, verdict), MARKS[verdict.state][1]))
         return Entry((*lines, *self._context(cell, verdict)))
 
