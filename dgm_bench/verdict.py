@@ -253,7 +253,10 @@ def _obstacles(cell: Cell, record: RunRecord) -> list[str]:
 
 def _same_data(cell: Cell, record: RunRecord, newest: RunRecord) -> bool:
     ours, theirs = _value(cell, record), _value(cell, newest)
-    if ours is None or theirs is None or ours.protocol != theirs.protocol:
+    if ours is None or theirs is None:
+        return False
+    # The protocol of a property tells what its experiment gave, which no two seeds share.
+    if ours.protocol != theirs.protocol and cell.column.unit != YES_NO:
         return False
     prints = (record.data.fingerprints, newest.data.fingerprints)
     splits = (prints[0].keys() & prints[1].keys()) | {ours.split}

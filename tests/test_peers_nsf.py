@@ -1,5 +1,8 @@
 """Splines, their flows, LU layers and tabular Glow: equal weights, equal numbers in peers."""
 
+import math
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -158,23 +161,26 @@ def test_tabular_glow():
 
 # ------------------------------------------------------------------------------- zuko
 
+SLOPE = 1e-3
+LIMIT = -math.log(SLOPE)
+
+
+def raw_in_zuko(spline):
+    """The raw numbers that give zuko's spline our knots and slopes, which it squashes first."""
+
+    def sizes(knots):
+        logs = (knots.diff(dim=-1) / (2 * TAIL)).log()
+        logs = logs - logs.mean(-1, keepdim=True)
+        return logs / (1 - 2 * logs.abs() / LIMIT)
+
+    slopes = spline.slopes[..., 1:-1].log()
+    return sizes(spline.x), sizes(spline.y), slopes / (1 - slopes.abs() / LIMIT)
+
 
 def test_spline_in_zuko():
-    """zuko bounds raw sizes and slopes its own way: its raw numbers are made from our knots."""
     transforms = pytest.importorskip("zuko.transforms")
     ours = Spline(torch.randn(30, 3 * BINS - 1), BINS, TAIL)
-    slope, least = 1e-3, torch.log(torch.tensor(1e-3)).abs()
-
-    def raw(knots):
-        """The inverse of zuko's softmax of numbers squashed into (-|log slope|, |log slope|)."""
-        sizes = (knots.diff(dim=-1) / (2 * TAIL)).log()
-        sizes = sizes - sizes.mean(-1, keepdim=True)
-        return sizes / (1 - 2 * sizes.abs() / least)
-
-    slopes = ours.slopes[:, 1:-1].log()
-    peer = transforms.MonotonicRQSTransform(
-        raw(ours.x), raw(ours.y), slopes / (1 - slopes.abs() / least), bound=TAIL, slope=slope
-    )
+    peer = transforms.MonotonicRQSTransform(*raw_in_zuko(ours), bound=TAIL, slope=SLOPE)
     x = 2 * torch.randn(30)
     value, log_slope = ours.forward(x)
     agree(peer.horizontal, ours.x)
@@ -182,4 +188,45 @@ def test_spline_in_zuko():
     agree(value, peer(x))
     agree(log_slope, peer.log_abs_det_jacobian(x, peer(x)))
     agree(ours.inverse(value), peer.inv(value))
-    assert LEAST_SIZE == LEAST_SLOPE == slope
+    assert LEAST_SIZE == LEAST_SLOPE == SLOPE
+
+
+class RawNumbers(nn.Module):
+    """Our network; its outputs become the raw numbers of zuko's splines."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.made = made
+
+    def forward(self, x):
+        raw = self.made.network(x).unflatten(-1, (self.made.numbers, DIM)).transpose(-1, -2)
+        return torch.cat(raw_in_zuko(Spline(raw, BINS, TAIL)), dim=-1).flatten(-2)
+
+
+def test_autoregressive_spline_flow_in_zuko():
+    """Splines, autoregression and density are zuko's; weights and linear layers ours."""
+    zuko = pytest.importorskip("zuko")
+    model = shaken(NSFAutoregressive((DIM,), layers=1, hidden=HIDDEN, blocks=BLOCKS, bins=BINS))
+    *before, made, permutation, last = model.layers
+    layer = zuko.flows.MaskedAutoregressiveTransform(
+        DIM,
+        univariate=partial(zuko.transforms.MonotonicRQSTransform, bound=TAIL, slope=SLOPE),
+        shapes=[(BINS,), (BINS,), (BINS - 1,)],
+    )
+    layer.hyper = RawNumbers(made)
+    x = torch.randn(40, DIM)
+    log_prob = 0.0
+    with torch.no_grad():
+        h = x
+        for linear in before:
+            h, change = linear.forward_and_log_det(h)
+            log_prob = log_prob + change
+        transform = layer()
+        u = transform(h)
+        log_prob = log_prob + transform.log_abs_det_jacobian(h, u)
+        agree(made.inverse(u), transform.inv(u))
+        for linear in (permutation, last):
+            u, change = linear.forward_and_log_det(u)
+            log_prob = log_prob + change
+        base = zuko.distributions.DiagNormal(torch.zeros(DIM), torch.ones(DIM))
+        agree(model.log_prob(x), log_prob + base.log_prob(u))
