@@ -111,7 +111,7 @@ def maf_ddsf(data: str, layers: int) -> Recipe:
     """MAF with deep dense sigmoidal flows (Huang et al. 2018), by the released code's defaults."""
     small = small_setting(data)
     args: dict[str, Any] = {
-        "layers": (3 if layers == 5 else 5) if small else layers,
+        "layers": layers,
         "hidden": list(small.hidden[:1]) if small else [100],
         "activation": "elu",
         "sigmoid_dim": 8 if small else 16,
@@ -234,7 +234,9 @@ def planar(data: str) -> Recipe:
     """Planar flow (Rezende and Mohamed 2015), inverted numerically to be trained on data."""
     args = {"layers": 10 if card(data).dim > 2 else 16}
     products = args["layers"] * 60 * card(data).dim
-    return _of_ours(data, "planar", "planar:PlanarFlow", args, products, networks=args["layers"])
+    # Each layer searches for its inverse, some ten steps in training.
+    networks = 10 * args["layers"]
+    return _of_ours(data, "planar", "planar:PlanarFlow", args, products, networks)
 
 
 def _of_ours(

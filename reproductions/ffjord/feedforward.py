@@ -162,7 +162,7 @@ def _recipe(
             calibrates=True,
         ),
         source=SMALL_SOURCE if small else MAF_SOURCE,
-        notes=() if small else (*MAF_NOTES, *_width_notes(data)),
+        notes=() if small else _notes(data),
     )
 
 
@@ -175,8 +175,9 @@ def _network_args(data: str, model: str) -> dict[str, Any]:
     return {**args, "activation": setting.activation, "degrees": setting.degrees}
 
 
-def _width_notes(data: str) -> list[str]:
-    return [note for name, note in MAF_WIDTH_NOTES.items() if data.startswith(name)]
+def _notes(data: str) -> tuple[str, ...]:
+    widths = [note for name, note in MAF_WIDTH_NOTES.items() if data.startswith(name)]
+    return (*(() if data == "mnist" else MAF_NOTES), *widths)
 
 
 def _network(data: str, outputs: int) -> int:
