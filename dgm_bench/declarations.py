@@ -278,6 +278,7 @@ class _TableReader:
 
     def read(self, errata: list[tuple[_ErratumEntry, str, int]]) -> tuple[Table, list[Erratum]]:
         """Return the table, and its errata with the cells they touch."""
+        self._check_columns()
         slots = self._slots()
         for slot in slots.values():
             slot.recipe = None if slot.same_as else self._own_recipe(slot)
@@ -297,6 +298,14 @@ class _TableReader:
             cells=tuple(self._cell(slot, found) for slot in slots.values()),
         )
         return table, found
+
+    def _check_columns(self) -> None:
+        """Refuse a column that refers to one that does not exist."""
+        for column in self.columns.values():
+            for other in (column.beside, column.ranks_like):
+                if other is not None:
+                    what = f"column {column.id}"
+                    self.file.require("column", other, self.columns, what, self.start)
 
     def _slots(self) -> dict[tuple[str, str], _Slot]:
         slots: dict[tuple[str, str], _Slot] = {}

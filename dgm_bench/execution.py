@@ -18,7 +18,7 @@ from torch import nn
 from dgm_bench import provenance
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, RunFailure, UsageError
-from dgm_bench.metrics.evaluate import evaluate, prepare
+from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
 from dgm_bench.models.build import build
 from dgm_bench.models.capabilities import SolvesODE
 from dgm_bench.planner import PlannedRun
@@ -36,6 +36,7 @@ from dgm_bench.records import (
 )
 from dgm_bench.report.pictures import make_pictures
 from dgm_bench.spec import Recipe, Stage
+from dgm_bench.train import objectives
 from dgm_bench.train.checkpoint import CheckpointFile
 from dgm_bench.train.loop import CURVE_COLUMNS, Trainer
 from dgm_bench.workdir import RunState, WorkFolder
@@ -125,7 +126,9 @@ class Execution:
                 f"evaluation.split={split}", f"{self.data.name} has none", remedy
             )
         for stage in self.recipe.stages:
-            build(stage.model, self.data.event_shape)
+            model = build(stage.model, self.data.event_shape)
+            objectives.require_fit(stage.objective, model)
+        require_fit(self.recipe.evaluation, model, self.data)
         _checkpoint_seconds()
 
     def _train(self) -> tuple[Outcome, nn.Module]:

@@ -280,7 +280,7 @@ def test_an_untrained_model_has_not_been_trained_on_data(data):
 
 def test_other_dimensions_than_two_are_refused(generator):
     data = load("digits", None, offline=True)
-    with pytest.raises(DeclarationError, match="use a 2-D data set"):
+    with pytest.raises(DeclarationError, match="use two dimensions"):
         ability_metrics(Gaussian((64,)), data, split="test", generator=generator, protocol="")
 
 

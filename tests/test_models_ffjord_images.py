@@ -98,6 +98,13 @@ def test_an_evaluation_of_every_flow_is_counted():
     assert model.function_evaluations == 6 * 2 * 4
 
 
+@pytest.mark.parametrize("side", [5, 9, 18])
+def test_sides_that_cannot_be_halved_have_fewer_scales(side):
+    model = MultiScaleFFJORD((1, side, side), filters=[3], solver="rk4", step_size=0.5)
+    x = torch.rand(2, 1, side, side) * 0.9 + 0.05
+    assert model.log_prob_estimate(x, torch.Generator()).shape == (2,)
+
+
 def test_too_small_or_uneven_images_are_refused():
     with pytest.raises(DeclarationError, match="too few"):
         MultiScaleFFJORD((1, 2, 2))

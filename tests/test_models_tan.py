@@ -10,7 +10,7 @@ from dgm_bench.errors import DeclarationError
 from dgm_bench.models.capabilities import InitialisesOnData
 from dgm_bench.models.nice import NICE, Scaling
 from dgm_bench.models.recurrent import Recurrence
-from dgm_bench.models.tan import TAN, LeakyReLU, LULinear, RecurrentMixture, RecurrentShift
+from dgm_bench.models.tan import TAN, LeakyReLU, LinearMap, RecurrentMixture, RecurrentShift
 
 CELLS = ["reset-before", "reset-after"]
 
@@ -112,7 +112,7 @@ def test_recurrent_shift_is_its_formula():
 
 
 def test_linear_map_is_the_product_of_its_factors():
-    layer, x = shaken(LULinear(4)), torch.randn(3, 4)
+    layer, x = shaken(LinearMap(4)), torch.randn(3, 4)
     lower = layer.factors.tril(-1) + torch.eye(4)
     u, _ = layer.forward_and_log_det(x)
     torch.testing.assert_close(u, x @ lower @ layer.factors.triu() + layer.bias)
@@ -127,8 +127,8 @@ def test_leaky_map_has_one_slope_for_negative_numbers():
 
 def test_layers_come_in_the_order_of_the_released_demo():
     names = [type(layer).__name__ for layer in TAN((3,), units=4, components=2).layers]
-    group = ["LeakyReLU", "Scaling", "RecurrentShift", "Reverse", "LULinear"]
-    assert names == ["LULinear", *group * 4, "LeakyReLU", "Scaling"]
+    group = ["LeakyReLU", "Scaling", "RecurrentShift", "Reverse", "LinearMap"]
+    assert names == ["LinearMap", *group * 4, "LeakyReLU", "Scaling"]
 
 
 @pytest.mark.parametrize(("dim", "expected"), [(6, 1_066_387), (63, 1_086_565)])

@@ -6,7 +6,7 @@ from torch import nn
 
 from dgm_bench.models.nice import NICE, AdditiveCoupling
 from dgm_bench.models.planar import PlanarCNF
-from dgm_bench.models.tan import LULinear
+from dgm_bench.models.tan import LinearMap
 
 DIM = 5
 
@@ -77,7 +77,7 @@ def test_zuko_additive_coupling():
 def test_nflows_linear():
     """Theirs takes any matrix and multiplies columns by it."""
     transforms = pytest.importorskip("nflows.transforms")
-    layer, x = shaken(LULinear(DIM)), torch.randn(20, DIM)
+    layer, x = shaken(LinearMap(DIM)), torch.randn(20, DIM)
     matrix = (layer.factors.tril(-1) + torch.eye(DIM)) @ layer.factors.triu()
     peer = transforms.NaiveLinear(DIM, orthogonal_initialization=False)
     peer._weight.data, peer.bias.data = matrix.T.detach(), layer.bias.detach()

@@ -33,6 +33,7 @@ from dgm_bench.records import Metric
 
 POINTS = 2_000  # of the split, for losses
 BOUND_POINTS = 500  # of the split, for the quadrature over latent variables
+COUNTED = 64  # points that pass through while operations are counted
 DIMS = (4, 8, 16)  # where the cost of sampling is counted
 INVERTED = 4  # times as many operations from data to noise as back: a search, not a pass
 GROWTH = 0.5  # exponent between a cost that ignores the dimension (0) and one that follows it (1)
@@ -63,12 +64,9 @@ def ability_metrics(
     """Return one metric per column of FFJORD's Table 1, 1 for yes and 0 for no.
 
     Raises:
-        DeclarationError: The data is not two-dimensional, as the quadratures want it.
+        DeclarationError: As :func:`require_two_dimensions`.
     """
-    if data.event_shape != (2,):
-        raise DeclarationError(
-            "metric 'abilities'", f"{data.name} has {data.dim} dimensions", "use a 2-D data set"
-        )
+    require_two_dimensions(model, data)
     metrics = []
     for name, check in CHECKS.items():
         found = check(model, data, data.splits[split], generator)
@@ -85,6 +83,19 @@ def ability_metrics(
             )
         )
     return metrics
+
+
+def require_two_dimensions(model: nn.Module, data: Dataset) -> None:
+    """Refuse what the quadratures cannot do.
+
+    Raises:
+        DeclarationError: The data, or a latent space, is not two-dimensional.
+    """
+    latent = getattr(model, "latent", 2) if isinstance(model, HasDecoder) else 2
+    for thing, dim in ((data.name, data.dim), ("the latent space", latent)):
+        if dim != 2:
+            reason = f"{thing} has {dim} dimensions"
+            raise DeclarationError("metric 'abilities'", reason, "use two dimensions")
 
 
 # ------------------------------------------------------------------------- trains on data
@@ -105,8 +116,9 @@ def trains_on_data(
     if not isinstance(model, HasLogProb | HasElbo):
         return Finding(False, "nothing in the model takes examples", 0)
     if isinstance(model, HasLogProb):
-        there = depth_of(lambda: model.log_prob(x))
-        back = _depth_of_samples(cast(HasSample, model), len(x), generator)
+        few = x[:COUNTED]
+        there = depth_of(lambda: model.log_prob(few))
+        back = _depth_of_samples(cast(HasSample, model), COUNTED, generator)
         if there > INVERTED * back:
             text = f"the log density takes {there} dependent operations, a sample {back}"
             return Finding(False, f"{text}: the map is inverted numerically", len(x))
@@ -238,12 +250,12 @@ def _points(inputs: int, noise: torch.Generator) -> Float[Tensor, "n inputs"]:
 
 
 def _fresh(model: nn.Module, data: Dataset) -> nn.Module:
-    """Return the model as it was before the first step, on the data's device."""
+    """Return the model as a run with seed 0 starts it, on the data's device."""
     train = data.splits["train"]
     fresh = _fresh_of(model, data.event_shape).to(train.device, train.dtype)
     with torch.no_grad():
         if isinstance(fresh, InitialisesOnData):
-            fresh.initialise(train[:POINTS])
+            fresh.initialise(train[: fresh.initial_examples])
     if isinstance(fresh, CalibratesOnData):
         fresh.calibrate(train)
     return fresh

@@ -9,9 +9,9 @@ from torch import nn
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, did_you_mean
-from dgm_bench.metrics.abilities import ability_metrics
+from dgm_bench.metrics.abilities import ability_metrics, require_two_dimensions
 from dgm_bench.metrics.likelihood import likelihood_metrics
-from dgm_bench.models.capabilities import CalibratesOnData, SolvesODE
+from dgm_bench.models.capabilities import CalibratesOnData, HasLogProb, SolvesODE
 from dgm_bench.records import Metric
 from dgm_bench.spec import EvaluationSpec
 
@@ -31,15 +31,13 @@ def evaluate(model: nn.Module, data: Dataset, spec: EvaluationSpec, seed: int) -
     """Return the metrics of a prepared model; noise depends on the seed alone.
 
     Raises:
-        DeclarationError: When no metric has a name that the protocol lists.
+        DeclarationError: As :func:`require_fit`.
         RunFailure: When a value is not finite.
     """
+    require_fit(spec, model, data)
     device = data.splits[spec.split].device
     found: list[Metric] = []
     for name in spec.metrics:
-        if name not in METRICS:
-            remedy = did_you_mean(name, METRICS) or f"known: {', '.join(METRICS)}"
-            raise DeclarationError(f"metric {name!r}", "is not known", remedy)
         generator = torch.Generator(device).manual_seed(seed)
         found += METRICS[name](model, data, spec, generator, _protocol(model, spec))
     return found
@@ -82,3 +80,20 @@ def _abilities(
 
 
 METRICS: dict[str, MetricFunction] = {"nll": _likelihood, "abilities": _abilities}
+
+
+def require_fit(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None:
+    """Refuse a protocol that a model or data set cannot serve, before anything is trained.
+
+    Raises:
+        DeclarationError: A metric is not known, or needs what the model or the data lacks.
+    """
+    for name in spec.metrics:
+        if name not in METRICS:
+            remedy = did_you_mean(name, METRICS) or f"known: {', '.join(METRICS)}"
+            raise DeclarationError(f"metric {name!r}", "is not known", remedy)
+        if name == "nll" and not isinstance(model, HasLogProb):
+            reason = f"needs a log density, which {type(model).__name__} lacks"
+            raise DeclarationError(f"metric {name!r}", reason, "measure something else of it")
+        if name == "abilities":
+            require_two_dimensions(model, data)

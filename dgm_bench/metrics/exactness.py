@@ -84,7 +84,8 @@ def by_quadrature(model: BaseDensity, generator: torch.Generator) -> Agreement:
     mass = cells.sum((1, 3)) * float((high - low).prod()) / n**2
     place = ((x - low) / (high - low) * BOXES).floor().long()
     inside = ((place >= 0) & (place < BOXES)).all(1)
-    boxes = place[inside] @ place.new_tensor([BOXES, 1])
+    row, column = place[inside].unbind(1)
+    boxes = row * BOXES + column
     fraction = torch.bincount(boxes, minlength=BOXES**2).view(BOXES, BOXES) / SAMPLES
     error = (mass * (1 - mass)).clamp(min=1 / SAMPLES).div(SAMPLES).sqrt()
     outside = (~inside).double().mean()

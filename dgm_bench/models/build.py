@@ -36,7 +36,7 @@ def build(spec: ModelSpec, event_shape: tuple[int, ...]) -> nn.Module:
         raise DeclarationError(spec.name, str(error), "add it to the model's arguments") from error
     try:
         model = cls(*arguments.args, **arguments.kwargs)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
         remedy = "look at the types of the model's arguments"
         raise DeclarationError(spec.name, f"cannot be built: {error}", remedy) from error
     vars(model)["declaration"] = spec

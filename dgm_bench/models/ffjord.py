@@ -323,12 +323,12 @@ class FFJORD(SolvedFlow):
         hidden: Sequence[int] = (64, 64, 64),
         layer: Layer = "concatsquash",
         activation: Nonlinearity = "tanh",
-        solver: Literal["dopri5", "rk4"] = "dopri5",
+        solver: SolverName = "dopri5",
         rtol: float = 1e-6,
         atol: float = 1e-8,
         step_size: float | None = None,
         adjoint: bool = True,
-        noise: Literal["gaussian", "rademacher"] = "gaussian",
+        noise: Noise = "gaussian",
     ) -> None:
         shared = Solver(solver, rtol, atol, step_size, adjoint)
         networks = [

@@ -73,7 +73,7 @@ class MultiScaleFFJORD(SolvedFlow):
 
         def scales(shape: ImageShape) -> list[nn.Module]:
             smaller = squeezed(shape)
-            if min(smaller[1:]) < SMALLEST:
+            if min(smaller[1:]) < SMALLEST or shape[1] % 2 or shape[2] % 2:
                 return [*stack(shape[0]), Flatten(shape)]
             rest = FactorOut(smaller, scales(halved(smaller)))
             return [*stack(shape[0]), Squeeze(), *stack(smaller[0]), rest]

@@ -13,12 +13,13 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.models.coupling import EvenOddCoupling
 from dgm_bench.models.flow import Flow
 from dgm_bench.models.linear import FullLinear
 from dgm_bench.models.masked import Activation, activation_module
 
 
-class ScaleShiftCoupling(nn.Module):
+class ScaleShiftCoupling(EvenOddCoupling):
     """``u = m x + (1 - m) (exp(s) x + t)`` with ``s`` and ``t`` functions of ``m x``.
 
     The mask ``m`` keeps every second dimension; the hidden layers of ``s`` have tanh, those of
@@ -32,10 +33,8 @@ class ScaleShiftCoupling(nn.Module):
     """
 
     def __init__(self, dim: int, hidden: Sequence[int], keep_even: bool) -> None:
-        super().__init__()
-        self.kept = slice(0 if keep_even else 1, None, 2)
-        self.moved = slice(1 if keep_even else 0, None, 2)
-        sizes = [len(range(dim)[self.kept]), *hidden, len(range(dim)[self.moved])]
+        super().__init__(dim, keep_even)
+        sizes = [self.inputs, *hidden, self.outputs]
         self.log_scale = _network(dim, sizes, "tanh")
         self.shift = _network(dim, sizes, "relu")
 
@@ -45,20 +44,12 @@ class ScaleShiftCoupling(nn.Module):
         """Return ``(u, log|det du/dx|)``."""
         kept, moved = x[:, self.kept], x[:, self.moved]
         log_scale = self.log_scale(kept)
-        return self._join(kept, moved * log_scale.exp() + self.shift(kept)), log_scale.sum(1)
+        return self.join(kept, moved * log_scale.exp() + self.shift(kept)), log_scale.sum(1)
 
     def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``x``."""
         kept, moved = u[:, self.kept], u[:, self.moved]
-        return self._join(kept, (moved - self.shift(kept)) * (-self.log_scale(kept)).exp())
-
-    def _join(
-        self, kept: Float[Tensor, "batch k"], moved: Float[Tensor, "batch m"]
-    ) -> Float[Tensor, "batch dim"]:
-        whole = kept.new_empty(kept.shape[0], kept.shape[1] + moved.shape[1])
-        whole[:, self.kept] = kept
-        whole[:, self.moved] = moved
-        return whole
+        return self.join(kept, (moved - self.shift(kept)) * (-self.log_scale(kept)).exp())
 
 
 class TabularGlow(Flow):

@@ -142,7 +142,8 @@ class Logit(nn.Module):
     ) -> tuple[Float[Tensor, "batch *shape"], Float[Tensor, " batch"]]:
         """Return ``(y, log|det dy/dx|)``."""
         s = self.alpha + (1 - 2 * self.alpha) * x
-        log_s, log_rest = s.log(), torch.log1p(-s)
+        # 1 - s from 1 - x, which is exact: log1p(-s) would lose all digits where s is nearly 1.
+        log_s, log_rest = s.log(), (self.alpha + (1 - 2 * self.alpha) * (1 - x)).log()
         dim = x[0].numel()
         log_det = dim * math.log(1 - 2 * self.alpha) - (log_s + log_rest).flatten(1).sum(1)
         return log_s - log_rest, log_det

@@ -13,10 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
+from dgm_bench.models.coupling import EvenOddCoupling
 from dgm_bench.models.flow import Flow, StandardNormal
 
 
-class AdditiveCoupling(nn.Module):
+class AdditiveCoupling(EvenOddCoupling):
     """``u_2 = x_2 + m(x_1)`` with ``u_1 = x_1``: volume stays (NICE, section 3.2).
 
     Args:
@@ -26,12 +27,9 @@ class AdditiveCoupling(nn.Module):
     """
 
     def __init__(self, dim: int, hidden: Sequence[int], keep_even: bool) -> None:
-        super().__init__()
-        self.kept = slice(0 if keep_even else 1, None, 2)
-        self.moved = slice(1 if keep_even else 0, None, 2)
-        inputs, outputs = len(range(dim)[self.kept]), len(range(dim)[self.moved])
+        super().__init__(dim, keep_even)
         modules: list[nn.Module] = []
-        for pair in pairwise([inputs, *hidden, outputs]):
+        for pair in pairwise([self.inputs, *hidden, self.outputs]):
             modules += [nn.Linear(*pair), nn.ReLU()]
         self.network = nn.Sequential(*modules[:-1])
 
@@ -48,10 +46,6 @@ class AdditiveCoupling(nn.Module):
         x = u.clone()
         x[:, self.moved] -= self.network(u[:, self.kept])
         return x
-
-    def extra_repr(self) -> str:
-        """Return what ``repr`` shows."""
-        return f"keeps={'even' if self.kept.start == 0 else 'odd'}"
 
 
 class Scaling(nn.Module):

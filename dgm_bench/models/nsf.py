@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
+from dgm_bench.models.coupling import EvenOddCoupling
 from dgm_bench.models.flow import Flow
 from dgm_bench.models.incremental import fill_in
 from dgm_bench.models.linear import LULinear, Permutation
@@ -17,7 +18,7 @@ from dgm_bench.models.masked_residual import ResidualMaskedNetwork, ResidualNetw
 from dgm_bench.models.splines import LEAST_SIZE, Spline
 
 
-class SplineCoupling(nn.Module):
+class SplineCoupling(EvenOddCoupling):
     """Splines of one half of the dimensions by the other half, and that half by splines of its own.
 
     The splines of the half that conditions are the same for all examples (released NSF code,
@@ -30,7 +31,7 @@ class SplineCoupling(nn.Module):
         bins: Bins of each spline.
         tail: Half the length of the splines' interval.
         dropout: Of the conditioner.
-        move_even: Whether dimensions 0, 2, 4, ... are conditioned on the others, or these on them.
+        keep_even: Whether dimensions 0, 2, 4, ... condition the others, or these them.
     """
 
     temper: Tensor
@@ -43,15 +44,13 @@ class SplineCoupling(nn.Module):
         bins: int,
         tail: float,
         dropout: float,
-        move_even: bool,
+        keep_even: bool,
     ) -> None:
-        super().__init__()
-        self.moved = slice(0 if move_even else 1, None, 2)
-        self.kept = slice(1 if move_even else 0, None, 2)
-        moved, kept = len(range(dim)[self.moved]), len(range(dim)[self.kept])
+        super().__init__(dim, keep_even)
         self.numbers, self.bins, self.tail = 3 * bins - 1, bins, tail
-        self.network = ResidualNetwork(kept, hidden, blocks, moved * self.numbers, dropout)
-        self.own = nn.Parameter(torch.rand(kept, self.numbers))
+        outputs = self.outputs * self.numbers
+        self.network = ResidualNetwork(self.inputs, hidden, blocks, outputs, dropout)
+        self.own = nn.Parameter(torch.rand(self.inputs, self.numbers))
         self.register_buffer("temper", _temper(bins, hidden), persistent=False)
 
     def forward_and_log_det(
@@ -61,12 +60,12 @@ class SplineCoupling(nn.Module):
         kept, moved = x[:, self.kept], x[:, self.moved]
         moved, log_slopes = self._conditioned(kept).forward(moved)
         kept, own_log_slopes = self._unconditioned().forward(kept)
-        return self._join(kept, moved), log_slopes.sum(1) + own_log_slopes.sum(1)
+        return self.join(kept, moved), log_slopes.sum(1) + own_log_slopes.sum(1)
 
     def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``x``."""
         kept = self._unconditioned().inverse(u[:, self.kept])
-        return self._join(kept, self._conditioned(kept).inverse(u[:, self.moved]))
+        return self.join(kept, self._conditioned(kept).inverse(u[:, self.moved]))
 
     def _conditioned(self, kept: Float[Tensor, "batch kept"]) -> Spline:
         raw = self.network(kept).view(len(kept), -1, self.numbers)
@@ -74,14 +73,6 @@ class SplineCoupling(nn.Module):
 
     def _unconditioned(self) -> Spline:
         return Spline(self.own, self.bins, self.tail)
-
-    def _join(
-        self, kept: Float[Tensor, "batch k"], moved: Float[Tensor, "batch m"]
-    ) -> Float[Tensor, "batch dim"]:
-        whole = moved.new_empty(moved.shape[0], kept.shape[1] + moved.shape[1])
-        whole[:, self.kept] = kept
-        whole[:, self.moved] = moved
-        return whole
 
 
 class SplineMADE(nn.Module):
@@ -155,7 +146,7 @@ class NSFCoupling(Flow):
         _check(bins, tail)
         modules: list[nn.Module] = []
         for i in range(layers):
-            coupling = SplineCoupling(dim, hidden, blocks, bins, tail, dropout, i % 2 == 0)
+            coupling = SplineCoupling(dim, hidden, blocks, bins, tail, dropout, i % 2 == 1)
             modules += [Permutation(dim), LULinear(dim), coupling]
         super().__init__(event_shape, [*modules, Permutation(dim), LULinear(dim)])
 

@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.models.batchnorm import FlowBatchNorm
+from dgm_bench.models.coupling import EvenOddCoupling
 from dgm_bench.models.flow import Flow
 from dgm_bench.models.masked import Activation, activation_module, init_normal
 
 
-class AffineCoupling(nn.Module):
+class AffineCoupling(EvenOddCoupling):
     """``u = m x + (1 - m) exp(-s) (x - t)`` with ``s`` and ``t`` functions of ``m x``.
 
     The mask ``m`` keeps every second dimension. The networks see only the kept dimensions and
@@ -27,12 +28,10 @@ class AffineCoupling(nn.Module):
     """
 
     def __init__(self, dim: int, hidden: Sequence[int], keep_even: bool) -> None:
-        super().__init__()
-        self.kept = slice(0 if keep_even else 1, None, 2)
-        self.moved = slice(1 if keep_even else 0, None, 2)
-        inputs, outputs = len(range(dim)[self.kept]), len(range(dim)[self.moved])
-        self.log_scale = _network(dim, [inputs, *hidden, outputs], "tanh")
-        self.shift = _network(dim, [inputs, *hidden, outputs], "relu")
+        super().__init__(dim, keep_even)
+        sizes = [self.inputs, *hidden, self.outputs]
+        self.log_scale = _network(dim, sizes, "tanh")
+        self.shift = _network(dim, sizes, "relu")
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch dim"]
@@ -41,24 +40,12 @@ class AffineCoupling(nn.Module):
         kept, moved = x[:, self.kept], x[:, self.moved]
         log_scale = self.log_scale(kept)
         moved = (moved - self.shift(kept)) * (-log_scale).exp()
-        return self._join(kept, moved), -log_scale.sum(1)
+        return self.join(kept, moved), -log_scale.sum(1)
 
     def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``x``."""
         kept, moved = u[:, self.kept], u[:, self.moved]
-        return self._join(kept, moved * self.log_scale(kept).exp() + self.shift(kept))
-
-    def _join(
-        self, kept: Float[Tensor, "batch k"], moved: Float[Tensor, "batch m"]
-    ) -> Float[Tensor, "batch dim"]:
-        whole = kept.new_empty(kept.shape[0], kept.shape[1] + moved.shape[1])
-        whole[:, self.kept] = kept
-        whole[:, self.moved] = moved
-        return whole
-
-    def extra_repr(self) -> str:
-        """Return what ``repr`` shows."""
-        return f"keeps={'even' if self.kept.start == 0 else 'odd'}"
+        return self.join(kept, moved * self.log_scale(kept).exp() + self.shift(kept))
 
 
 class RealNVP(Flow):

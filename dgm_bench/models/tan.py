@@ -21,7 +21,7 @@ from dgm_bench.models.nice import Scaling
 from dgm_bench.models.recurrent import Cell, Recurrence, init_glorot
 
 
-class LULinear(nn.Module):
+class LinearMap(nn.Module):
     """``u = x L U + b``, ``L`` with unit diagonal (TAN, section 3.2.1). Starts as the identity.
 
     Args:
@@ -195,10 +195,10 @@ class TAN(Flow):
         if groups < 1:
             raise DeclarationError("groups", f"{groups} groups", "give at least one")
         dim = math.prod(event_shape)
-        modules: list[nn.Module] = [LULinear(dim, train_bias=False)]
+        modules: list[nn.Module] = [LinearMap(dim, train_bias=False)]
         for _ in range(groups - 1):
             modules += [LeakyReLU(), Scaling(dim), RecurrentShift(units, cell)]
-            modules += [Reverse(), LULinear(dim)]
+            modules += [Reverse(), LinearMap(dim)]
         modules += [LeakyReLU(), Scaling(dim)]
         base = RecurrentMixture(dim, units, components, parameter_layers, cell)
         super().__init__(event_shape, modules, base)
@@ -213,7 +213,7 @@ class TAN(Flow):
         A dimension that stays within [-1, 1] is not divided. The released code does this with the
         whole training set (``get_initmap`` in ``tan/data/helpers.py``); the bias is not trained.
         """
-        first, flat = cast(LULinear, self.layers[0]), x.flatten(1)
+        first, flat = cast(LinearMap, self.layers[0]), x.flatten(1)
         mean = flat.mean(0)
         scale = (flat - mean).abs().amax(0).clamp(min=1)
         first.factors.copy_((1 / scale).diag())

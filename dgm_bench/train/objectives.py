@@ -42,7 +42,12 @@ def negative_log_likelihood(trace: str = "estimate") -> Objective:
 
     A continuous flow is trained on Hutchinson's estimate (FFJORD, section 3.1) unless ``trace`` is
     ``exact``; models whose density is explicit have one form only.
+
+    Raises:
+        DeclarationError: Another ``trace`` than these two.
     """
+    if trace not in ("estimate", "exact"):
+        raise DeclarationError(f"trace {trace!r}", "is not known", "use 'estimate' or 'exact'")
 
     def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
         if trace == "estimate" and isinstance(model, HasLogProbEstimate):
@@ -64,9 +69,8 @@ def regularised_likelihood(kinetic: float = 0.01, jacobian: float = 0.01) -> Obj
     weights = {"kinetic": kinetic, "jacobian": jacobian}
 
     def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
-        if not isinstance(model, RegularisesDynamics):
-            raise _unfit(model, "rnode", "take a continuous flow, such as FFJORD")
-        log_prob, penalties = model.regularised_log_prob_estimate(x, generator)
+        flow = cast(RegularisesDynamics, model)
+        log_prob, penalties = flow.regularised_log_prob_estimate(x, generator)
         means = {name: value.mean() for name, value in penalties.items()}
         penalty = sum(weights[name] * mean for name, mean in means.items())
         total = x[0].numel() * math.log(2) * penalty - log_prob.mean()
@@ -86,20 +90,14 @@ def flow_matching(sigma: float = 0.0) -> Objective:
     """
 
     def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
-        if not isinstance(model, HasVelocity):
-            raise _unfit(model, "flow-matching", "take a single continuous flow: FFJORD, flows=1")
         noise = torch.empty_like(x).normal_(generator=generator)
         t = x.new_empty(len(x)).uniform_(generator=generator)
         time = t.view(-1, *[1] * (x.dim() - 1))
         z = (1 - time) * x + (sigma + (1 - sigma) * time) * noise
-        error = model.velocity(t, z) - ((1 - sigma) * noise - x)
+        error = cast(HasVelocity, model).velocity(t, z) - ((1 - sigma) * noise - x)
         return Loss(error.flatten(1).square().sum(1).mean())
 
     return objective
-
-
-def _unfit(model: nn.Module, objective: str, remedy: str) -> DeclarationError:
-    return DeclarationError(type(model).__name__, f"cannot be trained by {objective!r}", remedy)
 
 
 def negative_elbo() -> Objective:
@@ -162,6 +160,34 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "adversarial": adversarial,
     "reverse-kl": reverse_kl,
 }
+
+
+#: What a model has to offer, and in words.
+NEEDS: dict[str, tuple[type, str]] = {
+    "nll": (HasLogProb, "a log density"),
+    "rnode": (RegularisesDynamics, "continuous flows"),
+    "flow-matching": (HasVelocity, "a velocity: one continuous flow"),
+    "elbo": (HasElbo, "an evidence lower bound"),
+    "adversarial": (HasDiscriminator, "a discriminator"),
+    "reverse-kl": (HasSampleWithLogProb, "samples with their log density"),
+}
+
+
+def require_fit(spec: ObjectiveSpec, model: nn.Module) -> None:
+    """Refuse an objective that cannot train a model, before anything is trained.
+
+    Raises:
+        DeclarationError: It is not known, has wrong arguments, or needs what the model lacks.
+    """
+    build_objective(spec)
+    capability, words = NEEDS[spec.name]
+    if not isinstance(model, capability):
+        name = type(model).__name__
+        fitting = [name for name, (needed, _) in NEEDS.items() if isinstance(model, needed)]
+        remedy = f"use {' or '.join(fitting)}" if fitting else "use another model"
+        raise DeclarationError(
+            f"objective {spec.name!r}", f"needs {words}, which {name} lacks", remedy
+        )
 
 
 def build_objective(spec: ObjectiveSpec) -> Objective:

@@ -31,7 +31,7 @@ class Schedule:
         """Return the learning rate of a step; the first step is 0."""
         warmup = self.spec.warmup_steps
         ramp = min(1.0, (step + 1) / warmup) if warmup else 1.0
-        drops = self.drops_done + bisect_right(self.spec.milestones, step)
+        drops = self.drops_done + bisect_right(sorted(self.spec.milestones), step)
         return float(self.base_lr * ramp * self._cosine(step) * self.spec.factor**drops)
 
     def _cosine(self, step: int) -> float:

@@ -1,0 +1,40 @@
+"""What couplings on vectors share: every second dimension stays and decides what moves the rest."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class EvenOddCoupling(nn.Module):
+    """Base of couplings that keep the even dimensions and move the odd ones, or the other way.
+
+    Args:
+        dim: Number of dimensions.
+        keep_even: Whether dimensions 0, 2, 4, ... are kept, or 1, 3, 5, ...
+
+    Attributes:
+        kept: Which dimensions stay.
+        moved: Which dimensions change.
+        inputs: How many stay.
+        outputs: How many change.
+    """
+
+    def __init__(self, dim: int, keep_even: bool) -> None:
+        super().__init__()
+        self.kept = slice(0 if keep_even else 1, None, 2)
+        self.moved = slice(1 if keep_even else 0, None, 2)
+        self.inputs, self.outputs = len(range(dim)[self.kept]), len(range(dim)[self.moved])
+
+    def join(
+        self, kept: Float[Tensor, "batch k"], moved: Float[Tensor, "batch m"]
+    ) -> Float[Tensor, "batch dim"]:
+        """Return both halves in their places."""
+        whole = moved.new_empty(moved.shape[0], kept.shape[1] + moved.shape[1])
+        whole[:, self.kept] = kept
+        whole[:, self.moved] = moved
+        return whole
+
+    def extra_repr(self) -> str:
+        """Return what ``repr`` shows."""
+        return f"keeps={'even' if self.kept.start == 0 else 'odd'}"

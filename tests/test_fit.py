@@ -1,0 +1,78 @@
+"""What does not fit together is refused before anything is trained."""
+
+import pytest
+import torch
+
+from dgm_bench.data.dataset import Dataset
+from dgm_bench.errors import DeclarationError
+from dgm_bench.metrics import evaluate
+from dgm_bench.models.build import build
+from dgm_bench.spec import EvaluationSpec, ModelSpec, ObjectiveSpec
+from dgm_bench.train import objectives
+
+MODELS = {
+    "nice": ModelSpec(name="nice:NICE", args={"hidden": [4]}),
+    "gan": ModelSpec(name="gan:GAN"),
+    "vae": ModelSpec(name="vae:GaussianVAE", args={"latent": 3}),
+    "ffjord": ModelSpec(name="ffjord:FFJORD"),
+}
+
+
+def data(dim):
+    return Dataset("toy", "1", {"train": torch.randn(10, dim), "test": torch.randn(10, dim)})
+
+
+@pytest.mark.parametrize(
+    ("model", "objective", "told"),
+    [
+        ("gan", "nll", "use adversarial"),
+        ("vae", "nll", "use elbo"),
+        ("nice", "elbo", "use nll"),
+        ("nice", "rnode", "continuous flows"),
+        ("nice", "flow-matching", "a velocity"),
+        ("ffjord", "adversarial", "use nll or rnode or flow-matching"),
+        ("ffjord", "nl", "did you mean 'nll'"),
+    ],
+)
+def test_an_objective_that_a_model_cannot_serve_is_refused(model, objective, told):
+    with pytest.raises(DeclarationError, match=told):
+        objectives.require_fit(ObjectiveSpec(name=objective), build(MODELS[model], (2,)))
+
+
+def test_every_objective_says_what_it_needs():
+    assert objectives.NEEDS.keys() == objectives.OBJECTIVES.keys()
+
+
+@pytest.mark.parametrize(
+    ("model", "dim", "metric", "told"),
+    [
+        ("gan", 2, "nll", "needs a log density"),
+        ("nice", 3, "abilities", "toy has 3 dimensions"),
+        ("vae", 2, "abilities", "the latent space has 3 dimensions"),
+        ("nice", 2, "nl", "did you mean 'nll'"),
+    ],
+)
+def test_a_metric_that_cannot_be_taken_is_refused(model, dim, metric, told):
+    spec = EvaluationSpec(metrics=(metric,))
+    with pytest.raises(DeclarationError, match=told):
+        evaluate.require_fit(spec, build(MODELS[model], (dim,)), data(dim))
+
+
+def test_a_trace_that_is_misspelt_is_refused():
+    with pytest.raises(DeclarationError, match="use 'estimate' or 'exact'"):
+        objectives.build_objective(ObjectiveSpec(args={"trace": "estimated"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("naf:MAFDDSF", {"hidden": []}),
+        ("nsf:NSFCoupling", {"hidden": 0}),
+        ("nice:NICE", {"hidden": [-3]}),
+        ("nsf:NSFAutoregressive", {"dropout": 2.0}),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_refused_in_one_line(name, args):
+    with pytest.raises(DeclarationError) as refused:
+        build(ModelSpec(name=name, args=args), (4,))
+    assert "\n" not in str(refused.value)
