@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dgm_bench.planner import Plan, PlannedRun, duration, gigabytes
-from dgm_bench.records import COMPLETE, FAILED, RunRecord
-from dgm_bench.report.tables import MARKS
+from dgm_bench.records import COMPLETE, FAILED, Metric, RunRecord
+from dgm_bench.report.tables import MARKS, yes_or_no
+from dgm_bench.spec import YES_NO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,6 +162,8 @@ def _published(cell: Cell) -> str:
     if cell.published is None:
         return ""
     value, pm = cell.published.value, cell.published.pm
+    if cell.column.unit == YES_NO:
+        return yes_or_no(float(value))
     return f"{value} ± {pm}" if pm is not None else f"{value}"
 
 
@@ -168,6 +171,8 @@ def measured_text(cell: Cell, verdict: Verdict) -> str:
     """Return mean ± standard error with one digit more than the paper prints, or three."""
     if verdict.mean is None:
         return ""
+    if cell.column.unit == YES_NO:
+        return yes_or_no(verdict.mean)
     exponent = int(cell.published.value.as_tuple().exponent) if cell.published else -2
     digits = max(1 - exponent, 0)
     text = f"{verdict.mean:.{digits}f}"
@@ -249,18 +254,21 @@ def progress_line(event: Progress) -> str:
     return "  ".join(parts)
 
 
+def _in_words(metric: Metric) -> str:
+    """Return a metric's name and value: a number with its error and unit, or yes or no."""
+    if metric.unit == YES_NO and metric.value is not None:
+        return f"{metric.name} {yes_or_no(metric.value)}"
+    error = f" ± {number(metric.se)}" if metric.se is not None else ""
+    return f"{metric.name} {number(metric.value)}{error} {metric.unit}"
+
+
 def outcome_line(title: str, record: RunRecord, published: str | None) -> str:
     """Return how a run ended in one line: number, published number, time, or what broke."""
     outcome, spent = record.outcome, record.budget
     if outcome.status in FAILED:
         hint = f"; {outcome.hint}" if outcome.hint else ""
         return f"{title}: {outcome.status}: {outcome.reason}{hint}"
-    numbers = [
-        f"{metric.name} {number(metric.value)}"
-        + (f" ± {number(metric.se)}" if metric.se is not None else "")
-        + f" {metric.unit}"
-        for metric in record.metrics
-    ]
+    numbers = [_in_words(metric) for metric in record.metrics]
     how = "" if outcome.status in COMPLETE else f", cut short: {outcome.reason}"
     beside = f" (published {published})" if published else ""
     took = duration(spent.train_seconds + spent.validation_seconds + spent.evaluation_seconds)

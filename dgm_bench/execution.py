@@ -35,7 +35,7 @@ from dgm_bench.records import (
     write_record,
 )
 from dgm_bench.report.pictures import make_pictures
-from dgm_bench.spec import Recipe, Stage
+from dgm_bench.spec import YES_NO, Recipe, Stage
 from dgm_bench.train import objectives
 from dgm_bench.train.checkpoint import CheckpointFile
 from dgm_bench.train.loop import CURVE_COLUMNS, Trainer
@@ -168,7 +168,7 @@ class Execution:
 
     def _announce(self, resumed_at_step: int | None) -> None:
         cell = self.run_.cell
-        published = cell.published
+        published = cell.published if cell.column.unit != YES_NO else None
         shown = f"{published.value} {cell.column.unit}" if published is not None else None
         self.reporter.run_started(self._title(), shown, self.limit_seconds, resumed_at_step)
 

@@ -4,12 +4,14 @@ import io
 from dataclasses import dataclass, field
 
 import pytest
+from factories import make_cell, make_column, make_metric, make_published, make_record
 from rich.console import Console
 
 from dgm_bench import console
 from dgm_bench.console import PlainReporter, RichReporter
 from dgm_bench.planner import Machine, Plan, PlannedRun, Speed
 from dgm_bench.spec import (
+    YES_NO,
     Cell,
     Column,
     ModelSpec,
@@ -276,3 +278,14 @@ def test_checks_show_their_remedies():
     text = shown(console.checks_view([("gpu", "warn", "unusable", "update the driver")]))
     assert "warn" in text
     assert "update the driver" in text
+
+
+def test_a_property_is_told_as_yes_or_no():
+    column = make_column("one-pass", metric="one-pass", unit=YES_NO, direction="higher")
+    cell = make_cell("maf", column, published=make_published("0", None, "none"))
+    verdict = Verdict(cell.id, "better", "checked", mean=1.0, seeds=1)
+    text = " ".join(shown(console.cells_view([(cell, verdict)]), 100).split())
+    assert "maf/one-pass no yes 1" in text
+    metric = make_metric(1.0, name="one-pass", unit=YES_NO, se=None)
+    line = console.outcome_line("MAF", make_record(cell, metrics=(metric,)), None)
+    assert line.startswith("MAF: one-pass yes, ")

@@ -166,18 +166,19 @@ def published_number(published: Published | None) -> str:
 def published_text(cell: Cell) -> str:
     """Return the published number, or yes or no for a property."""
     if cell.published is not None and cell.column.unit == YES_NO:
-        return _yes_or_no(float(cell.published.value))
+        return yes_or_no(float(cell.published.value))
     return published_number(cell.published)
 
 
 def measured_text(cell: Cell, verdict: Verdict) -> str:
     """Return the measured number with its error, or yes or no for a property."""
     if verdict.mean is not None and cell.column.unit == YES_NO:
-        return _yes_or_no(verdict.mean)
+        return yes_or_no(verdict.mean)
     return measured_number(verdict, cell.published)
 
 
-def _yes_or_no(value: float) -> str:
+def yes_or_no(value: float) -> str:
+    """Return a property in words; a number where seeds differ."""
     return {1.0: "yes", 0.0: "no"}.get(value, f"{value:.2f}")
 
 
