@@ -179,7 +179,9 @@ class Execution:
 
     def _title(self) -> str:
         cell = self.run_.cell
-        return f"{cell.row.title} on {cell.column.title}, seed {self.run_.seed}"
+        # A column of properties is named after the property, not after the data.
+        where = self.data.name if cell.column.unit == YES_NO else cell.column.title
+        return f"{cell.row.title} on {where}, seed {self.run_.seed}"
 
     # ---------------------------------------------------------------- evaluation
 
