@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dgm_bench.records import RunRecord
-from dgm_bench.spec import Cell, Column, Table
+from dgm_bench.spec import YES_NO, Cell, Column, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,9 @@ def comparison_plot(table: Table, verdicts: Mapping[str, Verdict]) -> Figure | N
         None when no published number of the table is measured.
     """
     both = {
-        cell.id for cell in table.cells if cell.published and verdicts[cell.id].mean is not None
+        cell.id
+        for cell in table.cells
+        if cell.published and verdicts[cell.id].mean is not None and cell.column.unit != YES_NO
     }
     columns = [c for c in table.columns if _cells_in(table, c, both)]
     if not columns:

@@ -71,9 +71,10 @@ def ranking_plots(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> dict
 def ranking_plot(
     table: Table, column: Column, runs: Mapping[str, Sequence[RunRecord]]
 ) -> Figure | None:
-    """Plot gaps measured here against published numbers of another data set, row by row.
+    """Plot gaps measured here, rows from the smallest published number down.
 
-    Bars are two standard errors over the test points. Rows on a rising line rank as published.
+    Bars are two standard errors over the test points. Where the published ranking shows again,
+    dots go from the upper left to the lower right.
 
     Returns:
         None where fewer than three rows have both.
@@ -82,17 +83,15 @@ def ranking_plot(
     if len(rows) < 3:
         return None
     other = next(c for c in table.columns if c.id == column.ranks_like)
-    figure, axes = new_figure(7.2, 4.8)
-    errors = [2 * row.se for row in rows]
-    places, gaps = [row.published for row in rows], [row.gap for row in rows]
-    axes.errorbar(places, gaps, yerr=errors, fmt="o", color=BLUE, markersize=6, capsize=3)
-    for row in rows:
-        axes.annotate(
-            row.title, (row.published, row.gap), (6, 4), textcoords="offset points", fontsize=8
-        )
-    axes.set_xlabel(f"published on {other.title} ({other.unit}), {other.direction} is better")
-    axes.set_ylabel(f"gap to the entropy on {column.title} (nats)")
-    title = f"{column.title} against {other.title}: Kendall's tau {kendall(rows):.2f}"
-    axes.set_title(f"{title}, {len(rows)} rows", loc="left", fontsize=10)
-    axes.margins(x=0.14)
+    figure, axes = new_figure(7.2, 0.34 * len(rows) + 1.3)
+    places = range(len(rows))
+    gaps, errors = [row.gap for row in rows], [2 * row.se for row in rows]
+    axes.plot(gaps, places, color=BLUE, linewidth=1.0, alpha=0.4)
+    axes.errorbar(gaps, places, xerr=errors, fmt="o", color=BLUE, markersize=6, capsize=3)
+    axes.set_yticks(places, [f"{row.title}  {row.published:.2f}" for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(f"gap to the entropy on {column.title} (nats)")
+    title = f"Rows as published on {other.title} ({other.unit}), gaps on {column.title}"
+    axes.set_title(f"{title}: Kendall's tau {kendall(rows):.2f}", loc="left", fontsize=10)
     return figure
