@@ -175,7 +175,7 @@ def judge(
     if not complete:
         return _unfinished(cell, cell.published, measured, remarks)
     if cell.column.unit == YES_NO:
-        return _property(cell, cell.published, measured)
+        return _property(cell, cell.published, measured, runs[-1])
     trial = _Trial(cell, cell.published, runs, pool or Pool(), neighbour_gap)
     return trial.verdict(measured, remarks)
 
@@ -299,12 +299,16 @@ def _unfinished(cell: Cell, published: Published, measured: Verdict, remarks: li
     return _told(replace(measured, state="inconclusive", difference=ahead), text, remarks)
 
 
-def _property(cell: Cell, published: Published, measured: Verdict) -> Verdict:
-    """Judge a property: it has no spread, and every run has to say what the paper says."""
+def _property(cell: Cell, published: Published, measured: Verdict, newest: RunRecord) -> Verdict:
+    """Judge a property: it has no spread, and every run has to say what the paper says.
+
+    The reason is what the newest run's experiment gave.
+    """
     difference = _oriented(cell, measured.mean or 0.0) - _oriented(cell, float(published.value))
     state: State = "better" if difference > 0 else "worse" if difference < 0 else "reproduced"
     said = "as published" if state == "reproduced" else "the paper says otherwise"
-    reason = f"checked over {_seeds(measured.seeds)}: {said}"
+    metric = newest.metric(cell.column.metric)
+    reason = f"{said}: {metric.protocol if metric else 'no protocol'}"
     return replace(measured, state=state, difference=difference, reason=reason)
 
 

@@ -306,7 +306,7 @@ class _Layout:
         )
         yield from _published_legend(self.table.cells)
         states = {verdict.state for verdict in self.verdicts.values()}
-        if any(verdict.mean is not None for verdict in self.verdicts.values()):
+        if directions and any(verdict.mean is not None for verdict in self.verdicts.values()):
             yield (
                 "± of measured numbers: standard deviation over seeds; for a single seed, two "
                 "standard errors over the test points."
