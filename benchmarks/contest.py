@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from jaxtyping import Float
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -27,6 +28,22 @@ SEED = 7
 SECONDS = 12.0
 FEWEST_ROUNDS, MOST_ROUNDS = 8, 300
 CONFIDENCE = 0.95
+
+#: Mark of a file of benchmarks: each on the CPU by thread time, and on a GPU where there is one.
+ON_EACH_DEVICE = pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param("cpu", marks=pytest.mark.benchmark(timer=time.thread_time)),
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+                pytest.mark.benchmark(timer=time.perf_counter),
+            ],
+        ),
+    ],
+)
 
 
 class Step:

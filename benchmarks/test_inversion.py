@@ -5,12 +5,11 @@ They run every network once for each dimension; ours computes each hidden unit o
 
 from __future__ import annotations
 
-import time
 from typing import Any, cast
 
 import pytest
 import torch
-from contest import Contest, Step
+from contest import ON_EACH_DEVICE, Contest, Step
 from jaxtyping import Float
 from peers import ZukoMAF, nflows_maf
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -19,20 +18,7 @@ from torch import Tensor
 from dgm_bench.models.capabilities import HasInverse
 from dgm_bench.models.maf import MAF
 
-pytestmark = pytest.mark.parametrize(
-    "device",
-    [
-        pytest.param("cpu", marks=pytest.mark.benchmark(timer=time.thread_time)),
-        pytest.param(
-            "cuda",
-            marks=[
-                pytest.mark.gpu,
-                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-                pytest.mark.benchmark(timer=time.perf_counter),
-            ],
-        ),
-    ],
-)
+pytestmark = ON_EACH_DEVICE
 
 #: BSDS300 of the MAF paper.
 DIM, WIDTH, LAYERS = 63, 512, 5

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, cast
 
 import pytest
 import torch
-from contest import SEED, Contest, Step, flat_gradient
+from contest import ON_EACH_DEVICE, SEED, Contest, Step, flat_gradient
 from jaxtyping import Float
 from peers import PlainFFJORD, ZukoFFJORD, ZukoMAF, nflows_maf
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from dgm_bench.models.dynamics import ConcatSquash, Nonlinearity
+from dgm_bench.models.dynamics import ConcatSquash, Nonlinearity, hutchinson_trace
 from dgm_bench.models.ffjord import FFJORD
 from dgm_bench.models.maf import MAF
 
-pytestmark = pytest.mark.parametrize(
-    "device",
-    [
-        pytest.param("cpu", marks=pytest.mark.benchmark(timer=time.thread_time)),
-        pytest.param(
-            "cuda",
-            marks=[
-                pytest.mark.gpu,
-                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-                pytest.mark.benchmark(timer=time.perf_counter),
-            ],
-        ),
-    ],
-)
+pytestmark = ON_EACH_DEVICE
 
 # ------------------------------------------------------------------------------------ MAF
 
@@ -165,7 +151,7 @@ def exact_gradient(model: FFJORD, x: Float[Tensor, "batch dim"]) -> Float[Tensor
     noise = torch.empty_like(x).normal_(generator=generator).double()
     flow, start = exact.flows[0], (x.double(), x.double().new_zeros(len(x)))
     z, log_det = exact.solver.solve(
-        flow.network, start, flow.span, lambda at: (at.hutchinson(noise),)
+        flow.network, start, flow.span, lambda at: (hutchinson_trace(at, noise),)
     )
     (-(exact.density.log_prob(z) + log_det).mean()).backward()
     return flat_gradient(exact)

@@ -7,7 +7,7 @@ they learn three times as fast.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -40,14 +40,14 @@ class ActNorm(nn.Module):
         self.see(x)
         log_scale = self.log_scale
         scale = log_scale.exp()
-        u = torch.addcmul(_per_channel(self.bias * scale), x, _per_channel(scale))
+        u = torch.addcmul(per_channel(self.bias * scale), x, per_channel(scale))
         return u, (x[0, 0].numel() * log_scale.sum()).expand(x.shape[0])
 
     def inverse(
         self, u: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return ``x``."""
-        return u * _per_channel((-self.log_scale).exp()) - _per_channel(self.bias)
+        return u * per_channel((-self.log_scale).exp()) - per_channel(self.bias)
 
     @torch.no_grad()
     def see(self, x: Float[Tensor, "batch channels height width"]) -> None:
@@ -170,7 +170,8 @@ def edge_response(
     return F.conv2d(F.pad(inside, [padding] * 4, value=1.0), kernel, bias)
 
 
-def _per_channel(values: Float[Tensor, " channels"]) -> Float[Tensor, "channels 1 1"]:
+def per_channel(values: Float[Tensor, " channels"]) -> Float[Tensor, "channels 1 1"]:
+    """Return values that broadcast over images, one for each channel."""
     return values.view(-1, 1, 1)
 
 

@@ -94,10 +94,6 @@ class LinearisedConv(NamedTuple):
             v = layer.linear(v) * slope
         return self.layers[-1].linear(v)
 
-    def hutchinson(self, noise: Tensor) -> Float[Tensor, " batch"]:
-        """Return ``e^T J e``, an unbiased estimate of ``Tr J`` (FFJORD, equation 7)."""
-        return (self.tangent(noise) * noise).flatten(1).sum(1)
-
     def exact_trace(self) -> Float[Tensor, " batch"]:
         """Return ``Tr J`` by the tangents of all dimensions: for tests and tiny images."""
         batch, *shape = self.value.shape

@@ -38,13 +38,14 @@ class Linearisation(Protocol):
         """Return ``J v`` for one vector an example."""
         ...
 
-    def hutchinson(self, noise: Tensor) -> Float[Tensor, " batch"]:
-        """Return ``e^T J e``, an unbiased estimate of ``Tr J`` for noise of covariance ``I``."""
-        ...
-
     def exact_trace(self) -> Float[Tensor, " batch"]:
         """Return ``Tr J``."""
         ...
+
+
+def hutchinson_trace(at: Linearisation, noise: Tensor) -> Float[Tensor, " batch"]:
+    """Return ``e^T J e``, an unbiased estimate of ``Tr J`` (FFJORD, equation 7)."""
+    return (at.tangent(noise) * noise).flatten(1).sum(1)
 
 
 class Dynamics(Protocol):
@@ -81,10 +82,6 @@ class Linearised(NamedTuple):
         for weight, slope in zip(self.weights[:-1], self.slopes, strict=True):
             v = F.linear(v, weight) * slope
         return F.linear(v, self.weights[-1])
-
-    def hutchinson(self, noise: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-        """Return ``e^T J e``, an unbiased estimate of ``Tr J`` (FFJORD, equation 7)."""
-        return (self.tangent(noise) * noise).sum(1)
 
     def exact_trace(self) -> Float[Tensor, " batch"]:
         """Return ``Tr J``.

@@ -22,6 +22,7 @@ from dgm_bench.models.dynamics import (
     Layer,
     Linearisation,
     Nonlinearity,
+    hutchinson_trace,
 )
 from dgm_bench.models.flow import Flow
 
@@ -163,7 +164,7 @@ def _exact(at: Linearisation) -> State:
 
 
 def _estimated(at: Linearisation, noise: Tensor) -> State:
-    return (at.hutchinson(noise),)
+    return (hutchinson_trace(at, noise),)
 
 
 def _regularised(at: Linearisation, noise: Tensor) -> State:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from dgm_bench.models.perceptron import fully_connected
 
 
 class GAN(nn.Module):
@@ -26,9 +28,9 @@ class GAN(nn.Module):
         super().__init__()
         self.event_shape, self.latent = tuple(event_shape), latent
         dim = math.prod(event_shape)
-        self.generator = _network([latent, *hidden, dim], nn.ReLU())
+        self.generator = fully_connected([latent, *hidden, dim], nn.ReLU)
         #: From flat examples to log-odds of being data.
-        self.discriminator = _network([dim, *hidden, 1], nn.LeakyReLU(0.2))
+        self.discriminator = fully_connected([dim, *hidden, 1], partial(nn.LeakyReLU, 0.2))
 
     def draw_noise(self, n: int, generator: torch.Generator) -> Float[Tensor, "n latent"]:
         """Return standard normal noise for ``n`` examples."""
@@ -48,9 +50,3 @@ class GAN(nn.Module):
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
         """Return ``n`` examples."""
         return self.generate(self.draw_noise(n, generator))
-
-
-def _network(sizes: Sequence[int], activation: nn.Module) -> nn.Sequential:
-    """Return a fully connected network with linear output."""
-    layers = [module for i, o in pairwise(sizes) for module in (nn.Linear(i, o), activation)]
-    return nn.Sequential(*layers[:-1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from dgm_bench.models.coupling import EvenOddCoupling
 from dgm_bench.models.flow import Flow
 from dgm_bench.models.linear import FullLinear
 from dgm_bench.models.masked import Activation, activation_module
+from dgm_bench.models.perceptron import fully_connected
 
 
 class ScaleShiftCoupling(EvenOddCoupling):
@@ -77,12 +78,11 @@ def _network(dim: int, sizes: Sequence[int], activation: Activation) -> nn.Seque
 
     The first layer's weights are drawn as if all ``dim`` inputs were there, as the code has it.
     """
-    modules: list[nn.Module] = []
-    for i, (inputs, outputs) in enumerate(pairwise(sizes)):
-        linear = nn.Linear(inputs, outputs)
-        if i == 0:
+
+    def initialise(number: int, linear: nn.Linear) -> None:
+        if number == 0:
             bound = dim**-0.5
             nn.init.uniform_(linear.weight, -bound, bound)
             nn.init.uniform_(linear.bias, -bound, bound)
-        modules += [linear, activation_module(activation)]
-    return nn.Sequential(*modules[:-1])
+
+    return fully_connected(sizes, partial(activation_module, activation), initialise)

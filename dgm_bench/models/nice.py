@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.coupling import EvenOddCoupling
 from dgm_bench.models.flow import Flow, StandardNormal
+from dgm_bench.models.perceptron import fully_connected
 
 
 class AdditiveCoupling(EvenOddCoupling):
@@ -28,10 +28,7 @@ class AdditiveCoupling(EvenOddCoupling):
 
     def __init__(self, dim: int, hidden: Sequence[int], keep_even: bool) -> None:
         super().__init__(dim, keep_even)
-        modules: list[nn.Module] = []
-        for pair in pairwise([self.inputs, *hidden, self.outputs]):
-            modules += [nn.Linear(*pair), nn.ReLU()]
-        self.network = nn.Sequential(*modules[:-1])
+        self.network = fully_connected([self.inputs, *hidden, self.outputs], nn.ReLU)
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch dim"]

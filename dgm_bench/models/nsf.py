@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -144,11 +145,11 @@ class NSFCoupling(Flow):
         if dim < 2:
             raise DeclarationError("event_shape", "nothing to couple", "use two dimensions or more")
         _check(bins, tail)
-        modules: list[nn.Module] = []
-        for i in range(layers):
-            coupling = SplineCoupling(dim, hidden, blocks, bins, tail, dropout, i % 2 == 1)
-            modules += [Permutation(dim), LULinear(dim), coupling]
-        super().__init__(event_shape, [*modules, Permutation(dim), LULinear(dim)])
+        couplings = (
+            SplineCoupling(dim, hidden, blocks, bins, tail, dropout, keep_even=i % 2 == 1)
+            for i in range(layers)
+        )
+        super().__init__(event_shape, _among_linear_layers(dim, couplings))
 
 
 class NSFAutoregressive(Flow):
@@ -179,11 +180,16 @@ class NSFAutoregressive(Flow):
     ) -> None:
         dim = math.prod(event_shape)
         _check(bins, tail)
-        modules: list[nn.Module] = []
-        for _ in range(layers):
-            made = SplineMADE(dim, hidden, blocks, bins, tail, dropout)
-            modules += [Permutation(dim), LULinear(dim), made]
-        super().__init__(event_shape, [*modules, Permutation(dim), LULinear(dim)])
+        mades = (SplineMADE(dim, hidden, blocks, bins, tail, dropout) for _ in range(layers))
+        super().__init__(event_shape, _among_linear_layers(dim, mades))
+
+
+def _among_linear_layers(dim: int, layers: Iterable[nn.Module]) -> list[nn.Module]:
+    """Return layers with a permutation and an LU layer before each, and after the last."""
+    modules: list[nn.Module] = []
+    for layer in layers:
+        modules += [Permutation(dim), LULinear(dim), layer]
+    return [*modules, Permutation(dim), LULinear(dim)]
 
 
 def _check(bins: int, tail: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from dgm_bench.models.batchnorm import FlowBatchNorm
 from dgm_bench.models.coupling import EvenOddCoupling
 from dgm_bench.models.flow import Flow
 from dgm_bench.models.masked import Activation, activation_module, init_normal
+from dgm_bench.models.perceptron import fully_connected
 
 
 class AffineCoupling(EvenOddCoupling):
@@ -80,9 +81,8 @@ def _network(dim: int, sizes: Sequence[int], activation: Activation) -> nn.Seque
     The first layer's weights are drawn as if all ``dim`` inputs were there: those of the released
     code are, masked to zero.
     """
-    modules: list[nn.Module] = []
-    for i, (inputs, outputs) in enumerate(pairwise(sizes)):
-        linear = nn.Linear(inputs, outputs)
-        init_normal(linear, dim if i == 0 else inputs)
-        modules += [linear, activation_module(activation)]
-    return nn.Sequential(*modules[:-1])
+
+    def initialise(number: int, linear: nn.Linear) -> None:
+        init_normal(linear, linear.in_features if number else dim)
+
+    return fully_connected(sizes, partial(activation_module, activation), initialise)

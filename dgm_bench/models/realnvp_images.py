@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
+from dgm_bench.models.actnorm import per_channel
 from dgm_bench.models.convnets import CentredBatchNorm, ResidualNetwork, WeightNormConv
 from dgm_bench.models.flow import Flow
 from dgm_bench.models.multiscale import (
@@ -61,14 +62,14 @@ class ImageBatchNorm(nn.Module):
             self._average(mean.detach(), variance.detach())
         log_scale = -0.5 * (variance + self.eps).log()
         scale = log_scale.exp()
-        u = torch.addcmul(_per_channel(-mean * scale), x, _per_channel(scale))
+        u = torch.addcmul(per_channel(-mean * scale), x, per_channel(scale))
         return u, (x[0, 0].numel() * log_scale.sum()).expand(x.shape[0])
 
     def inverse(
         self, u: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return ``x``, by the running averages in either mode."""
-        return u * _per_channel((self.variance + self.eps).sqrt()) + _per_channel(self.mean)
+        return u * per_channel((self.variance + self.eps).sqrt()) + per_channel(self.mean)
 
     @torch.no_grad()
     def _average(
@@ -299,7 +300,3 @@ def _channel_couplings(shape: ImageShape, n: int, features: int, blocks: int) ->
         layers.append(ChannelCoupling(shape, features, blocks, keep_first=i % 2 == 0))
         layers.append(ImageBatchNorm(shape[0]))
     return layers
-
-
-def _per_channel(values: Float[Tensor, " channels"]) -> Float[Tensor, "channels 1 1"]:
-    return values.view(-1, 1, 1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
+
+from dgm_bench.models.perceptron import fully_connected
 
 
 class GaussianVAE(nn.Module):
@@ -29,8 +30,8 @@ class GaussianVAE(nn.Module):
         super().__init__()
         self.event_shape, self.latent = tuple(event_shape), latent
         dim = math.prod(event_shape)
-        self.encoder = _network([dim, *hidden, 2 * latent])
-        self.decoder = _network([latent, *hidden, 2 * dim])
+        self.encoder = fully_connected([dim, *hidden, 2 * latent], nn.Tanh)
+        self.decoder = fully_connected([latent, *hidden, 2 * dim], nn.Tanh)
 
     def elbo(
         self, x: Float[Tensor, "batch *event"], generator: torch.Generator
@@ -57,9 +58,3 @@ class GaussianVAE(nn.Module):
         noise = torch.empty_like(mean).normal_(generator=generator)
         x: Tensor = mean + log_scale.exp() * noise
         return x.reshape(-1, *self.event_shape)
-
-
-def _network(sizes: Sequence[int]) -> nn.Sequential:
-    """Return a fully connected network with linear output."""
-    layers = [module for i, o in pairwise(sizes) for module in (nn.Linear(i, o), nn.Tanh())]
-    return nn.Sequential(*layers[:-1])

@@ -19,7 +19,7 @@ from dgm_bench.spec import (
 )
 
 from . import shared
-from .shared import SMALL_SOURCE, SmallSetting, flat_data, small_setting
+from .shared import SMALL_SOURCE, SmallSetting, flat_data, required_setting, small_setting
 
 
 class FfjordSetting(NamedTuple):
@@ -90,7 +90,7 @@ def ffjord(data: str, layer: str = "concatsquash", weight_decay: float = 0.0) ->
 
 def ffjord_adjoint(data: str) -> Recipe:
     """FFJORD on one of our columns, solved as published: dopri5, its tolerances, the adjoint."""
-    small = _required(data)
+    small = required_setting(data)
     args = _small_args(small) | _published_solver()
     objective = ObjectiveSpec(args={"trace": "estimate"})
     stage = _small_stage(data, small, args, objective, OptimizerSpec(lr=small.ffjord_lr))
@@ -194,18 +194,15 @@ def _small_recipe(data: str, stage: Stage, label: str, note: str) -> Recipe:
         stages=(stage,),
         evaluation=EvaluationSpec(model_overrides={"solver": "dopri5"}),
         cost=_cost(
-            data, stage, evaluations=16, steps=_required(data).ffjord_steps, tested=SMALL_TESTED
+            data,
+            stage,
+            evaluations=16,
+            steps=required_setting(data).ffjord_steps,
+            tested=SMALL_TESTED,
         ),
         source=SMALL_SOURCE,
         notes=(note,),
     )
-
-
-def _required(data: str) -> SmallSetting:
-    small = small_setting(data)
-    if small is None:
-        raise ValueError(f"{data} is no column of ours")
-    return small
 
 
 # --------------------------------------------------------------------------- cheaper training

@@ -196,7 +196,9 @@ def nsf(data: str, kind: str) -> Recipe:
     )
     if data == "digits":
         # 1,347 images are learnt by heart long before the rate has come down.
-        stage = shared.small_stage(data, model, args | {"dropout": 0.1}, _required_small(data))
+        stage = shared.small_stage(
+            data, model, args | {"dropout": 0.1}, shared.required_setting(data)
+        )
     dim = card(data).dim
     inputs = dim // 2 if kind == "coupling" else dim
     network = shared.weights((inputs, *(1 + 2 * setting.blocks) * (setting.hidden,)))
@@ -282,10 +284,3 @@ def _recipe(
         source=SMALL_SOURCE if small else source,
         notes=() if small else notes,
     )
-
-
-def _required_small(data: str) -> shared.SmallSetting:
-    small = small_setting(data)
-    if small is None:
-        raise ValueError(f"{data} is no column of ours")
-    return small

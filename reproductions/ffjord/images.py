@@ -21,7 +21,7 @@ from dgm_bench.spec import (
 )
 
 from . import shared
-from .shared import IMAGE_SHAPES, IMAGES, SMALL_SOURCE, image_shape, pixel_data, small_setting
+from .shared import IMAGE_SHAPES, IMAGES, SMALL_SOURCE, image_shape, pixel_data
 
 # --------------------------------------------------------------------------- Glow
 
@@ -370,9 +370,7 @@ def _small(
     data: str, label: str, model: str, args: dict[str, Any], lr: float, products: int | None = None
 ) -> Recipe:
     """Return a small model of the same form on one of our columns."""
-    small = small_setting(data)
-    if small is None:
-        raise ValueError(f"{data} is no column of ours")
+    small = shared.required_setting(data)
     stage = shared.small_stage(data, model, args, small._replace(lr=lr))
     if products is None:
         cost = shared.cost(

@@ -72,6 +72,18 @@ def small_setting(data: str) -> SmallSetting | None:
     return None
 
 
+def required_setting(data: str) -> SmallSetting:
+    """Return the setting of one of our columns.
+
+    Raises:
+        ValueError: It is no column of ours.
+    """
+    small = small_setting(data)
+    if small is None:
+        raise ValueError(f"{data} is no column of ours")
+    return small
+
+
 def small_stage(data: str, model: str, args: dict[str, Any], small: SmallSetting) -> Stage:
     """Return a stage that trains to convergence on one of our columns."""
     return Stage(

@@ -1,0 +1,30 @@
+"""Fully connected networks without masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from torch import nn
+
+
+def fully_connected(
+    sizes: Sequence[int],
+    activation: Callable[[], nn.Module],
+    initialise: Callable[[int, nn.Linear], None] | None = None,
+) -> nn.Sequential:
+    """Return a network with linear output.
+
+    Args:
+        sizes: Number of inputs, widths of the hidden layers, number of outputs.
+        activation: Makes the nonlinearity after each layer but the last.
+        initialise: Called with each layer's number and the layer as soon as it is made; None leaves
+            it as torch starts it.
+    """
+    modules: list[nn.Module] = []
+    for number, (inputs, outputs) in enumerate(pairwise(sizes)):
+        linear = nn.Linear(inputs, outputs)
+        if initialise is not None:
+            initialise(number, linear)
+        modules += [linear, activation()]
+    return nn.Sequential(*modules[:-1])
