@@ -150,7 +150,7 @@ class Execution:
         return outcome, model
 
     def _trainer(self, stage: Stage, index: int) -> Trainer:
-        dtype = getattr(torch, stage.precision)
+        dtype = torch.float64 if stage.precision == "float64" else torch.float32
         torch.manual_seed(self.run_.seed + index)
         model = build(stage.model, self.data.event_shape).to(self.device, dtype)
         return Trainer(

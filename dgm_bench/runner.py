@@ -103,14 +103,17 @@ class _DataSource:
 
     root: Path
     offline: bool
-    _spec: DataSpec | None = None
+    _key: tuple[DataSpec, int] | None = None
     _data: Dataset | None = None
 
-    def load(self, spec: DataSpec) -> Dataset:
-        if self._data is None or spec != self._spec:
+    def load(self, spec: DataSpec, seed: int) -> Dataset:
+        key = (spec, seed if datasets.card(spec.name).seeded else 0)
+        if self._data is None or key != self._key:
             self._data = None  # free the old one before the new one is built
-            self._data = datasets.load(spec.name, self.root, args=spec.args, offline=self.offline)
-            self._spec = spec
+            self._data = datasets.load(
+                spec.name, self.root, args=spec.args, seed=seed, offline=self.offline
+            )
+            self._key = key
         return self._data
 
 
@@ -153,7 +156,7 @@ class _Session:
         folder = WorkFolder(self.results, recipe.content_hash, run.seed)
         with folder.locked():
             try:
-                data = self.source.load(recipe.stages[0].data)
+                data = self.source.load(recipe.stages[0].data, run.seed)
                 finished = self._finished_before(folder, data)
                 if finished is not None:
                     path = finished.path(self.results)

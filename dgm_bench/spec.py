@@ -90,15 +90,24 @@ class ValidationSpec(Spec):
 
 
 class StoppingSpec(Spec):
-    """Stop after more than ``patience`` bad validations, or at a maximum; the best is restored."""
+    """Stop after more than ``patience`` bad validations, or at a maximum; the best is restored.
+
+    Bad validations before ``patience_from`` (in epochs) do not count.
+    """
 
     patience: int | None = Field(default=None, ge=0)
+    patience_from: int = Field(default=0, ge=0)
     max_epochs: int | None = Field(default=None, ge=0)
     max_steps: int | None = Field(default=None, ge=0)
 
 
 class Stage(Spec):
-    """One training stage: data, model, objective and the rules of the loop."""
+    """One training stage: data, model, objective and the rules of the loop.
+
+    ``precision`` is that of weights and data. ``bfloat16`` is mixed: both stay in float32, and
+    matrix products and convolutions of training and validation compute in bfloat16; the
+    evaluation does not.
+    """
 
     name: str = "train"
     data: DataSpec
@@ -111,11 +120,15 @@ class Stage(Spec):
     stopping: StoppingSpec
     average_decay: float | None = None
     clip_norm: float | None = None
-    precision: Literal["float32", "float64"] = "float32"
+    precision: Literal["float32", "float64", "bfloat16"] = "float32"
 
 
 class EvaluationSpec(Spec):
-    """What is measured at the end, on which split, with which checkpoint and protocol."""
+    """What is measured at the end, on which split, with which checkpoint and protocol.
+
+    The importance-weighted bound takes ``importance_samples`` draws for each of the first
+    ``importance_examples`` of the split, or of all.
+    """
 
     metrics: tuple[str, ...] = ("nll",)
     split: Literal["train", "val", "test"] = "test"
@@ -123,6 +136,8 @@ class EvaluationSpec(Spec):
     trace: Literal["exact", "estimate"] = "exact"
     batch_size: int = Field(default=10_000, gt=0)
     model_overrides: dict[str, Any] = {}
+    importance_samples: int | None = Field(default=None, gt=0)
+    importance_examples: int | None = Field(default=None, gt=0)
 
 
 class Cost(Spec):

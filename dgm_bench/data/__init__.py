@@ -96,6 +96,7 @@ def load(
     root: Path,
     *,
     args: Mapping[str, Any] | None = None,
+    seed: int = 0,
     offline: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -105,6 +106,7 @@ def load(
         name: Its name.
         root: The data root.
         args: Options of its loader, such as ``{"convention": "maf"}``.
+        seed: The run's; only a seeded set depends on it.
         offline: Never download.
         progress: Show the progress of a download.
 
@@ -120,6 +122,8 @@ def load(
         _obtain(wanted, root, found, offline=offline, progress=progress)
     module, function = wanted.loader.split(":")
     loader = getattr(import_module(f"dgm_bench.data.{module}"), function)
+    if wanted.seeded:
+        options["seed"] = seed
     dataset: Dataset = loader(wanted, home_of(wanted, root), **options)
     return dataset
 

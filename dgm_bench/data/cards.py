@@ -73,6 +73,7 @@ class DatasetCard:
         files: What it is read from; empty for embedded sets.
         downloads: Where the files come from.
         options: The loader's options and their allowed values; the first is the default.
+        seeded: Whether the split depends on the run: its loader is then given the run's seed.
         manual: Where a person finds the files by hand.
         note: What to know about it.
     """
@@ -88,6 +89,7 @@ class DatasetCard:
     files: tuple[DataFile, ...] = ()
     downloads: tuple[Download, ...] = ()
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    seeded: bool = False
     manual: str = ""
     note: str = ""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dgm_bench.data.bits import bits_from_logit_density, from_logits, to_logits
@@ -30,10 +31,8 @@ def load(card: DatasetCard, home: Path) -> Dataset:
         card: With the sizes of the splits, which are taken one after the other.
         home: Not used; the images come with scikit-learn.
     """
-    from sklearn.datasets import load_digits
-
     generator = np.random.default_rng(SEED)
-    levels = generator.permutation(load_digits().data)
+    levels = permuted_levels(generator)
     pixels = torch.from_numpy((levels + generator.random(levels.shape)) / LEVELS)
     parts = torch.split(to_logits(pixels, LAMBDA).float(), list(card.sizes.values()))
     return Dataset(
@@ -47,6 +46,17 @@ def load(card: DatasetCard, home: Path) -> Dataset:
         augment=_with_fresh_noise,
         note=card.note,
     )
+
+
+def permuted_levels(
+    generator: np.random.Generator | None = None,
+) -> Float[np.ndarray, "n 64"]:
+    """Return the images in the fixed order, with levels 0 to 16; advances ``generator``."""
+    from sklearn.datasets import load_digits
+
+    levels = load_digits().data
+    permuted: np.ndarray = (generator or np.random.default_rng(SEED)).permutation(levels)
+    return permuted
 
 
 def _with_fresh_noise(logits: Tensor, generator: torch.Generator) -> Tensor:

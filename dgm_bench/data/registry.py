@@ -171,7 +171,157 @@ _CIFAR10 = DatasetCard(
     note=_CONVENTION_NOTE,
 )
 
+# ------------------------------------------------- images for variational autoencoders
+
+_LAROCHELLE = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
+_AMAT_FILES = (
+    DataFile(
+        "binarized_mnist_train.amat",
+        size=78_400_000,
+        sha256="ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+    ),
+    DataFile(
+        "binarized_mnist_valid.amat",
+        size=15_680_000,
+        sha256="1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
+    ),
+    DataFile(
+        "binarized_mnist_test.amat",
+        size=15_680_000,
+        sha256="e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
+    ),
+)
+
+_STATIC_MNIST = DatasetCard(
+    name="mnist-static",
+    title="MNIST, binarised once by Larochelle",
+    dim=784,
+    unit="nats",
+    sizes={"train": 50_000, "val": 10_000, "test": 10_000},
+    loader="binary_images:load_static_mnist",
+    homes=("binarized_mnist", "MNIST_static"),
+    files=_AMAT_FILES,
+    downloads=tuple(
+        Download(
+            urls=(f"{_LAROCHELLE}/{file.path}",),
+            path=f"binarized_mnist/{file.path}",
+            size=file.size or 0,
+            sha256=file.sha256,
+        )
+        for file in _AMAT_FILES
+    ),
+    manual=_LAROCHELLE,
+)
+
+_OMNIGLOT = DatasetCard(
+    name="omniglot",
+    title="Omniglot, 28x28 as prepared for the importance-weighted autoencoder",
+    dim=784,
+    unit="nats",
+    sizes={"train": 23_000, "val": 1_345, "test": 8_070},
+    loader="binary_images:load_omniglot",
+    homes=("omniglot", "OMNIGLOT"),
+    files=(DataFile("chardata.mat"),),
+    downloads=(
+        Download(
+            urls=("https://github.com/yburda/iwae/raw/master/datasets/OMNIGLOT/chardata.mat",),
+            path="omniglot/chardata.mat",
+            size=25_000_000,
+        ),
+    ),
+    seeded=True,
+    manual="https://github.com/yburda/iwae/tree/master/datasets/OMNIGLOT",
+    note="training images are drawn black and white afresh for every batch; no checksum of the "
+    "file is at hand but git's, 016a3536ffe5e1d38e42563a18d7a78bfaf643ec",
+)
+
+_OMNIGLOT_RESIZED = DatasetCard(
+    name="omniglot-resized28",
+    title="all 32,460 Omniglot characters, resized to 28x28 bits",
+    dim=784,
+    unit="nats",
+    sizes={"train": 22_722, "val": 1_623, "test": 8_115},
+    loader="binary_images:load_resized_omniglot",
+    homes=("omniglot_resized28",),
+    files=(
+        DataFile(
+            "omniglot_28x28_maml.npz",
+            sha256="2409915b1330f19608475d7d3347461d8ce481acbf13d5accfb1944257ceac13",
+        ),
+    ),
+    manual="https://github.com/brendenlake/omniglot",
+    note="not the chardata.mat of the published tables: resized in another way, and split by who "
+    "drew (1 to 14 train, 15 validates, 16 to 20 test)",
+)
+
+_FREYFACES = DatasetCard(
+    name="freyfaces",
+    title="Frey Faces, 28x20 grey frames of one face",
+    dim=560,
+    unit="bits/dim",
+    sizes={"train": 1_565, "val": 200, "test": 200},
+    loader="freyfaces:load",
+    homes=("freyfaces", "Freyfaces"),
+    files=(
+        DataFile(
+            "freyfaces.pkl",
+            size=3_568_521,
+            sha256="3b69410c6a5fd6e03f09012905168be3712373a094a776f7e58fcd0670d2138a",
+        ),
+    ),
+    downloads=(
+        Download(
+            urls=(
+                "https://github.com/riannevdberg/sylvester-flows/raw/master/data/Freyfaces/freyfaces.pkl",
+                "https://github.com/y0ast/Variational-Autoencoder/raw/master/freyfaces.pkl",
+            ),
+            path="freyfaces/freyfaces.pkl",
+            size=3_568_521,
+            sha256="3b69410c6a5fd6e03f09012905168be3712373a094a776f7e58fcd0670d2138a",
+        ),
+    ),
+    seeded=True,
+    manual="https://github.com/riannevdberg/sylvester-flows",
+    note="split with seeds 123, 321 and 231 in runs 0, 1 and 2: the test set differs between runs",
+)
+
+_CALTECH = DatasetCard(
+    name="caltech",
+    title="Caltech 101 silhouettes, 28x28",
+    dim=784,
+    unit="nats",
+    sizes={"train": 4_100, "val": 2_264, "test": 2_307},
+    loader="binary_images:load_caltech",
+    homes=("caltech101_silhouettes", "Caltech101Silhouettes"),
+    files=(
+        DataFile(
+            "caltech101_silhouettes_28_split1.mat",
+            size=872_124,
+            sha256="eb6735e8d84b1850fabc5590124aab1755e90c9fd28123585324398405e1e42a",
+        ),
+    ),
+    downloads=(
+        Download(
+            urls=("https://people.cs.umass.edu/~marlin/data/caltech101_silhouettes_28_split1.mat",),
+            path="caltech101_silhouettes/caltech101_silhouettes_28_split1.mat",
+            size=872_124,
+            sha256="eb6735e8d84b1850fabc5590124aab1755e90c9fd28123585324398405e1e42a",
+        ),
+    ),
+    manual="https://people.cs.umass.edu/~marlin/data.shtml",
+)
+
 # -------------------------------------------------------------------------------- embedded
+
+_BINARY_DIGITS = DatasetCard(
+    name="digits-binary",
+    title="scikit-learn's digits, 8x8, drawn black and white once",
+    dim=64,
+    unit="nats",
+    sizes={"train": 1_347, "val": 200, "test": 250},
+    loader="binary_images:load_digits",
+    note="the images and the split of digits; a pixel is 1 with its level / 16 as probability",
+)
 
 _DIGITS = DatasetCard(
     name="digits",
@@ -219,10 +369,16 @@ _ORACLES = tuple(
 
 CARDS: tuple[DatasetCard, ...] = (
     _DIGITS,
+    _BINARY_DIGITS,
     *_TOYS,
     *_ORACLES,
     _PATCHES,
     _MNIST,
     _CIFAR10,
+    _STATIC_MNIST,
+    _OMNIGLOT,
+    _OMNIGLOT_RESIZED,
+    _FREYFACES,
+    _CALTECH,
     *_TABULAR,
 )

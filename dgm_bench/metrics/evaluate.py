@@ -11,7 +11,13 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, did_you_mean
 from dgm_bench.metrics.abilities import ability_metrics, require_two_dimensions
 from dgm_bench.metrics.likelihood import likelihood_metrics
-from dgm_bench.models.capabilities import CalibratesOnData, HasLogProb, SolvesODE
+from dgm_bench.metrics.variational import elbo_metrics, importance_metrics
+from dgm_bench.models.capabilities import (
+    CalibratesOnData,
+    HasLogProb,
+    HasPosteriorDraws,
+    SolvesODE,
+)
 from dgm_bench.records import Metric
 from dgm_bench.spec import EvaluationSpec
 
@@ -79,7 +85,19 @@ def _abilities(
     return ability_metrics(model, data, split=spec.split, generator=generator, protocol=protocol)
 
 
-METRICS: dict[str, MetricFunction] = {"nll": _likelihood, "abilities": _abilities}
+METRICS: dict[str, MetricFunction] = {
+    "nll": _likelihood,
+    "elbo": elbo_metrics,
+    "importance": importance_metrics,
+    "abilities": _abilities,
+}
+
+#: What a metric needs of a model, and in words.
+NEEDS: dict[str, tuple[type, str]] = {
+    "nll": (HasLogProb, "a log density"),
+    "elbo": (HasPosteriorDraws, "draws from a posterior"),
+    "importance": (HasPosteriorDraws, "draws from a posterior"),
+}
 
 
 def require_fit(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None:
@@ -92,8 +110,9 @@ def require_fit(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None:
         if name not in METRICS:
             remedy = did_you_mean(name, METRICS) or f"known: {', '.join(METRICS)}"
             raise DeclarationError(f"metric {name!r}", "is not known", remedy)
-        if name == "nll" and not isinstance(model, HasLogProb):
-            reason = f"needs a log density, which {type(model).__name__} lacks"
+        needed, words = NEEDS.get(name, (nn.Module, ""))
+        if not isinstance(model, needed):
+            reason = f"needs {words}, which {type(model).__name__} lacks"
             raise DeclarationError(f"metric {name!r}", reason, "measure something else of it")
         if name == "abilities":
             require_two_dimensions(model, data)

@@ -79,18 +79,21 @@ def likelihood_metrics(
     _require_finite(nats, split)
     metrics = []
     if data.to_unit is None:
-        metrics.append(_metric("nll", -nats, "nats", split, protocol))
+        metrics.append(mean_metric("nll", -nats, "nats", split, protocol))
     else:
-        metrics.append(_metric("nll", data.to_unit(nats, inputs), data.unit, split, protocol))
-        metrics.append(_metric("nll_nats", -nats, "nats", split, protocol))
+        metrics.append(mean_metric("nll", data.to_unit(nats, inputs), data.unit, split, protocol))
+        metrics.append(mean_metric("nll_nats", -nats, "nats", split, protocol))
     if data.log_density is not None:
         true = torch.cat([data.log_density(c.double()) for c in x.split(batch_size)])
         paired = "log p(x) - log q(x) on the same test points; " + protocol
-        metrics.append(_metric("gap", true.to(nats.device) - nats, "nats", split, paired))
+        metrics.append(mean_metric("gap", true.to(nats.device) - nats, "nats", split, paired))
     return metrics
 
 
-def _metric(name: str, values: Tensor, unit: str, split: str, protocol: str) -> Metric:
+def mean_metric(
+    name: str, values: Float[Tensor, " n"], unit: str, split: str, protocol: str
+) -> Metric:
+    """Return the mean over examples, with its standard error; lower is better."""
     n = len(values)
     se = values.std().item() / math.sqrt(n) if n > 1 else None
     mean = values.mean().item()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from dgm_bench.models.latent import Draws
 
 
 @runtime_checkable
@@ -57,6 +60,19 @@ class HasElbo(Protocol):
         self, x: Float[Tensor, "batch *event"], generator: torch.Generator
     ) -> Float[Tensor, " batch"]:
         """Return an unbiased estimate of the bound of each example."""
+        ...
+
+
+@runtime_checkable
+class HasPosteriorDraws(Protocol):
+    """Latent variables with a posterior whose density is known wherever it draws."""
+
+    latent: int
+
+    def draw(
+        self, x: Float[Tensor, "batch *event"], samples: int, generator: torch.Generator
+    ) -> Draws:
+        """Return draws from the posterior of each example, and their log densities."""
         ...
 
 

@@ -189,7 +189,8 @@ class Trainer:
         x = self.train_data.index_select(0, self.sampler.next())
         if self.data.augment is not None:
             x = self.data.augment(x, self.noise)
-        loss = self.objective(self.model, x, self.tally.step, self.noise).total
+        with self._mixed_precision():
+            loss = self.objective(self.model, x, self.tally.step, self.noise).total
         loss.backward()
         self._update()
         self.loss_sum += loss.detach()
@@ -240,7 +241,7 @@ class Trainer:
         if tally.best is None or value < tally.best:
             tally.best, tally.best_step, tally.bad_validations = value, tally.step, 0
             self._keep_best()
-        else:
+        elif self.sampler.epoch >= self.stage.stopping.patience_from:
             tally.bad_validations += 1
         lr = self.schedule.lr(max(tally.step - 1, 0))
         self.schedule.after_validation(tally.bad_validations)
@@ -252,7 +253,7 @@ class Trainer:
     def _validation_loss(self) -> float:
         split = "val" if "val" in self.data.splits else "test"
         self.model.eval()
-        with self._averaged():
+        with self._averaged(), self._mixed_precision():
             if isinstance(self.model, CalibratesOnData):
                 self.model.calibrate(self.train_data)
             if isinstance(self.model, HasLogProb):
@@ -296,6 +297,10 @@ class Trainer:
 
     def _averaged(self) -> AbstractContextManager[None]:
         return self.average.swapped_in() if self.average is not None else nullcontext()
+
+    def _mixed_precision(self) -> torch.autocast:
+        mixed = self.stage.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
 
     def _mean_train_loss(self) -> float | None:
         if not self.tally.loss_steps:

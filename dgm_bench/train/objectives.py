@@ -19,6 +19,7 @@ from dgm_bench.models.capabilities import (
     HasElbo,
     HasLogProb,
     HasLogProbEstimate,
+    HasPosteriorDraws,
     HasSampleWithLogProb,
     HasVelocity,
     RegularisesDynamics,
@@ -109,6 +110,36 @@ def negative_elbo() -> Objective:
     return objective
 
 
+def warmed_negative_elbo(warmup_epochs: int, steps_per_epoch: int) -> Objective:
+    """Return the mean negative ELBO in nats, with a weight on its divergence that grows to 1.
+
+    In epoch ``e``, counted from 1, the weight is ``min(e / warmup_epochs, 1)`` (Sylvester and
+    FFJORD codes, ``optimization/training.py``); it is 1 where a model is evaluated. The divergence
+    is that of the draw: ``log q(z|x) - log p(z)``.
+
+    Args:
+        warmup_epochs: Epochs until the weight is 1.
+        steps_per_epoch: Steps in an epoch.
+
+    Raises:
+        DeclarationError: One of the two is below 1.
+    """
+    if warmup_epochs < 1 or steps_per_epoch < 1:
+        reason = f"{warmup_epochs} epochs of {steps_per_epoch} steps are no warm-up"
+        raise DeclarationError("objective 'warmed-elbo'", reason, "use 'elbo'")
+
+    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+        draws = cast(HasPosteriorDraws, model).draw(x, 1, generator)
+        epoch = step // steps_per_epoch + 1
+        weight = min(epoch / warmup_epochs, 1.0) if model.training else 1.0
+        misfit = -draws.log_likelihood.mean()
+        divergence = (draws.log_posterior - draws.log_prior).mean()
+        terms = {"reconstruction": misfit.detach(), "divergence": divergence.detach()}
+        return Loss(misfit + weight * divergence, terms)
+
+    return objective
+
+
 def adversarial() -> Objective:
     """Return both players' losses in one sum, each with gradients for its own player only.
 
@@ -157,6 +188,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "rnode": regularised_likelihood,
     "flow-matching": flow_matching,
     "elbo": negative_elbo,
+    "warmed-elbo": warmed_negative_elbo,
     "adversarial": adversarial,
     "reverse-kl": reverse_kl,
 }
@@ -168,6 +200,7 @@ NEEDS: dict[str, tuple[type, str]] = {
     "rnode": (RegularisesDynamics, "continuous flows"),
     "flow-matching": (HasVelocity, "a velocity: one continuous flow"),
     "elbo": (HasElbo, "an evidence lower bound"),
+    "warmed-elbo": (HasPosteriorDraws, "draws from a posterior"),
     "adversarial": (HasDiscriminator, "a discriminator"),
     "reverse-kl": (HasSampleWithLogProb, "samples with their log density"),
 }

@@ -2,7 +2,8 @@
 
 Each function takes a column's data set and the row's arguments and returns a recipe, or None
 where there is none. What the papers leave open is said in the recipe's notes. One file a family:
-``feedforward.py`` (the MAF paper's rows), ``discrete.py``, ``continuous.py``, ``images.py``.
+``feedforward.py`` (the MAF paper's rows), ``discrete.py``, ``continuous.py``, ``images.py``,
+``variational.py``.
 """
 
 from dgm_bench.spec import Recipe
@@ -15,6 +16,7 @@ from .feedforward import gaussian, made, maf, real_nvp
 from .images import ffjord_multiscale, ffjord_single, glow_multiscale, real_nvp_multiscale
 from .images import rnode as _rnode_on_images
 from .shared import IMAGES
+from .variational import vae
 
 __all__ = [
     "approach",
@@ -38,6 +40,7 @@ __all__ = [
     "real_nvp_multiscale",
     "rnode",
     "tan",
+    "vae",
 ]
 
 

@@ -1,0 +1,200 @@
+"""Black and white images, for variational autoencoders: pixels are exactly 0 or 1.
+
+Static MNIST, Omniglot and the Caltech silhouettes are prepared as in the Sylvester and FFJORD codes
+(``load_data.py`` of both).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Num, UInt8
+from torch import Tensor
+
+from dgm_bench.data.cards import DatasetCard
+from dgm_bench.data.dataset import Augment, Dataset
+from dgm_bench.data.digits import permuted_levels
+from dgm_bench.data.files import checksums
+from dgm_bench.errors import DataError
+
+Pixels = Num[np.ndarray, "n height width"]
+
+MNIST_PIXELS = 784
+OMNIGLOT_VALIDATION, OMNIGLOT_SEED = 1_345, 777
+#: Of the 20 people who drew each character of Omniglot: those that validate, and the last to train.
+RESIZED_LAST_TRAINED, RESIZED_VALIDATION = 14, 15
+DIGITS_SEED, DIGITS_LARGEST = 1797, 16
+
+
+def load_static_mnist(card: DatasetCard, home: Path) -> Dataset:
+    """Load Larochelle's binarised MNIST.
+
+    Raises:
+        DataError: A file is truncated, corrupt or of another layout.
+    """
+    images = [read_amat(home / file.path).reshape(-1, 28, 28) for file in card.files]
+    return _dataset(card, home, dict(zip(card.sizes, images, strict=True)))
+
+
+def load_omniglot(card: DatasetCard, home: Path, seed: int) -> Dataset:
+    """Load Omniglot at 28x28: grey training images that are drawn black and white afresh each time.
+
+    The last 1,345 of the training images, shuffled with the run's seed, validate. They and the
+    test images are drawn black and white once, with numpy's seed 777; the test images come after
+    the validation images, so that their draw does not depend on how those were chosen.
+
+    Raises:
+        DataError: The file is truncated, corrupt or of another layout.
+    """
+    path = home / card.files[0].path
+    train, test = (_upright(array.T) for array in _read_mat(path, "data", "testdata"))
+    train = train[np.random.RandomState(seed).permutation(len(train))]
+    draw = np.random.RandomState(OMNIGLOT_SEED)
+    splits = {
+        "train": train[:-OMNIGLOT_VALIDATION],
+        "val": draw.binomial(1, np.clip(train[-OMNIGLOT_VALIDATION:], 0, 1)),
+        "test": draw.binomial(1, np.clip(test, 0, 1)),
+    }
+    note = f"validation images chosen with seed {seed}"
+    return _dataset(card, home, splits, augment=bernoulli_draw, note=note)
+
+
+def load_caltech(card: DatasetCard, home: Path) -> Dataset:
+    """Load the Caltech 101 silhouettes, with the figures as ones.
+
+    Raises:
+        DataError: The file is truncated, corrupt or of another layout.
+    """
+    path = home / card.files[0].path
+    arrays = _read_mat(path, "train_data", "val_data", "test_data")
+    images = {split: 1 - _upright(array) for split, array in zip(card.sizes, arrays, strict=True)}
+    return _dataset(card, home, images)
+
+
+def load_resized_omniglot(card: DatasetCard, home: Path) -> Dataset:
+    """Load all Omniglot characters at 28x28 bits, split by who drew them.
+
+    Raises:
+        DataError: The file is truncated, corrupt or of another layout.
+    """
+    path = home / card.files[0].path
+    try:
+        with np.load(path) as stored:
+            bits, drawer = stored["images"], stored["drawer"]
+    except (OSError, KeyError, ValueError) as error:
+        raise _broken(path, str(error)) from error
+    images = np.unpackbits(bits, axis=1).reshape(-1, 28, 28)
+    rest = drawer > RESIZED_VALIDATION
+    chosen = (drawer <= RESIZED_LAST_TRAINED, drawer == RESIZED_VALIDATION, rest)
+    splits = {split: images[rows] for split, rows in zip(card.sizes, chosen, strict=True)}
+    return _dataset(card, home, splits)
+
+
+def load_digits(card: DatasetCard, home: Path) -> Dataset:
+    """Return scikit-learn's digits, each pixel drawn once with its level / 16 as probability.
+
+    Args:
+        card: With the sizes of the splits, those of ``digits``.
+        home: Not used; the images come with scikit-learn.
+    """
+    levels = permuted_levels()
+    draw = np.random.default_rng(DIGITS_SEED)
+    images = (draw.random(levels.shape) < levels / DIGITS_LARGEST).reshape(-1, 8, 8)
+    ends = np.cumsum(list(card.sizes.values()))[:-1]
+    return _dataset(card, home, dict(zip(card.sizes, np.split(images, ends), strict=True)))
+
+
+# ---------------------------------------------------------------------------- the set
+
+
+def bernoulli_draw(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return black and white images drawn with the grey values as probabilities."""
+    return torch.bernoulli(images.clamp(0, 1), generator=generator)
+
+
+def _dataset(
+    card: DatasetCard,
+    home: Path,
+    images: dict[str, Pixels],
+    augment: Augment | None = None,
+    note: str = "",
+) -> Dataset:
+    files, verified = ({}, True) if card.embedded else checksums(card, home)
+    doubt = "" if verified else "files differ from the published ones: see dgm-bench data verify"
+    splits = {name: as_images(array) for name, array in images.items()}
+    shape = splits["train"].shape[1:]
+    return Dataset(
+        name=card.name,
+        version=card.version,
+        splits=splits,
+        unit=card.unit,
+        files=files,
+        verified=verified,
+        augment=augment,
+        image_shape=(shape[0], shape[1], shape[2]),
+        to_pixels=as_pixels,
+        note="; ".join(part for part in (note, doubt) if part),
+    )
+
+
+def as_images(array: Pixels) -> Float[Tensor, "n 1 height width"]:
+    """Return images of one channel, as float32."""
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[:, None]
+
+
+def as_pixels(x: Tensor) -> Tensor:
+    """Return what is stored: it is pixels in [0, 1] already."""
+    return x
+
+
+# ---------------------------------------------------------------------------- readers
+
+
+def read_amat(path: Path) -> UInt8[np.ndarray, "n 784"]:
+    """Read a text file of zeros and ones, 784 a line with one space between two.
+
+    Raises:
+        DataError: It is truncated or of another layout.
+    """
+    raw = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    if len(raw) % (2 * MNIST_PIXELS):
+        raise _broken(path, f"is no whole number of lines of {MNIST_PIXELS} numbers")
+    pairs = raw.reshape(-1, MNIST_PIXELS, 2)
+    bits, gaps = pairs[..., 0] - ord("0"), pairs[..., 1]
+    if (bits > 1).any() or (gaps[:, :-1] != ord(" ")).any() or (gaps[:, -1] != ord("\n")).any():
+        raise _broken(path, f"does not hold lines of {MNIST_PIXELS} zeros and ones")
+    return bits
+
+
+def _read_mat(path: Path, *keys: str) -> list[np.ndarray]:
+    """Return arrays of a MATLAB file.
+
+    Raises:
+        DataError: It is truncated, corrupt or lacks one of them.
+    """
+    from scipy.io import loadmat
+
+    try:
+        stored: dict[str, Any] = loadmat(path)
+    except Exception as error:  # a corrupt file can raise anything
+        raise _broken(path, f"is truncated or corrupt ({error})") from error
+    for key in keys:
+        if key not in stored:
+            raise _broken(path, f"holds no {key!r}")
+    arrays = [np.asarray(stored[key], dtype=np.float32) for key in keys]
+    for key, array in zip(keys, arrays, strict=True):
+        if array.ndim != 2 or MNIST_PIXELS not in array.shape:
+            raise _broken(path, f"{key!r} does not hold images of {MNIST_PIXELS} pixels")
+    return arrays
+
+
+def _upright(flat: Num[np.ndarray, "n 784"]) -> Pixels:
+    """Return images from MATLAB's column-by-column order."""
+    return flat.reshape(-1, 28, 28).transpose(0, 2, 1)
+
+
+def _broken(path: Path, reason: str) -> DataError:
+    return DataError(path, reason, "delete it and fetch it again")

@@ -1,0 +1,141 @@
+"""Gated layers and the encoders and decoders made of them.
+
+A gated layer is ``h(x) * sigmoid(g(x))`` without another nonlinearity or a normalisation. Both
+halves are one layer of twice the width, which is then cut in two.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Size = tuple[int, int]
+
+
+class Gated(nn.Module):
+    """Any layer whose outputs, along dimension 1, are values and then their gates.
+
+    Args:
+        layer: Gives twice as many outputs as wanted.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return values times the sigmoid of their gates."""
+        gated: Tensor = F.glu(self.layer(x), dim=1)
+        return gated
+
+
+def gated_conv(inputs: int, outputs: int, kernel: int | Size, stride: int, padding: int) -> Gated:
+    """Return a gated convolution."""
+    return Gated(nn.Conv2d(inputs, 2 * outputs, kernel, stride, padding))
+
+
+def gated_deconv(inputs: int, outputs: int, kernel: int | Size, stride: int, padding: int) -> Gated:
+    """Return a gated transposed convolution; of stride 2, it doubles the size exactly."""
+    return Gated(
+        nn.ConvTranspose2d(inputs, 2 * outputs, kernel, stride, padding, output_padding=stride - 1)
+    )
+
+
+def gated_dense(inputs: int, outputs: int) -> Gated:
+    """Return a gated fully connected layer."""
+    return Gated(nn.Linear(inputs, 2 * outputs))
+
+
+class DenseEncoder(nn.Sequential):
+    """Two gated layers, from flattened examples to features.
+
+    Args:
+        dim: Numbers in an example.
+        hidden: Width of both layers: the number of features.
+    """
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__(nn.Flatten(), gated_dense(dim, hidden), gated_dense(hidden, hidden))
+
+
+class DenseDecoder(nn.Sequential):
+    """Two gated layers and a linear one, from latent variables to flat logits.
+
+    Args:
+        latent: Number of latent variables.
+        hidden: Width of both layers.
+        dim: Numbers in an example.
+    """
+
+    def __init__(self, latent: int, hidden: int, dim: int) -> None:
+        super().__init__(
+            gated_dense(latent, hidden), gated_dense(hidden, hidden), nn.Linear(hidden, dim)
+        )
+
+
+class ConvEncoder(nn.Module):
+    """Six gated convolutions to 256 features (Sylvester code, ``models/VAE.py``).
+
+    Args:
+        channels: Channels of an image.
+        size: Height and width of an image; multiples of 4.
+    """
+
+    features = 256
+
+    def __init__(self, channels: int, size: Size) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            gated_conv(channels, 32, 5, 1, 2),
+            gated_conv(32, 32, 5, 2, 2),
+            gated_conv(32, 64, 5, 1, 2),
+            gated_conv(64, 64, 5, 2, 2),
+            gated_conv(64, 64, 5, 1, 2),
+            gated_conv(64, self.features, (size[0] // 4, size[1] // 4), 1, 0),
+        ).to(memory_format=torch.channels_last)
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch features"]:
+        """Return the features."""
+        features: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last))
+        return features.flatten(1)
+
+
+class ConvDecoder(nn.Module):
+    """Six gated transposed convolutions, then convolutions to logits (``models/VAE.py``).
+
+    Args:
+        latent: Number of latent variables.
+        channels: Channels of an image.
+        size: Height and width of an image; multiples of 4.
+        levels: Levels of a pixel whose logits are wanted; None for binary pixels, which have one
+            logit. With levels, a 5x5 convolution to 256 maps comes before the last one.
+    """
+
+    def __init__(self, latent: int, channels: int, size: Size, levels: int | None) -> None:
+        super().__init__()
+        last: list[nn.Module] = [nn.Conv2d(32, channels, 1)]
+        if levels is not None:
+            last = [nn.Conv2d(32, 256, 5, 1, 2), nn.Conv2d(256, channels * levels, 1)]
+        self.layers = nn.Sequential(
+            gated_deconv(latent, 64, (size[0] // 4, size[1] // 4), 1, 0),
+            gated_deconv(64, 64, 5, 1, 2),
+            gated_deconv(64, 32, 5, 2, 2),
+            gated_deconv(32, 32, 5, 1, 2),
+            gated_deconv(32, 32, 5, 2, 2),
+            gated_deconv(32, 32, 5, 1, 2),
+            *last,
+        ).to(memory_format=torch.channels_last)
+        self.channels, self.levels = channels, levels
+
+    def forward(self, z: Float[Tensor, "batch latent"]) -> Tensor:
+        """Return flat logits: ``(batch, dim)``, or with levels ``(batch, dim, levels)``."""
+        logits: Tensor = self.layers(z[:, :, None, None])
+        if self.levels is None:
+            return logits.flatten(1)
+        # With one channel no copy: in channels-last order a pixel's levels are neighbours.
+        by_channel: Tensor = logits.unflatten(1, (self.channels, self.levels)).movedim(2, -1)
+        return by_channel.flatten(1, 3)

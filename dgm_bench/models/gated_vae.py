@@ -1,0 +1,118 @@
+"""Gated variational autoencoders of images, with any posterior and prior of this package.
+
+``ConvVAE`` is the convolutional one of the Sylvester and FFJORD papers, ``DenseVAE`` the fully
+connected one of the VampPrior paper (its models with one layer of latent variables).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.gated import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
+from dgm_bench.models.latent import LatentVariableModel
+from dgm_bench.models.likelihoods import PixelLevels, bernoulli
+from dgm_bench.models.posteriors import build_posterior
+from dgm_bench.models.priors import build_prior
+
+#: Of Frey Faces, which has 256 levels a pixel (Sylvester code, ``models/VAE.py``).
+LEVELS, VARIANCE_BOUNDS = 256, (0.01, 7.0)
+
+
+class ConvVAE(LatentVariableModel):
+    """Gated convolutions, 64 latent variables (Sylvester code, ``models/VAE.py``).
+
+    Args:
+        event_shape: Channels, height and width, the latter multiples of 4.
+        latent: Number of latent variables.
+        levels: False for binary pixels; True for 256 levels a pixel, which also bounds the
+            posterior's variance.
+        posterior: Name of the posterior; see :mod:`dgm_bench.models.posteriors`.
+        posterior_args: Arguments of the posterior's flow.
+        prior: Name of the prior; see :mod:`dgm_bench.models.priors`.
+        prior_args: Arguments of the prior.
+
+    Raises:
+        DeclarationError: Examples that are no such images, or an unknown posterior or prior.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent: int = 64,
+        levels: bool = False,
+        posterior: str = "no-flow",
+        posterior_args: Mapping[str, Any] | None = None,
+        prior: str = "standard",
+        prior_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        if len(event_shape) != 3 or event_shape[1] % 4 or event_shape[2] % 4:
+            reason = f"examples of shape {tuple(event_shape)} are no images of sides divisible by 4"
+            raise DeclarationError("gated_vae:ConvVAE", reason, "use gated_vae:DenseVAE")
+        channels, height, width = event_shape
+        encoder = ConvEncoder(channels, (height, width))
+        super().__init__(
+            event_shape,
+            latent,
+            encoder,
+            build_posterior(
+                posterior,
+                encoder.features,
+                latent,
+                posterior_args or {},
+                VARIANCE_BOUNDS if levels else None,
+            ),
+            build_prior(prior, latent, prior_args or {}),
+            ConvDecoder(latent, channels, (height, width), LEVELS if levels else None),
+        )
+        self.levels = levels
+
+    def likelihood(self, outputs: Tensor) -> Distribution:
+        """Return independent pixels with these logits."""
+        return PixelLevels(outputs) if self.levels else bernoulli(outputs)
+
+
+class DenseVAE(LatentVariableModel):
+    """Two gated layers each way, for binary examples (VampPrior code, ``models/VAE.py``).
+
+    Args:
+        event_shape: Shape of one example.
+        latent: Number of latent variables; 40 in the VampPrior paper.
+        hidden: Width of the gated layers; 300 in the VampPrior paper.
+        posterior: Name of the posterior; see :mod:`dgm_bench.models.posteriors`.
+        posterior_args: Arguments of the posterior's flow.
+        prior: Name of the prior; see :mod:`dgm_bench.models.priors`.
+        prior_args: Arguments of the prior.
+
+    Raises:
+        DeclarationError: An unknown posterior or prior.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent: int = 40,
+        hidden: int = 300,
+        posterior: str = "no-flow",
+        posterior_args: Mapping[str, Any] | None = None,
+        prior: str = "standard",
+        prior_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        dim = math.prod(event_shape)
+        super().__init__(
+            event_shape,
+            latent,
+            DenseEncoder(dim, hidden),
+            build_posterior(posterior, hidden, latent, posterior_args or {}),
+            build_prior(prior, latent, prior_args or {}),
+            DenseDecoder(latent, hidden, dim),
+        )
+
+    def likelihood(self, outputs: Tensor) -> Distribution:
+        """Return independent binary pixels with these logits."""
+        return bernoulli(outputs)

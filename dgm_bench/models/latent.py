@@ -1,0 +1,121 @@
+"""Latent variable models: an encoder, a posterior, a prior and a decoder (variational inference).
+
+The bound of one draw ``z ~ q(z|x)`` is ``log p(x|z) + log p(z) - log q(z|x)``; its mean is the
+ELBO (Kingma and Welling, 2014, equation 2). No term of it is integrated in closed form, as in the
+Sylvester and FFJORD codes, so that any posterior and any prior go together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from dgm_bench.models.flow import BaseDensity
+
+
+class Draws(NamedTuple):
+    """Draws from the posteriors of a batch of examples, and their log densities in nats.
+
+    Attributes:
+        z: Latent variables.
+        log_likelihood: ``log p(x|z)``.
+        log_prior: ``log p(z)``.
+        log_posterior: ``log q(z|x)``.
+    """
+
+    z: Float[Tensor, "batch samples latent"]
+    log_likelihood: Float[Tensor, "batch samples"]
+    log_prior: Float[Tensor, "batch samples"]
+    log_posterior: Float[Tensor, "batch samples"]
+
+    @property
+    def log_weight(self) -> Float[Tensor, "batch samples"]:
+        """``log p(x, z) - log q(z|x)``: the bound of each draw, and its importance weight's log."""
+        return self.log_likelihood + self.log_prior - self.log_posterior
+
+
+class Posterior(Protocol):
+    """``q(z|x)``, given what the encoder made of ``x``."""
+
+    def __call__(
+        self, features: Float[Tensor, "batch features"], samples: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "batch samples latent"], Float[Tensor, "batch samples"]]:
+        """Return draws and the log density of each in nats."""
+        ...
+
+
+class LatentVariableModel(nn.Module):
+    """Encoder, posterior, prior and decoder.
+
+    Encoder and decoder may compute in a lower precision where the caller says so (autocast);
+    densities never do.
+
+    Args:
+        event_shape: Shape of one example.
+        latent: Number of latent variables.
+        encoder: From examples to features.
+        posterior: From features to draws; see :class:`Posterior`.
+        prior: Has ``log_prob`` and ``sample`` on flat latent variables.
+        decoder: From flat latent variables to the logits or parameters of :meth:`likelihood`.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent: int,
+        encoder: nn.Module,
+        posterior: nn.Module,
+        prior: nn.Module,
+        decoder: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.event_shape, self.latent = tuple(event_shape), latent
+        self.encoder, self.posterior, self.prior = encoder, posterior, prior
+        self.decoder = decoder
+
+    def likelihood(self, outputs: Tensor) -> Distribution:
+        """Return ``p(x|z)`` over flat examples from what the decoder gives."""
+        raise NotImplementedError
+
+    def draw(
+        self, x: Float[Tensor, "batch *event"], samples: int, generator: torch.Generator
+    ) -> Draws:
+        """Return ``samples`` draws for each example; the encoder sees each example once."""
+        features = self.encode(x)
+        with torch.autocast(x.device.type, enabled=False):
+            z, log_posterior = cast(Posterior, self.posterior)(features, samples, generator)
+            log_prior = self.density.log_prob(z.flatten(0, 1)).view(z.shape[:2])
+        repeated = x.flatten(1).repeat_interleave(samples, 0) if samples > 1 else x.flatten(1)
+        fit = self.decode(z.flatten(0, 1)).log_prob(repeated).view(z.shape[:2])
+        return Draws(z, fit, log_prior, log_posterior)
+
+    def encode(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch features"]:
+        """Return the features of examples, in their own precision."""
+        features: Tensor = self.encoder(x)
+        return features.to(x.dtype)
+
+    def elbo(
+        self, x: Float[Tensor, "batch *event"], generator: torch.Generator
+    ) -> Float[Tensor, " batch"]:
+        """Return one draw of the evidence lower bound of each example in nats."""
+        return self.draw(x, 1, generator).log_weight.squeeze(1)
+
+    def decode(self, z: Float[Tensor, "n latent"]) -> Distribution:
+        """Return ``p(x|z)`` of flat examples."""
+        outputs: Tensor = self.decoder(z)
+        return self.likelihood(outputs.to(z.dtype))
+
+    @property
+    def density(self) -> BaseDensity:
+        """The prior, typed as a density."""
+        return cast(BaseDensity, self.prior)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+        """Return the means of ``p(x|z)`` for ``n`` draws ``z`` from the prior."""
+        means: Tensor = self.decode(self.density.sample(n, generator)).mean
+        return means.reshape(-1, *self.event_shape)

@@ -1,0 +1,71 @@
+"""The diagonal Gaussian posterior, alone or as the base of a flow."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Latents = Float[Tensor, "batch samples latent"]
+
+
+class AmortisedFlow(Protocol):
+    """An invertible map of latent variables whose parameters may depend on the example."""
+
+    def __call__(
+        self, z: Latents, features: Float[Tensor, "batch features"], generator: torch.Generator
+    ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
+        """Return the moved latent variables and ``log|det dz'/dz|``."""
+        ...
+
+
+class GaussianPosterior(nn.Module):
+    """``q(z|x)``: a diagonal Gaussian whose mean and variance are linear in the features.
+
+    A softplus makes the variance positive (Sylvester code, ``models/VAE.py``); where a flow is
+    given, it moves the draws.
+
+    Args:
+        features: Number of features.
+        latent: Number of latent variables.
+        variance_bounds: Least and greatest variance; the code has (0.01, 7) for Frey Faces.
+        flow: What moves the draws, or None.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        latent: int,
+        variance_bounds: tuple[float, float] | None = None,
+        flow: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.mean, self.raw_variance = nn.Linear(features, latent), nn.Linear(features, latent)
+        self.variance_bounds, self.flow = variance_bounds, flow
+
+    def parameters_of(
+        self, features: Float[Tensor, "batch features"]
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
+        """Return mean and variance of the Gaussian of each example."""
+        variance = F.softplus(self.raw_variance(features))
+        if self.variance_bounds is not None:
+            variance = F.hardtanh(variance, *self.variance_bounds)
+        return self.mean(features), variance
+
+    def forward(
+        self, features: Float[Tensor, "batch features"], samples: int, generator: torch.Generator
+    ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
+        """Return draws and their log density in nats (normalizing flows for VI, equation 13)."""
+        mean, variance = (part[:, None] for part in self.parameters_of(features))
+        noise = mean.new_empty(len(features), samples, mean.shape[-1]).normal_(generator=generator)
+        z = mean + variance.sqrt() * noise
+        constant = math.log(2 * math.pi)
+        log_q = -0.5 * (variance.log() + noise.square() + constant).sum(-1)
+        if self.flow is None:
+            return z, log_q
+        z, log_det = cast(AmortisedFlow, self.flow)(z, features, generator)
+        return z, log_q - log_det
