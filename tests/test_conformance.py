@@ -56,11 +56,27 @@ def quick_recipes():
 PIXELS = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
 
+#: Images of zeros and ones; those of Frey Faces are such images too.
+BINARY = {
+    "mnist-static": (1, 28, 28),
+    "omniglot": (1, 28, 28),
+    "omniglot-resized28": (1, 28, 28),
+    "caltech": (1, 28, 28),
+    "freyfaces": (1, 28, 20),
+    "digits-binary": (1, 8, 8),
+}
+
+
 def fake_data(spec, *, fit):
     """Random examples of the data set's shape: where a fit is to exist, 60 more than dimensions."""
     dim = card(spec.name).dim
     generator = torch.Generator().manual_seed(0)
     n = {"train": dim + 60 if fit else 80, "val": 20, "test": 20}
+    if spec.name in BINARY:
+        shape = BINARY[spec.name]
+        images = {key: torch.rand(size, *shape, generator=generator).round()
+                  for key, size in n.items()}  # fmt: skip
+        return Dataset(spec.name, "fake", images, unit=card(spec.name).unit, verified=False)
     if spec.args.get("convention") == "ffjord":
         n = {"train": 8, "test": 4}
         splits = {key: torch.rand(size, *PIXELS[spec.name], generator=generator)
@@ -73,7 +89,10 @@ def fake_data(spec, *, fit):
 def one_step(recipe):
     """The recipe with one step of a small batch and, for an ODE, tolerances that cost little."""
     stages = tuple(shortened(stage) for stage in recipe.stages)
-    evaluation = recipe.evaluation.model_copy(update={"model_overrides": {}})
+    update = {"model_overrides": {}}
+    if recipe.evaluation.importance_samples is not None:
+        update |= {"importance_samples": 2, "importance_examples": 3}
+    evaluation = recipe.evaluation.model_copy(update=update)
     return recipe.model_copy(update={"stages": stages, "evaluation": evaluation})
 
 

@@ -56,18 +56,18 @@ LEARNING: Mapping[Rules, Learning] = {
 SYLVESTER_ARGS: Mapping[str, dict[str, Any]] = {
     "no-flow": {},
     "planar": {"flows": 16},
-    "sylvester-orthogonal": {"flows": 16, "vectors": 32},
-    "sylvester-householder": {"flows": 16, "reflections": 8},
-    "sylvester-triangular": {"flows": 16},
+    "sylvester-orthogonal": {"flows": 16, "vectors": 32, "reflections": 8},
+    "sylvester-householder": {"flows": 16, "vectors": 32, "reflections": 8},
+    "sylvester-triangular": {"flows": 16, "vectors": 32, "reflections": 8},
 }
 
 #: For the 8 latent variables of the small model.
 SMALL_ARGS: Mapping[str, dict[str, Any]] = {
     "no-flow": {},
     "planar": {"flows": 4},
-    "sylvester-orthogonal": {"flows": 4, "vectors": 4},
-    "sylvester-householder": {"flows": 4, "reflections": 4},
-    "sylvester-triangular": {"flows": 4},
+    "sylvester-orthogonal": {"flows": 4, "vectors": 4, "reflections": 4},
+    "sylvester-householder": {"flows": 4, "vectors": 4, "reflections": 4},
+    "sylvester-triangular": {"flows": 4, "vectors": 4, "reflections": 4},
 }
 
 FLOWS_NOTE = (
@@ -96,12 +96,13 @@ def vae(data: str, posterior: str, rules: Rules = "sylvester") -> Recipe:
 def _recipe(data: str, posterior: str, args: dict[str, Any], rules: Rules) -> Recipe:
     learning = LEARNING[rules]
     sizes = card(data).sizes
-    model_args: dict[str, Any] = {"posterior": posterior, "posterior_args": args}
-    if data == "freyfaces":
-        model_args["levels"] = True
+    levels = data == "freyfaces"
     stage = Stage(
         data=DataSpec(name=data),
-        model=ModelSpec(name="gated_vae:ConvVAE", args=model_args),
+        model=ModelSpec(
+            name="gated_vae:ConvVAE",
+            args={"latent": 64, "levels": levels, **_parts(posterior, args)},
+        ),
         objective=ObjectiveSpec(
             name="warmed-elbo",
             args={"warmup_epochs": WARMUP, "steps_per_epoch": sizes["train"] // BATCH},
@@ -129,13 +130,19 @@ def _recipe(data: str, posterior: str, args: dict[str, Any], rules: Rules) -> Re
     )
 
 
+def _parts(posterior: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that name a posterior, over a standard normal prior."""
+    prior = {"prior": "standard", "prior_args": {}}
+    return {"posterior": posterior, "posterior_args": args, **prior}
+
+
 def _small_recipe(data: str, posterior: str, args: dict[str, Any]) -> Recipe:
     """Return what converges within half a minute on one core: 8x8 digits, 8 latent variables."""
     stage = Stage(
         data=DataSpec(name=data),
         model=ModelSpec(
             name="gated_vae:DenseVAE",
-            args={"latent": 8, "hidden": 64, "posterior": posterior, "posterior_args": args},
+            args={"latent": 8, "hidden": 64, **_parts(posterior, args)},
         ),
         objective=ObjectiveSpec(
             name="warmed-elbo",
