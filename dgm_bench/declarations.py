@@ -351,7 +351,7 @@ class _TableReader:
             return None
         line = self.row_lines[row.id]
         self.file.require("recipe", row.recipe, self.paper.recipes, f"row {row.id}", line)
-        function = partial(self.paper.recipes[row.recipe], **row.args)
+        function = partial(self.paper.recipes[row.recipe], **{**row.args, **slot.column.args})
         try:
             recipe = function(slot.column.data)
             if not isinstance(recipe, Recipe | None):

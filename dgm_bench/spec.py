@@ -220,8 +220,9 @@ class Erratum(Spec):
 class Column(Spec):
     """A column: a data set and the metric in which its cells are printed.
 
-    ``beside`` names a published column of the same distribution, ``ranks_like`` one of other data
-    whose ranking of the rows ought to show again.
+    ``args`` are given to the recipes of its cells, after those of the row: columns of the same data
+    may differ in the model. ``beside`` names a published column of the same distribution,
+    ``ranks_like`` one of other data whose ranking of the rows ought to show again.
     """
 
     id: str
@@ -231,6 +232,7 @@ class Column(Spec):
     unit: str
     direction: Direction
     published: bool = True
+    args: dict[str, Any] = {}
     beside: str | None = None
     ranks_like: str | None = None
     note: str = ""

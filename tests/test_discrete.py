@@ -27,6 +27,7 @@ from dgm_bench.models.discrete_relaxations import (
     gumbel_max,
     gumbel_noise,
     log_gumbel_softmax,
+    surrogate_values,
 )
 from dgm_bench.report.relaxation import points_of
 from dgm_bench.spec import EvaluationSpec
@@ -34,7 +35,6 @@ from dgm_bench.train.discrete_objectives import (
     ESTIMATORS,
     discrete_loss,
     leave_one_out_signal,
-    surrogate_values,
 )
 
 LOGITS = torch.tensor([0.5, -1.0, 1.5, 0.0, -2.0], dtype=torch.float64)

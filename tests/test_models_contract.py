@@ -63,6 +63,12 @@ CASES = {
     ),
     "vae": ("vae:GaussianVAE", {"hidden": [8]}),
     "gan": ("gan:GAN", {"hidden": [8]}),
+    "gated-vae": ("gated_vae:DenseVAE", {"latent": 3, "hidden": 8}),
+    "gated-vae-images": ("gated_vae:ConvVAE", {"latent": 3}),
+    "discrete-vae": (
+        "discrete:DiscreteVAE",
+        {"variables": 3, "classes": 4, "decoder_hidden": [8]},
+    ),
     "ffjord-images": (
         "ffjord_images:MultiScaleFFJORD",
         {"flows": 1, "filters": [4], "alpha": None, "rtol": 1e-9, "atol": 1e-9},
@@ -142,10 +148,10 @@ def combinations(cases, odes=((2,), (1, 4, 4))):
 every_model = pytest.mark.parametrize("case", CASES)
 #: Models with a density but without an invertible map.
 #: Classes that models are made from.
-BASES = ("Flow", "SolvedFlow")
+BASES = ("Flow", "SolvedFlow", "LatentVariableModel")
 NO_MAP = ("gaussian", "made-mog")
 #: Models without a density.
-NO_DENSITY = ("vae", "gan")
+NO_DENSITY = ("vae", "gan", "gated-vae", "gated-vae-images", "discrete-vae")
 DENSITIES = [case for case in CASES if case not in NO_DENSITY]
 FLOWS = [case for case in DENSITIES if case not in NO_MAP]
 every_density = pytest.mark.parametrize("case", DENSITIES)

@@ -11,6 +11,7 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, did_you_mean
 from dgm_bench.metrics.abilities import ability_metrics, require_two_dimensions
 from dgm_bench.metrics.likelihood import likelihood_metrics
+from dgm_bench.metrics.relaxation import ESTIMATORS, relaxation_metrics
 from dgm_bench.metrics.variational import elbo_metrics, importance_metrics
 from dgm_bench.models.capabilities import (
     CalibratesOnData,
@@ -18,6 +19,7 @@ from dgm_bench.models.capabilities import (
     HasPosteriorDraws,
     SolvesODE,
 )
+from dgm_bench.models.discrete import DiscreteVAE
 from dgm_bench.records import Metric
 from dgm_bench.spec import EvaluationSpec
 
@@ -90,6 +92,7 @@ METRICS: dict[str, MetricFunction] = {
     "elbo": elbo_metrics,
     "importance": importance_metrics,
     "abilities": _abilities,
+    **{f"relaxation-{name}": relaxation_metrics(name) for name in ESTIMATORS},
 }
 
 #: What a metric needs of a model, and in words.
@@ -97,6 +100,7 @@ NEEDS: dict[str, tuple[type, str]] = {
     "nll": (HasLogProb, "a log density"),
     "elbo": (HasPosteriorDraws, "draws from a posterior"),
     "importance": (HasPosteriorDraws, "draws from a posterior"),
+    **{f"relaxation-{name}": (DiscreteVAE, "discrete latent variables") for name in ESTIMATORS},
 }
 
 

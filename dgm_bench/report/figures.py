@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dgm_bench.records import write_atomically
 from dgm_bench.report.plots import comparison_plot, gap_plot
 from dgm_bench.report.ranking import ranking_plots
+from dgm_bench.report.relaxation import relaxation_plot
 from dgm_bench.store import Store
 from dgm_bench.verdict import judge_table, pool_variances
 
@@ -33,6 +34,7 @@ def write_figures(folder: Path, *, catalog: Catalog, store: Store) -> list[Path]
         figures = {
             "comparison": comparison_plot(table, judge_table(table, store, pool)),
             "gaps": gap_plot(table, runs),
+            "relaxation": relaxation_plot(table, runs),
         }
         for column, figure in ranking_plots(table, runs).items():
             figures[f"ranking-{column}"] = figure

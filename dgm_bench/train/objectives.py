@@ -24,7 +24,9 @@ from dgm_bench.models.capabilities import (
     HasVelocity,
     RegularisesDynamics,
 )
+from dgm_bench.models.discrete import DiscreteVAE
 from dgm_bench.spec import ObjectiveSpec
+from dgm_bench.train.discrete_objectives import discrete_loss
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,16 @@ def warmed_negative_elbo(warmup_epochs: int, steps_per_epoch: int) -> Objective:
     return objective
 
 
+def negative_discrete_elbo(**settings: Any) -> Objective:  # noqa: ANN401
+    """Return the loss of a model with discrete latent variables; see :func:`discrete_loss`."""
+    loss = discrete_loss(**settings)
+
+    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+        return Loss(loss(model, x, step, generator))
+
+    return objective
+
+
 def adversarial() -> Objective:
     """Return both players' losses in one sum, each with gradients for its own player only.
 
@@ -189,6 +201,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "flow-matching": flow_matching,
     "elbo": negative_elbo,
     "warmed-elbo": warmed_negative_elbo,
+    "discrete-elbo": negative_discrete_elbo,
     "adversarial": adversarial,
     "reverse-kl": reverse_kl,
 }
@@ -201,6 +214,7 @@ NEEDS: dict[str, tuple[type, str]] = {
     "flow-matching": (HasVelocity, "a velocity: one continuous flow"),
     "elbo": (HasElbo, "an evidence lower bound"),
     "warmed-elbo": (HasPosteriorDraws, "draws from a posterior"),
+    "discrete-elbo": (DiscreteVAE, "discrete latent variables"),
     "adversarial": (HasDiscriminator, "a discriminator"),
     "reverse-kl": (HasSampleWithLogProb, "samples with their log density"),
 }

@@ -67,6 +67,11 @@ def _adam_maf(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
     return AdamInsideRoot(params, spec.lr, spec.betas, spec.eps, spec.weight_decay)
 
 
+def _sgd_momentum(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
+    momentum = spec.betas[0]
+    return torch.optim.SGD(_groups(model, spec), lr=spec.lr, momentum=momentum, foreach=True)
+
+
 def _groups(model: nn.Module, spec: OptimizerSpec) -> list[dict[str, Any]]:
     """Return all parameters, those apart that weight decay leaves alone."""
     params = list(model.parameters())
@@ -82,6 +87,7 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, OptimizerSpec], torch.optim.Optimizer
     "adam": _adam,
     "adamax": _adamax,
     "adam-maf": _adam_maf,
+    "sgd-momentum": _sgd_momentum,
 }
 
 

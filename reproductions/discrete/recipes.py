@@ -75,7 +75,7 @@ def jang(data: str, estimator: str, classes: int, annealed: bool = False) -> Rec
         baseline_hidden=BASELINE if estimator == "sf" else None,
     )
     stage = _our_stage(model, objective) if ours else _jang_stage(data, model, objective)
-    notes = JANG_NOTES[2:] if ours else JANG_NOTES
+    notes: tuple[str, ...] = JANG_NOTES[2:] if ours else JANG_NOTES
     notes += (CATEGORICAL_NOTE,) if classes > 2 else ()
     notes += (SF_NOTE,) if estimator == "sf" else ()
     name = f"{'annealed-' if estimator == 'st' and annealed else ''}{estimator}-{classes}/{data}"
@@ -125,13 +125,17 @@ def maddison(data: str, estimator: str, nonlinear: bool, samples: int) -> Recipe
         baseline_hidden=BASELINE if estimator == "sf" else None,
     )
     lr = 1e-4 if nonlinear else 3e-4
-    stage = _our_stage(model, objective) if ours else _maddison_stage(data, model, objective, lr)
+    stage = (
+        _our_stage(model, objective, max_steps=1_500)
+        if ours
+        else _maddison_stage(data, model, objective, lr)
+    )
     tested = 1_000 if ours else 50_000
     return Recipe(
         name=f"{estimator}-{samples}-{'nonlinear' if nonlinear else 'linear'}/{data}",
         stages=(stage,),
         evaluation=_evaluation(tested, checkpoint="best" if ours else "last"),
-        cost=_cost(data, stage, steps=2_000 if ours else 10_000_000, tested=tested),
+        cost=_cost(data, stage, steps=1_500 if ours else 10_000_000, tested=tested),
         source=OURS_SOURCE if ours else "Maddison et al., appendix C",
         notes=MADDISON_NOTES[: 1 if ours else 2] + ((SF_NOTE,) if estimator == "sf" else ()),
     )

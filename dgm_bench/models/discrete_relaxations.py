@@ -1,0 +1,93 @@
+"""Draws from categorical variables by Gumbel noise, and their relaxations.
+
+Gumbel-softmax is of Jang, Gu and Poole (ICLR 2017), the Concrete distribution, which is the same,
+and its density in log space of Maddison, Mnih and Teh (ICLR 2017).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float
+from torch import Tensor
+
+
+def gumbel_noise(
+    like: Float[Tensor, "*batch classes"], generator: torch.Generator
+) -> Float[Tensor, "*batch classes"]:
+    """Return independent standard Gumbel noise, ``-log(-log u)``, of the shape of ``like``."""
+    # The inner -log u is a standard exponential, drawn as such: u itself might round to 0 or 1.
+    return -torch.empty_like(like).exponential_(generator=generator).log()
+
+
+def one_hot_of_largest(y: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:
+    """Return a one at the largest entry of each vector and zeros elsewhere."""
+    return F.one_hot(y.argmax(-1), y.shape[-1]).to(y.dtype)
+
+
+def gumbel_max(
+    logits: Float[Tensor, "*batch classes"], generator: torch.Generator
+) -> Float[Tensor, "*batch classes"]:
+    """Return an exact one-hot draw of each categorical variable (Jang et al., equation 1)."""
+    return one_hot_of_largest(logits + gumbel_noise(logits, generator))
+
+
+def log_gumbel_softmax(
+    logits: Float[Tensor, "*batch classes"], temperature: float, generator: torch.Generator
+) -> Float[Tensor, "*batch classes"]:
+    """Return the logarithms of relaxed draws, which stay finite where the draws round to zero.
+
+    Their exponentials are Jang et al.'s equation 2.
+    """
+    return ((logits + gumbel_noise(logits, generator)) / temperature).log_softmax(-1)
+
+
+def straight_through(
+    hard: Float[Tensor, "*batch classes"], soft: Float[Tensor, "*batch classes"]
+) -> Float[Tensor, "*batch classes"]:
+    """Return the values of ``hard`` with the gradient of ``soft`` (Bengio et al., 2013)."""
+    return hard + (soft - soft.detach())
+
+
+def concrete_log_density(
+    log_z: Float[Tensor, "*batch classes"],
+    logits: Float[Tensor, "*batch classes"],
+    temperature: float,
+) -> Float[Tensor, "*batch"]:
+    """Return the log density of Concrete variables in log space, in nats (Maddison et al., C.3).
+
+    It is a density of the ``classes - 1`` differences of ``log_z`` to its last entry, which for two
+    classes are the logits of binary Concrete variables.
+
+    Args:
+        log_z: Logarithms of points of the simplex.
+        logits: Log weights of the classes, up to a constant.
+        temperature: Above zero.
+    """
+    n = logits.shape[-1]
+    tilted = logits - temperature * log_z
+    constant = math.lgamma(n) + (n - 1) * math.log(temperature)
+    return constant + tilted.sum(-1) - n * tilted.logsumexp(-1)
+
+
+def surrogate_values(
+    logits: Float[Tensor, "*batch classes"],
+    estimator: str,
+    temperature: float,
+    generator: torch.Generator,
+) -> Float[Tensor, "*batch classes"]:
+    """Return values for the decoder that carry a gradient in normalised logits.
+
+    Args:
+        logits: Normalised.
+        estimator: ``st``, ``gumbel`` or ``st-gumbel``.
+        temperature: Of the relaxation; for ``st`` of the softmax that gives the gradient.
+        generator: Source of the Gumbel noise.
+    """
+    if estimator == "st":
+        soft = (logits / temperature).softmax(-1)
+        return straight_through(gumbel_max(logits.detach(), generator), soft)
+    soft = log_gumbel_softmax(logits, temperature, generator).exp()
+    return soft if estimator == "gumbel" else straight_through(one_hot_of_largest(soft), soft)

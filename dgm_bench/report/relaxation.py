@@ -1,0 +1,119 @@
+"""The plot of bias and variance of gradient estimates over the temperature."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dgm_bench.records import RunRecord
+from dgm_bench.report.plots import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
+from dgm_bench.spec import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS = {
+    "squared-bias": "squared bias / squared gradient",
+    "variance": "variance / squared gradient",
+}
+STYLES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"))
+APART = 1.04  # between rows, so that equal lines do not hide each other
+Point = tuple[float, float, float]
+
+
+def points_of(runs: Sequence[RunRecord], quantity: str) -> list[Point]:
+    """Return (temperature, mean over runs, standard error), by temperature.
+
+    Args:
+        runs: Runs of one row.
+        quantity: ``squared-bias`` or ``variance``; metrics are called ``<quantity>-<temperature>``.
+    """
+    values: dict[float, list[tuple[float, float]]] = {}
+    for run in runs:
+        for metric in run.metrics:
+            match = re.fullmatch(rf"{quantity}-([\d.]+)", metric.name)
+            if match and metric.value is not None:
+                values.setdefault(float(match[1]), []).append((metric.value, metric.se or 0.0))
+    return [
+        (t, sum(v for v, _ in found) / len(found), sum(e**2 for _, e in found) ** 0.5 / len(found))
+        for t, found in sorted(values.items())
+    ]
+
+
+def relaxation_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Figure | None:
+    """Plot squared bias and variance over the temperature, one line for each row.
+
+    Bars are two standard errors over examples. Hollow markers are values within them of zero, which
+    a logarithmic axis cannot show: they stand at two standard errors, as bounds.
+
+    Returns:
+        None where no run measured them.
+    """
+    by_row = _runs_by_row(table, runs)
+    if not any(points_of(found, "variance") for found in by_row.values()):
+        return None
+    figure, panels = _two_panels()
+    for axes, (quantity, label) in zip(panels, PANELS.items(), strict=True):
+        lines = zip(by_row.items(), STYLES, strict=False)
+        for place, ((title, found), style) in enumerate(lines):
+            points = points_of(found, quantity)
+            apart = [(t * APART**place, value, se) for t, value, se in points]
+            _draw_line(axes, apart, title, style)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel(
+            "temperature (hollow: a bound, zero is not excluded)", color=INK, fontsize=9
+        )
+        axes.set_title(label, loc="left", color=INK, fontsize=10)
+        _mark_temperatures(axes, [t for f in by_row.values() for t, _, _ in points_of(f, quantity)])
+    handles, labels = panels[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=5, frameon=False, fontsize=8)
+    return figure
+
+
+def _runs_by_row(
+    table: Table, runs: Mapping[str, Sequence[RunRecord]]
+) -> dict[str, list[RunRecord]]:
+    """Return each row's runs once: its cells share them."""
+    by_row: dict[str, dict[str, RunRecord]] = {}
+    for cell in table.cells:
+        for run in runs.get(cell.id, ()):
+            by_row.setdefault(cell.row.title, {})[run.run_id] = run
+    return {title: list(found.values()) for title, found in by_row.items()}
+
+
+def _two_panels() -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 3.6), dpi=130, layout="constrained")
+    panels = [figure.add_subplot(1, 2, number) for number in (1, 2)]
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color=INK, alpha=0.12, linewidth=0.8)
+        axes.tick_params(colors=INK, labelsize=8)
+    return figure, panels
+
+
+def _draw_line(axes: Axes, points: Sequence[Point], title: str, style: tuple[str, str]) -> None:
+    """Draw what differs from zero with its bars, and bounds for the rest."""
+    colour, marker = style
+    sure = [point for point in points if point[1] > 2 * point[2]]
+    if sure:
+        t, value, se = (list(column) for column in zip(*sure, strict=True))
+        bars = [2 * error for error in se]
+        axes.errorbar(
+            t, value, bars, color=colour, marker=marker, markersize=5, capsize=3, label=title
+        )
+    bounds = [(t, max(value, 0.0) + 2 * se) for t, value, se in points if value <= 2 * se]
+    if bounds:
+        t, value = (list(column) for column in zip(*bounds, strict=True))
+        look: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "none"}
+        axes.plot(t, value, color=colour, marker=marker, markersize=6, **look)
+
+
+def _mark_temperatures(axes: Axes, temperatures: Sequence[float]) -> None:
+    shown = sorted(set(temperatures))
+    axes.set_xticks(shown, [f"{t:g}" for t in shown])
+    axes.minorticks_off()

@@ -1,0 +1,147 @@
+"""Losses of models with discrete latent variables: one for each estimator of their gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.models.discrete import DiscreteVAE, log_prob
+from dgm_bench.models.discrete_relaxations import (
+    concrete_log_density,
+    gumbel_max,
+    log_gumbel_softmax,
+    surrogate_values,
+)
+
+DiscreteLoss = Callable[[nn.Module, Tensor, int, torch.Generator], Float[Tensor, ""]]
+
+
+def discrete_loss(
+    estimator: str,
+    temperature: float = 1.0,
+    rate: float = 0.0,
+    every: int = 1,
+    floor: float = 0.0,
+    prior_temperature: float = 0.5,
+    samples: int = 1,
+) -> DiscreteLoss:
+    """Return a loss whose gradient is an estimate of the negative bound's, in nats per example.
+
+    ``sf``: score function with NVIL's baseline. ``st``: straight through the probabilities.
+    ``gumbel`` and ``st-gumbel``: Jang et al.'s. These four have the divergence in closed form. For
+    ``st-gumbel`` and ``st`` values are one-hot and the temperature is that of the gradient only;
+    with ``st`` its fall is slope annealing. ``concrete``: Maddison et al.'s bound of the relaxed
+    model (equation 20). ``vimco``: Mnih and Rezende (2016). The last two have bounds of
+    ``samples`` samples. In evaluation mode all are the negative bound of the discrete model, from
+    one sample.
+
+    Args:
+        estimator: One of these six.
+        temperature: Of the relaxation, at the first step.
+        rate: The temperature is ``max(floor, temperature * exp(-rate * step))``.
+        every: The step in that formula changes once in so many steps.
+        floor: The lowest temperature.
+        prior_temperature: Of the relaxed prior of ``concrete``.
+        samples: Of the bounds of ``concrete`` and ``vimco``.
+
+    Raises:
+        DeclarationError: The estimator is not known, or does not fit the number of samples.
+    """
+    if estimator not in ESTIMATORS:
+        remedy = did_you_mean(estimator, ESTIMATORS) or f"known: {', '.join(ESTIMATORS)}"
+        raise DeclarationError(f"estimator {estimator!r}", "is not known", remedy)
+    _require_samples(estimator, samples)
+
+    def loss(
+        model: nn.Module, x: Tensor, step: int, generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        vae = cast(DiscreteVAE, model)
+        if not vae.training:
+            return -vae.elbo(x, generator).mean()
+        now = max(floor, temperature * math.exp(-rate * (step - step % every)))
+        if estimator == "concrete":
+            return _concrete(vae, x, now, prior_temperature, samples, generator)
+        if estimator == "vimco":
+            return _vimco(vae, x, samples, generator)
+        return _closed_form(vae, x, estimator, now, generator)
+
+    return loss
+
+
+def _require_samples(estimator: str, samples: int) -> None:
+    several = estimator in ("concrete", "vimco")
+    if samples < (2 if estimator == "vimco" else 1) or (samples > 1 and not several):
+        reason = f"does not take {samples} samples"
+        raise DeclarationError(f"estimator {estimator!r}", reason, "use concrete, vimco or sf")
+
+
+ESTIMATORS = ("sf", "st", "gumbel", "st-gumbel", "concrete", "vimco")
+
+
+def _closed_form(
+    vae: DiscreteVAE, x: Tensor, estimator: str, temperature: float, generator: torch.Generator
+) -> Float[Tensor, ""]:
+    logits = vae.posterior_logits(x)
+    if estimator != "sf":
+        z = surrogate_values(logits[:, None], estimator, temperature, generator)
+        return (vae.divergence(logits) - vae.log_likelihood(x, z)[:, 0]).mean()
+    z = gumbel_max(logits.detach()[:, None], generator)
+    fit = vae.log_likelihood(x, z)
+    if vae.baseline is None:
+        raise DeclarationError("estimator 'sf'", "needs a baseline", "give baseline_hidden")
+    surprise, prediction_loss = vae.baseline(x.flatten(1), fit.detach())
+    score = (surprise * log_prob(logits[:, None], z)).mean()
+    return (vae.divergence(logits) - fit[:, 0]).mean() + _no_value(prediction_loss - score)
+
+
+def _concrete(
+    vae: DiscreteVAE,
+    x: Tensor,
+    temperature: float,
+    prior_temperature: float,
+    samples: int,
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    logits = vae.posterior_logits(x)[:, None].expand(-1, samples, -1, -1)
+    log_z = log_gumbel_softmax(logits, temperature, generator)
+    log_posterior = concrete_log_density(log_z, logits, temperature).sum(-1)
+    log_prior = concrete_log_density(log_z, torch.zeros_like(logits), prior_temperature).sum(-1)
+    weights = vae.log_likelihood(x, log_z.exp()) + log_prior - log_posterior
+    return math.log(samples) - weights.logsumexp(1).mean()
+
+
+def _vimco(
+    vae: DiscreteVAE, x: Tensor, samples: int, generator: torch.Generator
+) -> Float[Tensor, ""]:
+    logits = vae.posterior_logits(x)[:, None]
+    z = gumbel_max(logits.detach().expand(-1, samples, -1, -1), generator)
+    log_q = log_prob(logits, z)
+    weights = vae.log_likelihood(x, z) + vae.log_prior - log_q
+    bound = weights.logsumexp(1) - math.log(samples)
+    score = (leave_one_out_signal(weights.detach()) * log_q).sum(1)
+    return -bound.mean() - _no_value(score.mean())
+
+
+def leave_one_out_signal(
+    weights: Float[Tensor, "batch samples"],
+) -> Float[Tensor, "batch samples"]:
+    """Return the bound less what it would be with each log weight like the mean of the others.
+
+    VIMCO's learning signals (Mnih and Rezende, 2016, equations 9 and 10).
+    """
+    samples = weights.shape[1]
+    others = (weights.sum(1, keepdim=True) - weights) / (samples - 1)
+    replaced = weights[:, None].expand(-1, samples, -1).clone()
+    replaced.diagonal(dim1=1, dim2=2).copy_(others)
+    return weights.logsumexp(1, keepdim=True) - replaced.logsumexp(2)
+
+
+def _no_value(term: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Return zero with the gradient of ``term``: the loss that is shown stays the bound."""
+    return term - term.detach()
