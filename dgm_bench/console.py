@@ -214,11 +214,16 @@ def checks_view(rows: Iterable[tuple[str, str, str, str]]) -> Table:
 
 # --------------------------------------------------------------------------- progress
 
+#: Of a finished run, in one line; its record has all.
+MOST_NUMBERS = 6
+
 
 def number(value: float | None) -> str:
-    """Return a loss for people, to four significant digits or three decimals."""
+    """Return a number for people, to four significant digits or three decimals."""
     if value is None:
         return "-"
+    if 0 < abs(value) < 0.0005:
+        return f"{value:.1e}"
     return f"{value:.4g}" if abs(value) >= 1e5 else f"{value:.3f}"
 
 
@@ -268,7 +273,9 @@ def outcome_line(title: str, record: RunRecord, published: str | None) -> str:
     if outcome.status in FAILED:
         hint = f"; {outcome.hint}" if outcome.hint else ""
         return f"{title}: {outcome.status}: {outcome.reason}{hint}"
-    numbers = [_in_words(metric) for metric in record.metrics]
+    numbers = [_in_words(metric) for metric in record.metrics[:MOST_NUMBERS]]
+    left = len(record.metrics) - len(numbers)
+    numbers += [f"{left} more numbers"] if left else []
     how = "" if outcome.status in COMPLETE else f", cut short: {outcome.reason}"
     beside = f" (published {published})" if published else ""
     took = duration(spent.train_seconds + spent.validation_seconds + spent.evaluation_seconds)

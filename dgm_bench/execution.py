@@ -179,8 +179,9 @@ class Execution:
 
     def _title(self) -> str:
         cell = self.run_.cell
-        # A column of properties is named after the property, not after the data.
-        where = self.data.name if cell.column.unit == YES_NO else cell.column.title
+        # Columns that are metrics of one run are named after the metric, not after the data.
+        several = len({cell_id.rpartition("/")[2] for cell_id in self.run_.cells}) > 1
+        where = self.data.name if several else cell.column.title
         return f"{cell.row.title} on {where}, seed {self.run_.seed}"
 
     # ---------------------------------------------------------------- evaluation

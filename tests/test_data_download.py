@@ -256,7 +256,10 @@ def test_loading_without_a_network_says_how_to_get_it_by_hand(tmp_path, monkeypa
 
 def test_every_set_with_files_can_be_fetched_or_says_where_it_is():
     for card in registry.CARDS:
-        assert card.embedded or (card.downloads and card.manual)
+        assert card.embedded or card.manual
+        # Of the resized characters no copy is published under an address of its own.
+        assert card.embedded or card.downloads or card.name == "omniglot-resized28"
         for item in card.downloads:
-            assert item.sha256 or item.md5
+            # Omniglot's file is known by git's checksum, which its loader compares.
+            assert item.sha256 or item.md5 or card.name == "omniglot"
             assert all(url.startswith("https://") for url in item.urls)

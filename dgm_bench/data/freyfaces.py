@@ -59,4 +59,4 @@ def bits_per_dim(
     log_prob: Float[Tensor, " n"], images: Float[Tensor, "n *event"]
 ) -> Float[Tensor, " n"]:
     """Return each image's bits per dimension, given its log probability in nats."""
-    return -log_prob.double() / (images[0].numel() * math.log(2))
+    return -log_prob.double() / (images.shape[1:].numel() * math.log(2))

@@ -173,7 +173,7 @@ _CIFAR10 = DatasetCard(
 
 # ------------------------------------------------- images for variational autoencoders
 
-_LAROCHELLE = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
+_LAROCHELLE = "https://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
 _AMAT_FILES = (
     DataFile(
         "binarized_mnist_train.amat",

@@ -10,8 +10,10 @@ from torch import nn
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, did_you_mean
 from dgm_bench.metrics.abilities import ability_metrics, require_two_dimensions
+from dgm_bench.metrics.gradients import gradient_metrics, residual_metrics
 from dgm_bench.metrics.likelihood import likelihood_metrics
 from dgm_bench.metrics.relaxation import ESTIMATORS, relaxation_metrics
+from dgm_bench.metrics.surgery import surgery_metrics
 from dgm_bench.metrics.variational import elbo_metrics, importance_metrics
 from dgm_bench.models.capabilities import (
     CalibratesOnData,
@@ -20,6 +22,8 @@ from dgm_bench.models.capabilities import (
     SolvesODE,
 )
 from dgm_bench.models.discrete import DiscreteVAE
+from dgm_bench.models.ffjord import SolvedFlow
+from dgm_bench.models.latent import LatentVariableModel
 from dgm_bench.records import Metric
 from dgm_bench.spec import EvaluationSpec
 
@@ -91,7 +95,10 @@ METRICS: dict[str, MetricFunction] = {
     "nll": _likelihood,
     "elbo": elbo_metrics,
     "importance": importance_metrics,
+    "surgery": surgery_metrics,
     "abilities": _abilities,
+    "gradients": gradient_metrics,
+    "residual-network": residual_metrics,
     **{f"relaxation-{name}": relaxation_metrics(name) for name in ESTIMATORS},
 }
 
@@ -100,6 +107,9 @@ NEEDS: dict[str, tuple[type, str]] = {
     "nll": (HasLogProb, "a log density"),
     "elbo": (HasPosteriorDraws, "draws from a posterior"),
     "importance": (HasPosteriorDraws, "draws from a posterior"),
+    "surgery": (LatentVariableModel, "latent variables with a Gaussian posterior"),
+    "gradients": (SolvedFlow, "continuous flows"),
+    "residual-network": (SolvedFlow, "continuous flows"),
     **{f"relaxation-{name}": (DiscreteVAE, "discrete latent variables") for name in ESTIMATORS},
 }
 

@@ -25,6 +25,7 @@ from dgm_bench.models.dynamics import (
     hutchinson_trace,
 )
 from dgm_bench.models.flow import Flow
+from dgm_bench.models.ode_steps import solve_by_steps
 
 Noise = Literal["gaussian", "rademacher"]
 SolverName = Literal["dopri5", "rk4"]
@@ -70,6 +71,8 @@ class Solver:
         adjoint: Gradients by the adjoint equation, or else through the solver's own steps.
         evaluations: Evaluations of the dynamics so far, forward and adjoint.
         estimate: How traces are estimated at the moment; None while they are exact.
+        checkpointed: Whatever ``adjoint`` says, gradients through the solver's own steps, one at a
+            time; see :mod:`dgm_bench.models.ode_steps`.
     """
 
     solver: SolverName = "dopri5"
@@ -79,12 +82,35 @@ class Solver:
     adjoint: bool = True
     evaluations: int = 0
     estimate: Estimate | None = None
+    checkpointed: bool = False
 
     def __post_init__(self) -> None:
         if self.solver not in ("dopri5", "rk4"):
             raise DeclarationError("solver", f"no {self.solver!r}", "use 'dopri5' or 'rk4'")
         if self.solver == "rk4" and self.step_size is None:
             raise DeclarationError("step_size", "rk4 needs one", "for instance step_size=0.05")
+
+    @property
+    def settings(self) -> str:
+        """The solver and how exactly it solves, for the protocol of a number."""
+        if self.solver == "rk4":
+            return f"rk4 step {self.step_size:g}"
+        return f"{self.solver} rtol {self.rtol:g}, atol {self.atol:g}"
+
+    def change(self, **overrides: str | float | None) -> None:
+        """Change settings; the others stay.
+
+        Raises:
+            DeclarationError: An override that does not exist, or makes no sense.
+        """
+        state = ("evaluations", "estimate")
+        known = [f.name for f in dataclasses.fields(Solver) if f.name not in state]
+        for name in overrides:
+            if name not in known:
+                remedy = did_you_mean(name, known) or f"known: {', '.join(known)}"
+                raise DeclarationError(name, "is no setting of the solver", remedy)
+        changed = Solver(**{**vars(self), **overrides})
+        vars(self).update(vars(changed))
 
     @contextmanager
     def estimating(self, estimate: Estimate) -> Iterator[None]:
@@ -117,8 +143,10 @@ class Solver:
         if self.solver == "dopri5" and (free := len(state) - 2) > 0:
             settings["atol"] = (self.atol, self.atol, *[UNCONTROLLED] * free)
         function = _Derivative(network, self, integrand)
+        parameters = tuple(network.parameters())
+        if self.checkpointed:
+            return solve_by_steps(function, state, span, parameters, settings)
         if self.adjoint:
-            parameters = tuple(network.parameters())
             solution = torchdiffeq.odeint_adjoint(
                 function,
                 state,
@@ -251,11 +279,7 @@ class SolvedFlow(Flow):
     @property
     def solver_settings(self) -> str:
         """The solver and how exactly it solves, for the protocol of a number."""
-        s = self.solver
-        fixed = (
-            f"step {s.step_size:g}" if s.solver == "rk4" else f"rtol {s.rtol:g}, atol {s.atol:g}"
-        )
-        return f"{s.solver} {fixed}"
+        return self.solver.settings
 
     def solve_with(self, **overrides: str | float | None) -> None:
         """Change settings of the :class:`Solver`; the others stay.
@@ -263,14 +287,7 @@ class SolvedFlow(Flow):
         Raises:
             DeclarationError: An override that does not exist, or makes no sense.
         """
-        state = ("evaluations", "estimate")
-        known = [f.name for f in dataclasses.fields(Solver) if f.name not in state]
-        for name in overrides:
-            if name not in known:
-                remedy = did_you_mean(name, known) or f"known: {', '.join(known)}"
-                raise DeclarationError(name, "is no setting of the solver", remedy)
-        changed = Solver(**{**vars(self.solver), **overrides})
-        vars(self.solver).update(vars(changed))
+        self.solver.change(**overrides)
 
     def log_prob_estimate(
         self, x: Float[Tensor, "batch *event"], generator: torch.Generator

@@ -18,6 +18,7 @@ from dgm_bench.models.gated import ConvDecoder, ConvEncoder, DenseDecoder, Dense
 from dgm_bench.models.latent import LatentVariableModel
 from dgm_bench.models.likelihoods import PixelLevels, bernoulli
 from dgm_bench.models.posteriors import build_posterior
+from dgm_bench.models.posteriors.ffjord import SolvesPosterior
 from dgm_bench.models.priors import build_prior
 
 #: Of Frey Faces, which has 256 levels a pixel (Sylvester code, ``models/VAE.py``).
@@ -67,7 +68,7 @@ class ConvVAE(LatentVariableModel):
                 posterior_args or {},
                 VARIANCE_BOUNDS if levels else None,
             ),
-            build_prior(prior, latent, prior_args or {}),
+            build_prior(prior, latent, prior_args or {}, event_shape),
             ConvDecoder(latent, channels, (height, width), LEVELS if levels else None),
         )
         self.levels = levels
@@ -109,10 +110,64 @@ class DenseVAE(LatentVariableModel):
             latent,
             DenseEncoder(dim, hidden),
             build_posterior(posterior, hidden, latent, posterior_args or {}),
-            build_prior(prior, latent, prior_args or {}),
+            build_prior(prior, latent, prior_args or {}, event_shape),
             DenseDecoder(latent, hidden, dim),
         )
 
     def likelihood(self, outputs: Tensor) -> Distribution:
         """Return independent binary pixels with these logits."""
         return bernoulli(outputs)
+
+
+class ContinuousConvVAE(SolvesPosterior, ConvVAE):
+    """The :class:`ConvVAE` with posterior ``"ffjord"``, which says what solving costs.
+
+    Args:
+        event_shape: Channels, height and width, the latter multiples of 4.
+        latent: Number of latent variables.
+        levels: As for the :class:`ConvVAE`.
+        posterior_args: Arguments of :class:`~dgm_bench.models.posteriors.ffjord.AmortisedFFJORD`.
+        prior: Name of the prior; see :mod:`dgm_bench.models.priors`.
+        prior_args: Arguments of the prior.
+
+    Raises:
+        DeclarationError: As for the :class:`ConvVAE`.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent: int = 64,
+        levels: bool = False,
+        posterior_args: Mapping[str, Any] | None = None,
+        prior: str = "standard",
+        prior_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(event_shape, latent, levels, "ffjord", posterior_args, prior, prior_args)
+
+
+class ContinuousDenseVAE(SolvesPosterior, DenseVAE):
+    """The :class:`DenseVAE` with posterior ``"ffjord"``, which says what solving costs.
+
+    Args:
+        event_shape: Shape of one example.
+        latent: Number of latent variables.
+        hidden: Width of the gated layers.
+        posterior_args: Arguments of :class:`~dgm_bench.models.posteriors.ffjord.AmortisedFFJORD`.
+        prior: Name of the prior; see :mod:`dgm_bench.models.priors`.
+        prior_args: Arguments of the prior.
+
+    Raises:
+        DeclarationError: An unknown prior.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent: int = 40,
+        hidden: int = 300,
+        posterior_args: Mapping[str, Any] | None = None,
+        prior: str = "standard",
+        prior_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(event_shape, latent, hidden, "ffjord", posterior_args, prior, prior_args)

@@ -14,7 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from dgm_bench.errors import DeclarationError
 from dgm_bench.models.flow import BaseDensity
+from dgm_bench.models.posteriors.gaussian import GaussianPosterior
+from dgm_bench.models.priors import AggregatedPosterior, FollowsPosterior
 
 
 class Draws(NamedTuple):
@@ -61,6 +64,9 @@ class LatentVariableModel(nn.Module):
         posterior: From features to draws; see :class:`Posterior`.
         prior: Has ``log_prob`` and ``sample`` on flat latent variables.
         decoder: From flat latent variables to the logits or parameters of :meth:`likelihood`.
+
+    Raises:
+        DeclarationError: The prior is made of posteriors, and these are no Gaussians.
     """
 
     def __init__(
@@ -76,6 +82,8 @@ class LatentVariableModel(nn.Module):
         self.event_shape, self.latent = tuple(event_shape), latent
         self.encoder, self.posterior, self.prior = encoder, posterior, prior
         self.decoder = decoder
+        if isinstance(prior, FollowsPosterior):
+            self._require_gaussian(f"prior {type(prior).__name__}")
 
     def likelihood(self, outputs: Tensor) -> Distribution:
         """Return ``p(x|z)`` over flat examples from what the decoder gives."""
@@ -112,7 +120,32 @@ class LatentVariableModel(nn.Module):
     @property
     def density(self) -> BaseDensity:
         """The prior, typed as a density."""
+        if isinstance(self.prior, FollowsPosterior):
+            return self.prior.given(self.gaussian_of)
         return cast(BaseDensity, self.prior)
+
+    def gaussian_of(
+        self, x: Float[Tensor, "n *event"]
+    ) -> tuple[Float[Tensor, "n latent"], Float[Tensor, "n latent"]]:
+        """Return mean and variance of ``q(z|x)`` where it is a diagonal Gaussian.
+
+        Raises:
+            DeclarationError: It is none.
+        """
+        features = self.encode(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._require_gaussian("the density of a posterior").parameters_of(features)
+
+    def calibrate(self, x: Float[Tensor, "n *event"], batch_size: int = 1_000) -> None:
+        """Give the training set to the prior that is made of its posteriors."""
+        if isinstance(self.prior, AggregatedPosterior):
+            self.prior.calibrate(x, self.gaussian_of, batch_size)
+
+    def _require_gaussian(self, thing: str) -> GaussianPosterior:
+        posterior = self.posterior
+        if not isinstance(posterior, GaussianPosterior) or posterior.flow is not None:
+            raise DeclarationError(thing, "needs a Gaussian posterior", "use posterior 'no-flow'")
+        return posterior
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:

@@ -149,7 +149,12 @@ def measured_number(verdict: Verdict, published: Published | None) -> str:
 
 
 def with_error(value: float, error: float | None, decimals: int = 2) -> str:
-    """Return ``value ± error`` with that many decimals, up to 4 where the error is smaller."""
+    """Return ``value ± error`` with that many decimals, up to 4 where the error is smaller.
+
+    A value that these would round away, and that its error does not, is given as a power of ten.
+    """
+    if (error or 0.0) < abs(value) < 0.5 * 10.0**-decimals:
+        return f"{value:.1e}" + (f" ±{error:.1e}" if error else "")
     if error:
         decimals = min(max(decimals, math.ceil(-math.log10(error))), 4)
     number = f"{value:.{decimals}f}"

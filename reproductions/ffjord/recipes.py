@@ -15,8 +15,9 @@ from .discrete import glow, maf_ddsf, nice, nsf, planar, tan
 from .feedforward import gaussian, made, maf, real_nvp
 from .images import ffjord_multiscale, ffjord_single, glow_multiscale, real_nvp_multiscale
 from .images import rnode as _rnode_on_images
+from .neural_ode import gradients, residual_network
 from .shared import IMAGES
-from .variational import vae
+from .variational import ffjord_vae, vae
 
 __all__ = [
     "approach",
@@ -25,10 +26,12 @@ __all__ = [
     "ffjord_dto",
     "ffjord_multiscale",
     "ffjord_single",
+    "ffjord_vae",
     "flow_matching",
     "gaussian",
     "glow",
     "glow_multiscale",
+    "gradients",
     "made",
     "maf",
     "maf_ddsf",
@@ -38,6 +41,7 @@ __all__ = [
     "planar_cnf",
     "real_nvp",
     "real_nvp_multiscale",
+    "residual_network",
     "rnode",
     "tan",
     "vae",

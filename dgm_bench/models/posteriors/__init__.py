@@ -9,7 +9,9 @@ from typing import Any
 from torch import nn
 
 from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.models.posteriors.ffjord import AmortisedFFJORD
 from dgm_bench.models.posteriors.gaussian import GaussianPosterior
+from dgm_bench.models.posteriors.iaf import InverseAutoregressive
 from dgm_bench.models.posteriors.planar import AmortisedPlanar
 from dgm_bench.models.posteriors.sylvester import AmortisedSylvester
 
@@ -20,6 +22,8 @@ FLOWS: Mapping[str, Callable[..., nn.Module] | None] = {
     "sylvester-orthogonal": partial(AmortisedSylvester, kind="orthogonal"),
     "sylvester-householder": partial(AmortisedSylvester, kind="householder"),
     "sylvester-triangular": partial(AmortisedSylvester, kind="triangular"),
+    "iaf": InverseAutoregressive,
+    "ffjord": AmortisedFFJORD,
 }
 
 

@@ -1,0 +1,147 @@
+"""Gradients of a numerical solution, step by step and backwards: the discrete adjoint.
+
+The forward pass keeps the state at the start of each step that the solver accepts, and nothing
+else. The backward pass takes each of these steps again, now recorded for differentiation, and
+frees it before the next. The gradient is that of the computed solution at the steps it took, in
+the memory of one step; no gradient is integrated, whatever the number of parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+import torchdiffeq
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+State = tuple[Tensor, ...]
+
+
+class RightHandSide(Protocol):
+    """``f`` of ``dy/dt = f(t, y)``, told of each step that is tried."""
+
+    def __call__(self, t: Float[Tensor, ""], state: State) -> State:
+        """Return the derivative of each part of the state."""
+        ...
+
+    def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
+        """Be told where a step begins and how long it is."""
+        ...
+
+
+class _Recorder:
+    """A right-hand side that remembers from where the accepted steps were taken."""
+
+    def __init__(self, function: RightHandSide, adaptive: bool) -> None:
+        self.function, self.adaptive = function, adaptive
+        self.times: list[Tensor] = []
+        self.steps: list[Tensor] = []
+        self.states: list[State] = []
+        if adaptive:  # A solver of fixed steps has no such callback, and warns of it.
+            self.callback_accept_step = self._note
+
+    def __call__(self, t: Float[Tensor, ""], state: State) -> State:
+        return self.function(t, state)
+
+    def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
+        self.function.callback_step(t, state, step)
+        if not self.adaptive:
+            self._note(t, state, step)
+
+    def _note(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
+        self.times.append(t)
+        self.steps.append(step)
+        self.states.append(state)
+
+
+class _Steps(torch.autograd.Function):
+    """The solution as one operation of the state at the start and of everything in ``inputs``."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        function: RightHandSide,
+        span: Float[Tensor, "2"],
+        settings: Mapping[str, Any],
+        parts: int,
+        *state_and_inputs: Tensor,
+    ) -> State:
+        recorder = _Recorder(function, adaptive=settings["method"] == "dopri5")
+        solution = torchdiffeq.odeint(recorder, state_and_inputs[:parts], span, **settings)
+        ctx.function, ctx.method, ctx.parts = function, settings["method"], parts
+        ctx.steps = recorder.steps
+        ctx.times = [*recorder.times, span[-1].to(recorder.times[0])]
+        states = [part for state in recorder.states for part in state]
+        ctx.save_for_backward(*states, *state_and_inputs[parts:])
+        return tuple(part[-1] for part in solution)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *gradient: Tensor) -> tuple[Tensor | None, ...]:
+        parts, count = ctx.parts, len(ctx.steps)
+        saved = ctx.saved_tensors
+        inputs = saved[parts * count :]
+        totals: list[Tensor | None] = [None] * len(inputs)
+        for k in reversed(range(count)):
+            start = tuple(part.detach().requires_grad_() for part in saved[parts * k :][:parts])
+            with torch.enable_grad():
+                end = _one_step(ctx, start, k)
+                found = torch.autograd.grad(end, (*start, *inputs), gradient, allow_unused=True)
+            gradient = tuple(
+                torch.zeros_like(part) if slope is None else slope
+                for part, slope in zip(start, found, strict=False)
+            )
+            _accumulate(totals, found[parts:])
+        return None, None, None, None, *gradient, *totals
+
+
+def _one_step(ctx: FunctionCtx, start: State, k: int) -> State:
+    """Return the state after step ``k``, the last one as far as the end of the span."""
+    options = {"first_step": ctx.steps[k]} if ctx.method == "dopri5" else None
+    solution = torchdiffeq.odeint(
+        ctx.function,
+        start,
+        torch.stack(ctx.times[k : k + 2]),
+        rtol=0.0,
+        atol=math.inf,
+        method=ctx.method,
+        options=options,
+    )
+    return tuple(part[-1] for part in solution)
+
+
+def _accumulate(totals: list[Tensor | None], found: Sequence[Tensor | None]) -> None:
+    """Add each gradient found to its total."""
+    for i, slope in enumerate(found):
+        if slope is not None:
+            total = totals[i]
+            # What autograd returns may be shared with another input, or be an expanded view.
+            totals[i] = slope.clone() if total is None else total.add_(slope)
+
+
+def solve_by_steps(
+    function: RightHandSide,
+    state: State,
+    span: Float[Tensor, "2"],
+    inputs: Sequence[Tensor],
+    settings: Mapping[str, Any],
+) -> State:
+    """Return the state at the end of ``span``, differentiable in ``state`` and ``inputs``.
+
+    Step sizes count as constants, and so do the two times.
+
+    Args:
+        function: The right-hand side.
+        state: The state at the start, in parts.
+        span: Start and end; time may run backwards.
+        inputs: Parameters and other tensors on which ``function`` depends.
+        settings: ``method``, one of torchdiffeq's Runge-Kutta methods of order 5 (``"dopri5"``) or
+            of fixed steps, with its ``rtol``, ``atol`` and ``options``.
+    """
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    end: State = _Steps.apply(function, span, settings, len(state), *state, *wanted)
+    return end

@@ -1,0 +1,134 @@
+"""The plot of gradients through solvers: error over tolerance and time, memory over steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dgm_bench.records import RunRecord
+from dgm_bench.report.plots import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
+from dgm_bench.spec import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Lines = Mapping[str, Sequence[RunRecord]]
+
+
+class Panel(NamedTuple):
+    """One quantity over another; None is the tolerance itself."""
+
+    over: str | None
+    quantity: str
+    title: str
+    across: str
+
+
+PANELS = (
+    Panel(None, "gradient-error", "error of the gradient, trained flow", "tolerance"),
+    Panel(None, "linear-error", "error of the gradient, linear equation", "tolerance"),
+    Panel("seconds", "gradient-error", "error of the gradient, trained flow", "seconds"),
+    Panel(
+        "forward-evaluations",
+        "backward-memory",
+        "held for the backward pass (KiB)",
+        "evaluations of the dynamics on the way forward",
+    ),
+)
+STYLES = (
+    (BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "^", "-"), (PURPLE, "D", "--"),
+    (ORANGE, "v", "-"), (INK, "P", "--"),
+)  # fmt: skip
+
+
+def values_of(runs: Sequence[RunRecord], quantity: str) -> dict[str, float]:
+    """Return the mean over runs of a quantity, by the tolerance that its metric's name ends in.
+
+    Args:
+        runs: Runs of one row.
+        quantity: Metrics are called ``<quantity>-<tolerance>``.
+    """
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        for metric in run.metrics:
+            match = re.fullmatch(rf"{quantity}-(\d+e-\d+)", metric.name)
+            if match and metric.value is not None:
+                found.setdefault(match[1], []).append(metric.value)
+    return {label: fmean(values) for label, values in found.items()}
+
+
+def points_of(runs: Sequence[RunRecord], panel: Panel) -> list[tuple[float, float]]:
+    """Return a row's points in a panel, by tolerance, without those that a log axis cannot show."""
+    heights = values_of(runs, panel.quantity)
+    places = values_of(runs, panel.over) if panel.over else {t: float(t) for t in heights}
+    labels = sorted(heights.keys() & places.keys(), key=float)
+    pairs = [(places[label], heights[label]) for label in labels]
+    return [(x, y) for x, y in pairs if x > 0 and y > 0]
+
+
+def gradient_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Figure | None:
+    """Plot errors over tolerance and over time, and memory over the length of the solution.
+
+    There is one line for each way of taking gradients. Seconds are of each run's own machine.
+
+    Args:
+        table: The table.
+        runs: Runs by cell id.
+
+    Returns:
+        None where no run measured gradients.
+    """
+    lines = _runs_by_row(table, runs)
+    lines = {title: found for title, found in lines.items() if values_of(found, PANELS[0].quantity)}
+    if not lines:
+        return None
+    figure, grid = _panels()
+    for axes, panel in zip(grid, PANELS, strict=True):
+        for (title, found), style in zip(lines.items(), STYLES, strict=False):
+            _draw_line(axes, points_of(found, panel), title, style)
+        _label(axes, panel)
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=5, frameon=False, fontsize=8)
+    return figure
+
+
+def _runs_by_row(table: Table, runs: Lines) -> dict[str, list[RunRecord]]:
+    """Return each row's runs once: its cells share them."""
+    by_row: dict[str, dict[str, RunRecord]] = {}
+    for cell in table.cells:
+        for run in runs.get(cell.id, ()):
+            by_row.setdefault(cell.row.title, {})[run.run_id] = run
+    return {title: list(found.values()) for title, found in by_row.items()}
+
+
+def _panels() -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 6.4), dpi=130, layout="constrained")
+    grid = [figure.add_subplot(2, 2, number + 1) for number in range(len(PANELS))]
+    for axes in grid:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color=INK, alpha=0.12, linewidth=0.8)
+        axes.tick_params(colors=INK, labelsize=8)
+    return figure, grid
+
+
+def _draw_line(
+    axes: Axes, points: Sequence[tuple[float, float]], title: str, style: tuple[str, str, str]
+) -> None:
+    colour, marker, line = style
+    look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5}
+    axes.plot([x for x, _ in points], [y for _, y in points], label=title, **look)
+
+
+def _label(axes: Axes, panel: Panel) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    if panel.over is None:
+        # From coarse to fine, as the other panels have it.
+        axes.invert_xaxis()
+    axes.set_xlabel(panel.across, color=INK, fontsize=9)
+    axes.set_title(panel.title, loc="left", color=INK, fontsize=10)

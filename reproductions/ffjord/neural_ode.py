@@ -1,0 +1,79 @@
+"""Gradients through solvers (neural ODEs, section 2), on one small flow: ways of taking them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dgm_bench.data import card
+from dgm_bench.spec import (
+    Cost,
+    EvaluationSpec,
+    ModelSpec,
+    OptimizerSpec,
+    Recipe,
+    Stage,
+    StoppingSpec,
+    ValidationSpec,
+)
+
+from . import shared
+from .shared import flat_data
+
+STEPS = 100
+SOURCE = "neural ODEs (Chen et al. 2018), section 2; sizes chosen for this project"
+#: Training is the same for all rows, so that all measure the gradient at the same weights.
+TRAINED: dict[str, Any] = {
+    "flows": 1,
+    "hidden": [32, 32],
+    "layer": "concatsquash",
+    "activation": "tanh",
+    "noise": "gaussian",
+    "solver": "rk4",
+    "rtol": 1e-4,
+    "atol": 1e-4,
+    "step_size": 0.25,
+    "adjoint": False,
+}
+#: Settings of the solver for each way of taking gradients.
+WAYS: dict[str, dict[str, Any]] = {
+    "adjoint-dopri5": {"solver": "dopri5", "step_size": None, "adjoint": True},
+    "backprop-dopri5": {"solver": "dopri5", "step_size": None, "adjoint": False},
+    "steps-dopri5": {"solver": "dopri5", "step_size": None, "adjoint": False, "checkpointed": True},
+    # The metric sets the step for each tolerance.
+    "adjoint-rk4": {"solver": "rk4", "adjoint": True},
+    "backprop-rk4": {"solver": "rk4", "adjoint": False},
+}
+
+
+def gradients(data: str, way: str) -> Recipe:
+    """Measure gradients of a briefly trained flow, taken one of the :data:`WAYS`."""
+    return _recipe(data, way, EvaluationSpec(metrics=("gradients",), model_overrides=WAYS[way]))
+
+
+def residual_network(data: str) -> Recipe:
+    """Compare a residual network, whose blocks are trained dynamics, with Euler's solution."""
+    return _recipe(data, "residual-network", EvaluationSpec(metrics=("residual-network",)))
+
+
+def _recipe(data: str, name: str, evaluation: EvaluationSpec) -> Recipe:
+    stage = Stage(
+        data=flat_data(data),
+        model=ModelSpec(name="ffjord:FFJORD", args=TRAINED),
+        optimizer=OptimizerSpec(lr=5e-3),
+        batch_size=256,
+        validation=ValidationSpec(every=STEPS // 10, unit="steps"),
+        stopping=StoppingSpec(max_steps=STEPS),
+    )
+    return Recipe(
+        name=f"neural-ode-{name}/{data}",
+        stages=(stage,),
+        evaluation=evaluation.model_copy(update={"checkpoint": "last"}),
+        cost=Cost(
+            steps=STEPS,
+            flops_per_step=1e8,
+            launches_per_step=3_000,
+            evaluation_flops=5e11,
+            memory_bytes=shared.memory(data, 10_000, 10_000 * card(data).dim),
+        ),
+        source=SOURCE,
+    )
