@@ -479,3 +479,55 @@ def test_the_gaussian_and_then_the_rest_of_ours_come_before_real_data():
     assert priorities("maf-5", real=False) == {30, 10}
     for row in ("gaussian", "made", "maf-5", "maf-10", "ffjord"):
         assert priorities(row, real=True) == {0}
+
+
+# ------------------------------------------------------------------------------ Table 3
+
+
+def vi(row, column):
+    return CELLS[f"ffjord/vi/{row}/{column}"]
+
+
+def test_every_published_cell_of_the_vi_table_has_a_recipe():
+    cells = own_cells("ffjord/vi").values()
+    assert len(cells) == 20
+    assert all(cell.recipe is not None for cell in cells)
+
+
+def test_the_sylvester_row_is_the_best_of_its_kinds():
+    kinds = {"mnist": "orthogonal", "omniglot": "householder", "freyfaces": "triangular",
+             "caltech": "householder"}  # fmt: skip
+    for column, kind in kinds.items():
+        assert vi("sylvester", column).same_as == f"sylvester-{kind}"
+
+
+@pytest.mark.parametrize(
+    ("row", "optimizer", "lr", "patience"),
+    [
+        ("no-flow", "adamax", 5e-4, 100),
+        ("ffjord", "adamax", 5e-4, 35),
+        ("ffjord-adam", "adam", 1e-3, 100),
+    ],
+)
+def test_text_and_code_have_recipes_of_their_own(row, optimizer, lr, patience):
+    (stage,) = vi(row, "caltech").recipe.stages
+    assert (stage.optimizer.name, stage.optimizer.lr) == (optimizer, lr)
+    assert (stage.stopping.patience, stage.stopping.patience_from) == (patience, 100)
+    assert (stage.batch_size, stage.stopping.max_epochs) == (100, 2_000)
+    assert stage.objective.args == {"warmup_epochs": 100, "steps_per_epoch": 41}
+
+
+@pytest.mark.parametrize(
+    ("column", "activation", "hidden", "flows", "rank"),
+    [
+        ("mnist", "softplus", [1024, 1024], 2, 64),
+        ("omniglot", "softplus", [512, 512], 5, 20),
+        ("freyfaces", "softplus", [512, 512], 2, 20),
+        ("caltech", "tanh", [2048], 1, 20),
+    ],
+)
+def test_posterior_dynamics_are_those_of_ffjord_table_5(column, activation, hidden, flows, rank):
+    args = vi("ffjord", column).recipe.stages[0].model.args["posterior_args"]
+    assert (args["activation"], args["hidden"]) == (activation, hidden)
+    assert (args["flows"], args["rank"], args["kind"]) == (flows, rank, "rank")
+    assert (args["rtol"], args["atol"]) == (1e-5, 1e-5)

@@ -20,6 +20,7 @@ from dgm_bench.models.realnvp_images import CheckerboardCoupling, MultiScaleReal
 from dgm_bench.models.tan import TAN
 from dgm_bench.spec import ModelSpec
 
+SMALL_FLOW = {"flows": 1, "hidden": [6], "rank": 2}
 ODE = {"rtol": 1e-10, "atol": 1e-10, "flows": 2}
 CASES = {
     "gaussian": ("gaussian:Gaussian", {}),
@@ -65,6 +66,16 @@ CASES = {
     "gan": ("gan:GAN", {"hidden": [8]}),
     "gated-vae": ("gated_vae:DenseVAE", {"latent": 3, "hidden": 8}),
     "gated-vae-images": ("gated_vae:ConvVAE", {"latent": 3}),
+    "gated-vae-continuous": (
+        "gated_vae:ContinuousDenseVAE",
+        {"latent": 3, "hidden": 8, "posterior_args": SMALL_FLOW},
+    ),
+    "gated-vae-continuous-images": (
+        "gated_vae:ContinuousConvVAE",
+        {"latent": 3, "posterior_args": SMALL_FLOW},
+    ),
+    "avb": ("avb:AVB", {"hidden": [8]}),
+    "avb-vae": ("avb:VAE", {"hidden": [8]}),
     "discrete-vae": (
         "discrete:DiscreteVAE",
         {"variables": 3, "classes": 4, "decoder_hidden": [8]},
@@ -151,7 +162,17 @@ every_model = pytest.mark.parametrize("case", CASES)
 BASES = ("Flow", "SolvedFlow", "LatentVariableModel")
 NO_MAP = ("gaussian", "made-mog")
 #: Models without a density.
-NO_DENSITY = ("vae", "gan", "gated-vae", "gated-vae-images", "discrete-vae")
+NO_DENSITY = (
+    "vae",
+    "gan",
+    "gated-vae",
+    "gated-vae-images",
+    "gated-vae-continuous",
+    "gated-vae-continuous-images",
+    "avb",
+    "avb-vae",
+    "discrete-vae",
+)
 DENSITIES = [case for case in CASES if case not in NO_DENSITY]
 FLOWS = [case for case in DENSITIES if case not in NO_MAP]
 every_density = pytest.mark.parametrize("case", DENSITIES)

@@ -184,6 +184,33 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_bad_validations_count_from_an_epoch_on(data):
+    """With a rate that ruins the model at once, all but the first validations are bad."""
+    settings = stage(
+        optimizer=OptimizerSpec(name="adam-maf", lr=0.5),
+        validation=ValidationSpec(every=1, unit="epochs"),
+        stopping=StoppingSpec(patience=2, patience_from=6, max_epochs=30),
+    )
+    run = trainer(settings, data)
+    values = []
+    run._validation_loss = lambda: values.append(float(len(values))) or values[-1]
+    assert run.run() == "patience"
+    assert run.sampler.epoch == 8  # the bad ones of epochs 6, 7 and 8
+    assert run.tally.best == 0.0
+
+
+def test_mixed_precision_keeps_weights_and_computes_in_bfloat16(data):
+    torch.set_default_dtype(torch.float32)
+    seen = []
+    run = trainer(stage(precision="bfloat16", stopping=StoppingSpec(max_steps=6)), data)
+    linear = next(m for m in run.model.modules() if isinstance(m, nn.Linear))
+    linear.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    run.run()
+    assert set(seen) == {torch.bfloat16}
+    assert {p.dtype for p in run.model.parameters()} == {torch.float32}
+    assert math.isfinite(run.tally.best)
+
+
 def test_patience_stops_and_the_best_is_restored(data):
     settings = stage(
         stopping=StoppingSpec(patience=2), optimizer=OptimizerSpec(name="adam-maf", lr=0.05)

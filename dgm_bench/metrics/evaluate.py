@@ -10,6 +10,7 @@ from torch import nn
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, did_you_mean
 from dgm_bench.metrics.abilities import ability_metrics, require_two_dimensions
+from dgm_bench.metrics.avb import avb_metrics
 from dgm_bench.metrics.gradients import gradient_metrics, residual_metrics
 from dgm_bench.metrics.likelihood import likelihood_metrics
 from dgm_bench.metrics.relaxation import ESTIMATORS, relaxation_metrics
@@ -17,6 +18,7 @@ from dgm_bench.metrics.surgery import surgery_metrics
 from dgm_bench.metrics.variational import elbo_metrics, importance_metrics
 from dgm_bench.models.capabilities import (
     CalibratesOnData,
+    HasDecoder,
     HasLogProb,
     HasPosteriorDraws,
     SolvesODE,
@@ -96,6 +98,7 @@ METRICS: dict[str, MetricFunction] = {
     "elbo": elbo_metrics,
     "importance": importance_metrics,
     "surgery": surgery_metrics,
+    "avb": avb_metrics,
     "abilities": _abilities,
     "gradients": gradient_metrics,
     "residual-network": residual_metrics,
@@ -107,6 +110,7 @@ NEEDS: dict[str, tuple[type, str]] = {
     "nll": (HasLogProb, "a log density"),
     "elbo": (HasPosteriorDraws, "draws from a posterior"),
     "importance": (HasPosteriorDraws, "draws from a posterior"),
+    "avb": (HasDecoder, "a decoder"),
     "surgery": (LatentVariableModel, "latent variables with a Gaussian posterior"),
     "gradients": (SolvedFlow, "continuous flows"),
     "residual-network": (SolvedFlow, "continuous flows"),

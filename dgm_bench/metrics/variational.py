@@ -16,8 +16,8 @@ from dgm_bench.models.capabilities import HasPosteriorDraws
 from dgm_bench.records import Metric
 from dgm_bench.spec import EvaluationSpec
 
-#: Latent draws decoded at a time: bounds the memory of the importance-weighted bound.
-DRAWS_AT_ONCE = 500
+#: Numbers decoded at a time: bounds the memory of the importance-weighted bound.
+NUMBERS_AT_ONCE = 400_000
 
 
 # ----------------------------------------------------------------------------- the ELBO
@@ -88,7 +88,7 @@ def importance_bound(
     x: Float[Tensor, "n *event"],
     samples: int,
     generator: torch.Generator,
-    draws_at_once: int = DRAWS_AT_ONCE,
+    draws_at_once: int | None = None,
 ) -> Importance:
     """Return the importance-weighted bound of each example (Burda et al., 2016, equation 8).
 
@@ -99,8 +99,11 @@ def importance_bound(
         x: Examples as the model sees them.
         samples: Draws from the posterior of each example.
         generator: Source of the draws.
-        draws_at_once: Draws that go through the decoder together.
+        draws_at_once: Draws that go through the decoder together; None for as many as have
+            :data:`NUMBERS_AT_ONCE`.
     """
+    if draws_at_once is None:
+        draws_at_once = max(1, NUMBERS_AT_ONCE // x[0].numel())
     parts = [
         _log_sums(model, group, samples, generator, draws_at_once)
         for group in x.split(max(1, draws_at_once // samples))

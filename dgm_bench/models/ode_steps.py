@@ -34,23 +34,20 @@ class RightHandSide(Protocol):
 
 
 class _Recorder:
-    """A right-hand side that remembers from where the accepted steps were taken."""
+    """A right-hand side that remembers from where the solver took each of its fixed steps."""
 
-    def __init__(self, function: RightHandSide, adaptive: bool) -> None:
-        self.function, self.adaptive = function, adaptive
+    def __init__(self, function: RightHandSide) -> None:
+        self.function = function
         self.times: list[Tensor] = []
         self.steps: list[Tensor] = []
         self.states: list[State] = []
-        if adaptive:  # A solver of fixed steps has no such callback, and warns of it.
-            self.callback_accept_step = self._note
 
     def __call__(self, t: Float[Tensor, ""], state: State) -> State:
         return self.function(t, state)
 
     def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
         self.function.callback_step(t, state, step)
-        if not self.adaptive:
-            self._note(t, state, step)
+        self._note(t, state, step)
 
     def _note(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
         self.times.append(t)
@@ -58,19 +55,40 @@ class _Recorder:
         self.states.append(state)
 
 
+class _AdaptiveRecorder(_Recorder):
+    """A right-hand side that remembers from where the solver took those steps it accepted."""
+
+    def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
+        self.function.callback_step(t, state, step)
+
+    callback_accept_step = _Recorder._note
+
+
+class _Context(FunctionCtx):
+    """What the forward pass leaves for the backward pass, besides saved tensors."""
+
+    function: RightHandSide
+    method: str
+    parts: int
+    times: list[Tensor]
+    steps: list[Tensor]
+    saved_tensors: tuple[Tensor, ...]
+
+
 class _Steps(torch.autograd.Function):
     """The solution as one operation of the state at the start and of everything in ``inputs``."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: _Context,
         function: RightHandSide,
         span: Float[Tensor, "2"],
         settings: Mapping[str, Any],
         parts: int,
         *state_and_inputs: Tensor,
     ) -> State:
-        recorder = _Recorder(function, adaptive=settings["method"] == "dopri5")
+        adaptive = settings["method"] == "dopri5"
+        recorder = (_AdaptiveRecorder if adaptive else _Recorder)(function)
         solution = torchdiffeq.odeint(recorder, state_and_inputs[:parts], span, **settings)
         ctx.function, ctx.method, ctx.parts = function, settings["method"], parts
         ctx.steps = recorder.steps
@@ -81,7 +99,7 @@ class _Steps(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, *gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, *gradient: Tensor) -> tuple[Tensor | None, ...]:
         parts, count = ctx.parts, len(ctx.steps)
         saved = ctx.saved_tensors
         inputs = saved[parts * count :]
@@ -99,8 +117,9 @@ class _Steps(torch.autograd.Function):
         return None, None, None, None, *gradient, *totals
 
 
-def _one_step(ctx: FunctionCtx, start: State, k: int) -> State:
+def _one_step(ctx: _Context, start: State, k: int) -> State:
     """Return the state after step ``k``, the last one as far as the end of the span."""
+    # With infinite tolerance the solver takes the very step that it is offered.
     options = {"first_step": ctx.steps[k]} if ctx.method == "dopri5" else None
     solution = torchdiffeq.odeint(
         ctx.function,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dgm_bench.data import default_root, load
 from dgm_bench.data.dataset import LogDensity
 from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.models.avb import AVB
 from dgm_bench.models.capabilities import (
     HasDiscriminator,
     HasElbo,
@@ -26,6 +27,7 @@ from dgm_bench.models.capabilities import (
 )
 from dgm_bench.models.discrete import DiscreteVAE
 from dgm_bench.spec import ObjectiveSpec
+from dgm_bench.train.adversarial_bayes import avb
 from dgm_bench.train.discrete_objectives import discrete_loss
 
 
@@ -152,6 +154,22 @@ def negative_discrete_elbo(**settings: Any) -> Objective:  # noqa: ANN401
     return objective
 
 
+def adversarial_variational_bayes(discriminator_steps: int = 1) -> Objective:
+    """Return the sum of both players' losses; see :func:`~.adversarial_bayes.avb`.
+
+    Args:
+        discriminator_steps: Steps in which the discriminator learns, for each that the others do.
+    """
+    losses = avb(discriminator_steps)
+
+    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+        parts = losses(model, x, step, generator)
+        total = torch.stack(list(parts.values())).sum()
+        return Loss(total, {name: part.detach() for name, part in parts.items()})
+
+    return objective
+
+
 def adversarial() -> Objective:
     """Return both players' losses in one sum, each with gradients for its own player only.
 
@@ -203,6 +221,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "warmed-elbo": warmed_negative_elbo,
     "discrete-elbo": negative_discrete_elbo,
     "adversarial": adversarial,
+    "avb": adversarial_variational_bayes,
     "reverse-kl": reverse_kl,
 }
 
@@ -216,6 +235,7 @@ NEEDS: dict[str, tuple[type, str]] = {
     "warmed-elbo": (HasPosteriorDraws, "draws from a posterior"),
     "discrete-elbo": (DiscreteVAE, "discrete latent variables"),
     "adversarial": (HasDiscriminator, "a discriminator"),
+    "avb": (AVB, "an adversarial posterior"),
     "reverse-kl": (HasSampleWithLogProb, "samples with their log density"),
 }
 

@@ -1,0 +1,68 @@
+"""The losses of adversarial variational Bayes (Mescheder, Nowozin and Geiger, 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.avb import AVB, Judge
+
+#: From model, batch, step and noise to the loss of each player, to be added up.
+PlayerLosses = Callable[[nn.Module, Tensor, int, torch.Generator], dict[str, Float[Tensor, ""]]]
+
+
+def avb(discriminator_steps: int = 1) -> PlayerLosses:
+    """Return both players' losses, each with gradients for its own player only (algorithm 1).
+
+    ``discriminator`` is the cross-entropy of telling posterior from contrast;
+    ``negative-elbo`` is that of encoder and decoder, in nats with the discriminator
+    held. In evaluation mode there is the latter alone.
+
+    Args:
+        discriminator_steps: Encoder and decoder have a loss in one of so many steps only.
+
+    Raises:
+        DeclarationError: It is below 1.
+    """
+    if discriminator_steps < 1:
+        reason = f"{discriminator_steps} steps of the discriminator are no training"
+        raise DeclarationError("objective 'avb'", reason, "use discriminator_steps = 1")
+
+    def losses(
+        model: nn.Module, x: Tensor, step: int, generator: torch.Generator
+    ) -> dict[str, Float[Tensor, ""]]:
+        game = cast(AVB, model)
+        both = step % discriminator_steps == 0
+        with torch.set_grad_enabled(torch.is_grad_enabled() and both):
+            z, _ = game.draw_posterior(x, 1, generator)
+        contrast = game.contrast(x, generator)
+        found = {}
+        if game.training:
+            reference = torch.empty_like(z).normal_(generator=generator)
+            ours = game.log_odds(x, contrast.standardise(z.detach()))
+            theirs = game.log_odds(x, reference)
+            found["discriminator"] = (F.softplus(-ours) + F.softplus(theirs)).mean()
+        if both or not game.training:
+            fit = game.decode(z.flatten(0, 1)).log_prob(x.flatten(1))
+            ratio = game.log_ratio(x, z, contrast, held(game.discriminator)).squeeze(1)
+            found["negative-elbo"] = (ratio - fit).mean()
+        return found
+
+    return losses
+
+
+def held(network: nn.Module) -> Judge:
+    """Return the network as a function through which gradients reach its inputs only."""
+    fixed = {name: parameter.detach() for name, parameter in network.named_parameters()}
+
+    def judge(inputs: Float[Tensor, "n inputs"]) -> Float[Tensor, "n 1"]:
+        odds: Tensor = torch.func.functional_call(network, fixed, (inputs,))
+        return odds
+
+    return judge
