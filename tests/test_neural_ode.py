@@ -8,7 +8,6 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError
 from dgm_bench.metrics import gradients
 from dgm_bench.metrics.gradients import (
-    SavedMemory,
     at_tolerance,
     exact_linear_gradient,
     gradient_metrics,
@@ -20,6 +19,7 @@ from dgm_bench.metrics.gradients import (
     residual_metrics,
     use,
 )
+from dgm_bench.metrics.memory import SavedMemory
 from dgm_bench.models.dynamics import DynamicsNetwork
 from dgm_bench.models.ffjord import FFJORD, Solver
 from dgm_bench.models.residual import ResidualODENet

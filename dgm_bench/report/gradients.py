@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dgm_bench.records import RunRecord
+from dgm_bench.report.panels import panels, runs_by_row
 from dgm_bench.report.plots import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
 from dgm_bench.spec import Table
 
@@ -81,11 +82,11 @@ def gradient_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Figu
     Returns:
         None where no run measured gradients.
     """
-    lines = _runs_by_row(table, runs)
+    lines = runs_by_row(table, runs)
     lines = {title: found for title, found in lines.items() if values_of(found, PANELS[0].quantity)}
     if not lines:
         return None
-    figure, grid = _panels()
+    figure, grid = panels(2, 2, (8.4, 6.4))
     for axes, panel in zip(grid, PANELS, strict=True):
         for (title, found), style in zip(lines.items(), STYLES, strict=False):
             _draw_line(axes, points_of(found, panel), title, style)
@@ -93,27 +94,6 @@ def gradient_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Figu
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=5, frameon=False, fontsize=8)
     return figure
-
-
-def _runs_by_row(table: Table, runs: Lines) -> dict[str, list[RunRecord]]:
-    """Return each row's runs once: its cells share them."""
-    by_row: dict[str, dict[str, RunRecord]] = {}
-    for cell in table.cells:
-        for run in runs.get(cell.id, ()):
-            by_row.setdefault(cell.row.title, {})[run.run_id] = run
-    return {title: list(found.values()) for title, found in by_row.items()}
-
-
-def _panels() -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.4, 6.4), dpi=130, layout="constrained")
-    grid = [figure.add_subplot(2, 2, number + 1) for number in range(len(PANELS))]
-    for axes in grid:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color=INK, alpha=0.12, linewidth=0.8)
-        axes.tick_params(colors=INK, labelsize=8)
-    return figure, grid
 
 
 def _draw_line(

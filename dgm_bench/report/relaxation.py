@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dgm_bench.records import RunRecord
+from dgm_bench.report.panels import panels, runs_by_row
 from dgm_bench.report.plots import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
 from dgm_bench.spec import Table
 
@@ -51,11 +52,11 @@ def relaxation_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Fi
     Returns:
         None where no run measured them.
     """
-    by_row = _runs_by_row(table, runs)
+    by_row = runs_by_row(table, runs)
     if not any(points_of(found, "variance") for found in by_row.values()):
         return None
-    figure, panels = _two_panels()
-    for axes, (quantity, label) in zip(panels, PANELS.items(), strict=True):
+    figure, grid = panels(1, 2, (8.4, 3.6))
+    for axes, (quantity, label) in zip(grid, PANELS.items(), strict=True):
         lines = zip(by_row.items(), STYLES, strict=False)
         for place, ((title, found), style) in enumerate(lines):
             points = points_of(found, quantity)
@@ -68,32 +69,9 @@ def relaxation_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Fi
         )
         axes.set_title(label, loc="left", color=INK, fontsize=10)
         _mark_temperatures(axes, [t for f in by_row.values() for t, _, _ in points_of(f, quantity)])
-    handles, labels = panels[1].get_legend_handles_labels()
+    handles, labels = grid[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=5, frameon=False, fontsize=8)
     return figure
-
-
-def _runs_by_row(
-    table: Table, runs: Mapping[str, Sequence[RunRecord]]
-) -> dict[str, list[RunRecord]]:
-    """Return each row's runs once: its cells share them."""
-    by_row: dict[str, dict[str, RunRecord]] = {}
-    for cell in table.cells:
-        for run in runs.get(cell.id, ()):
-            by_row.setdefault(cell.row.title, {})[run.run_id] = run
-    return {title: list(found.values()) for title, found in by_row.items()}
-
-
-def _two_panels() -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.4, 3.6), dpi=130, layout="constrained")
-    panels = [figure.add_subplot(1, 2, number) for number in (1, 2)]
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color=INK, alpha=0.12, linewidth=0.8)
-        axes.tick_params(colors=INK, labelsize=8)
-    return figure, panels
 
 
 def _draw_line(axes: Axes, points: Sequence[Point], title: str, style: tuple[str, str]) -> None:

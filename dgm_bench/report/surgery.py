@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dgm_bench.records import RunRecord
+from dgm_bench.report.panels import panels, runs_by_row
 from dgm_bench.report.plots import BLUE, GREEN, INK, VERMILION
 from dgm_bench.spec import Table
 
@@ -44,12 +45,7 @@ def _parts_by_row(
     table: Table, runs: Mapping[str, Sequence[RunRecord]], data: str
 ) -> dict[str, Parts]:
     """Return the mean parts of each row that has them, by the row's title."""
-    found: dict[str, dict[str, RunRecord]] = {}
-    for cell in table.cells:
-        if cell.column.data == data:
-            for run in runs.get(cell.id, ()):
-                found.setdefault(cell.row.title, {})[run.run_id] = run
-    means = {title: _means(list(by_id.values())) for title, by_id in found.items()}
+    means = {title: _means(found) for title, found in runs_by_row(table, runs, data).items()}
     return {title: parts for title, parts in means.items() if parts}
 
 
@@ -66,17 +62,19 @@ def _means(runs: Sequence[RunRecord]) -> Parts:
 
 def _figure(data: str, by_row: Mapping[str, Parts]) -> Figure:
     """Draw all parts on the left, and beside them the divergences, which are far smaller."""
-    figure, panels = _two_panels(0.4 * len(by_row) + 1.5)
-    for axes, names in zip(panels, (tuple(PARTS), tuple(PARTS)[1:]), strict=True):
+    size = (9.2, 0.4 * len(by_row) + 1.5)
+    figure, (left, right) = panels(1, 2, size, width_ratios=(5, 3))
+    for axes, names in zip((left, right), (tuple(PARTS), tuple(PARTS)[1:]), strict=True):
         for height, parts in enumerate(by_row.values()):
             _draw_bar(axes, height, {name: parts[name] for name in names})
+        axes.grid(visible=False, axis="y")
         axes.set_ylim(len(by_row) - 0.5, -0.5)
         axes.set_xlim(0, 1.13 * axes.dataLim.x1)
-    panels[0].set_yticks(range(len(by_row)), list(by_row))
-    panels[1].set_yticks([])
-    panels[0].set_xlabel(f"negative ELBO, training set of {data} (nats)", color=INK, fontsize=9)
-    panels[1].set_xlabel("of which divergence (nats)", color=INK, fontsize=9)
-    handles, labels = panels[0].get_legend_handles_labels()
+    left.set_yticks(range(len(by_row)), list(by_row))
+    right.set_yticks([])
+    left.set_xlabel(f"negative ELBO, training set of {data} (nats)", color=INK, fontsize=9)
+    right.set_xlabel("of which divergence (nats)", color=INK, fontsize=9)
+    handles, labels = left.get_legend_handles_labels()
     shown = dict(zip(labels, handles, strict=True))
     figure.legend(
         list(shown.values()),
@@ -87,19 +85,6 @@ def _figure(data: str, by_row: Mapping[str, Parts]) -> Figure:
         fontsize=8,
     )
     return figure
-
-
-def _two_panels(height: float) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.2, height), dpi=130, layout="constrained")
-    panels = list(figure.subplots(1, 2, width_ratios=(5, 3)))
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color=INK, alpha=0.12, linewidth=0.8, axis="x")
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=INK, labelsize=8)
-    return figure, panels
 
 
 def _draw_bar(axes: Axes, height: int, parts: Parts) -> None:

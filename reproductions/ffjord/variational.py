@@ -245,18 +245,50 @@ SMALL_PRODUCTS = 40_000
 CONV_SPEED = 4
 
 
+#: Evaluations of a posterior's dynamics in one pass, as seen at the start of training.
+EVALUATIONS = 20
+
+
 def _cost(data: str, stage: Stage, samples: int, examples: int, epochs: int) -> Cost:
     """Count 6 operations per product and example in training, 2 in each pass after it."""
-    known, products = card(data), SMALL_PRODUCTS
-    if stage.model.name.endswith("ConvVAE"):
+    known, small = card(data), not stage.model.name.endswith("ConvVAE")
+    products, features, latent = SMALL_PRODUCTS, 64, 8
+    if not small:
         levels = LEVELS_PRODUCTS if data == "freyfaces" else 0
         products = (CONV_PRODUCTS * known.dim // 784 + levels) // CONV_SPEED
+        features, latent = 256, 64
+    flows = stage.model.args["posterior_args"]
+    once, each = _flow_products(
+        stage.model.args.get("posterior", "ffjord"), flows, features, latent
+    )
     sizes = known.sizes
     per_step = 6 * stage.batch_size * (1 + sizes["val"] / (3 * sizes["train"]))
+    evaluated = (products + each) * (2 * sizes["test"] + samples * examples)
     return Cost(
         steps=epochs * (sizes["train"] // stage.batch_size),
-        flops_per_step=products * per_step,
-        launches_per_step=400,
-        evaluation_flops=1.0 * products * (2 * sizes["test"] + samples * examples),
-        memory_bytes=shared.memory(data, 4_000_000, stage.batch_size * 2_000_000),
+        flops_per_step=(products + once + each) * per_step,
+        launches_per_step=400 if "kind" not in flows else 4_000,
+        evaluation_flops=1.0 * evaluated,
+        memory_bytes=shared.memory(data, 4_000_000 + once, stage.batch_size * 2_000_000),
     )
+
+
+def _flow_products(
+    posterior: str, args: Mapping[str, Any], features: int, latent: int
+) -> tuple[int, int]:
+    """Return multiplications of a posterior's flow: once for each example, and for each draw."""
+    flows = args.get("flows", 0)
+    if posterior == "planar":
+        return 2 * flows * features * latent, 2 * flows * latent
+    if posterior == "iaf":
+        width = args["width"]
+        return features * width, flows * width * (3 * latent + width)
+    if posterior.startswith("sylvester"):
+        width = args["vectors"] if posterior.endswith("orthogonal") else latent
+        return flows * features * width * (width + 3), 2 * flows * width * (width + latent)
+    if posterior == "ffjord":
+        widths = (latent, *args["hidden"], latent)
+        numbers = args["rank"] * (sum(widths[:-1]) + sum(widths[1:])) + sum(widths[1:])
+        dynamics = 2 * flows * EVALUATIONS * (shared.weights(widths) + numbers)
+        return flows * features * numbers, dynamics
+    return 0, 0
