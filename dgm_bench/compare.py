@@ -3,7 +3,8 @@
 A change is called worse (or better) only when the one-sided 99 % bound of the difference lies
 beyond the metric's floor. One run on each side, without a known spread, cannot be compared,
 unless it ought to have repeated: then a degradation beyond the floor is worse. Everything is
-oriented so that a positive difference is better.
+oriented so that a positive difference is better. What is neither better lower nor higher is told
+as changed, not judged.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from typing import Literal, get_args
 
 from dgm_bench import stats
 from dgm_bench.records import COMPLETE, FAILED, Metric, RunRecord
+from dgm_bench.spec import Direction, Paper
 from dgm_bench.store import one_per_seed
 from dgm_bench.verdict import FLOORS, Pool, pool_variances
 
 #: The states of a row, those first that want attention.
-State = Literal["worse", "not-comparable", "better", "noise", "same", "only-new", "only-baseline"]
+State = Literal[
+    "worse", "not-comparable", "better", "changed", "noise", "same", "only-new", "only-baseline"
+]
+#: Which way is better, by ``paper/table`` and metric.
+Directions = Mapping[tuple[str, str], Direction]
 
 #: Runs of equal seeds on a machine that repeats its numbers are paired from this many on: with
 #: fewer, a paired test has too little freedom to beat Welch's.
@@ -42,7 +48,7 @@ class ComparedRow:
 
     Attributes:
         cell: ``paper/table/row/column``; the baseline's where the rows differ.
-        difference: New minus baseline, oriented so that positive is better.
+        difference: New minus baseline, oriented so that positive is better, where one way is.
         bound: One-sided 99 % lower bound of the degradation; worse where it exceeds ``margin``.
         margin: The smallest degradation that is flagged.
     """
@@ -84,30 +90,54 @@ class Comparison:
 # --------------------------------------------------------------------------- comparing
 
 
-def compare(new: Sequence[RunRecord], baseline: Sequence[RunRecord]) -> Comparison:
+def declared_directions(papers: Iterable[Paper]) -> Directions:
+    """Return which way is better by the columns of all tables."""
+    return {
+        (table.name, column.metric): column.direction
+        for paper in papers
+        for table in paper.tables
+        for column in table.columns
+    }
+
+
+def compare(
+    new: Sequence[RunRecord],
+    baseline: Sequence[RunRecord],
+    directions: Directions | None = None,
+) -> Comparison:
     """Compare new records with stored ones, recipe by recipe and metric by metric.
 
     Within a column of a table, runs of one recipe are compared with runs of the same recipe,
     whichever row they are stored under, and shown under the baseline's. A cell whose recipe
     differs between the two sides is not comparable. Variances are moderated by those of the
-    baseline's runs on the same data.
+    baseline's runs on the same data. ``directions`` are those of the tables' columns; of other
+    metrics the records say which way is better.
     """
     ours, theirs = _grouped(new, _column_of), _grouped(baseline, _column_of)
     pool = pool_variances(baseline)
     rows: list[ComparedRow] = []
     for column in dict.fromkeys((*theirs, *ours)):
-        rows += _compare_column(ours.get(column, []), theirs.get(column, []), pool)
+        told = _Told(pool, directions or {})
+        rows += _compare_column(ours.get(column, []), theirs.get(column, []), told)
     return Comparison(tuple(rows))
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What is known besides the runs of a cell: spreads, and which way is better."""
+
+    pool: Pool
+    directions: Directions
+
+
 def _compare_column(
-    new: Sequence[RunRecord], baseline: Sequence[RunRecord], pool: Pool
+    new: Sequence[RunRecord], baseline: Sequence[RunRecord], told: _Told
 ) -> list[ComparedRow]:
     ours, theirs = _by_recipe(new), _by_recipe(baseline)
     common = [recipe for recipe in theirs if recipe in ours]
     rows = []
     for recipe in common:
-        rows += _compare_recipe(ours[recipe], theirs[recipe], pool)
+        rows += _compare_recipe(ours[recipe], theirs[recipe], told)
     our_cells, their_cells = _grouped(new, _cell_of), _grouped(baseline, _cell_of)
     for cell in dict.fromkeys((*their_cells, *our_cells)):
         rows += _unmatched(cell, our_cells.get(cell, []), their_cells.get(cell, []), common)
@@ -115,11 +145,13 @@ def _compare_column(
 
 
 def _compare_recipe(
-    new: list[RunRecord], baseline: list[RunRecord], pool: Pool
+    new: list[RunRecord], baseline: list[RunRecord], told: _Told
 ) -> list[ComparedRow]:
     cell = _cell_of(baseline[-1])
+    table = f"{baseline[-1].paper}/{baseline[-1].table}"
     return [
-        _Pair(cell, name, new, baseline).judged(pool) for name in _metric_names([*baseline, *new])
+        _Pair(cell, name, new, baseline, told.directions.get((table, name))).judged(told.pool)
+        for name in _metric_names([*baseline, *new])
     ]
 
 
@@ -177,12 +209,16 @@ def _metric_names(records: Iterable[RunRecord]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Pair:
-    """The runs of both sides that bear on one metric of one cell."""
+    """The runs of both sides that bear on one metric of one cell.
+
+    ``declared`` is the direction of the table's column; without one the records decide.
+    """
 
     cell: str
     name: str
     new: Sequence[RunRecord]
     baseline: Sequence[RunRecord]
+    declared: Direction | None = None
 
     def judged(self, pool: Pool) -> ComparedRow:
         """Return the row, with its state."""
@@ -224,6 +260,7 @@ class _Pair:
             f"{what} differs ({getattr(old, what)} before, {getattr(new, what)} now)"
             for what in ("unit", "direction", "split", "protocol")
             if getattr(old, what) != getattr(new, what)
+            and not (what == "direction" and self.declared)
         ]
         prints = {r.data.fingerprints.get(new.split) for r in (*self.new, *self.baseline)}
         if len(prints) > 1:
@@ -253,17 +290,32 @@ class _Pair:
             return self._single(next(iter(new.values())) - next(iter(old.values())), remarks)
         margin = self._floor()
         state = _state(estimate, margin, max(margin, 2 * sigma))
-        row = self._row(state, "", estimate.value, -estimate.upper(), margin)
+        bound = None if self._neutral else -estimate.upper()
+        row = self._row(self._unjudged(state), "", estimate.value, bound, margin)
         return replace(row, reason="; ".join([_reason(row), *remarks]))
 
     def _single(self, difference: float, remarks: Sequence[str]) -> ComparedRow:
         """Return the row of one run on each side, where no spread is known."""
         state: State = "not-comparable"
         reason = "one run on each side, and no spread is known; run 3 seeds"
-        if self._repeats() and -difference > self._floor():
+        if self._neutral:
+            unit = self._metric(self.new).unit
+            state, reason = "changed", f"{abs(difference):.3g} {unit} apart, no spread is known"
+        elif self._repeats() and -difference > self._floor():
             state = "worse"
             reason = f"worse by {-difference:.3g} {self._metric(self.new).unit}"
         return self._row(state, "; ".join([reason, *remarks]), difference, margin=self._floor())
+
+    def _unjudged(self, state: State) -> State:
+        """Return ``changed`` for what is called worse or better where no way is better."""
+        return "changed" if self._neutral and state in ("worse", "better") else state
+
+    @property
+    def _neutral(self) -> bool:
+        return self._direction(self.new) == "none"
+
+    def _direction(self, runs: Sequence[RunRecord]) -> Direction:
+        return self.declared or self._metric(runs).direction
 
     def _floor(self) -> float:
         return FLOORS.get(self._metric(self.new).unit, 0.0)
@@ -291,8 +343,8 @@ class _Pair:
         return stats.welch(*samples), sigma
 
     def _values(self, runs: Sequence[RunRecord]) -> dict[int, float]:
-        """Return values by seed, oriented so that more is better."""
-        sign = 1.0 if self._metric(runs).direction == "higher" else -1.0
+        """Return values by seed, oriented so that more is better, where one way is."""
+        sign = -1.0 if self._direction(runs) == "lower" else 1.0
         metrics = ((run.seed, run.metric(self.name)) for run in runs)
         return {s: sign * m.value for s, m in metrics if m is not None and m.value is not None}
 
@@ -365,6 +417,8 @@ def _reason(row: ComparedRow) -> str:
         return f"worse by {size:.3g} {unit}, with 99 % confidence by more than {row.bound:.3g}"
     if row.state == "better":
         return f"better by {size:.3g} {unit}, more than seeds explain: ask why"
+    if row.state == "changed":
+        return f"changed by {size:.3g} {unit}, more than seeds explain; no way is better"
     if row.state == "same":
         return f"{size:.3g} {unit} apart, the same as far as seeds can tell"
     return f"{size:.3g} {unit} apart: neither a change nor its absence is shown; run more seeds"

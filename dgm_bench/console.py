@@ -215,7 +215,7 @@ def checks_view(rows: Iterable[tuple[str, str, str, str]]) -> Table:
 # --------------------------------------------------------------------------- progress
 
 #: Of a finished run, in one line; its record has all.
-MOST_NUMBERS = 6
+MOST_NUMBERS = 3
 
 
 def number(value: float | None) -> str:
@@ -273,7 +273,9 @@ def outcome_line(title: str, record: RunRecord, published: str | None) -> str:
     if outcome.status in FAILED:
         hint = f"; {outcome.hint}" if outcome.hint else ""
         return f"{title}: {outcome.status}: {outcome.reason}{hint}"
-    numbers = [_in_words(metric) for metric in record.metrics[:MOST_NUMBERS]]
+    # A column that is one of a run's many metrics has its name at the end of its own.
+    metrics = sorted(record.metrics, key=lambda metric: not record.column.endswith(metric.name))
+    numbers = [_in_words(metric) for metric in metrics[:MOST_NUMBERS]]
     left = len(record.metrics) - len(numbers)
     numbers += [f"{left} more numbers"] if left else []
     how = "" if outcome.status in COMPLETE else f", cut short: {outcome.reason}"

@@ -322,6 +322,9 @@ class _TableReader:
             _CellEntry, "tables.cells", raws, self.start, self.end
         ):
             row, column = self._pair(entry.row, entry.column, what, line)
+            if column.direction == "none":
+                reason = f"{what} has a number, and its column no direction to judge it by"
+                raise self.file.error(line, reason, "give the column a direction")
             self.file.require("source", entry.source, self.paper.sources, what, line)
             published = entry.published(self.paper.sources[entry.source])
             if published.pm is not None and published.pm_kind == "none":

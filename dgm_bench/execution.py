@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from dgm_bench.train.control import Control
     from dgm_bench.train.events import Reporter
 
+#: Metrics whose columns are mostly titled after their data.
+_USUAL_METRICS = ("nll", "negative-elbo", "importance-nll")
+
 
 class Execution:
     """Trains, evaluates and records one planned run.
@@ -179,9 +182,11 @@ class Execution:
 
     def _title(self) -> str:
         cell = self.run_.cell
-        # Columns that are metrics of one run are named after the metric, not after the data.
+        # Columns that are metrics of one run are titled after the metric, not after the data.
         several = len({cell_id.rpartition("/")[2] for cell_id in self.run_.cells}) > 1
-        where = self.data.name if several else cell.column.title
+        metric = cell.column.metric
+        titled = metric not in _USUAL_METRICS or cell.column.id.endswith(metric)
+        where = self.data.name if several or titled else cell.column.title
         return f"{cell.row.title} on {where}, seed {self.run_.seed}"
 
     # ---------------------------------------------------------------- evaluation

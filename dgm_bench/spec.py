@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Direction = Literal["lower", "higher"]
+#: Which way is better; ``none`` for what is neither, such as a mutual information.
+Direction = Literal["lower", "higher", "none"]
+Split = Literal["train", "val", "test"]
 PmKind = Literal["sd_runs", "two_se_test", "none", "unknown"]
 
 #: Unit of columns that hold a property: 1 where a model has it, 0 where it has not.
@@ -222,7 +224,8 @@ class Column(Spec):
 
     ``args`` are given to the recipes of its cells, after those of the row: columns of the same data
     may differ in the model. ``beside`` names a published column of the same distribution,
-    ``ranks_like`` one of other data whose ranking of the rows ought to show again.
+    ``ranks_like`` one of other data whose ranking of the rows ought to show again. ``split`` is
+    what the metric is of, where that is not the split of the recipe's evaluation.
     """
 
     id: str
@@ -231,6 +234,7 @@ class Column(Spec):
     metric: str
     unit: str
     direction: Direction
+    split: Split | None = None
     published: bool = True
     args: dict[str, Any] = {}
     beside: str | None = None

@@ -238,14 +238,15 @@ def _gate(cell: Cell, records: Sequence[RunRecord]) -> tuple[list[RunRecord], li
 
 def _obstacles(cell: Cell, record: RunRecord) -> list[str]:
     metric, found = _value(cell, record), []
+    split = cell.column.split or (cell.recipe and cell.recipe.evaluation.split)
     if record.modified:
         found.append(f"recipe modified ({', '.join(record.modified)})")
     if cell.recipe and record.recipe_hash != cell.recipe.content_hash:
         found.append("another recipe")
     if metric and metric.unit != cell.column.unit:
         found.append(f"measured in {metric.unit}, printed in {cell.column.unit}")
-    if metric and cell.recipe and metric.split != cell.recipe.evaluation.split:
-        found.append(f"measured on {metric.split}, not {cell.recipe.evaluation.split}")
+    if metric and split and metric.split != split:
+        found.append(f"measured on {metric.split}, not {split}")
     if cell.published and not record.data.verified:
         found.append(f"{record.data.name} is not verified as the published data")
     return found

@@ -17,7 +17,8 @@ from factories import (
     make_record,
 )
 
-from dgm_bench.compare import compare
+from dgm_bench.catalog import load_catalog
+from dgm_bench.compare import compare, declared_directions
 from dgm_bench.report.comparison import render_comparison
 
 
@@ -281,3 +282,46 @@ def test_an_empty_comparison_says_so():
     for format in ("text", "markdown"):
         assert "Nothing to compare" in render_comparison(compare([], []), format)
     assert render_comparison(compare([], []), "csv") == ""
+
+
+NEUTRAL = {("ffjord/density", "nll"): "none"}
+
+
+@pytest.mark.parametrize("step", [-2.0, 2.0])
+def test_what_has_no_direction_is_told_and_not_judged(step):
+    comparison = compare(runs(*(x + step for x in (10.0, 10.1, 9.9))), BASE, NEUTRAL)
+    (row,) = comparison.rows
+    assert (row.state, comparison.exit_code) == ("changed", 0)
+    assert row.difference == pytest.approx(step)
+    assert "changed by 2 nats" in row.reason
+    assert "1 changed" in comparison.summary
+    assert "~ changed" in render_comparison(comparison)
+
+
+def test_one_run_on_each_side_without_direction_does_not_set_the_exit_code():
+    comparison = compare(runs(12.0), runs(10.0), NEUTRAL)
+    assert (comparison.rows[0].state, comparison.exit_code) == ("changed", 0)
+    assert comparison.rows[0].difference == pytest.approx(2.0)
+
+
+def test_what_has_no_direction_is_the_same_where_nothing_changed():
+    assert compare(BASE, BASE, NEUTRAL).rows[0].state == "same"
+
+
+def test_the_direction_of_the_column_goes_before_that_of_the_record():
+    def told(*values, direction):
+        metrics = [make_metric(v, direction=direction) for v in values]
+        return [make_record(seed=s, metrics=(m,)) for s, m in enumerate(metrics)]
+
+    new, old = told(1.0, 1.1, direction="none"), told(5.0, 5.1, direction="lower")
+    assert compare(new, old).rows[0].state == "not-comparable"
+    assert compare(new, old, NEUTRAL).rows[0].state == "changed"
+    higher = {("ffjord/density", "nll"): "higher"}
+    assert compare(new, old, higher).rows[0].state == "worse"
+
+
+def test_directions_are_those_of_the_declared_columns():
+    directions = declared_directions(load_catalog().papers)
+    assert directions["priors/elbo-surgery", "mutual-information"] == "none"
+    assert directions["priors/elbo-surgery", "marginal-kl"] == "lower"
+    assert directions["avb/elbo", "discriminator-error"] == "none"

@@ -69,6 +69,7 @@ class RecordOf:
     status: str = "complete"
     reason: str = "30 validations without improvement"
     hint: str = ""
+    column: str = "digits"
     metrics: tuple = (MetricOf(),)
     train_seconds: float = 35.0
     validation_seconds: float = 4.0
@@ -163,6 +164,15 @@ def test_a_finished_run_shows_number_error_published_and_time():
         "MAF (5) on digits: nll 2.346 ± 0.012 bits/dim (published 2.31 ± 0.02), 40 s"
         in reporter.console.file.getvalue()
     )
+
+
+def test_a_run_of_many_metrics_tells_its_columns_own_first():
+    metrics = tuple(MetricOf(f"{name}-1") for name in ("bias", "variance", "time", "memory"))
+    line = console.outcome_line("ST", RecordOf(metrics=metrics, column="own-memory-1"), None)
+    told = [line.index(f"{name}-1 2.346") for name in ("memory", "bias", "variance")]
+    assert told == sorted(told)
+    assert "time-1" not in line
+    assert "1 more numbers" in line
 
 
 def test_a_run_that_ended_with_its_budget_says_so():

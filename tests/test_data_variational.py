@@ -11,6 +11,7 @@ import torch
 
 from dgm_bench import data
 from dgm_bench.data import binary_images, freyfaces
+from dgm_bench.data.files import check_files, git_blob
 from dgm_bench.errors import DataError
 from dgm_bench.runner import _DataSource
 from dgm_bench.spec import DataSpec
@@ -209,10 +210,29 @@ def test_omniglots_training_images_are_drawn_afresh(omniglot_home, generator):
 def test_another_chardata_than_the_published_is_told(omniglot_home, tmp_path):
     loaded = binary_images.load_omniglot(small_card("omniglot"), omniglot_home[0], 0)
     assert not loaded.verified
-    assert "not the published one" in loaded.note
+    assert "files differ from the published ones" in loaded.note
     (tmp_path / "hello").write_bytes(b"hello\n")
     known = "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object of this line
-    assert binary_images.git_blob(tmp_path / "hello") == known
+    assert git_blob(tmp_path / "hello") == known
+
+
+def test_chardata_is_compared_by_gits_name(omniglot_home):
+    home, card = omniglot_home[0], small_card("omniglot")
+    assert [check.outcome for check in check_files(card, home.parent)] == ["wrong checksum"]
+    own = replace(card.files[0], git_blob=git_blob(home / "chardata.mat"))
+    card = replace(card, files=(own,))
+    assert [check.outcome for check in check_files(card, home.parent)] == ["ok"]
+    loaded = binary_images.load_omniglot(card, home, 3)
+    assert loaded.verified
+    assert loaded.note == f"{card.note}; validation images chosen with seed 3"
+
+
+def test_other_frames_than_the_published_are_told(frey_home):
+    card = data.card("freyfaces")
+    loaded = freyfaces.load(card, frey_home, 1)
+    assert not loaded.verified
+    assert loaded.note.startswith(f"{card.note}; files differ from the published ones")
+    assert "seed 321" in loaded.note
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from scipy.stats import chisquare
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError
 from dgm_bench.metrics.relaxation import (
+    DRAWS,
     TEMPERATURES,
     errors,
     exact_gradient,
@@ -273,11 +274,22 @@ def test_concrete_loss_is_a_bound_of_the_relaxed_model(generator):
 
 
 @pytest.mark.parametrize(
-    ("estimator", "samples"), [("reinforce", 1), ("vimco", 1), ("gumbel", 5), ("concrete", 0)]
+    ("estimator", "args", "told"),
+    [
+        ("reinforce", {}, "is not known"),
+        ("vimco", {"samples": 1}, "use 2 or more"),
+        ("gumbel", {"samples": 5}, "use 1, or estimator concrete or vimco"),
+        ("sf", {"samples": 5}, "use 1, or estimator concrete or vimco"),
+        ("concrete", {"samples": 0}, "use 1 or more"),
+        ("st", {"every": 0}, "every 0: is not positive"),
+        ("gumbel", {"temperature": 0.0, "floor": 0.5}, "temperature 0.0: is not positive"),
+        ("st-gumbel", {"temperature": math.nan}, "temperature nan: is not positive"),
+        ("concrete", {"prior_temperature": -0.5}, "prior_temperature -0.5: is not positive"),
+    ],
 )
-def test_what_cannot_be_trained_is_refused(estimator, samples):
-    with pytest.raises(DeclarationError):
-        discrete_loss(estimator, samples=samples)
+def test_what_cannot_be_trained_is_refused(estimator, args, told):
+    with pytest.raises(DeclarationError, match=told):
+        discrete_loss(estimator, **args)
 
 
 def test_score_function_without_baseline_is_refused(generator):
@@ -399,6 +411,22 @@ def test_metrics_have_a_value_for_each_temperature(generator):
     points = points_of([SimpleNamespace(metrics=found)], "variance")
     assert [point[0] for point in points] == list(TEMPERATURES)
     assert [point[1] for point in points] == variance
+
+
+def test_the_score_function_is_measured_once_for_all_temperatures(generator):
+    model, x = tiny(classes=4, variables=3).eval(), binary(20)
+    data = Dataset("digits-binary", "test", {"test": x}, unit="nats")
+    found = relaxation_metrics("sf")(model, data, EvaluationSpec(), generator, "here")
+    assert len({metric.name for metric in found}) == 2 * len(TEMPERATURES)
+    for quantity in ("variance", "squared-bias"):
+        values = {metric.value for metric in found if metric.name.startswith(quantity)}
+        assert len(values) == 1
+    again = torch.Generator().manual_seed(generator.initial_seed())
+    logits, function = one_variable(model, x, again)
+    draws = gradient_draws(logits, function, "sf", 0.1, DRAWS, again)
+    first = errors(draws, exact_gradient(logits, function))
+    variance, _ = ratio(first.variance, first.squared_gradient)
+    assert found[1].value == pytest.approx(variance, rel=1e-12)
 
 
 def test_ratio_has_the_error_of_paired_means():

@@ -15,6 +15,16 @@ MODELS = {
     "gan": ModelSpec(name="gan:GAN"),
     "vae": ModelSpec(name="vae:GaussianVAE", args={"latent": 3}),
     "ffjord": ModelSpec(name="ffjord:FFJORD"),
+    "vae-of-two": ModelSpec(name="vae:GaussianVAE", args={"latent": 2}),
+    "gated": ModelSpec(name="gated_vae:DenseVAE", args={"latent": 3, "hidden": 4}),
+    "moved": ModelSpec(
+        name="gated_vae:DenseVAE", args={"latent": 2, "hidden": 4, "posterior": "planar"}
+    ),
+    "mixture": ModelSpec(
+        name="gated_vae:DenseVAE", args={"latent": 2, "hidden": 4, "prior": "mixture"}
+    ),
+    "avb": ModelSpec(name="avb:AVB", args={"latent": 3}),
+    "discrete": ModelSpec(name="discrete:DiscreteVAE", args={"variables": 2, "classes": 2}),
 }
 
 
@@ -50,12 +60,36 @@ def test_every_objective_says_what_it_needs():
         ("nice", 3, "abilities", "toy has 3 dimensions"),
         ("vae", 2, "abilities", "the latent space has 3 dimensions"),
         ("nice", 2, "nl", "did you mean 'nll'"),
+        ("gated", 2, "importance", r"set evaluation\.importance_samples"),
+        ("moved", 2, "surgery", "metric 'surgery': needs a Gaussian posterior"),
+        ("vae", 2, "surgery", "needs latent variables"),
+        ("gan", 2, "avb", "needs a decoder"),
+        ("vae-of-two", 2, "avb", "needs draws from a posterior, which GaussianVAE lacks"),
+        ("gated", 2, "avb", "the latent space has 3 dimensions"),
+        ("avb", 2, "avb", "the latent space has 3 dimensions"),
+        ("mixture", 2, "avb", "needs a standard normal prior, not MixturePrior"),
+        ("mixture", 2, "abilities", "needs a standard normal prior, not MixturePrior"),
     ],
 )
 def test_a_metric_that_cannot_be_taken_is_refused(model, dim, metric, told):
     spec = EvaluationSpec(metrics=(metric,))
-    with pytest.raises(DeclarationError, match=told):
+    with pytest.raises(DeclarationError, match=told) as refused:
         evaluate.require_fit(spec, build(MODELS[model], (dim,)), data(dim))
+    assert "\n" not in str(refused.value)
+
+
+def test_what_fits_is_not_refused():
+    fitting = [("moved", "avb"), ("mixture", "surgery"), ("vae-of-two", "abilities")]
+    for model, metric in fitting:
+        evaluate.require_fit(EvaluationSpec(metrics=(metric,)), build(MODELS[model], (2,)), data(2))
+
+
+def test_the_score_function_needs_a_baseline_before_the_first_step():
+    spec = ObjectiveSpec(name="discrete-elbo", args={"estimator": "sf"})
+    with pytest.raises(DeclarationError, match="give baseline_hidden"):
+        objectives.require_fit(spec, build(MODELS["discrete"], (2,)))
+    args = {"variables": 2, "classes": 2, "baseline_hidden": [3]}
+    objectives.require_fit(spec, build(ModelSpec(name="discrete:DiscreteVAE", args=args), (2,)))
 
 
 def test_a_trace_that_is_misspelt_is_refused():

@@ -13,12 +13,18 @@ from dgm_bench.models import dynamics
 from dgm_bench.models.capabilities import HasPosteriorDraws, SolvesODE
 from dgm_bench.models.dynamics import DynamicsNetwork
 from dgm_bench.models.ffjord import FFJORD
-from dgm_bench.models.gated_vae import ContinuousConvVAE, ContinuousDenseVAE
+from dgm_bench.models.gated_vae import (
+    ContinuousConvVAE,
+    ContinuousDenseVAE,
+    ConvVAE,
+    DenseVAE,
+)
 from dgm_bench.models.ode_steps import solve_by_steps
+from dgm_bench.models.planar import Planar, constrained
 from dgm_bench.models.posteriors import build_posterior
 from dgm_bench.models.posteriors.amortised_dynamics import AmortisedNetwork
 from dgm_bench.models.posteriors.ffjord import AmortisedFFJORD
-from dgm_bench.models.posteriors.planar import constrained
+from dgm_bench.models.posteriors.sylvester import GPU_STEPS, orthonormalised
 
 FEATURES, LATENT = 7, 4
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}
@@ -122,10 +128,39 @@ def test_planar_maps_stay_invertible():
         push, direction = (
             layer(features).unflatten(1, flow.shape) for layer in (flow.push, flow.direction)
         )
-        moved, _, margin = constrained(push, direction)
+        moved, _, margin = constrained(push, direction, (push * direction).sum(-1))
         assert (margin > 0).all()
         size = moved.norm(dim=-1) * direction.norm(dim=-1)
         assert ((moved * direction).sum(-1) + 1 > -1e-12 * size).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_planar_constraint_of_many_is_that_of_each(dtype):
+    """To the last bit: one formula serves the flow of data and the amortised one."""
+    push, direction = torch.randn(2, 3, 5, 43, dtype=dtype)
+    pairs = zip(push.view(-1, 43), direction.view(-1, 43), strict=True)
+    product = torch.stack([u @ w for u, w in pairs])
+    many = [part.flatten(0, 1) for part in constrained(push, direction, product.view(3, 5))]
+    one = Planar(43).to(dtype)
+    for row in range(15):
+        one.push.data, one.direction.data = push.view(-1, 43)[row], direction.view(-1, 43)[row]
+        for each, found in zip(one.constrained(), many, strict=True):
+            assert torch.equal(each, found[row])
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(64, 32), (32, 32), (64, 8)])
+def test_the_steps_of_a_gpu_make_ill_conditioned_columns_orthonormal(rows, columns, monkeypatch):
+    """Singular values from 1 to a thousandth; the steps are taken without asking when to end."""
+    monkeypatch.setattr("dgm_bench.models.posteriors.sylvester.MOST_STEPS", GPU_STEPS)
+    monkeypatch.setattr("dgm_bench.models.posteriors.sylvester.TOLERANCE", 0.0)
+    left = torch.linalg.qr(torch.randn(3, 2, rows, columns)).Q
+    right = torch.linalg.qr(torch.randn(3, 2, columns, columns)).Q
+    raw = left * torch.logspace(0, -3, columns) @ right.mT
+    assert (torch.linalg.cond(raw) > 999).all()
+    q = orthonormalised(raw)
+    missing = torch.eye(columns) - q.mT @ q
+    assert missing.square().sum((-2, -1)).sqrt().max() <= 1e-6
+    torch.testing.assert_close(q, left @ right.mT, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", ["orthogonal", "householder", "triangular"])
@@ -420,3 +455,24 @@ def test_settings_of_the_posteriors_solver(generator):
 def test_wrong_arguments_are_refused(wrong):
     with pytest.raises(DeclarationError):
         build_posterior("ffjord", FEATURES, LATENT, wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "told"),
+    [
+        ("no-flow", {"flows": 3}, r"takes no posterior_args \(flows\)"),
+        ("planar", {"layers": 3}, "has no argument 'layers'; known: flows"),
+        ("sylvester-orthogonal", {"vector": 3}, "did you mean 'vectors'"),
+        ("sylvester-orthogonal", {"kind": "triangular"}, "known: flows, vectors, reflections"),
+        ("ffjord", {"latent": 3}, "has no argument 'latent'"),
+    ],
+)
+def test_arguments_that_a_posterior_does_not_have_are_refused(name, args, told):
+    with pytest.raises(DeclarationError, match=told):
+        build_posterior(name, FEATURES, LATENT, args)
+
+
+@pytest.mark.parametrize("model", [ConvVAE, DenseVAE])
+def test_the_continuous_posterior_is_that_of_the_continuous_models(model):
+    with pytest.raises(DeclarationError, match=f"use gated_vae:Continuous{model.__name__}"):
+        model((1, 8, 8), posterior="ffjord")

@@ -211,3 +211,31 @@ def test_unknown_and_incomplete_priors():
         build_prior("mixtur", 2, {})
     with pytest.raises(DeclarationError, match="examples' shape"):
         build_prior("vamp", 2, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "told"),
+    [
+        ("mixture", {"component": 3}, "did you mean 'components'"),
+        ("standard", {"width": 3}, "has no argument 'width'; it has none"),
+        ("vamp", {"event_shape": (2,)}, "known: components, init_mean, init_std"),
+        ("real-nvp", {"width": 3}, "known: layers, hidden"),
+    ],
+)
+def test_arguments_that_a_prior_does_not_have_are_refused(name, args, told):
+    with pytest.raises(DeclarationError, match=told):
+        build_prior(name, 2, args, SHAPE)
+
+
+def test_aggregated_prior_prepares_its_mixture_once():
+    model = vae("aggregated")
+    model.calibrate(images())
+    model.eval()
+    assert model.density is model.density
+    weights, _ = model.density._terms
+    model.draw(images(), 3, generator())
+    assert model.density._terms[0] is weights
+    model.calibrate(images(20))
+    assert len(model.density.mean) == 20
+    model.float()
+    assert model.density.mean.dtype == torch.float32

@@ -7,12 +7,14 @@ import torch
 from factories import make_cell, make_column, make_metric, make_record, make_table
 from torch import nn
 
+from dgm_bench.catalog import load_catalog
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, RunFailure
 from dgm_bench.metrics.surgery import surgery, surgery_metrics
 from dgm_bench.models.gated_vae import DenseVAE
 from dgm_bench.report.surgery import PARTS, surgery_plots
 from dgm_bench.spec import EvaluationSpec
+from dgm_bench.verdict import judge
 
 SHAPE = (1, 4, 4)
 PRIORS = {
@@ -206,3 +208,19 @@ def test_no_plot_without_runs():
     one = (make_metric(20.0, name="reconstruction-train"),)
     others = {cell.id: [make_record(cell, metrics=one)] for cell in table.cells}
     assert surgery_plots(table, others) == {}
+
+
+# ----------------------------------------------------------------------------- the declarations
+
+
+def test_declared_columns_are_judged_on_the_split_that_they_are_measured_on():
+    """Records as :func:`surgery_metrics` makes them give every one of its columns a number."""
+    spec = EvaluationSpec(metrics=("surgery",))
+    metrics = surgery_metrics(trained("mixture"), dataset(), spec, generator(), "best checkpoint")
+    cells = load_catalog().select("priors/elbo-surgery/mixture/digits-binary-*")
+    found = {metric.name: metric for metric in metrics}
+    ours = [cell for cell in cells if cell.column.metric in found]
+    assert len(ours) == 4
+    for cell in ours:
+        verdict = judge(cell, [make_record(cell, metrics=tuple(metrics))])
+        assert (verdict.state, verdict.mean) == ("measured", found[cell.column.metric].value)

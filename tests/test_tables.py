@@ -143,7 +143,7 @@ def test_markdown_is_one_table_a_part_with_the_best_published_bold(table, verdic
     assert text.count("| --- |") >= 3
     assert "**-0.48 ±0.01**" in text
     assert "| MADE | 3.08 ±0.03<br>3.08 ±0.03<br>✓ 1 seed ³ | 2.04<br>- ⁴ |" in text
-    assert text.startswith("### FFJORD Table 2: Density estimation (ffjord/density)")
+    assert text.startswith("### Density estimation (FFJORD Table 2) (ffjord/density)")
 
 
 def test_latex_is_booktabs_and_escaped(table, verdicts):
@@ -252,8 +252,79 @@ def test_a_table_without_published_numbers_renders():
         [make_cell(column=make_column("digits", published=False), recipe=make_recipe())]
     )
     text = render_table(table, {})
-    assert "Of 0 published numbers: none declared." in text
+    assert "No published numbers; of ours: 1 not run." in text
     assert "DIGITS: not run yet" in text
+
+
+def unpublished(ran):
+    """A table of ours: two columns of one run, and a third of another; a run of the first two."""
+    recipe = make_recipe()
+    shared = [
+        make_cell(column=make_column(name, published=False, note=note, **way), recipe=recipe)
+        for name, note, way in (
+            ("bound", "", {}),
+            ("information", "of the training set", {"direction": "none"}),
+        )
+    ]
+    other = make_cell(column=make_column("other", published=False, note="of another run"))
+    found = {c.id: Verdict(c.id, "measured", "", mean=2.0, se_test=0.1, seeds=1) for c in shared}
+    return make_table([*shared, other]), found if ran else {}
+
+
+@pytest.mark.parametrize("ran", [True, False])
+def test_a_table_without_published_numbers_does_not_speak_of_any(ran):
+    text = " ".join(render_table(*unpublished(ran)).split())
+    assert "published number" not in text.replace("No published numbers; of ours", "")
+    assert "the paper" not in text
+    assert "test points" not in text
+    assert "↓ lower is better" in text
+
+
+def test_a_column_without_direction_has_no_arrow():
+    table, verdicts = unpublished(True)
+    lines = lines_of(render_table(table, verdicts))
+    assert "BOUND ↓ INFORMATION" in lines
+    only = make_table([cell for cell in table.cells if cell.column.direction == "none"])
+    assert "is better" not in render_table(only, verdicts)
+    assert json.loads(render_table(only, verdicts, "json"))["cells"][0]["direction"] == "none"
+
+
+@pytest.mark.parametrize("format", ["text", "markdown", "latex"])
+def test_notes_of_the_columns_shown_are_printed_once(format):
+    table, verdicts = unpublished(True)
+    text = render_table(table, verdicts, format)
+    assert text.count("INFORMATION: of the training set") == 1
+    assert "of another run" not in text
+    cells = [
+        make_cell(column=make_column(name, note="in one hour"), published=make_published())
+        for name in ("power", "gas")
+    ]
+    text = render_table(make_table(cells), {}, format)
+    assert text.count("POWER; GAS: in one hour") == text.count("in one hour") == 1
+
+
+def test_columns_of_one_run_share_the_command_that_runs_them():
+    table, _ = unpublished(False)
+    text = render_table(table, {})
+    assert "BOUND; INFORMATION: not run yet: dgm-bench run 'ffjord/density/*/bound'" in text
+    assert "OTHER: not run yet: dgm-bench run 'ffjord/density/*/other'" in text
+    text = render_table(make_table(list(table.cells[:2])), {})
+    assert "BOUND; INFORMATION: not run yet: dgm-bench run 'ffjord/density/*'" in text
+
+
+def test_a_column_that_a_row_lacks_is_run_with_the_columns_of_all_rows():
+    table, _ = unpublished(False)
+    bound, _, _ = table.columns
+    more = make_cell("vae", bound, recipe=make_recipe(args={"layers": 1}))
+    text = render_table(make_table([*table.cells, more]), {})
+    assert "BOUND; INFORMATION: not run yet: dgm-bench run 'ffjord/density/*/bound'" in text
+
+
+def test_latex_has_minus_signs_and_greek_letters():
+    cell = make_cell(column=make_column(title="−ELBO, τ"), published=make_published())
+    text = render_table(make_table([cell]), {}, "latex")
+    assert r"$-$ELBO, $\tau$" in text
+    assert not set(text) & set("−τ")
 
 
 def test_a_property_is_printed_as_yes_or_no():

@@ -9,6 +9,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError
+from dgm_bench.metrics.evaluate import require_fit
 from dgm_bench.metrics.variational import elbo_metrics, importance_bound, importance_metrics
 from dgm_bench.models.build import build
 from dgm_bench.models.flow import StandardNormal
@@ -157,6 +158,16 @@ def test_importance_metrics_are_of_as_many_examples_as_asked(generator):
     assert 0 < found["importance-error"].value < found["importance-nll"].se
     assert 0 < found["effective-samples"].value <= 1
     assert "20 importance samples for each of 50" in found["importance-nll"].protocol
+
+
+def test_the_importance_bound_needs_a_number_of_samples(generator):
+    model, spec = build(DENSE, (1, 4, 4)).double().eval(), EvaluationSpec(metrics=("importance",))
+    for refuse in (
+        lambda: require_fit(spec, model, binary_data()),
+        lambda: importance_metrics(model, binary_data(), spec, generator, ""),
+    ):
+        with pytest.raises(DeclarationError, match=r"set evaluation\.importance_samples"):
+            refuse()
 
 
 # ------------------------------------------------------------------------------ the objective

@@ -1,5 +1,7 @@
 """Verdicts: every state, the margin, and what the reasons say."""
 
+import shutil
+
 import pytest
 from factories import (
     make_cell,
@@ -13,6 +15,8 @@ from factories import (
     make_table,
 )
 
+from dgm_bench.catalog import default_folder, load_catalog
+from dgm_bench.errors import DeclarationError
 from dgm_bench.records import Outcome, write_record
 from dgm_bench.spec import YES_NO, Row
 from dgm_bench.stats import VariancePrior
@@ -335,3 +339,35 @@ def test_a_property_is_judged_without_a_margin(said, values, state):
     assert verdict.state == state
     assert verdict.interval is None
     assert ("as published" in verdict.reason) == (state == "reproduced")
+
+
+def test_a_column_may_be_of_another_split_than_the_evaluation():
+    def judged(column_split, metric_split, published=None):
+        cell = make_cell(column=make_column(split=column_split), published=published)
+        metric = make_metric(9.0, split=metric_split)
+        return judge(cell, [make_record(cell, metrics=(metric,))], Pool())
+
+    found = judged("train", "train")
+    assert (found.state, found.mean) == ("measured", 9.0)
+    for column, metric, wanted in ((None, "train", "test"), ("train", "test", "train")):
+        found = judged(column, metric)
+        assert (found.state, found.mean) == ("not-comparable", None)
+        assert found.reason == f"measured on {metric}, not {wanted}"
+    assert judged("train", "train", make_published("9.0")).mean == 9.0
+
+
+def test_what_has_no_direction_is_measured():
+    cell = make_cell(column=make_column(direction="none"))
+    verdict = judge(cell, runs(cell, 1.0, 1.1), Pool())
+    assert (verdict.state, verdict.difference) == ("measured", None)
+
+
+def test_a_published_number_needs_a_direction_to_be_judged_by(tmp_path):
+    shutil.copytree(default_folder() / "priors", tmp_path / "priors")
+    file = tmp_path / "priors" / "paper.toml"
+    column = 'metric = "importance-nll", unit = "nats", note'
+    text = file.read_text()
+    assert text.count(column) == 1
+    file.write_text(text.replace(column, column.replace("note", 'direction = "none", note')))
+    with pytest.raises(DeclarationError, match="its column no direction to judge it by"):
+        load_catalog(tmp_path)

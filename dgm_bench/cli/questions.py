@@ -149,11 +149,14 @@ def compare(context: click.Context, new: Path, baseline: Path, style: CompareFor
     nothing got worse, 1 when something did, 3 when they are not comparable.
     """
     from dgm_bench import console
+    from dgm_bench.catalog import load_catalog
     from dgm_bench.compare import compare as compare_records
+    from dgm_bench.compare import declared_directions
     from dgm_bench.report.comparison import render_comparison
     from dgm_bench.store import load_records
 
-    comparison = compare_records(load_records(new), load_records(baseline))
+    directions = declared_directions(load_catalog().papers)
+    comparison = compare_records(load_records(new), load_records(baseline), directions)
     screen = console.make_console()
     text = render_comparison(comparison, style, width=screen.width, colour=screen.is_terminal)
     click.echo(text.rstrip("\n"))

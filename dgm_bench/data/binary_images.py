@@ -6,7 +6,6 @@ Static MNIST, Omniglot and the Caltech silhouettes are prepared as in the Sylves
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +17,13 @@ from torch import Tensor
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.digits import permuted_levels
-from dgm_bench.data.files import checksums
+from dgm_bench.data.files import checksums, noted
 from dgm_bench.errors import DataError
 
 Pixels = Num[np.ndarray, "n height width"]
 
 MNIST_PIXELS = 784
 OMNIGLOT_SEED = 777
-#: Git's name of the published chardata.mat, of which no other checksum is at hand.
-OMNIGLOT_BLOB = "016a3536ffe5e1d38e42563a18d7a78bfaf643ec"
 #: Of the 20 people who drew each character of Omniglot: those that validate, and the last to train.
 RESIZED_LAST_TRAINED, RESIZED_VALIDATION = 14, 15
 DIGITS_SEED, DIGITS_LARGEST = 1797, 16
@@ -61,14 +58,9 @@ def load_omniglot(card: DatasetCard, home: Path, seed: int) -> Dataset:
         "val": draw.binomial(1, train[-held_out:]),
         "test": draw.binomial(1, test),
     }
-    verified = git_blob(path) == OMNIGLOT_BLOB
-    doubt = "" if verified else ", from a file that is not the published one"
-    return replace(
-        _dataset(card, home, splits),
-        augment=bernoulli_draw,
-        verified=verified,
-        note=f"{card.note}; validation images chosen with seed {seed}{doubt}",
-    )
+    drawn = _dataset(card, home, splits)
+    note = f"{drawn.note}; validation images chosen with seed {seed}"
+    return replace(drawn, augment=bernoulli_draw, note=note)
 
 
 def load_caltech(card: DatasetCard, home: Path) -> Dataset:
@@ -136,7 +128,6 @@ def _dataset(card: DatasetCard, home: Path, images: dict[str, Pixels]) -> Datase
         reason = f"holds {_listed(sizes)} images, not {_listed(dict(card.sizes))}"
         raise DataError(home, reason, f"delete its files and run {card.fetch_command}")
     files, verified = ({}, True) if card.embedded else checksums(card, home)
-    doubt = "" if verified else "files differ from the published ones: see dgm-bench data verify"
     _, _, height, width = splits["train"].shape
     return Dataset(
         name=card.name,
@@ -147,7 +138,7 @@ def _dataset(card: DatasetCard, home: Path, images: dict[str, Pixels]) -> Datase
         verified=verified,
         image_shape=(1, height, width),
         to_pixels=as_pixels,
-        note="; ".join(part for part in (card.note, doubt) if part),
+        note=noted(card, verified),
     )
 
 
@@ -182,12 +173,6 @@ def read_amat(path: Path) -> UInt8[np.ndarray, "n 784"]:
     if (bits > 1).any() or (gaps[:, :-1] != ord(" ")).any() or (gaps[:, -1] != ord("\n")).any():
         raise _broken(path, f"does not hold lines of {MNIST_PIXELS} zeros and ones")
     return bits
-
-
-def git_blob(path: Path) -> str:
-    """Return the name that git gives to a file of this content."""
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def _read_mat(path: Path, *keys: str, axis: int) -> list[Float[np.ndarray, "n 784"]]:

@@ -19,6 +19,7 @@ class DataFile:
         size: Bytes of the published file, where known.
         sha256: Of the published file; for a pattern, of all its files (see ``files.digest``).
         md5: Of the published file, where only that is published.
+        git_blob: Git's name of the published file, where only that is at hand.
         count: How many files the pattern matches.
     """
 
@@ -26,6 +27,7 @@ class DataFile:
     size: int | None = None
     sha256: str | None = None
     md5: str | None = None
+    git_blob: str | None = None
     count: int = 1
 
     def find(self, home: Path) -> list[Path]:

@@ -80,6 +80,12 @@ def checksums(card: DatasetCard, home: Path) -> tuple[dict[str, str], bool]:
     return files, all(_checksum_check(file, home).outcome == "ok" for file in card.files)
 
 
+def noted(card: DatasetCard, verified: bool) -> str:
+    """Return the note of a loaded set: its card's, and whether its files are others."""
+    doubt = "" if verified else "files differ from the published ones: see dgm-bench data verify"
+    return "; ".join(part for part in (card.note, doubt) if part)
+
+
 def _quick_check(file: DataFile, home: Path) -> FileCheck | None:
     """Return what existence and size say against a file, or None."""
     found, path = file.find(home), home / file.path
@@ -96,10 +102,13 @@ def _quick_check(file: DataFile, home: Path) -> FileCheck | None:
 def _checksum_check(file: DataFile, home: Path) -> FileCheck:
     """Compare the checksum of a file that is there."""
     path = home / file.path
-    expected = file.sha256 or file.md5
+    expected = file.sha256 or file.md5 or file.git_blob
     if expected is None:
         return FileCheck(path, "no checksum", "none is published for this file")
-    found = digest(file.find(home)) if file.sha256 else checksum(path, "md5")
+    if file.sha256:
+        found = digest(file.find(home))
+    else:
+        found = checksum(path, "md5") if file.md5 else git_blob(path)
     if found != expected:
         return FileCheck(path, "wrong checksum", f"{found}, expected {expected}")
     return FileCheck(path, "ok")
@@ -117,3 +126,12 @@ def checksum(path: Path, algorithm: str) -> str:
     """Return the hexadecimal checksum of one file, read in chunks."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+def git_blob(path: Path) -> str:
+    """Return the name that git gives to a file of this content."""
+    found = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as stream:
+        while chunk := stream.read(2**20):
+            found.update(chunk)
+    return found.hexdigest()

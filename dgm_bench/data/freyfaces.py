@@ -12,7 +12,7 @@ from torch import Tensor
 from dgm_bench.data.binary_images import as_images, as_pixels
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.dataset import Dataset
-from dgm_bench.data.files import checksums
+from dgm_bench.data.files import checksums, noted
 from dgm_bench.data.pickles import read_pickle
 from dgm_bench.errors import DataError
 
@@ -51,7 +51,7 @@ def load(card: DatasetCard, home: Path, seed: int) -> Dataset:
         verified=verified,
         image_shape=(1, *SHAPE),
         to_pixels=as_pixels,
-        note=f"split with seed {split_seed}",
+        note=f"{noted(card, verified)}; this split is that of seed {split_seed}",
     )
 
 

@@ -13,6 +13,7 @@ from torch.distributions import Bernoulli, Distribution, Independent
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, RunFailure
+from dgm_bench.metrics.exactness import require_standard_prior
 from dgm_bench.metrics.likelihood import mean_metric
 from dgm_bench.models.avb import AVB
 from dgm_bench.models.capabilities import HasDecoder, HasPosteriorDraws
@@ -62,13 +63,11 @@ def avb_metrics(
     nodes differs. Standard errors are over examples.
 
     Raises:
-        DeclarationError: There are not two latent variables.
+        DeclarationError: As :func:`require_bounds`.
         RunFailure: A value is not finite.
     """
+    require_bounds(model)
     coded = cast(HasDecoder, model)
-    if coded.latent != 2:
-        reason = f"the latent space has {coded.latent} dimensions"
-        raise DeclarationError("metric 'avb'", reason, "use two latent variables")
     x = data.splits[spec.split][:EXAMPLES]
     x = data.dequantise(x, generator) if data.dequantise else x
     found = bounds(model, x, generator)
@@ -89,6 +88,23 @@ def avb_metrics(
         _finite(mean_metric(name, nats, "nats", spec.split, f"{words}; {how}"))
         for name, (nats, words) in values.items()
     ]
+
+
+def require_bounds(model: nn.Module) -> None:
+    """Refuse what has no two bounds to compare, or no integral to compare them with.
+
+    Raises:
+        DeclarationError: There are no draws from the posterior, not two latent variables, or
+            another prior than the standard normal.
+    """
+    metric = "metric 'avb'"
+    if not isinstance(model, AVB | HasPosteriorDraws):
+        reason = f"needs draws from a posterior, which {type(model).__name__} lacks"
+        raise DeclarationError(metric, reason, "use avb:VAE or avb:AVB")
+    if model.latent != 2:
+        reason = f"the latent space has {model.latent} dimensions"
+        raise DeclarationError(metric, reason, "use two latent variables")
+    require_standard_prior(model, metric)
 
 
 def _words(model: nn.Module) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import nn
@@ -10,12 +11,13 @@ from torch import nn
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, did_you_mean
 from dgm_bench.metrics.abilities import ability_metrics, require_two_dimensions
-from dgm_bench.metrics.avb import avb_metrics
+from dgm_bench.metrics.avb import avb_metrics, require_bounds
+from dgm_bench.metrics.exactness import require_standard_prior
 from dgm_bench.metrics.gradients import gradient_metrics, residual_metrics
 from dgm_bench.metrics.likelihood import likelihood_metrics
 from dgm_bench.metrics.relaxation import ESTIMATORS, relaxation_metrics
 from dgm_bench.metrics.surgery import surgery_metrics
-from dgm_bench.metrics.variational import elbo_metrics, importance_metrics
+from dgm_bench.metrics.variational import elbo_metrics, importance_metrics, require_samples
 from dgm_bench.models.capabilities import (
     CalibratesOnData,
     HasDecoder,
@@ -118,11 +120,30 @@ NEEDS: dict[str, tuple[type, str]] = {
 }
 
 
+def _surgery_fits(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None:
+    cast(LatentVariableModel, model).require_gaussian("metric 'surgery'")
+
+
+def _abilities_fit(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None:
+    require_two_dimensions(model, data)
+    require_standard_prior(model, "metric 'abilities'")
+
+
+#: What else a metric needs; each raises a :class:`DeclarationError` where that is not there.
+CHECKS: dict[str, Callable[[EvaluationSpec, nn.Module, Dataset], object]] = {
+    "importance": lambda spec, model, data: require_samples(spec),
+    "surgery": _surgery_fits,
+    "avb": lambda spec, model, data: require_bounds(model),
+    "abilities": _abilities_fit,
+}
+
+
 def require_fit(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None:
     """Refuse a protocol that a model or data set cannot serve, before anything is trained.
 
     Raises:
-        DeclarationError: A metric is not known, or needs what the model or the data lacks.
+        DeclarationError: A metric is not known, needs what the model or the data lacks, or an
+            option that is not set.
     """
     for name in spec.metrics:
         if name not in METRICS:
@@ -132,5 +153,5 @@ def require_fit(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None:
         if not isinstance(model, needed):
             reason = f"needs {words}, which {type(model).__name__} lacks"
             raise DeclarationError(f"metric {name!r}", reason, "measure something else of it")
-        if name == "abilities":
-            require_two_dimensions(model, data)
+        if name in CHECKS:
+            CHECKS[name](spec, model, data)

@@ -12,10 +12,12 @@ from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from dgm_bench.errors import DeclarationError
 from dgm_bench.models.capabilities import HasDecoder, HasElbo
-from dgm_bench.models.flow import BaseDensity
+from dgm_bench.models.flow import BaseDensity, StandardNormal
+from dgm_bench.models.latent import LatentVariableModel
 
 SAMPLES = 20_000
 BOXES = 6  # a side
@@ -102,8 +104,29 @@ def of_bound(model: LatentBound, x: Float[Tensor, "n 2"], generator: torch.Gener
     return Bound(float(gaps.mean()), se, abs(float((fine - coarse).mean())))
 
 
+def require_standard_prior(model: nn.Module, thing: str) -> None:
+    """Refuse a prior that the quadratures over latent variables do not know.
+
+    Args:
+        model: Any; those that are no :class:`LatentVariableModel` have no other prior.
+        thing: What needs it, in words.
+
+    Raises:
+        DeclarationError: The prior is not the standard normal.
+    """
+    if isinstance(model, LatentVariableModel) and not isinstance(model.prior, StandardNormal):
+        reason = f"needs a standard normal prior, not {type(model.prior).__name__}"
+        raise DeclarationError(thing, reason, "use prior 'standard'")
+
+
 def log_likelihood(model: HasDecoder, x: Float[Tensor, "n 2"], nodes: int) -> Float[Tensor, " n"]:
-    """Return ``log p(x)`` in nats, by the midpoint rule over two latent variables."""
+    """Return ``log p(x)`` in nats, by the midpoint rule over two latent variables.
+
+    Args:
+        model: With a standard normal prior.
+        x: Examples.
+        nodes: Points of the grid along each side.
+    """
     spacing = 2 * REACH / nodes
     axis = (torch.arange(nodes, dtype=x.dtype, device=x.device) + 0.5) * spacing - REACH
     z = torch.cartesian_prod(axis, axis)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset
-from dgm_bench.errors import RunFailure
+from dgm_bench.errors import DeclarationError, RunFailure
 from dgm_bench.metrics.likelihood import mean_metric
 from dgm_bench.models.capabilities import HasPosteriorDraws
 from dgm_bench.records import Metric
@@ -147,9 +147,10 @@ def importance_metrics(
     ``effective-samples`` is the mean effective sample size as a part of the draws.
 
     Raises:
+        DeclarationError: As :func:`require_samples`.
         RunFailure: A bound is not finite.
     """
-    samples = spec.importance_samples or 1
+    samples = require_samples(spec)
     x = data.splits[spec.split][: spec.importance_examples]
     x = data.dequantise(x, generator) if data.dequantise else x
     found = importance_bound(cast(HasPosteriorDraws, model), x, samples, generator)
@@ -164,6 +165,18 @@ def importance_metrics(
         error.model_copy(update={"value": of_mean, "se": None}),
         effective.model_copy(update={"direction": "higher"}),
     ]
+
+
+def require_samples(spec: EvaluationSpec) -> int:
+    """Return how many draws the importance-weighted bound is to have.
+
+    Raises:
+        DeclarationError: It is not said.
+    """
+    if spec.importance_samples is None:
+        remedy = "set evaluation.importance_samples"
+        raise DeclarationError("metric 'importance'", "has no number of samples", remedy)
+    return spec.importance_samples
 
 
 # ----------------------------------------------------------------------------- small things

@@ -39,7 +39,8 @@ class ConvVAE(LatentVariableModel):
         prior_args: Arguments of the prior.
 
     Raises:
-        DeclarationError: Examples that are no such images, or an unknown posterior or prior.
+        DeclarationError: Examples that are no such images, or an unknown posterior or prior, or
+            the continuous posterior, which is the :class:`ContinuousConvVAE`'s.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class ConvVAE(LatentVariableModel):
         prior: str = "standard",
         prior_args: Mapping[str, Any] | None = None,
     ) -> None:
+        _require_solver(self, posterior)
         if len(event_shape) != 3 or event_shape[1] % 4 or event_shape[2] % 4:
             reason = f"examples of shape {tuple(event_shape)} are no images of sides divisible by 4"
             raise DeclarationError("gated_vae:ConvVAE", reason, "use gated_vae:DenseVAE")
@@ -91,7 +93,8 @@ class DenseVAE(LatentVariableModel):
         prior_args: Arguments of the prior.
 
     Raises:
-        DeclarationError: An unknown posterior or prior.
+        DeclarationError: An unknown posterior or prior, or the continuous posterior, which is the
+            :class:`ContinuousDenseVAE`'s.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class DenseVAE(LatentVariableModel):
         prior: str = "standard",
         prior_args: Mapping[str, Any] | None = None,
     ) -> None:
+        _require_solver(self, posterior)
         dim = math.prod(event_shape)
         super().__init__(
             event_shape,
@@ -117,6 +121,14 @@ class DenseVAE(LatentVariableModel):
     def likelihood(self, outputs: Tensor) -> Distribution:
         """Return independent binary pixels with these logits."""
         return bernoulli(outputs)
+
+
+def _require_solver(model: LatentVariableModel, posterior: str) -> None:
+    """Refuse the continuous posterior where the model would not say what solving costs."""
+    if posterior == "ffjord" and not isinstance(model, SolvesPosterior):
+        name = type(model).__name__
+        remedy = f"use gated_vae:Continuous{name}"
+        raise DeclarationError("posterior 'ffjord'", f"{name} does not count its solver", remedy)
 
 
 class ContinuousConvVAE(SolvesPosterior, ConvVAE):

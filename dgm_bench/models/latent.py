@@ -83,7 +83,7 @@ class LatentVariableModel(nn.Module):
         self.encoder, self.posterior, self.prior = encoder, posterior, prior
         self.decoder = decoder
         if isinstance(prior, FollowsPosterior):
-            self._require_gaussian(f"prior {type(prior).__name__}")
+            self.require_gaussian(f"prior {type(prior).__name__}")
 
     def likelihood(self, outputs: Tensor) -> Distribution:
         """Return ``p(x|z)`` over flat examples from what the decoder gives."""
@@ -134,14 +134,19 @@ class LatentVariableModel(nn.Module):
         """
         features = self.encode(x)
         with torch.autocast(x.device.type, enabled=False):
-            return self._require_gaussian("the density of a posterior").parameters_of(features)
+            return self.require_gaussian("the density of a posterior").parameters_of(features)
 
     def calibrate(self, x: Float[Tensor, "n *event"], batch_size: int = 1_000) -> None:
         """Give the training set to the prior that is made of its posteriors."""
         if isinstance(self.prior, AggregatedPosterior):
             self.prior.calibrate(x, self.gaussian_of, batch_size)
 
-    def _require_gaussian(self, thing: str) -> GaussianPosterior:
+    def require_gaussian(self, thing: str) -> GaussianPosterior:
+        """Return the posterior, for ``thing`` that needs a diagonal Gaussian.
+
+        Raises:
+            DeclarationError: It is none.
+        """
         posterior = self.posterior
         if not isinstance(posterior, GaussianPosterior) or posterior.flow is not None:
             raise DeclarationError(thing, "needs a Gaussian posterior", "use posterior 'no-flow'")

@@ -35,11 +35,7 @@ class Planar(nn.Module):
 
     def constrained(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, ""], Float[Tensor, ""]]:
         """Return ``û``, ``w.û`` and, without cancellation, ``1 + w.û > 0``."""
-        product = self.push @ self.direction
-        margin = F.softplus(product)
-        along = margin - 1
-        unit = self.direction / self.direction.square().sum()
-        return self.push + (along - product) * unit, along, margin
+        return constrained(self.push, self.direction, self.push @ self.direction)
 
     def generate(
         self, z: Float[Tensor, "batch dim"]
@@ -65,6 +61,24 @@ class Planar(nn.Module):
         slope = margin.detach() - along.detach() * h.square()
         h = (s + (target - s - along * h) / slope).tanh()
         return x - h[:, None] * push, -(margin - along * h.square()).log()
+
+
+def constrained(
+    push: Float[Tensor, "*batch dim"],
+    direction: Float[Tensor, "*batch dim"],
+    product: Float[Tensor, "*batch"],
+) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """Return ``û``, ``w.û`` and, without cancellation, ``1 + w.û > 0`` (planar flows, A.1).
+
+    Args:
+        push: ``u``.
+        direction: ``w``.
+        product: ``w.u``.
+    """
+    margin = F.softplus(product)
+    along = margin - 1
+    unit = direction / direction.square().sum(-1, keepdim=True)
+    return push + (along - product)[..., None] * unit, along, margin
 
 
 class PlanarFlow(Flow):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.models.arguments import require_known
 from dgm_bench.models.flow import BaseDensity, StandardNormal
 from dgm_bench.models.maf import MAF
 from dgm_bench.models.realnvp import RealNVP
@@ -41,7 +43,7 @@ class GaussianMixture:
     def log_prob(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, " n"]:
         """Return the log density in nats, summed in float64, in the precision of ``z``."""
         rows = max(1, AT_ONCE // len(self.mean))
-        weights, constant = self._terms()
+        weights, constant = self._terms
         parts = [_log_sum(part.double(), weights, constant) for part in z.split(rows)]
         return torch.cat(parts).to(z.dtype)
 
@@ -53,6 +55,7 @@ class GaussianMixture:
         noise = self.mean.new_empty(n, self.mean.shape[1]).normal_(generator=generator)
         return self.mean[chosen] + self.variance[chosen].sqrt() * noise
 
+    @cached_property
     def _terms(self) -> tuple[Float[Tensor, "twice components"], Float[Tensor, " components"]]:
         """Return what ``z^2`` and ``z`` are multiplied by, and what is added to it.
 
@@ -167,6 +170,7 @@ class AggregatedPosterior(nn.Module):
         # Follow from the weights and the data, so that no checkpoint has to keep them.
         self.register_buffer("mean", torch.empty(0, latent), persistent=False)
         self.register_buffer("variance", torch.empty(0, latent), persistent=False)
+        self._mixture: GaussianMixture | None = None
 
     @torch.no_grad()
     def calibrate(
@@ -180,7 +184,10 @@ class AggregatedPosterior(nn.Module):
         """Return the mixture of the posteriors that are kept, or the standard normal."""
         if self.training or not len(self.mean):
             return self.standard
-        return GaussianMixture(self.mean, self.variance)
+        # Its terms are large: made again only where the buffers are others, as after ``to``.
+        if self._mixture is None or self._mixture.mean is not self.mean:
+            self._mixture = GaussianMixture(self.mean, self.variance)
+        return self._mixture
 
 
 # ----------------------------------------------------------------------------- by name
@@ -217,13 +224,15 @@ def build_prior(
         event_shape: Shape of an example, for the prior that has pseudo-inputs.
 
     Raises:
-        DeclarationError: There is none of that name, or it wants the examples' shape.
-        TypeError: It has no such argument.
+        DeclarationError: There is none of that name, it has no such argument, or it wants the
+            examples' shape.
     """
     if name not in PRIORS:
         remedy = did_you_mean(name, PRIORS) or f"known: {', '.join(PRIORS)}"
         raise DeclarationError(f"prior {name!r}", "is not known", remedy)
-    if PRIORS[name] is not VampPrior:
+    vamp = PRIORS[name] is VampPrior
+    require_known(f"prior {name!r}", PRIORS[name], args, given=2 if vamp else 1)
+    if not vamp:
         return PRIORS[name](latent, **args)
     if event_shape is None:
         raise DeclarationError("prior 'vamp'", "needs the examples' shape", "use 'mixture'")

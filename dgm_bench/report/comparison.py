@@ -19,6 +19,7 @@ _MARKS: Mapping[State, tuple[str, str]] = {
     "worse": ("▼", "red"),
     "not-comparable": ("≠", "yellow"),
     "better": ("▲", "cyan"),
+    "changed": ("~", "yellow"),
     "noise": ("?", "yellow"),
     "same": ("✓", "green"),
     "only-new": ("+", "dim"),
@@ -69,7 +70,8 @@ def _page(comparison: Comparison) -> Page:
     listed = tuple((grid.superscript(str(n)), reason) for n, reason in enumerate(reasons, 1))
     legend = (
         "difference: + is better, - is worse; below a worse one, what it exceeds with 99 % "
-        "confidence. Training time, in seconds, is shown and not judged."
+        "confidence. A changed one is + or - only in size: no way is better. Training time, in "
+        "seconds, is shown and not judged."
     )
     notes = (Notes("", (("", comparison.summary), ("", legend))), Notes("Notes", listed))
     return Page("New records against the baseline", (section,) if body else (), notes)

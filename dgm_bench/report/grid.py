@@ -27,6 +27,7 @@ _LATEX = {
     "±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "✓": r"$\surd$", "✗": r"$\times$",
     "▼": r"$\triangledown$", "▲": r"$\triangle$", "≠": r"$\neq$", "•": r"\textbullet{}",
     "\u2013": "--", "\u00d7": r"$\times$", "→": r"$\to$", "≈": r"$\approx$", "§": r"\S{}",
+    "\u2212": r"$-$", "τ": r"$\tau$",
 }  # fmt: skip
 
 

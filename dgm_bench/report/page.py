@@ -238,11 +238,12 @@ def _parts(table: Table) -> Iterable[Part]:
     ours = [column for column in table.columns if not column.published]
     printed = [row for row in table.rows if row.published]
     further = [row for row in table.rows if not row.published]
+    published = any(cell.published for cell in table.cells)
     there = {(cell.row.id, cell.column.id) for cell in table.cells if not cell.repeats}
     for title, rows, across in (
         ("", printed, columns),
         ("Further rows, which the paper does not print", further, columns),
-        ("Columns of ours, which the paper does not have", table.rows, ours),
+        ("Columns of ours, which the paper does not have" if published else "", table.rows, ours),
     ):
         filled = [row for row in rows if any((row.id, column.id) in there for column in across)]
         if filled:

@@ -7,14 +7,14 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from dgm_bench.report import grid
 from dgm_bench.report.footnotes import Errata, Footnotes, Placement
 from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
-from dgm_bench.spec import YES_NO, Cell, Column, Published, Row, Table
+from dgm_bench.spec import YES_NO, Cell, Column, Direction, Published, Row, Table
 from dgm_bench.verdict import State, Verdict, not_run
 
 Format = Literal["text", "markdown", "csv", "json", "latex"]
@@ -46,7 +46,7 @@ _PM_MEANINGS: Mapping[str, str] = {
     "unknown": "meaning unknown",
     "none": "none",
 }
-_ARROWS = {"lower": "↓", "higher": "↑"}
+_ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 
 
 def render_table(
@@ -79,16 +79,19 @@ def render_table(
 
 
 def count_line(table: Table, verdicts: Mapping[str, Verdict]) -> str:
-    """Return how many of the paper's numbers are in which state, in one sentence."""
-    states = Counter(
-        (verdicts.get(cell.id) or not_run(cell)).state
+    """Return how many of the paper's numbers, or of ours, are in which state, in one sentence."""
+    printed = [
+        cell
         for cell in table.cells
         if cell.published and cell.row.published and cell.column.published
-    )
+    ]
+    counted = printed or [cell for cell in table.cells if not cell.repeats]
+    states = Counter((verdicts.get(cell.id) or not_run(cell)).state for cell in counted)
     counts = ", ".join(
         f"{states[state]} {state.replace('-', ' ')}" for state in MARKS if states[state]
     )
-    return f"Of {states.total()} published numbers: {counts or 'none declared'}."
+    what = f"Of {len(printed)} published numbers" if printed else "No published numbers; of ours"
+    return f"{what}: {counts or 'none declared'}."
 
 
 # --------------------------------------------------------------------------- machine-readable
@@ -212,6 +215,9 @@ class _Layout:
         shown = [cell for cell in table.cells if not cell.repeats]
         self.cells = {(cell.row.id, cell.column.id): cell for cell in shown}
         self.reasons, self.errata = Footnotes(), Errata(table)
+        self.published = any(cell.published for cell in table.cells)
+        self.columns: dict[str, Column] = {}
+        self.patterns = dict(_patterns(table, self._ours()))
 
     def page(self) -> Page:
         """Return the paper's part, further rows, columns of ours, and the notes."""
@@ -223,10 +229,12 @@ class _Layout:
             self._section("", paper_rows, columns),
             self._section("Further rows, which the paper does not print", further_rows, columns),
             self._section(
-                "Columns of ours, which the paper does not have", self._rows_run(ours), ours
+                "Columns of ours, which the paper does not have" if self.published else "",
+                self._rows_run(ours),
+                ours,
             ),
         ]
-        title = f"{self.table.where}: {self.table.title} ({self.table.name})"
+        title = f"{self.table.title} ({self.table.where}) ({self.table.name})"
         return Page(title, tuple(s for s in sections if s.rows), tuple(self._notes()))
 
     def _ours(self) -> list[Column]:
@@ -248,6 +256,7 @@ class _Layout:
     def _section(self, title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Section:
         rows = [row for row in rows if self._among([row], columns)]
         columns = [column for column in columns if self._among(rows, [column])]
+        self.columns |= {column.id: column for column in columns}
         placed = Placement(self._among(rows, columns))
         styled = [_Styled(self, column, rows, placed) for column in columns]
         headings = (Heading(()), *(column.heading() for column in styled))
@@ -261,11 +270,11 @@ class _Layout:
         return Section(title, headings, tuple(body))
 
     def why_not(self, cell: Cell) -> str:
-        """Return why a cell was not run; in a column of ours, the command that runs them all."""
+        """Return why a cell was not run; in a column of ours, the command that runs its like."""
         reason = self.verdicts[cell.id].reason
         if cell.column.published or reason.startswith(("data", "no recipe")):
             return reason
-        return f"not run yet: dgm-bench run '{self.table.name}/*/{cell.column.id}'"
+        return f"not run yet: dgm-bench run '{self.table.name}/{self.patterns[cell.column.id]}'"
 
     def _among(self, rows: Sequence[Row], columns: Sequence[Column]) -> list[Cell]:
         found = (self.cells.get((row.id, column.id)) for row in rows for column in columns)
@@ -284,9 +293,20 @@ class _Layout:
     def _notes(self) -> Iterable[Notes]:
         yield Notes("", (("", count_line(self.table, self.verdicts)),))
         yield Notes("How to read it", tuple(("", text) for text in self._legend()))
+        yield Notes("Columns", tuple(self._explained()))
         yield Notes("Notes", self.reasons.items())
-        yield Notes("Columns of ours that were not run", tuple(self._idle()))
+        ours = "Columns of ours" if self.published else "Columns"
+        yield Notes(f"{ours} that were not run", tuple(self._idle()))
         yield Notes("Errata of the published numbers", self.errata.notes.items())
+
+    def _explained(self) -> Iterable[tuple[str, str]]:
+        """Yield what the declarations say of the columns shown, equal notes once."""
+        titles: dict[str, list[str]] = {}
+        for column in self.columns.values():
+            if column.note:
+                titles.setdefault(column.note, []).append(column.title)
+        for note, columns in titles.items():
+            yield "", f"{'; '.join(columns)}: {note}"
 
     def _idle(self) -> Iterable[tuple[str, str]]:
         """Yield the columns of ours without any run, by reason."""
@@ -297,29 +317,51 @@ class _Layout:
                 reasons = {self.why_not(cell) for cell in cells}
                 columns.setdefault("; ".join(sorted(reasons)), []).append(column.title)
         for reason, titles in columns.items():
-            yield "", f"{', '.join(titles)}: {reason}"
+            yield "", f"{'; '.join(titles)}: {reason}"
 
     def _legend(self) -> Iterable[str]:
         directions = {c.direction for c in self.table.columns if c.unit != YES_NO}
-        arrows = "; ".join(
-            f"{_ARROWS[d]} {d} is better" for d in ("lower", "higher") if d in directions
-        )
-        yield ". ".join(
-            [arrows, "Above the published number, below it the one measured here."]
-            if arrows
-            else ["Above what was published, below it what a check of the trained model says."]
-        )
+        if said := ". ".join(part for part in self._reading(directions) if part):
+            yield said
         yield from _published_legend(self.table.cells)
         states = {verdict.state for verdict in self.verdicts.values()}
         if directions and any(verdict.mean is not None for verdict in self.verdicts.values()):
             yield (
                 "± of measured numbers: standard deviation over seeds; for a single seed, two "
-                "standard errors over the test points."
+                "standard errors by the metric's protocol."
             )
         marks = (f"{MARKS[state][0]} {_MEANINGS[state]}" for state in MARKS if state in states)
         yield "; ".join(marks) + "."
         if "not-run" in states:
             yield f"To run what can run: dgm-bench run '{self.table.name}/*'"
+
+    def _reading(self, directions: Collection[Direction]) -> Iterable[str]:
+        """Yield which way is better, and what stands above what."""
+        better = (d for d in ("lower", "higher") if d in directions)
+        yield "; ".join(f"{_ARROWS[d]} {d} is better" for d in better)
+        if self.published and directions:
+            yield "Above the published number, below it the one measured here."
+        elif self.published:
+            yield "Above what was published, below it what a check of the trained model says."
+
+
+def _patterns(table: Table, ours: Sequence[Column]) -> Iterable[tuple[str, str]]:
+    """Yield by column what runs it, the same for columns whose cells are served by one run.
+
+    That is the whole table where all its columns are, otherwise the column with most recipes.
+    """
+    recipes: dict[str, set[str]] = {column.id: set() for column in ours}
+    for cell in table.cells:
+        if cell.column.id in recipes and cell.recipe:
+            recipes[cell.column.id].add(cell.recipe.content_hash)
+    for column, own in recipes.items():
+        like = [other for other, theirs in recipes.items() if own <= theirs] if own else [column]
+        widest = max(like, key=lambda other: len(recipes[other]))
+        served = [
+            other for other, theirs in recipes.items() if theirs and theirs <= recipes[widest]
+        ]
+        whole = len(served) > 1 and len(served) == len(table.columns)
+        yield column, "*" if whole else f"*/{widest}"
 
 
 @dataclass
@@ -345,7 +387,7 @@ class _Styled:
         marks = self.layout.errata.labels(self.placed.column(self.column.id))
         if self._ticks:
             return Heading((f"{self.column.title}{marks}",))
-        title = f"{self.column.title}{marks} {_ARROWS[self.column.direction]}"
+        title = f"{self.column.title}{marks} {_ARROWS[self.column.direction]}".rstrip()
         return Heading((title, self.column.unit), self.column.unit)
 
     def entry(self, row: Row, *, blank: bool) -> Entry:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError, did_you_mean
-from dgm_bench.models.discrete import DiscreteVAE, log_prob
+from dgm_bench.models.discrete import DiscreteVAE, SignalBaseline, log_prob
 from dgm_bench.models.discrete_relaxations import (
     concrete_log_density,
     gumbel_max,
@@ -51,12 +51,14 @@ def discrete_loss(
         samples: Of the bounds of ``concrete`` and ``vimco``.
 
     Raises:
-        DeclarationError: The estimator is not known, or does not fit the number of samples.
+        DeclarationError: The estimator is not known, or does not fit the number of samples; a
+            temperature or ``every`` is not positive.
     """
     if estimator not in ESTIMATORS:
         remedy = did_you_mean(estimator, ESTIMATORS) or f"known: {', '.join(ESTIMATORS)}"
         raise DeclarationError(f"estimator {estimator!r}", "is not known", remedy)
     _require_samples(estimator, samples)
+    _require_positive(temperature=temperature, prior_temperature=prior_temperature, every=every)
 
     def loss(
         model: nn.Module, x: Tensor, step: int, generator: torch.Generator
@@ -75,10 +77,28 @@ def discrete_loss(
 
 
 def _require_samples(estimator: str, samples: int) -> None:
-    several = estimator in ("concrete", "vimco")
-    if samples < (2 if estimator == "vimco" else 1) or (samples > 1 and not several):
+    least, several = 2 if estimator == "vimco" else 1, estimator in ("concrete", "vimco")
+    if samples < least or (samples > 1 and not several):
         reason = f"does not take {samples} samples"
-        raise DeclarationError(f"estimator {estimator!r}", reason, "use concrete, vimco or sf")
+        remedy = f"use {least} or more" if several else "use 1, or estimator concrete or vimco"
+        raise DeclarationError(f"estimator {estimator!r}", reason, remedy)
+
+
+def _require_positive(**settings: float) -> None:
+    for name, value in settings.items():
+        if not value > 0:
+            raise DeclarationError(f"{name} {value}", "is not positive", "use a number above 0")
+
+
+def baseline_of(vae: DiscreteVAE) -> SignalBaseline:
+    """Return the baseline that the score function needs.
+
+    Raises:
+        DeclarationError: The model has none.
+    """
+    if vae.baseline is None:
+        raise DeclarationError("estimator 'sf'", "needs a baseline", "give baseline_hidden")
+    return vae.baseline
 
 
 ESTIMATORS = ("sf", "st", "gumbel", "st-gumbel", "concrete", "vimco")
@@ -93,9 +113,7 @@ def _closed_form(
         return (vae.divergence(logits) - vae.log_likelihood(x, z)[:, 0]).mean()
     z = gumbel_max(logits.detach()[:, None], generator)
     fit = vae.log_likelihood(x, z)
-    if vae.baseline is None:
-        raise DeclarationError("estimator 'sf'", "needs a baseline", "give baseline_hidden")
-    surprise, prediction_loss = vae.baseline(x.flatten(1), fit.detach())
+    surprise, prediction_loss = baseline_of(vae)(x.flatten(1), fit.detach())
     score = (surprise * log_prob(logits[:, None], z)).mean()
     return (vae.divergence(logits) - fit[:, 0]).mean() + _no_value(prediction_loss - score)
 

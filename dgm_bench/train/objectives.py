@@ -28,7 +28,7 @@ from dgm_bench.models.capabilities import (
 from dgm_bench.models.discrete import DiscreteVAE
 from dgm_bench.spec import ObjectiveSpec
 from dgm_bench.train.adversarial_bayes import avb
-from dgm_bench.train.discrete_objectives import discrete_loss
+from dgm_bench.train.discrete_objectives import baseline_of, discrete_loss
 
 
 @dataclass(frozen=True)
@@ -255,6 +255,8 @@ def require_fit(spec: ObjectiveSpec, model: nn.Module) -> None:
         raise DeclarationError(
             f"objective {spec.name!r}", f"needs {words}, which {name} lacks", remedy
         )
+    if isinstance(model, DiscreteVAE) and spec.args.get("estimator") == "sf":
+        baseline_of(model)
 
 
 def build_objective(spec: ObjectiveSpec) -> Objective:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.models.arguments import require_known
 from dgm_bench.models.posteriors.ffjord import AmortisedFFJORD
 from dgm_bench.models.posteriors.gaussian import GaussianPosterior
 from dgm_bench.models.posteriors.iaf import InverseAutoregressive
@@ -37,12 +38,16 @@ def build_posterior(
     """Return a posterior.
 
     Raises:
-        DeclarationError: There is none of that name.
-        TypeError: Its flow has no such argument.
+        DeclarationError: There is none of that name, or its flow has no such argument.
     """
     if name not in FLOWS:
         remedy = did_you_mean(name, FLOWS) or f"known: {', '.join(FLOWS)}"
         raise DeclarationError(f"posterior {name!r}", "is not known", remedy)
     make = FLOWS[name]
-    flow = make(features, latent, **args) if make is not None else None
-    return GaussianPosterior(features, latent, variance_bounds, flow)
+    if make is None:
+        if args:
+            reason = f"takes no posterior_args ({', '.join(args)})"
+            raise DeclarationError(f"posterior {name!r}", reason, "name a flow, or leave them out")
+        return GaussianPosterior(features, latent, variance_bounds)
+    require_known(f"posterior {name!r}", make, args, given=2)
+    return GaussianPosterior(features, latent, variance_bounds, make(features, latent, **args))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.models.planar import constrained
 from dgm_bench.models.posteriors.gaussian import Latents
 
 
@@ -34,25 +34,10 @@ class AmortisedPlanar(nn.Module):
         push, direction = (
             layer(features).unflatten(1, self.shape) for layer in (self.push, self.direction)
         )
-        push, along, margin = constrained(push, direction)
+        push, along, margin = constrained(push, direction, (push * direction).sum(-1))
         log_det = z.new_zeros(z.shape[:2])
         for k, offset in enumerate(self.offset(features).unbind(1)):
             h = torch.einsum("bsl,bl->bs", z, direction[:, k]).add(offset[:, None]).tanh()
             z = z + h[..., None] * push[:, None, k]
             log_det = log_det + (margin[:, None, k] - along[:, None, k] * h.square()).log()
         return z, log_det
-
-
-def constrained(
-    push: Float[Tensor, "batch flows latent"], direction: Float[Tensor, "batch flows latent"]
-) -> tuple[
-    Float[Tensor, "batch flows latent"],
-    Float[Tensor, "batch flows"],
-    Float[Tensor, "batch flows"],
-]:
-    """Return ``û``, ``w.û`` and, without cancellation, ``1 + w.û > 0``."""
-    product = (push * direction).sum(-1)
-    margin = F.softplus(product)
-    along = margin - 1
-    unit = direction / direction.square().sum(-1, keepdim=True)
-    return push + (along - product)[..., None] * unit, along, margin
