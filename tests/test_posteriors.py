@@ -21,7 +21,7 @@ from dgm_bench.models.gated_vae import (
 )
 from dgm_bench.models.ode_steps import solve_by_steps
 from dgm_bench.models.planar import Planar, constrained
-from dgm_bench.models.posteriors import build_posterior
+from dgm_bench.models.posteriors import amortised_dynamics, build_posterior
 from dgm_bench.models.posteriors.amortised_dynamics import AmortisedNetwork
 from dgm_bench.models.posteriors.ffjord import AmortisedFFJORD
 from dgm_bench.models.posteriors.sylvester import GPU_STEPS, orthonormalised
@@ -248,8 +248,27 @@ def test_traces_and_tangents(kind, hidden, monkeypatch):
     jacobian = torch.autograd.functional.jacobian(lambda v: bound(t, v).sum((0, 1)), z)
     trace = torch.einsum("ibsi->bs", jacobian)
     torch.testing.assert_close(at.exact_trace(), trace)
+    monkeypatch.setattr(amortised_dynamics, "MOST_WEIGHTS", 0)
+    torch.testing.assert_close(at.exact_trace(), trace)
     monkeypatch.setattr(dynamics, "TANGENT_NUMBERS", 1)
     torch.testing.assert_close(at.exact_trace(), trace)
+
+
+@pytest.mark.parametrize("hidden", [[6], [6, 5]])
+def test_a_solve_keeps_the_weights_of_its_traces_but_no_gradient(hidden):
+    network, (z, _) = AmortisedNetwork(LATENT, hidden, "tanh", "rank", 2), inputs()
+    own = torch.randn(3, network.numbers, requires_grad=True)
+    bound = network.given(own)
+    with torch.no_grad():
+        kept = bound.linearise(torch.tensor(0.1), z).exact_trace()
+        later = bound.linearise(torch.tensor(0.7), z).exact_trace()
+    torch.testing.assert_close(bound.linearise(torch.tensor(0.1), z).exact_trace(), kept)
+    fresh = network.given(own).linearise(torch.tensor(0.7), z).exact_trace()
+    torch.testing.assert_close(fresh, later)
+    (slope,) = torch.autograd.grad(fresh.sum(), own)
+    (again,) = torch.autograd.grad(bound.linearise(torch.tensor(0.7), z).exact_trace().sum(), own)
+    torch.testing.assert_close(again, slope)
+    assert slope.abs().max() > 0
 
 
 def test_hutchinsons_estimate_is_unbiased(generator):

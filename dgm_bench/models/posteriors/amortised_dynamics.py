@@ -22,6 +22,9 @@ from dgm_bench.models import dynamics
 from dgm_bench.models.dynamics import Concat, Nonlinearity
 from dgm_bench.models.posteriors.gaussian import Latents
 
+#: Numbers of the weights of a trace that are kept for a solve: 1 GiB in float32.
+MOST_WEIGHTS = 2**28
+
 Kind = Literal["none", "bias", "rank", "hyper", "last"]
 Shape = tuple[int, ...]
 
@@ -140,11 +143,13 @@ class LinearisedMaps(NamedTuple):
         maps: The layers at this time, first one first.
         slopes: Derivatives of the nonlinearity after each layer but the last, each
             ``(batch, samples, width)``.
+        solve: The dynamics, which keep what all points of a solve share.
     """
 
     value: Latents
     maps: list[AffineMap]
     slopes: list[Tensor]
+    solve: ConditionedNetwork
 
     def tangent(self, v: Latents) -> Latents:
         """Return ``J v``, in one pass through the layers."""
@@ -153,10 +158,18 @@ class LinearisedMaps(NamedTuple):
         return self.maps[-1].linear(v)
 
     def exact_trace(self) -> Float[Tensor, "batch samples"]:
-        """Return ``Tr J`` from the tangents of all dimensions, a bounded number at once."""
+        """Return ``Tr J``.
+
+        With one hidden layer it is linear in the slopes, with two bilinear, in weights that do not
+        depend on the point. Otherwise, or where those would not fit into memory, the tangents of
+        all dimensions are carried along, a bounded number at once.
+        """
+        weights = self.solve.trace_weights(self.maps, len(self.value))
+        if weights is not None and len(self.slopes) == 1:
+            return (self.slopes[0] * weights[:, None]).sum(-1)
+        if weights is not None:
+            return ((self.slopes[0] @ weights) * self.slopes[1]).sum(-1)
         first, last = self.maps[0].matrix(), self.maps[-1].matrix().mT
-        if len(self.slopes) == 1:
-            return (self.slopes[0] * (first * last).sum(1)[:, None]).sum(-1)
         at_once = max(1, dynamics.TANGENT_NUMBERS // max(s.numel() for s in self.slopes))
         parts = zip(first.split(at_once, 1), last.split(at_once, 1), strict=True)
         return torch.stack([self._partial_trace(one, two) for one, two in parts]).sum(0)
@@ -257,6 +270,35 @@ class ConditionedNetwork:
 
     def __init__(self, network: AmortisedNetwork, constants: tuple[Tensor, ...]) -> None:
         self.network, self.constants = network, constants
+        self._trace_weights: Tensor | None = None
+
+    def trace_weights(self, maps: Sequence[AffineMap], batch: int) -> Tensor | None:
+        """Return what the slopes are multiplied by in the trace of the Jacobian.
+
+        With matrices ``M`` that multiply from the right it is ``sum_d M_1[d, i] M_2[i, d]`` for one
+        hidden layer, ``M_2[i, j] sum_d M_1[d, i] M_3[j, d]`` for two. Time enters biases alone,
+        so that without gradients one matrix serves the whole solve.
+
+        Args:
+            maps: The layers, at any time.
+            batch: Number of examples.
+
+        Returns:
+            ``(examples, width)`` or ``(examples, width, width)``, with one example where all share
+            it; None with more layers, or where it would be too large.
+        """
+        if self._trace_weights is not None and not torch.is_grad_enabled():
+            return self._trace_weights
+        if len(maps) > 3 or batch * math.prod(m.bias.shape[-1] for m in maps[:-1]) > MOST_WEIGHTS:
+            return None
+        first, last = maps[0].matrix(), maps[-1].matrix()
+        if len(maps) == 2:
+            weights = (first * last.mT).sum(1)
+        else:
+            weights = maps[1].matrix() * (first.mT @ last.mT)
+        if not torch.is_grad_enabled():
+            self._trace_weights = weights
+        return weights
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Return all on which a solution depends: the network's parameters and the constants."""
@@ -278,7 +320,7 @@ class ConditionedNetwork:
             before = layer.linear(z) + layer.bias
             z = _activate(self.network.activation, before)
             slopes.append(1 - z.square() if self.network.activation == "tanh" else before.sigmoid())
-        return LinearisedMaps(last.linear(z) + last.bias, maps, slopes)
+        return LinearisedMaps(last.linear(z) + last.bias, maps, slopes, self)
 
 
 def _activate(activation: Nonlinearity, z: Tensor) -> Tensor:
