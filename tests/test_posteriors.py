@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchdiffeq
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -24,6 +25,7 @@ from dgm_bench.models.planar import Planar, constrained
 from dgm_bench.models.posteriors import amortised_dynamics, build_posterior
 from dgm_bench.models.posteriors.amortised_dynamics import AmortisedNetwork
 from dgm_bench.models.posteriors.ffjord import AmortisedFFJORD
+from dgm_bench.models.posteriors.iaf import GatedMADE
 from dgm_bench.models.posteriors.sylvester import GPU_STEPS, orthonormalised
 
 FEATURES, LATENT = 7, 4
@@ -495,3 +497,23 @@ def test_arguments_that_a_posterior_does_not_have_are_refused(name, args, told):
 def test_the_continuous_posterior_is_that_of_the_continuous_models(model):
     with pytest.raises(DeclarationError, match=f"use gated_vae:Continuous{model.__name__}"):
         model((1, 8, 8), posterior="ffjord")
+
+
+def test_the_context_of_iaf_joins_what_leaves_the_first_layer():
+    """And each map's gate and mean follow from it (Sylvester code, ``models/flows.py``)."""
+    gated = GatedMADE(LATENT, 8)
+    z, context = torch.randn(2, 3, LATENT), torch.randn(2, 1, 8)
+    layers = [layer.masked_weight() for layer in (gated.first, gated.hidden, gated.last)]
+    h = F.elu(z @ layers[0].T + gated.first.bias) + context
+    mean, raw = (F.elu(h @ layers[1].T + gated.hidden.bias) @ layers[2].T).chunk(2, -1)
+    gate = (raw + 1).sigmoid()
+    moved, log_det = gated(z, context)
+    torch.testing.assert_close(moved, gate * z + (1 - gate) * mean)
+    torch.testing.assert_close(log_det, gate.log().sum(-1))
+
+
+def test_iaf_weights_start_as_in_the_released_code():
+    gated = GatedMADE(64, 400)
+    for layer, outputs in ((gated.first, 400), (gated.hidden, 400), (gated.last, 64)):
+        assert layer.weight.std().item() == pytest.approx((2 / outputs) ** 0.5, rel=0.03)
+        assert not layer.bias.any()

@@ -22,6 +22,7 @@ from dgm_bench.models.capabilities import (
     CalibratesOnData,
     HasDecoder,
     HasLogProb,
+    HasLogProbEstimate,
     HasPosteriorDraws,
     SolvesODE,
 )
@@ -63,7 +64,9 @@ def _protocol(model: nn.Module, spec: EvaluationSpec) -> str:
     """Say in words how the number was taken."""
     parts = [f"{spec.checkpoint} checkpoint", "float64 sums"]
     if isinstance(model, SolvesODE):
-        parts = [f"{spec.trace} trace", model.solver_settings, *parts]
+        # Without an estimate of the density a model in evaluation mode has exact traces.
+        trace = spec.trace if isinstance(model, HasLogProbEstimate) else "exact"
+        parts = [f"{trace} trace", model.solver_settings, *parts]
     return "; ".join(parts)
 
 

@@ -98,14 +98,16 @@ FLOWS_NOTE = (
     "from the Sylvester paper; the defaults of its code are 4, 8, 8 and 320"
 )
 VALIDATION_NOTE = (
-    "validation draws the same noise each time, where the codes draw anew; the last batch of an "
-    "epoch is left out where it is not full (Frey Faces)"
+    "validation draws the same noise each time, where the codes draw anew, and is a mean over "
+    "images, where theirs is over batches; the last batch of an epoch is left out where it is not "
+    "full (Frey Faces)"
 )
 FFJORD_NOTES = (
     "the amortised weights are constants of the solve and not part of its state, and gradients are "
     "those of the computed solution, step by step; the published runs have the adjoint's, which "
     "differ by the solver's tolerance",
-    "in training traces are estimated with Gaussian noise; in validation and test they are exact",
+    "in training traces are estimated with Gaussian noise; in validation and test they are exact, "
+    "where the code validates on estimates too",
 )
 PRECISION_NOTE = (
     "convolutions compute in bfloat16 in training and validation, not in the evaluation; the "

@@ -26,9 +26,10 @@ class AmortisedFFJORD(nn.Module):
     """Several continuous flows, each from t = 0 to 1/2, whose dynamics depend on the example.
 
     In training the traces of their Jacobians are estimated with one Gaussian vector a sample and a
-    flow, otherwise they are exact (FFJORD code, ``vae_lib/optimization/training.py``). In that code
-    the amortised weights are part of the solver's state, with a derivative of zero; here they are
-    constants of the solve, which changes neither solution nor its errors.
+    flow, otherwise they are exact. The FFJORD code has them exact at test alone and validates on
+    estimates (``vae_lib/optimization/training.py``). There the amortised weights are part of the
+    solver's state, with a derivative of zero; here they are constants of the solve, which changes
+    neither solution nor its errors.
 
     Args:
         features: Number of features.

@@ -26,12 +26,17 @@ class GatedMADE(nn.Module):
         super().__init__()
         masks = made_masks(input_degrees(latent), [width, width], 2, "sequential")
         self.first, self.hidden, self.last = (MaskedLinear(mask) for mask in masks)
+        # As the code's kaiming_normal on weights that are stored the other way round: by outputs,
+        # of which mean and gate have ``latent`` each.
+        for layer, outputs in ((self.first, width), (self.hidden, width), (self.last, latent)):
+            nn.init.normal_(layer.weight, std=(2 / outputs) ** 0.5)
+            nn.init.zeros_(layer.bias)
 
     def forward(
         self, z: Latents, context: Float[Tensor, "batch 1 width"]
     ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
         """Return the moved latent variables and the log-determinant (the paper's equation 14)."""
-        h = F.elu(self.first(z) + context)
+        h = F.elu(self.first(z)) + context
         mean, raw = self.last(F.elu(self.hidden(h))).chunk(2, -1)
         gate = (raw + FORGET_BIAS).sigmoid()
         return gate * z + (1 - gate) * mean, F.logsigmoid(raw + FORGET_BIAS).sum(-1)
@@ -41,8 +46,8 @@ class InverseAutoregressive(nn.Module):
     """Several gated maps, the order of the dimensions reversed before every second one.
 
     Only the context depends on the example: a linear layer of the features that all maps share,
-    added in the first hidden layer (Sylvester code, ``models/flows.py``). Weights begin as
-    everywhere in this package's masked networks, not as there.
+    added to what leaves the first hidden layer (Sylvester code, ``models/flows.py``; the start of
+    the weights is that of its ``models/layers.py``).
 
     Args:
         features: Number of features.

@@ -139,15 +139,17 @@ def orthonormalised(
 ) -> Float[Tensor, "batch flows latent columns"]:
     """Return the nearest matrices with orthonormal columns (the paper's equation 14).
 
-    ``Q <- Q (I + (I - Q^T Q) / 2)`` from a matrix of unit Frobenius norm converges to them. A CPU
-    stops when they are. On a GPU there are always :data:`GPU_STEPS`, as asking for convergence
-    would wait for the device.
+    ``Q <- Q (I + (I - Q^T Q) / 2)`` from a matrix of unit Frobenius norm converges to them, and
+    stops when they are. Only in training on a GPU there are always :data:`GPU_STEPS`, or all for
+    square matrices, as asking for convergence would wait for the device.
     """
+    asks = not (raw.is_cuda and torch.is_grad_enabled())
+    square = raw.shape[-1] == raw.shape[-2]
     q = raw / raw.square().sum((-2, -1), keepdim=True).sqrt()
     identity = torch.eye(raw.shape[-1], dtype=raw.dtype, device=raw.device)
-    for _ in range(GPU_STEPS if q.is_cuda else MOST_STEPS):
+    for _ in range(MOST_STEPS if asks or square else GPU_STEPS):
         missing = identity - q.mT @ q
-        if not q.is_cuda and missing.detach().square().sum((-2, -1)).max() <= TOLERANCE**2:
+        if asks and missing.detach().square().sum((-2, -1)).max() <= TOLERANCE**2:
             break
         q = q + 0.5 * q @ missing
     return q
