@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  its usual name
 import torchdiffeq
 from torch.autograd.graph import saved_tensors_hooks
 
