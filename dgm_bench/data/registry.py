@@ -95,18 +95,20 @@ _CONVENTION_NOTE = (
 )
 
 
-def _mnist_download(path: str, size: int, sha256: str) -> Download:
+def _as_it_is(file: DataFile, folder: str, *mirrors: str) -> Download:
+    """The download of a file that is read as it is published, under the same name everywhere."""
     return Download(
-        urls=(
-            f"https://ossci-datasets.s3.amazonaws.com/mnist/{path}",
-            f"https://storage.googleapis.com/cvdf-datasets/mnist/{path}",
-        ),
-        path=f"mnist/{path}",
-        size=size,
-        sha256=sha256,
+        urls=tuple(f"{mirror}/{file.path}" for mirror in mirrors),
+        path=f"{folder}/{file.path}",
+        size=file.size or 0,
+        sha256=file.sha256,
     )
 
 
+_MNIST_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist",
+    "https://storage.googleapis.com/cvdf-datasets/mnist",
+)
 _MNIST_FILES = (
     DataFile(
         "train-images-idx3-ubyte.gz",
@@ -129,9 +131,7 @@ _MNIST = DatasetCard(
     loader="images:load_mnist",
     homes=("mnist",),
     files=_MNIST_FILES,
-    downloads=tuple(
-        _mnist_download(file.path, file.size or 0, file.sha256 or "") for file in _MNIST_FILES
-    ),
+    downloads=tuple(_as_it_is(file, "mnist", *_MNIST_MIRRORS) for file in _MNIST_FILES),
     options=_CONVENTIONS,
     manual="https://ossci-datasets.s3.amazonaws.com/mnist/",
     note=_CONVENTION_NOTE,
@@ -201,15 +201,7 @@ _STATIC_MNIST = DatasetCard(
     loader="binary_images:load_static_mnist",
     homes=("binarized_mnist", "MNIST_static"),
     files=_AMAT_FILES,
-    downloads=tuple(
-        Download(
-            urls=(f"{_LAROCHELLE}/{file.path}",),
-            path=f"binarized_mnist/{file.path}",
-            size=file.size or 0,
-            sha256=file.sha256,
-        )
-        for file in _AMAT_FILES
-    ),
+    downloads=tuple(_as_it_is(file, "binarized_mnist", _LAROCHELLE) for file in _AMAT_FILES),
     manual=_LAROCHELLE,
 )
 
@@ -253,6 +245,12 @@ _OMNIGLOT_RESIZED = DatasetCard(
     "drew (1 to 14 train, 15 validates, 16 to 20 test)",
 )
 
+_FREY_FILE = DataFile(
+    "freyfaces.pkl",
+    size=3_568_521,
+    sha256="3b69410c6a5fd6e03f09012905168be3712373a094a776f7e58fcd0670d2138a",
+)
+
 _FREYFACES = DatasetCard(
     name="freyfaces",
     title="Frey Faces, 28x20 grey frames of one face",
@@ -261,27 +259,24 @@ _FREYFACES = DatasetCard(
     sizes={"train": 1_565, "val": 200, "test": 200},
     loader="freyfaces:load",
     homes=("freyfaces", "Freyfaces"),
-    files=(
-        DataFile(
-            "freyfaces.pkl",
-            size=3_568_521,
-            sha256="3b69410c6a5fd6e03f09012905168be3712373a094a776f7e58fcd0670d2138a",
-        ),
-    ),
+    files=(_FREY_FILE,),
     downloads=(
-        Download(
-            urls=(
-                "https://github.com/riannevdberg/sylvester-flows/raw/master/data/Freyfaces/freyfaces.pkl",
-                "https://github.com/y0ast/Variational-Autoencoder/raw/master/freyfaces.pkl",
-            ),
-            path="freyfaces/freyfaces.pkl",
-            size=3_568_521,
-            sha256="3b69410c6a5fd6e03f09012905168be3712373a094a776f7e58fcd0670d2138a",
+        _as_it_is(
+            _FREY_FILE,
+            "freyfaces",
+            "https://github.com/riannevdberg/sylvester-flows/raw/master/data/Freyfaces",
+            "https://github.com/y0ast/Variational-Autoencoder/raw/master",
         ),
     ),
     seeded=True,
     manual="https://github.com/riannevdberg/sylvester-flows",
     note="split with seeds 123, 321 and 231 in runs 0, 1 and 2: the test set differs between runs",
+)
+
+_CALTECH_FILE = DataFile(
+    "caltech101_silhouettes_28_split1.mat",
+    size=872_124,
+    sha256="eb6735e8d84b1850fabc5590124aab1755e90c9fd28123585324398405e1e42a",
 )
 
 _CALTECH = DatasetCard(
@@ -292,19 +287,10 @@ _CALTECH = DatasetCard(
     sizes={"train": 4_100, "val": 2_264, "test": 2_307},
     loader="binary_images:load_caltech",
     homes=("caltech101_silhouettes", "Caltech101Silhouettes"),
-    files=(
-        DataFile(
-            "caltech101_silhouettes_28_split1.mat",
-            size=872_124,
-            sha256="eb6735e8d84b1850fabc5590124aab1755e90c9fd28123585324398405e1e42a",
-        ),
-    ),
+    files=(_CALTECH_FILE,),
     downloads=(
-        Download(
-            urls=("https://people.cs.umass.edu/~marlin/data/caltech101_silhouettes_28_split1.mat",),
-            path="caltech101_silhouettes/caltech101_silhouettes_28_split1.mat",
-            size=872_124,
-            sha256="eb6735e8d84b1850fabc5590124aab1755e90c9fd28123585324398405e1e42a",
+        _as_it_is(
+            _CALTECH_FILE, "caltech101_silhouettes", "https://people.cs.umass.edu/~marlin/data"
         ),
     ),
     manual="https://people.cs.umass.edu/~marlin/data.shtml",
