@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dgm_bench.data.cards import DatasetCard
 from dgm_bench.planner import Plan, PlannedRun, duration, gigabytes
 from dgm_bench.records import COMPLETE, FAILED, Metric, RunRecord
 from dgm_bench.report.tables import MARKS, yes_or_no
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from dgm_bench.data import DatasetCard, DataState, FileCheck
+    from dgm_bench.data import DataState, FileCheck
+    from dgm_bench.data.weights import WeightsCard
     from dgm_bench.spec import Cell
     from dgm_bench.train.events import Progress
     from dgm_bench.verdict import Verdict
@@ -179,13 +181,15 @@ def measured_text(cell: Cell, verdict: Verdict) -> str:
     return text if verdict.se is None else f"{text} ± {verdict.se:.{digits}f}"
 
 
-def data_view(pairs: Iterable[tuple[DatasetCard, DataState]], root: Path) -> RenderableType:
+def data_view(
+    pairs: Iterable[tuple[DatasetCard | WeightsCard, DataState]], root: Path
+) -> RenderableType:
     """Return the table of ``data list``, and where it looked."""
     table = new_table("name", "state", "examples", "what", right=("examples",))
     remedies = []
     for card, state in pairs:
         shown = Text(state.status, style="green" if state.loadable else "yellow")
-        examples = card.sizes.get("train")
+        examples = card.sizes.get("train") if isinstance(card, DatasetCard) else None
         table.add_row(card.name, shown, f"{examples:,}" if examples else "", card.title)
         if state.status == "incomplete":
             remedies.append(Text(f"{card.name}: {state.detail}; {state.remedy}", style="yellow"))

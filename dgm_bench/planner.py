@@ -362,11 +362,22 @@ def _with_data(offer: PlannedRun, recipe: Recipe, around: Surroundings) -> Plann
     states = [around.data_state(stage.data.name) for stage in recipe.stages]
     absent = next((state for state in states if not state.loadable), None)
     if absent is None or (around.may_fetch and absent.status == "missing"):
-        return replace(offer, data=(absent or states[0]).status)
+        return _with_weights(replace(offer, data=(absent or states[0]).status), recipe, around)
     reason = "data not here" if absent.status == "missing" else f"data {absent.status}"
     return replace(
         offer, data=absent.status, reason=f"{reason}: {absent.remedy}", command=absent.remedy
     )
+
+
+def _with_weights(offer: PlannedRun, recipe: Recipe, around: Surroundings) -> PlannedRun:
+    """Say where weights of others are missing; they are fetched only when asked for by name."""
+    judge = recipe.evaluation.judge
+    for name in judge.weights if judge is not None else ():
+        state = around.data_state(name)
+        if not state.loadable:
+            reason = f"weights of {name} {state.status}: {state.remedy}"
+            return replace(offer, reason=reason, command=state.remedy)
+    return offer
 
 
 def _with_memory(offer: PlannedRun, machine: Machine, insist: bool) -> PlannedRun:

@@ -40,13 +40,17 @@ class Code(Block):
 
 
 class Data(Block):
-    """Which data it saw: file checksums and fingerprints of the arrays after preprocessing."""
+    """Which data it saw: file checksums and fingerprints of the arrays after preprocessing.
+
+    ``codes`` has the fingerprints of what a later stage was trained on, by the stage they are of.
+    """
 
     name: str
     version: str
     args: dict[str, Any] = {}
     files: dict[str, str]
     fingerprints: dict[str, str]
+    codes: dict[str, dict[str, str]] = {}
     sizes: dict[str, int]
     verified: bool
     note: str = ""

@@ -38,10 +38,14 @@ class ModelSpec(Spec):
 
 
 class DataSpec(Spec):
-    """Which data set, by its name in ``dgm_bench.data``, and the options of its loader."""
+    """Which data set, by its name in ``dgm_bench.data``, and the options of its loader.
+
+    With ``codes_of`` the data are the codes that the model of that earlier stage gives the images.
+    """
 
     name: str
     args: dict[str, Any] = {}
+    codes_of: str | None = None
 
 
 class ObjectiveSpec(Spec):
@@ -71,8 +75,8 @@ class ScheduleSpec(Spec):
 
     Each entry of ``drops`` multiplies the rate by ``factor``, once, when the number of
     validations without improvement first exceeds it; each of ``milestones`` does so at its step.
-    ``warmup_steps`` ramps the rate up linearly; ``cosine_steps`` lets it fall to zero along half a
-    cosine.
+    ``warmup_steps`` ramps the rate up linearly; ``cosine_steps`` lets it fall along half a cosine
+    to ``cosine_floor`` times the rate, where it stays.
     """
 
     drops: tuple[int, ...] = ()
@@ -80,6 +84,7 @@ class ScheduleSpec(Spec):
     warmup_steps: int = 0
     milestones: tuple[int, ...] = ()
     cosine_steps: int | None = Field(default=None, gt=0)
+    cosine_floor: float = Field(default=0.0, ge=0, le=1)
 
 
 class ValidationSpec(Spec):
@@ -125,6 +130,34 @@ class Stage(Spec):
     precision: Literal["float32", "float64", "bfloat16"] = "float32"
 
 
+class JudgeSpec(Spec):
+    """How drawn images are judged against real ones.
+
+    ``samples`` images are drawn. The first ``compared`` of them, or all, are compared with the
+    first ``reference`` of the training set, or all, by the ``features`` of ``classifier`` (trained
+    on the training set by this project), ``inception-v3-compat`` or ``vgg16`` (weights of others).
+    ``neighbours`` is the k of precision and recall. Rejection draws as many more as it takes to
+    keep the fraction ``keep`` of which the classifier is surest. ``score`` says whether a
+    classifier is trained on the images, to be tested on real ones.
+    """
+
+    samples: int = Field(gt=1)
+    compared: int | None = Field(default=None, gt=1)
+    reference: int | None = Field(default=None, gt=1)
+    features: tuple[str, ...] = ("classifier",)
+    neighbours: int = Field(default=3, gt=0)
+    keep: float | None = Field(default=None, gt=0, lt=1)
+    isc_splits: int = Field(default=10, gt=0)
+    kid_subsets: int = Field(default=100, gt=0)
+    kid_subset_size: int = Field(default=1000, gt=1)
+    score: bool = True
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The networks whose weights are others'."""
+        return tuple(name for name in self.features if name != "classifier")
+
+
 class EvaluationSpec(Spec):
     """What is measured at the end, on which split, with which checkpoint and protocol.
 
@@ -140,12 +173,14 @@ class EvaluationSpec(Spec):
     model_overrides: dict[str, Any] = {}
     importance_samples: int | None = Field(default=None, gt=0)
     importance_examples: int | None = Field(default=None, gt=0)
+    judge: JudgeSpec | None = None
 
 
 class Cost(Spec):
     """What a run is expected to take, for the planner; not part of a recipe's identity.
 
-    ``launches`` counts tensor operations in a step, which dominate small models.
+    ``launches`` counts tensor operations in a step, which dominate small models. Of several stages
+    each gets the share of the time that ``stage_shares`` gives it, or the same.
     """
 
     steps: int
@@ -153,6 +188,7 @@ class Cost(Spec):
     launches_per_step: float
     evaluation_flops: float = 0.0
     memory_bytes: int = 0
+    stage_shares: tuple[float, ...] = ()
 
 
 class Recipe(Spec):
@@ -246,7 +282,8 @@ class Row(Spec):
     """A row: a model. ``recipe`` names a function of the paper's ``recipes.py``.
 
     ``published`` is False for rows that the paper's own table does not have, and ``no_recipe``
-    says why a row has no recipe.
+    says why a row has no recipe. Rows of one recipe are one run: ``reads`` then begins the name of
+    every metric that the row shows of it, as in ``reconstruction-``.
     """
 
     id: str
@@ -254,6 +291,7 @@ class Row(Spec):
     published: bool = True
     recipe: str | None = None
     args: dict[str, Any] = {}
+    reads: str = ""
     no_recipe: str = ""
     note: str = ""
 
@@ -280,6 +318,11 @@ class Cell(Spec):
     def id(self) -> str:
         """``paper/table/row/column``."""
         return f"{self.paper}/{self.table}/{self.row.id}/{self.column.id}"
+
+    @property
+    def metric(self) -> str:
+        """The metric of a run that it shows: the column's, as the row reads it."""
+        return f"{self.row.reads}{self.column.metric}"
 
     @property
     def repeats(self) -> bool:

@@ -172,11 +172,11 @@ def data() -> None:
 )
 @data_root_option
 def data_list(data_root: Path) -> None:
-    """List the data sets, and whether their files are here."""
+    """List the data sets and weights of networks, and whether their files are here."""
     from dgm_bench import console
     from dgm_bench import data as sets
 
-    rows = [(sets.card(name), sets.state(name, data_root)) for name in sets.names()]
+    rows = [(card, sets.state(card.name, data_root)) for card in sets.cards()]
     console.make_console().print(console.data_view(rows, data_root))
 
 
@@ -190,7 +190,7 @@ def data_list(data_root: Path) -> None:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @data_root_option
 def data_fetch(names: Sequence[str], data_root: Path) -> None:
-    """Download the files of data sets; goes on with a broken download."""
+    """Download the files of data sets, or a network's weights; goes on with a broken download."""
     from dgm_bench import data as sets
 
     for name in names:

@@ -60,7 +60,7 @@ def cell_json(cell: Cell, verdict: Verdict) -> dict[str, Any]:
         "id": cell.id,
         "row": cell.row.id,
         "column": cell.column.id,
-        "metric": cell.column.metric,
+        "metric": cell.metric,
         "unit": cell.column.unit,
         "direction": cell.column.direction,
         "published": _published_json(cell.published) if cell.published else None,

@@ -6,7 +6,9 @@ This package's front imports no torch; :func:`load` does, when it is called.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,15 @@ from typing import TYPE_CHECKING, Any
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.files import DataState, FileCheck, check_files, home_of, state_of
 from dgm_bench.data.registry import CARDS
+from dgm_bench.data.weights import (
+    WEIGHTS,
+    WeightsCard,
+    check_weights,
+    fetch_weights,
+    weights_card,
+    weights_names,
+    weights_state,
+)
 from dgm_bench.errors import DataError, DataUnavailable, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -23,19 +34,29 @@ __all__ = [
     "DataState",
     "DatasetCard",
     "FileCheck",
+    "WeightsCard",
     "card",
+    "cards",
     "default_root",
     "fetch",
     "load",
     "names",
+    "rooted",
     "state",
     "verify",
 ]
+
+_ROOT: ContextVar[Path | None] = ContextVar("data root", default=None)
 
 
 def names() -> list[str]:
     """Return the names of all data sets."""
     return [known.name for known in CARDS]
+
+
+def cards() -> list[DatasetCard | WeightsCard]:
+    """Return the cards of all that can be fetched: data sets, then weights of networks."""
+    return [*CARDS, *WEIGHTS]
 
 
 def card(name: str) -> DatasetCard:
@@ -52,7 +73,9 @@ def card(name: str) -> DatasetCard:
 
 
 def default_root() -> Path:
-    """Return the data root: ``DGM_BENCH_DATA``, or else the platform's cache folder."""
+    """Return the data root: of :func:`rooted`, or ``DGM_BENCH_DATA``, or the platform's cache."""
+    if root := _ROOT.get():
+        return root
     if named := os.environ.get("DGM_BENCH_DATA"):
         return Path(named).expanduser()
     from platformdirs import user_cache_path
@@ -60,20 +83,38 @@ def default_root() -> Path:
     return user_cache_path("dgm-bench") / "data"
 
 
+@contextmanager
+def rooted(root: Path) -> Iterator[None]:
+    """Make ``root`` the data root within, whatever the environment says."""
+    token = _ROOT.set(root)
+    try:
+        yield
+    finally:
+        _ROOT.reset(token)
+
+
 def state(name: str, root: Path) -> DataState:
-    """Say whether a data set's files are below ``root``, by existence and size only."""
+    """Say whether the files of a data set, or a network's weights, are below ``root``.
+
+    Judged by existence and size only.
+    """
+    if name in weights_names():
+        return weights_state(name, root)
     return state_of(card(name), root)
 
 
 def fetch(name: str, root: Path, *, progress: bool = True) -> list[Path]:
-    """Fetch what is missing of a data set, and return its files.
+    """Fetch what is missing of a data set, or a network's weights, and return the files.
 
     Raises:
         DataError: It cannot be fetched: no network, no space, or not the published file.
         UsageError: There is no such data set.
     """
+    if name in weights_names():
+        return [fetch_weights(name, root, progress=progress)]
     wanted = card(name)
     if not state_of(wanted, root).loadable:
+        _refuse_undownloadable(wanted, root)
         from dgm_bench.data.download import download
 
         for item in wanted.downloads:
@@ -87,7 +128,12 @@ def fetch(name: str, root: Path, *, progress: bool = True) -> list[Path]:
 
 
 def verify(name: str, root: Path) -> list[FileCheck]:
-    """Compare every file of a data set with the published one, by checksum where there is one."""
+    """Compare every file of a data set, or a network's weights, with the published one.
+
+    By checksum, where there is one.
+    """
+    if name in weights_names():
+        return [check_weights(weights_card(name), root)]
     return check_files(card(name), root)
 
 
@@ -132,6 +178,7 @@ def _obtain(
     wanted: DatasetCard, root: Path, found: DataState, *, offline: bool, progress: bool
 ) -> None:
     """Fetch a data set that is not there, or say how to get it."""
+    _refuse_undownloadable(wanted, root)
     trouble = DataUnavailable if found.status == "missing" else DataError
     by_hand = f"run {wanted.fetch_command}, or put the files of {wanted.manual} below {root}"
     if offline:
@@ -141,6 +188,16 @@ def _obtain(
     except DataError as error:
         reason = f"{found.detail}; {error.thing}: {error.reason}"
         raise trouble(wanted.name, reason, by_hand) from error
+
+
+def _refuse_undownloadable(wanted: DatasetCard, root: Path) -> None:
+    """Say what is expected where, of a set that is not here and is never downloaded."""
+    if wanted.layout:
+        found = state_of(wanted, root)
+        trouble = DataUnavailable if found.status == "missing" else DataError
+        reason = f"{found.detail}, and it is never downloaded"
+        remedy = f"get it from {wanted.manual} and lay it out as {root}/{wanted.layout}"
+        raise trouble(wanted.name, reason, remedy)
 
 
 def _checked_options(wanted: DatasetCard, args: Mapping[str, Any]) -> dict[str, Any]:

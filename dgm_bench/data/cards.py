@@ -20,7 +20,8 @@ class DataFile:
         sha256: Of the published file; for a pattern, of all its files (see ``files.digest``).
         md5: Of the published file, where only that is published.
         git_blob: Git's name of the published file, where only that is at hand.
-        count: How many files the pattern matches.
+        count: How many files the pattern matches; of a folder, how many images the published holds.
+        suffixes: Of the images, where ``path`` is a folder that the user has; else empty.
     """
 
     path: str
@@ -29,12 +30,15 @@ class DataFile:
     md5: str | None = None
     git_blob: str | None = None
     count: int = 1
+    suffixes: tuple[str, ...] = ()
 
     def find(self, home: Path) -> list[Path]:
-        """Return the files that are there, sorted by name."""
+        """Return the files that are there, sorted by name; of a folder of images itself alone."""
+        path = home / self.path
+        if self.suffixes:
+            return [path] if path.is_dir() else []
         if self.count > 1:
             return sorted(home.glob(self.path))
-        path = home / self.path
         return [path] if path.is_file() else []
 
 
@@ -77,6 +81,7 @@ class DatasetCard:
         options: The loader's options and their allowed values; the first is the default.
         seeded: Whether the split depends on the run: its loader is then given the run's seed.
         manual: Where a person finds the files by hand.
+        layout: What is expected below the data root, of a set that is never downloaded.
         note: What to know about it.
     """
 
@@ -93,6 +98,7 @@ class DatasetCard:
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seeded: bool = False
     manual: str = ""
+    layout: str = ""
     note: str = ""
 
     @property

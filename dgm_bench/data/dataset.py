@@ -44,6 +44,11 @@ class Dataset:
         entropy: For sets whose entropy is known.
         image_shape: ``(channels, height, width)`` where examples are images, for pictures.
         to_pixels: Model inputs back to pixels in [0, 1], for pictures.
+        labels: Class of each example of each split, as int64; empty where there are none.
+        classes: Names of the classes, in the order of the labels.
+        resident: Whether the splits go to the device whole; if not, they stay mapped from disk
+            and each batch is moved when it is used.
+        known_fingerprints: Of the splits, where they were found when the arrays were written.
     """
 
     name: str
@@ -59,7 +64,11 @@ class Dataset:
     entropy: Entropy | None = None
     image_shape: tuple[int, int, int] | None = None
     to_pixels: Callable[[Tensor], Tensor] | None = None
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
     note: str = ""
+    resident: bool = True
+    known_fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -78,10 +87,17 @@ class Dataset:
 
     def fingerprints(self) -> dict[str, str]:
         """Return SHA-256 of each split's array: type, shape and bytes."""
+        if self.known_fingerprints:
+            return dict(self.known_fingerprints)
         return {name: fingerprint(split) for name, split in self.splits.items()}
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Dataset:
-        """Return the set with its splits on ``device``; ``dtype`` is for floating-point splits."""
+        """Return the set with its splits on ``device``; ``dtype`` is for floating-point splits.
+
+        Splits that are not ``resident`` stay where they are.
+        """
+        if not self.resident:
+            return self
         moved = {
             name: split.to(device, dtype if split.is_floating_point() else None)
             for name, split in self.splits.items()
@@ -92,6 +108,11 @@ class Dataset:
 def fingerprint(array: Tensor) -> str:
     """Return SHA-256 over an array's type, shape and bytes."""
     host = array.detach().cpu().contiguous()
-    digest = hashlib.sha256(f"{host.dtype} {tuple(host.shape)} ".encode())
+    digest = begun_fingerprint(host.dtype, tuple(host.shape))
     digest.update(host.numpy().data)
     return digest.hexdigest()
+
+
+def begun_fingerprint(dtype: torch.dtype, shape: tuple[int, ...]) -> hashlib._Hash:
+    """Return a fingerprint that is yet to be updated with the array's bytes, in order."""
+    return hashlib.sha256(f"{dtype} {shape} ".encode())

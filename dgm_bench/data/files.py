@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dgm_bench.data.cards import DataFile, DatasetCard
+from dgm_bench.errors import DataError
 
 Status = Literal["embedded", "here", "missing", "incomplete"]
 Outcome = Literal["ok", "wrong checksum", "wrong size", "missing", "no checksum"]
@@ -90,7 +92,9 @@ def _quick_check(file: DataFile, home: Path) -> FileCheck | None:
     """Return what existence and size say against a file, or None."""
     found, path = file.find(home), home / file.path
     if not found:
-        return FileCheck(path, "missing", "not found")
+        return FileCheck(path, "missing", "no such folder" if file.suffixes else "not found")
+    if file.suffixes:
+        return None
     if len(found) != file.count:
         return FileCheck(path, "missing", f"{len(found)} of {file.count} files found")
     size = found[0].stat().st_size
@@ -102,6 +106,10 @@ def _quick_check(file: DataFile, home: Path) -> FileCheck | None:
 def _checksum_check(file: DataFile, home: Path) -> FileCheck:
     """Compare the checksum of a file that is there."""
     path = home / file.path
+    if file.suffixes:
+        images = len(listed(home, file.path, file.suffixes))
+        detail = f"{images:,} images of {file.count:,} published; their checksums are not published"
+        return FileCheck(path, "no checksum", detail)
     expected = file.sha256 or file.md5 or file.git_blob
     if expected is None:
         return FileCheck(path, "no checksum", "none is published for this file")
@@ -135,3 +143,38 @@ def git_blob(path: Path) -> str:
         while chunk := stream.read(2**20):
             found.update(chunk)
     return found.hexdigest()
+
+
+class Listed(NamedTuple):
+    """A file as its folder lists it: path relative to the home, bytes, time of its last change."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+def listed(home: Path, folder: str, suffixes: Sequence[str]) -> list[Listed]:
+    """Return the files below a folder whose names end so, in any case, sorted by path.
+
+    Hidden files are left out.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
+    try:
+        return sorted(_walk(home / folder, Path(folder).as_posix(), tuple(suffixes)))
+    except OSError as error:
+        raise DataError(home / folder, f"cannot be read ({error})", "make it readable") from error
+
+
+def _walk(folder: Path, name: str, suffixes: tuple[str, ...]) -> Iterator[Listed]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = entry.name if name == "." else f"{name}/{entry.name}"
+            if entry.is_dir():
+                yield from _walk(folder / entry.name, path, suffixes)
+            elif entry.name.lower().endswith(suffixes):
+                stat = entry.stat()
+                yield Listed(path, stat.st_size, stat.st_mtime_ns)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dgm_bench.data.cards import DataFile, DatasetCard, Download
 
 _BSDS_IMAGES = Download(
@@ -296,7 +298,94 @@ _CALTECH = DatasetCard(
     manual="https://people.cs.umass.edu/~marlin/data.shtml",
 )
 
+# ------------------------------------------------- images with classes, for models of pixels
+
+_MNIST_LABELS = (
+    DataFile(
+        "train-labels-idx1-ubyte.gz",
+        size=28_881,
+        sha256="3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    ),
+    DataFile(
+        "t10k-labels-idx1-ubyte.gz",
+        size=4_542,
+        sha256="f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    ),
+)
+
+_MNIST_LABELLED = replace(
+    _MNIST,
+    name="mnist-labelled",
+    title="MNIST with classes, padded to 32x32",
+    dim=1024,
+    unit="nats",
+    loader="labelled_images:load_mnist",
+    files=(*_MNIST_FILES, *_MNIST_LABELS),
+    downloads=tuple(
+        _as_it_is(file, "mnist", *_MNIST_MIRRORS) for file in (*_MNIST_FILES, *_MNIST_LABELS)
+    ),
+    options={},
+    note="bytes / 255, no noise; the last 10,000 train images validate",
+)
+
+_CIFAR10_LABELLED = replace(
+    _CIFAR10,
+    name="cifar10-labelled",
+    title="CIFAR-10 with classes, 32x32 colour photographs",
+    unit="nats",
+    sizes={"train": 45_000, "val": 5_000, "test": 10_000},
+    loader="labelled_images:load_cifar10",
+    options={},
+    note="bytes / 255, no noise and no mirror images; the last 5,000 train images validate",
+)
+
+_BY_NUMBERS = "compared by numbers of images alone: no checksums of the files are published"
+
+_IMAGENET = DatasetCard(
+    name="imagenet-256",
+    title="ImageNet (ILSVRC 2012) with classes, 256x256, from a folder of yours",
+    dim=3 * 256 * 256,
+    unit="nats",
+    sizes={"train": 1_271_167, "val": 10_000, "test": 50_000},
+    loader="image_folder:load_imagenet",
+    homes=("imagenet-256", "imagenet"),
+    files=(
+        DataFile("train", count=1_281_167, suffixes=(".jpeg", ".jpg", ".png")),
+        DataFile("val", count=50_000, suffixes=(".jpeg", ".jpg", ".png")),
+    ),
+    manual="https://www.image-net.org/download.php",
+    layout="imagenet-256/train/<wnid>/*.JPEG and imagenet-256/val/<wnid>/*.JPEG",
+    note="bytes / 255, no noise; its validation images are the test, 10,000 random train images "
+    "validate; middle square, resized with Pillow's bicubic filter; grey and CMYK images become "
+    f"RGB, smaller ones are enlarged; {_BY_NUMBERS}",
+)
+
+_FFHQ = DatasetCard(
+    name="ffhq-1024",
+    title="Flickr-Faces-HQ, 1024x1024, from a folder of yours",
+    dim=3 * 1024 * 1024,
+    unit="nats",
+    sizes={"train": 55_000, "val": 5_000, "test": 10_000},
+    loader="image_folder:load_ffhq",
+    homes=("ffhq-1024", "ffhq"),
+    files=(DataFile(".", count=70_000, suffixes=(".png",)),),
+    manual="https://github.com/NVlabs/ffhq-dataset",
+    layout="ffhq-1024/**/*.png",
+    note="bytes / 255, no noise; the first 60,000 train, of which the last 5,000 validate, and the "
+    f"other 10,000 are the test; {_BY_NUMBERS}",
+)
+
 # -------------------------------------------------------------------------------- embedded
+
+_DIGITS_LABELLED = DatasetCard(
+    name="digits-labelled",
+    title="scikit-learn's digits with classes, 8x8",
+    dim=64,
+    unit="nats",
+    sizes={"train": 1_347, "val": 200, "test": 250},
+    loader="labelled_images:load_digits",
+    note="the images and the split of digits; levels 0 to 16 become bytes, pixels are bytes / 255",
+)
 
 _BINARY_DIGITS = DatasetCard(
     name="digits-binary",
@@ -355,6 +444,7 @@ _ORACLES = tuple(
 CARDS: tuple[DatasetCard, ...] = (
     _DIGITS,
     _BINARY_DIGITS,
+    _DIGITS_LABELLED,
     *_TOYS,
     *_ORACLES,
     _PATCHES,
@@ -365,5 +455,9 @@ CARDS: tuple[DatasetCard, ...] = (
     _OMNIGLOT_RESIZED,
     _FREYFACES,
     _CALTECH,
+    _MNIST_LABELLED,
+    _CIFAR10_LABELLED,
+    _IMAGENET,
+    _FFHQ,
     *_TABULAR,
 )
