@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -186,4 +187,99 @@ class SolvesODE(Protocol):
 
     def solve_with(self, **settings: object) -> None:
         """Change solver, tolerances or step size from here on."""
+        ...
+
+
+# ----------------------------------------------------------------- discrete codes of images
+
+
+@runtime_checkable
+class HasCodes(Protocol):
+    """An autoencoder of images whose latent variables are indices into codebooks, on grids.
+
+    Attributes:
+        grids: Height and width of each level's grid of codes, the coarsest level (top) first.
+        codebook_sizes: Number of codes of each level, top first.
+    """
+
+    grids: tuple[tuple[int, int], ...]
+    codebook_sizes: tuple[int, ...]
+
+    def encode(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> list[Int[Tensor, "batch rows columns"]]:
+        """Return the codes of each level, top first, of images with pixels in [0, 1]."""
+        ...
+
+    def decode(
+        self, codes: Sequence[Int[Tensor, "batch rows columns"]]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return pixels in [0, 1]; of levels left out at the end the decoder sees zeros."""
+        ...
+
+
+@runtime_checkable
+class HasCodePrior(Protocol):
+    """Density of the codes of one level, given those of the levels above and the class.
+
+    Attributes:
+        level: The level whose codes it models; 0 is the top.
+    """
+
+    level: int
+
+    def log_prob(self, x: Int[Tensor, "batch packed"]) -> Float[Tensor, " batch"]:
+        """Return the log probability of the level's codes, in nats, of packed codes and class."""
+        ...
+
+    def sample_codes(
+        self,
+        above: Sequence[Int[Tensor, "n rows columns"]],
+        labels: Int[Tensor, " n"],
+        generator: torch.Generator,
+    ) -> Int[Tensor, "n rows columns"]:
+        """Return codes of the level, given those above and the classes (zeros where unused)."""
+        ...
+
+
+@runtime_checkable
+class DrawsImages(Protocol):
+    """Draws images, of chosen classes where it knows classes.
+
+    Attributes:
+        classes: Number of classes that it is conditioned on, or None.
+    """
+
+    classes: int | None
+
+    def draw_images(
+        self, labels: Int[Tensor, " n"], generator: torch.Generator
+    ) -> Float[Tensor, "n channels height width"]:
+        """Return an image of each class, pixels in [0, 1]; without classes only ``n`` counts."""
+        ...
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """Gives back images as they are after being encoded and decoded."""
+
+    def reconstruct(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return the reconstructions of images, pixels in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class QuantisesImages(Protocol):
+    """An autoencoder of images whose latent variables are quantised, to be trained as such."""
+
+    def quantised_reconstruction(
+        self, x: Float[Tensor, "batch channels height width"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "batch channels height width"], dict[str, Float[Tensor, ""]]]:
+        """Return pixels with gradients straight through, and the quantisers' losses by name.
+
+        ``commitment`` and, where codebooks learn by gradient, ``codebook``. In training mode those
+        that are moving averages take the batch in.
+        """
         ...

@@ -12,9 +12,21 @@ from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.avb import AVB, Judge
+from dgm_bench.train.losses import Loss, Objective, detached
 
 #: From model, batch, step and noise to the loss of each player, to be added up.
 PlayerLosses = Callable[[nn.Module, Tensor, int, torch.Generator], dict[str, Float[Tensor, ""]]]
+
+
+def adversarial_variational_bayes(discriminator_steps: int = 1) -> Objective:
+    """Return the sum of both players' losses; see :func:`avb`."""
+    losses = avb(discriminator_steps)
+
+    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+        parts = losses(model, x, step, generator)
+        return Loss(torch.stack(list(parts.values())).sum(), detached(parts))
+
+    return objective
 
 
 def avb(discriminator_steps: int = 1) -> PlayerLosses:

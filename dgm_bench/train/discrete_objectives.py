@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -18,11 +17,10 @@ from dgm_bench.models.discrete_relaxations import (
     log_gumbel_softmax,
     surrogate_values,
 )
+from dgm_bench.train.losses import Loss, Objective
 
-DiscreteLoss = Callable[[nn.Module, Tensor, int, torch.Generator], Float[Tensor, ""]]
 
-
-def discrete_loss(
+def negative_discrete_elbo(
     estimator: str,
     temperature: float = 1.0,
     rate: float = 0.0,
@@ -30,7 +28,7 @@ def discrete_loss(
     floor: float = 0.0,
     prior_temperature: float = 0.5,
     samples: int = 1,
-) -> DiscreteLoss:
+) -> Objective:
     """Return a loss whose gradient is an estimate of the negative bound's, in nats per example.
 
     ``sf``: score function with NVIL's baseline. ``st``: straight through the probabilities.
@@ -60,20 +58,18 @@ def discrete_loss(
     _require_samples(estimator, samples)
     _require_positive(temperature=temperature, prior_temperature=prior_temperature, every=every)
 
-    def loss(
-        model: nn.Module, x: Tensor, step: int, generator: torch.Generator
-    ) -> Float[Tensor, ""]:
+    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
         vae = cast(DiscreteVAE, model)
         if not vae.training:
-            return -vae.elbo(x, generator).mean()
+            return Loss(-vae.elbo(x, generator).mean())
         now = max(floor, temperature * math.exp(-rate * (step - step % every)))
         if estimator == "concrete":
-            return _concrete(vae, x, now, prior_temperature, samples, generator)
+            return Loss(_concrete(vae, x, now, prior_temperature, samples, generator))
         if estimator == "vimco":
-            return _vimco(vae, x, samples, generator)
-        return _closed_form(vae, x, estimator, now, generator)
+            return Loss(_vimco(vae, x, samples, generator))
+        return Loss(_closed_form(vae, x, estimator, now, generator))
 
-    return loss
+    return objective
 
 
 def _require_samples(estimator: str, samples: int) -> None:

@@ -48,6 +48,10 @@ CURVE_COLUMNS = (
 )
 
 
+class ForeignCheckpointError(ResultsError):
+    """A checkpoint of other data, of another recipe, or of another kind of device."""
+
+
 @dataclass
 class Tally:
     """The loop's plain numbers; all of them go into checkpoints."""
@@ -101,8 +105,10 @@ class Trainer:
         self.limit_seconds, self.checkpoint_seconds = limit_seconds, checkpoint_seconds
         self.identity, self.seed = identity, seed
         self.train_data = data.splits["train"]
-        self.device = self.train_data.device
-        self.sampler = ShuffledBatches(len(self.train_data), stage.batch_size, seed, self.device)
+        # Data too large for the device stays where it is; batches are then moved.
+        self.device = next(model.parameters(), self.train_data).device
+        where = self.train_data.device
+        self.sampler = ShuffledBatches(len(self.train_data), stage.batch_size, seed, where)
         self.optimizer = build_optimizer(stage.optimizer, model)
         self.objective = build_objective(stage.objective)
         self.schedule = Schedule(stage.schedule, stage.optimizer.lr)
@@ -140,16 +146,15 @@ class Trainer:
         """Continue from the checkpoint if there is one; return its step.
 
         Raises:
-            ResultsError: When the checkpoint belongs to other data or another recipe.
+            ForeignCheckpointError: When the checkpoint belongs to other data or another recipe.
         """
         state = self.checkpoint.load() if self.checkpoint is not None else None
         if state is None or self.checkpoint is None:
             return None
         if state["identity"] != self.identity:
             folder = self.checkpoint.newest.parent
-            raise ResultsError(
-                folder, "its checkpoint is of other data or another stage", f"delete {folder}"
-            )
+            reason = "its checkpoint is of other data or another stage"
+            raise ForeignCheckpointError(folder, reason, f"delete {folder}")
         self._load_state(state)
         return self.tally.step
 
@@ -177,7 +182,7 @@ class Trainer:
         """
         if not isinstance(self.model, InitialisesOnData):
             return
-        x = self.train_data[: self.model.initial_examples]
+        x = self.train_data[: self.model.initial_examples].to(self.device)
         if self.data.augment is not None:
             x = self.data.augment(x, torch.Generator(self.device).manual_seed(self.seed))
         with torch.no_grad():
@@ -187,6 +192,7 @@ class Trainer:
 
     def _step(self) -> None:
         x = self.train_data.index_select(0, self.sampler.next())
+        x = x.to(self.device, non_blocking=True)
         if self.data.augment is not None:
             x = self.data.augment(x, self.noise)
         with self._mixed_precision():
@@ -282,7 +288,8 @@ class Trainer:
         noise = torch.Generator(self.device).manual_seed(self.seed)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for part in x.split(self.stage.validation.batch_size):
-            batch = self.data.dequantise(part, noise) if self.data.dequantise else part
+            batch = part.to(self.device)
+            batch = self.data.dequantise(batch, noise) if self.data.dequantise else batch
             total += self.objective(self.model, batch, self.tally.step, noise).total * len(part)
         return total.item() / len(x)
 

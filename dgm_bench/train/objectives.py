@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -23,23 +22,17 @@ from dgm_bench.models.capabilities import (
     HasPosteriorDraws,
     HasSampleWithLogProb,
     HasVelocity,
+    QuantisesImages,
+    Reconstructs,
     RegularisesDynamics,
 )
 from dgm_bench.models.discrete import DiscreteVAE
+from dgm_bench.models.dvae import DVAE
 from dgm_bench.spec import ObjectiveSpec
-from dgm_bench.train.adversarial_bayes import avb
-from dgm_bench.train.discrete_objectives import baseline_of, discrete_loss
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A scalar to minimise and named parts of it, all on the device and not yet read."""
-
-    total: Tensor
-    terms: dict[str, Tensor] = field(default_factory=dict)
-
-
-Objective = Callable[[nn.Module, Tensor, int, torch.Generator], Loss]
+from dgm_bench.train.adversarial_bayes import adversarial_variational_bayes
+from dgm_bench.train.codebook_objectives import discrete_autoencoding, vector_quantisation
+from dgm_bench.train.discrete_objectives import baseline_of, negative_discrete_elbo
+from dgm_bench.train.losses import Loss, Objective, detached
 
 
 def negative_log_likelihood(trace: str = "estimate") -> Objective:
@@ -79,7 +72,7 @@ def regularised_likelihood(kinetic: float = 0.01, jacobian: float = 0.01) -> Obj
         means = {name: value.mean() for name, value in penalties.items()}
         penalty = sum(weights[name] * mean for name, mean in means.items())
         total = x[0].numel() * math.log(2) * penalty - log_prob.mean()
-        return Loss(total, {name: mean.detach() for name, mean in means.items()})
+        return Loss(total, detached(means))
 
     return objective
 
@@ -138,34 +131,17 @@ def warmed_negative_elbo(warmup_epochs: int, steps_per_epoch: int) -> Objective:
         weight = min(epoch / warmup_epochs, 1.0) if model.training else 1.0
         misfit = -draws.log_likelihood.mean()
         divergence = (draws.log_posterior - draws.log_prior).mean()
-        terms = {"reconstruction": misfit.detach(), "divergence": divergence.detach()}
-        return Loss(misfit + weight * divergence, terms)
+        terms = {"reconstruction": misfit, "divergence": divergence}
+        return Loss(misfit + weight * divergence, detached(terms))
 
     return objective
 
 
-def negative_discrete_elbo(**settings: Any) -> Objective:  # noqa: ANN401
-    """Return the loss of a model with discrete latent variables; see :func:`discrete_loss`."""
-    loss = discrete_loss(**settings)
+def reconstruction_error() -> Objective:
+    """Return the mean squared error of an autoencoder, over pixels in [0, 1]."""
 
     def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
-        return Loss(loss(model, x, step, generator))
-
-    return objective
-
-
-def adversarial_variational_bayes(discriminator_steps: int = 1) -> Objective:
-    """Return the sum of both players' losses; see :func:`~.adversarial_bayes.avb`.
-
-    Args:
-        discriminator_steps: Steps in which the discriminator learns, for each that the others do.
-    """
-    losses = avb(discriminator_steps)
-
-    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
-        parts = losses(model, x, step, generator)
-        total = torch.stack(list(parts.values())).sum()
-        return Loss(total, {name: part.detach() for name, part in parts.items()})
+        return Loss(F.mse_loss(cast(Reconstructs, model).reconstruct(x), x))
 
     return objective
 
@@ -185,8 +161,8 @@ def adversarial() -> Objective:
         fixed = {name: p.detach() for name, p in judge.named_parameters()}
         judged = torch.func.functional_call(judge, fixed, (fake.flatten(1),))
         deceiver = F.softplus(-judged).mean()
-        terms = {"discriminator": discriminator.detach(), "generator": deceiver.detach()}
-        return Loss(discriminator + deceiver, terms)
+        terms = {"discriminator": discriminator, "generator": deceiver}
+        return Loss(discriminator + deceiver, detached(terms))
 
     return objective
 
@@ -220,6 +196,9 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "elbo": negative_elbo,
     "warmed-elbo": warmed_negative_elbo,
     "discrete-elbo": negative_discrete_elbo,
+    "reconstruction": reconstruction_error,
+    "vq": vector_quantisation,
+    "dvae": discrete_autoencoding,
     "adversarial": adversarial,
     "avb": adversarial_variational_bayes,
     "reverse-kl": reverse_kl,
@@ -234,6 +213,9 @@ NEEDS: dict[str, tuple[type, str]] = {
     "elbo": (HasElbo, "an evidence lower bound"),
     "warmed-elbo": (HasPosteriorDraws, "draws from a posterior"),
     "discrete-elbo": (DiscreteVAE, "discrete latent variables"),
+    "reconstruction": (Reconstructs, "reconstructions"),
+    "vq": (QuantisesImages, "quantised latent variables"),
+    "dvae": (DVAE, "codes of images with a relaxation"),
     "adversarial": (HasDiscriminator, "a discriminator"),
     "avb": (AVB, "an adversarial posterior"),
     "reverse-kl": (HasSampleWithLogProb, "samples with their log density"),

@@ -57,6 +57,12 @@ def _adam(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
     return torch.optim.Adam(_groups(model, spec), fused=True, **options)
 
 
+def _adamw(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
+    # Without a default of 0 torch's own would decay what the model says is not to be decayed.
+    options: dict[str, Any] = {"lr": spec.lr, "betas": spec.betas, "eps": spec.eps}
+    return torch.optim.AdamW(_groups(model, spec), weight_decay=0.0, fused=True, **options)
+
+
 def _adamax(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
     options: dict[str, Any] = {"lr": spec.lr, "betas": spec.betas, "eps": spec.eps}
     return torch.optim.Adamax(_groups(model, spec), foreach=True, **options)
@@ -85,6 +91,7 @@ def _groups(model: nn.Module, spec: OptimizerSpec) -> list[dict[str, Any]]:
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, OptimizerSpec], torch.optim.Optimizer]] = {
     "adam": _adam,
+    "adamw": _adamw,
     "adamax": _adamax,
     "adam-maf": _adam_maf,
     "sgd-momentum": _sgd_momentum,

@@ -35,5 +35,6 @@ class Schedule:
         return float(self.base_lr * ramp * self._cosine(step) * self.spec.factor**drops)
 
     def _cosine(self, step: int) -> float:
-        total = self.spec.cosine_steps
-        return 0.5 + 0.5 * math.cos(math.pi * min(step / total, 1.0)) if total else 1.0
+        total, floor = self.spec.cosine_steps, self.spec.cosine_floor
+        fall = 0.5 + 0.5 * math.cos(math.pi * min(step / total, 1.0)) if total else 1.0
+        return floor + (1 - floor) * fall

@@ -1,0 +1,158 @@
+"""A causal transformer, whose keys and values can be kept while tokens are drawn one by one."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float
+from torch import Tensor, nn
+
+#: Standard deviation of new weights (GPT, Radford et al. 2018, section 4.1).
+WEIGHT_STD = 0.02
+
+
+class Cache:
+    """Keys and values of one layer at the tokens seen so far, in memory of the final size.
+
+    Args:
+        keys: Room for them.
+        values: Room for them.
+    """
+
+    def __init__(
+        self,
+        keys: Float[Tensor, "batch heads length size"],
+        values: Float[Tensor, "batch heads length size"],
+    ) -> None:
+        self._keys, self._values, self._seen = keys, values, 0
+
+    def extend(
+        self,
+        keys: Float[Tensor, "batch heads new size"],
+        values: Float[Tensor, "batch heads new size"],
+    ) -> tuple[Float[Tensor, "batch heads seen size"], Float[Tensor, "batch heads seen size"]]:
+        """Keep those of new tokens, and return those of all."""
+        new = slice(self._seen, self._seen + keys.shape[2])
+        self._keys[:, :, new], self._values[:, :, new] = keys, values
+        self._seen = new.stop
+        return self._keys[:, :, : new.stop], self._values[:, :, : new.stop]
+
+
+class CausalAttention(nn.Module):
+    """Each token attends to itself and to those before it, in several heads.
+
+    Args:
+        width: Number of features of a token.
+        heads: Number of heads; divides ``width``.
+        dropout: Share of attention weights that training sets to zero.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.inward = nn.Linear(width, 3 * width)
+        self.outward = nn.Linear(width, width)
+
+    def forward(
+        self, x: Float[Tensor, "batch new width"], cache: Cache | None = None
+    ) -> Float[Tensor, "batch new width"]:
+        """Return what the tokens gather; with a filled cache ``x`` is the one next token."""
+        split = self.inward(x).unflatten(-1, (3, self.heads, -1))
+        q, k, v = split.permute(2, 0, 3, 1, 4)
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        dropout = self.dropout if self.training else 0.0
+        # A single token is the last one: it may see all that there is.
+        h = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=q.shape[2] > 1)
+        gathered: Tensor = self.outward(h.transpose(1, 2).flatten(2))
+        return gathered
+
+
+class Block(nn.Module):
+    """Attention and a network of each token, each added to what it reads through a layer norm.
+
+    The norms are before each part and the hidden layer is four times as wide, as in GPT-2 (Radford
+    et al. 2019, section 2.3) and GPT.
+
+    Args:
+        width: Number of features of a token.
+        heads: Number of heads; divides ``width``.
+        dropout: Share of attention weights and of each part's outputs that training sets to zero.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm, self.network_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = CausalAttention(width, heads, dropout)
+        self.expand, self.contract = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Float[Tensor, "batch new width"], cache: Cache | None = None
+    ) -> Float[Tensor, "batch new width"]:
+        """Return the tokens' new features."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), cache))
+        h = self.contract(F.gelu(self.expand(self.network_norm(x))))
+        features: Tensor = x + self.dropout(h)
+        return features
+
+
+class CausalTransformer(nn.Module):
+    """A stack of blocks and a last layer norm, over tokens that are embedded already.
+
+    Weights begin as N(0, 0.02²) and biases as zero (GPT, section 4.1); those that write into the
+    sum of all blocks are divided by the square root of how many write (GPT-2, section 2.3).
+
+    Args:
+        width: Number of features of a token.
+        depth: Number of blocks.
+        heads: Number of heads; divides ``width``.
+        dropout: As in :class:`Block`, and for the embedded tokens too (GPT, section 4.1).
+
+    Raises:
+        ValueError: The heads do not divide the width.
+    """
+
+    def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0) -> None:
+        if heads < 1 or width % heads:
+            raise ValueError(
+                f"{heads} heads cannot share a width of {width}; choose a width that is a multiple"
+                " of the number of heads"
+            )
+        super().__init__()
+        self.width, self.heads = width, heads
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.apply(init_as_gpt)
+        for name, parameter in self.named_parameters():
+            if name.endswith(("outward.weight", "contract.weight")):
+                nn.init.normal_(parameter, std=WEIGHT_STD * (2 * depth) ** -0.5)
+
+    def forward(
+        self, x: Float[Tensor, "batch new width"], caches: list[Cache] | None = None
+    ) -> Float[Tensor, "batch new width"]:
+        """Return features of each token, which know it and those before it.
+
+        Args:
+            x: All tokens; with ``caches`` the first ones once, then one token at a time.
+            caches: Of :meth:`new_caches`; they take in what is new.
+        """
+        x = self.dropout(x)
+        for index, block in enumerate(self.blocks):
+            x = block(x, None if caches is None else caches[index])
+        features: Tensor = self.norm(x)
+        return features
+
+    def new_caches(self, batch: int, length: int) -> list[Cache]:
+        """Return an empty cache for each block, with room for ``length`` tokens."""
+        shape = (batch, self.heads, length, self.width // self.heads)
+        new_empty = self.norm.weight.new_empty
+        return [Cache(new_empty(shape), new_empty(shape)) for _ in self.blocks]
+
+
+def init_as_gpt(module: nn.Module) -> None:
+    """Draw weights of linear maps and embeddings from N(0, 0.02²); set biases to zero."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=WEIGHT_STD)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,357 @@
+"""Causal layers on grids, each over a whole grid and, for sampling, one position at a time.
+
+Grids are of shape (batch, rows, columns, channels). Codes are drawn row by row from left to right;
+a layer is causal if what it gives at a position depends on that position and those before it alone.
+What a network must not see at a position is kept from it at its input (:func:`shift_down`,
+:func:`shift_right`, a strict convolution), so that all layers after that are alike.
+
+The classes whose names end in ``Steps`` compute the same as the layers for one position at the
+price of that position: rows above are convolved once a row, and what is to the left is kept.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.errors import DeclarationError
+
+
+def shift_down(x: Float[Tensor, "n rows columns c"]) -> Float[Tensor, "n rows columns c"]:
+    """Return what is one row above each position; zeros in the first row."""
+    return F.pad(x, (0, 0, 0, 0, 1, 0))[:, :-1]
+
+
+def shift_right(x: Float[Tensor, "n rows columns c"]) -> Float[Tensor, "n rows columns c"]:
+    """Return what is left of each position; zeros in the first column."""
+    return F.pad(x, (0, 0, 1, 0))[:, :, :-1]
+
+
+def convolve(
+    x: Float[Tensor, "n rows columns c"],
+    weight: Float[Tensor, "out c height width"],
+    bias: Tensor | None,
+) -> Float[Tensor, "n less_rows less_columns out"]:
+    """Return the convolution without padding, channels last."""
+    return F.conv2d(x.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
+
+
+def reach_of(kernel: int) -> int:
+    """Return how far a kernel sees to each side.
+
+    Raises:
+        DeclarationError: It is even, or sees no neighbours.
+    """
+    if kernel < 3 or kernel % 2 == 0:
+        raise DeclarationError(f"kernel {kernel}", "is not an odd number from 3", "use 3 or 5")
+    return kernel // 2
+
+
+def condition(
+    projection: nn.Linear | None, context: Float[Tensor, "*grid hidden"] | None
+) -> Float[Tensor, "*grid out"] | float:
+    """Return what a layer adds for its context, zero where there is none."""
+    return 0.0 if projection is None or context is None else projection(context)
+
+
+class CausalConv(nn.Module):
+    """A convolution that sees the rows above in full, and of its row what is not to the right.
+
+    Args:
+        inputs: Number of channels.
+        outputs: Likewise.
+        kernel: Odd; it sees ``kernel // 2`` positions up, left, and in the rows above right.
+        strict: Whether it sees of its row only what is to the left, from there as far again.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, strict: bool = False) -> None:
+        super().__init__()
+        self.reach, self.shift = reach_of(kernel), int(strict)
+        self.above = nn.Conv2d(inputs, outputs, (self.reach, kernel), bias=False)
+        self.here = nn.Conv2d(inputs, outputs, (1, self.reach + 1))
+
+    def forward(
+        self, x: Float[Tensor, "n rows columns inputs"]
+    ) -> Float[Tensor, "n rows columns outputs"]:
+        """Return the output at every position."""
+        r, s = self.reach, self.shift
+        parts = [F.pad(self.above.weight, (s, 0)), F.pad(self.here.weight, (0, r + s))]
+        return convolve(F.pad(x, (0, 0, r + s, r, r, 0)), torch.cat(parts, 2), self.here.bias)
+
+
+class GatedBlock(nn.Module):
+    """A gated residual block of two causal convolutions (PixelSNAIL, figure 3, residual block).
+
+    ``x + a * sigmoid(b)``, where ``a`` and ``b`` come from ELU, convolution, ELU, convolution, and
+    the context is added before the gate.
+
+    Args:
+        hidden: Channels in and out.
+        residual: Channels between the convolutions.
+        kernel: Odd.
+        dropout: Before the second convolution.
+        conditional: Whether there is a context, of ``hidden`` channels.
+    """
+
+    def __init__(
+        self, hidden: int, residual: int, kernel: int, dropout: float, conditional: bool
+    ) -> None:
+        super().__init__()
+        self.inner = CausalConv(hidden, residual, kernel)
+        self.outer = CausalConv(residual, 2 * hidden, kernel)
+        self.dropout = nn.Dropout(dropout)
+        self.condition = nn.Linear(hidden, 2 * hidden, bias=False) if conditional else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "n rows columns hidden"],
+        context: Float[Tensor, "n rows columns hidden"] | None,
+    ) -> Float[Tensor, "n rows columns hidden"]:
+        """Return the output at every position."""
+        h = self.outer(self.dropout(F.elu(self.inner(F.elu(x)))))
+        return x + F.glu(h + condition(self.condition, context), -1)
+
+
+class PointBlock(nn.Module):
+    """A gated residual block of 1 x 1 convolutions; serves whole grids and single positions.
+
+    Args:
+        hidden: Channels in and out.
+        residual: Channels between the convolutions.
+        dropout: Before the second convolution.
+        side: Channels of a second input, or none.
+    """
+
+    def __init__(self, hidden: int, residual: int, dropout: float, side: int = 0) -> None:
+        super().__init__()
+        self.inner = nn.Linear(hidden, residual)
+        self.side = nn.Linear(side, residual, bias=False) if side else None
+        self.outer = nn.Linear(residual, 2 * hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Float[Tensor, "*grid hidden"], side: Float[Tensor, "*grid side"] | None = None
+    ) -> Float[Tensor, "*grid hidden"]:
+        """Return the output at every position given."""
+        h: Tensor = self.inner(F.elu(x))
+        if self.side is not None and side is not None:
+            h = h + self.side(F.elu(side))
+        return x + F.glu(self.outer(self.dropout(F.elu(h))), -1)
+
+
+class Head(nn.Module):
+    """The output stack: 1 x 1 residual blocks, and logits of the codes.
+
+    Args:
+        hidden: Channels in.
+        residual: Channels inside the blocks.
+        layers: Number of blocks.
+        dropout: Inside the blocks.
+        codes: Number of codes.
+    """
+
+    def __init__(self, hidden: int, residual: int, layers: int, dropout: float, codes: int) -> None:
+        super().__init__()
+        blocks = (PointBlock(hidden, residual, dropout) for _ in range(layers))
+        self.blocks = nn.Sequential(*blocks)
+        self.logits = nn.Linear(hidden, codes)
+
+    def forward(self, x: Float[Tensor, "*grid hidden"]) -> Float[Tensor, "*grid codes"]:
+        """Return logits at every position given."""
+        logits: Tensor = self.logits(F.elu(self.blocks(x)))
+        return logits
+
+
+class CausalAttention(nn.Module):
+    """Attention of several heads from each position to all before it, and not to itself.
+
+    Beside them each position sees a start whose key and value are zero; the first sees it alone.
+    The memory may therefore hold, at each position, the code that is there.
+
+    Args:
+        queries: Channels that queries come from.
+        memory: Channels that keys and values come from.
+        heads: Number of heads.
+        width: Length of the keys of a head, and of its values.
+    """
+
+    def __init__(self, queries: int, memory: int, heads: int, width: int) -> None:
+        super().__init__()
+        self.heads, self.width = heads, width
+        self.query = nn.Linear(queries, heads * width)
+        self.memory = nn.Linear(memory, 2 * heads * width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "n rows columns queries"],
+        memory: Float[Tensor, "n rows columns memory"],
+    ) -> Float[Tensor, "n rows columns values"]:
+        """Return the values of all heads that each position attends to."""
+        query = self._by_head(self.query(x))
+        # One step later everything, so that the usual causal mask hides the position itself.
+        keys, values = (F.pad(m, (0, 0, 1, 0))[:, :, :-1] for m in self._memory_by_head(memory))
+        y = F.scaled_dot_product_attention(query, keys, values, is_causal=True)
+        return y.transpose(1, 2).reshape(*x.shape[:-1], -1)
+
+    def _by_head(self, x: Float[Tensor, "n *grid all"]) -> Float[Tensor, "n heads positions width"]:
+        return x.reshape(len(x), -1, self.heads, self.width).transpose(1, 2)
+
+    def _memory_by_head(self, memory: Float[Tensor, "n *grid c"]) -> tuple[Tensor, Tensor]:
+        keys, values = self.memory(memory).chunk(2, -1)
+        return self._by_head(keys), self._by_head(values)
+
+
+class RowSteps:
+    """The part of a causal convolution that sees the current row.
+
+    Args:
+        weight: With one row; its last column is the position itself.
+        n: Batch.
+        columns: Length of a row.
+    """
+
+    def __init__(self, weight: Float[Tensor, "out c 1 taps"], n: int, columns: int) -> None:
+        _, channels, _, taps = weight.shape
+        self.weight = weight[:, :, 0].permute(2, 1, 0).reshape(taps * channels, -1).contiguous()
+        padded = weight.new_zeros(n, columns + taps - 1, channels)
+        self.row = padded[:, taps - 1 :]
+        self._slots = self.row.unbind(1)
+        # Views made once: making one costs as much as the arithmetic.
+        flat = padded.flatten(1)
+        ends = range(taps * channels, flat.shape[1] + 1, channels)
+        self._patches = [flat[:, end - taps * channels : end] for end in ends]
+
+    def step(
+        self, x: Float[Tensor, "n c"], column: int, term: Float[Tensor, "n out"]
+    ) -> Float[Tensor, "n out"]:
+        """Take in the input at a column; return the output there plus ``term``."""
+        self._slots[column].copy_(x)
+        return torch.addmm(term, self._patches[column], self.weight)
+
+
+class RowsSteps:
+    """A convolution over the latest rows, a whole row at a time.
+
+    Args:
+        weight: As high as there are rows to keep.
+        bias: Of the convolution.
+        n: Batch.
+        columns: Length of a row.
+    """
+
+    def __init__(
+        self,
+        weight: Float[Tensor, "out c height width"],
+        bias: Tensor | None,
+        n: int,
+        columns: int,
+    ) -> None:
+        self.weight, self.bias = weight, bias
+        _, channels, height, width = weight.shape
+        self.rows = weight.new_zeros(n, height, columns + width - 1, channels)
+        self._within = slice(width // 2, width // 2 + columns)
+
+    def push(self, row: Float[Tensor, "n columns c"]) -> None:
+        """Take in the next row and forget the oldest."""
+        self.rows[:, :-1] = self.rows[:, 1:].clone()
+        self.rows[:, -1, self._within] = row
+
+    def convolve(self) -> Float[Tensor, "n columns out"]:
+        """Return the convolution at every column."""
+        return convolve(self.rows, self.weight, self.bias)[:, 0]
+
+
+class CausalConvSteps:
+    """One position at a time of a :class:`CausalConv`.
+
+    If that is strict, the input at a column is what is left of it, zeros at the first.
+
+    Args:
+        conv: Its weights are read once, here.
+        n: Batch.
+        columns: Length of a row.
+    """
+
+    def __init__(self, conv: CausalConv, n: int, columns: int) -> None:
+        self._above = RowsSteps(conv.above.weight, conv.here.bias, n, columns)
+        self._here = RowSteps(conv.here.weight, n, columns)
+
+    def begin_row(self, term: Float[Tensor, "n columns out"] | float = 0.0) -> None:
+        """Go on to the next row, where ``term`` is added to the output."""
+        self._terms = by_column(self._above.convolve() + term)
+
+    def end_row(self, row: Float[Tensor, "n columns c"] | None = None) -> None:
+        """Keep the row for those below: the inputs as they came, or of a strict one ``row``."""
+        self._above.push(self._here.row if row is None else row)
+
+    def step(self, x: Float[Tensor, "n c"], column: int) -> Float[Tensor, "n out"]:
+        """Take in the input at a column; return the output there."""
+        return self._here.step(x, column, self._terms[column])
+
+
+class GatedBlockSteps:
+    """One position at a time of a :class:`GatedBlock`, without dropout.
+
+    Args:
+        block: Its weights are read once, here.
+        n: Batch.
+        columns: Length of a row.
+    """
+
+    def __init__(self, block: GatedBlock, n: int, columns: int) -> None:
+        self.block = block
+        self.inner = CausalConvSteps(block.inner, n, columns)
+        self.outer = CausalConvSteps(block.outer, n, columns)
+
+    def begin_row(self, context: Float[Tensor, "n columns hidden"] | None) -> None:
+        """Go on to the next row, of this context."""
+        self.inner.begin_row()
+        self.outer.begin_row(condition(self.block.condition, context))
+
+    def end_row(self) -> None:
+        """Keep the row for those below."""
+        self.inner.end_row()
+        self.outer.end_row()
+
+    def step(self, x: Float[Tensor, "n hidden"], column: int) -> Float[Tensor, "n hidden"]:
+        """Take in the input at a column; return the output there."""
+        h = self.outer.step(F.elu(self.inner.step(F.elu(x), column)), column)
+        return x + F.glu(h, -1)
+
+
+class CausalAttentionSteps:
+    """One position at a time of a :class:`CausalAttention`, with keys and values kept.
+
+    Args:
+        attention: The layer.
+        n: Batch.
+        positions: How many there are.
+    """
+
+    def __init__(self, attention: CausalAttention, n: int, positions: int) -> None:
+        self.attention, self.shape = attention, (n * attention.heads, attention.width)
+        weight = attention.query.weight
+        # Keys are kept transposed, as their product with the query wants them.
+        self.keys = weight.new_zeros(*self.shape, positions + 1)
+        self.values = weight.new_zeros(len(self.keys), positions + 1, attention.width)
+        self.known = 1
+
+    def step(self, x: Float[Tensor, "n queries"]) -> Float[Tensor, "n values"]:
+        """Return what the next position attends to among those remembered."""
+        query = self.attention.query(x).view(*self.shape).unsqueeze(1) * self.shape[1] ** -0.5
+        weights = torch.bmm(query, self.keys[:, :, : self.known]).softmax(-1)
+        return torch.bmm(weights, self.values[:, : self.known]).view(len(x), -1)
+
+    def remember(self, memory: Float[Tensor, "n memory"]) -> None:
+        """Let later positions attend to this one."""
+        keys, values = self.attention.memory(memory).chunk(2, -1)
+        self.keys[:, :, self.known] = keys.reshape(self.shape)
+        self.values[:, self.known] = values.reshape(self.shape)
+        self.known += 1
+
+
+def by_column(row: Float[Tensor, "n columns c"]) -> tuple[Float[Tensor, "n c"], ...]:
+    """Return what belongs to each column."""
+    return row.transpose(0, 1).contiguous().unbind(0)

@@ -1,0 +1,92 @@
+"""Both stages of a generative model of images: an autoencoder with codes, and priors over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.capabilities import HasCodePrior, HasCodes
+from dgm_bench.spec import Stage
+
+
+def compose(stages: Sequence[Stage], models: Sequence[nn.Module]) -> nn.Module:
+    """Return what the models of all stages are together; of one stage, its model.
+
+    Raises:
+        DeclarationError: The stages after the first are not a prior for each level of its codes.
+    """
+    if not any(stage.data.codes_of for stage in stages):
+        return models[-1]
+    try:
+        return TwoStage(models[0], models[1:])
+    except ValueError as error:
+        names = ", ".join(stage.name for stage in stages)
+        remedy = "declare one prior a level, top first"
+        raise DeclarationError(f"stages {names}", str(error), remedy) from error
+
+
+class TwoStage(nn.Module):
+    """Draws codes level by level, each given those above it, and decodes them.
+
+    VQ-VAE-2 (Razavi et al. 2019, section 3.3 and figure 2): images are drawn by ancestral sampling
+    through the priors, top level first.
+
+    Args:
+        autoencoder: The first stage, with :class:`HasCodes`.
+        priors: One for each level, top first, each with :class:`HasCodePrior`.
+
+    Raises:
+        ValueError: There is not one prior for each level, in this order.
+    """
+
+    def __init__(self, autoencoder: nn.Module, priors: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.priors = nn.ModuleList(priors)
+        levels = [self.prior(index).level for index in range(len(priors))]
+        wanted = list(range(len(self.coder.grids)))
+        if levels != wanted:
+            raise ValueError(f"priors of levels {levels}, where the codes have levels {wanted}")
+
+    @property
+    def coder(self) -> HasCodes:
+        """The autoencoder, as what it can do."""
+        return cast(HasCodes, self.autoencoder)
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes that the top prior is conditioned on, or None."""
+        return cast("int | None", getattr(self.priors[0], "classes", None))
+
+    def prior(self, level: int) -> HasCodePrior:
+        """Return the prior of a level, as what it can do."""
+        return cast(HasCodePrior, self.priors[level])
+
+    @torch.no_grad()
+    def draw_codes(
+        self, labels: Int[Tensor, " n"], generator: torch.Generator
+    ) -> list[Int[Tensor, "n rows columns"]]:
+        """Return codes of each level, top first, for an image of each class."""
+        codes: list[Int[Tensor, "n rows columns"]] = []
+        for level in range(len(self.priors)):
+            codes.append(self.prior(level).sample_codes(codes, labels, generator))
+        return codes
+
+    @torch.no_grad()
+    def draw_images(
+        self, labels: Int[Tensor, " n"], generator: torch.Generator
+    ) -> Float[Tensor, "n channels height width"]:
+        """Return an image of each class, pixels in [0, 1]; without classes only ``n`` counts."""
+        return self.coder.decode(self.draw_codes(labels, generator))
+
+    @torch.no_grad()
+    def reconstruct(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return what is left of images in their codes, pixels in [0, 1]."""
+        return self.coder.decode(self.coder.encode(x))
