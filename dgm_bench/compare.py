@@ -91,12 +91,12 @@ class Comparison:
 
 
 def declared_directions(papers: Iterable[Paper]) -> Directions:
-    """Return which way is better by the columns of all tables."""
+    """Return which way is better by the cells of all tables."""
     return {
-        (table.name, column.metric): column.direction
+        (table.name, cell.metric): cell.column.direction
         for paper in papers
         for table in paper.tables
-        for column in table.columns
+        for cell in table.cells
     }
 
 

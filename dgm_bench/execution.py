@@ -21,6 +21,7 @@ from dgm_bench.errors import DeclarationError, RunFailure, UsageError
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
 from dgm_bench.models.build import build
 from dgm_bench.models.capabilities import SolvesODE
+from dgm_bench.models.two_stage import compose
 from dgm_bench.planner import PlannedRun
 from dgm_bench.records import (
     Budget,
@@ -38,7 +39,8 @@ from dgm_bench.report.pictures import make_pictures
 from dgm_bench.spec import YES_NO, Recipe, Stage
 from dgm_bench.train import objectives
 from dgm_bench.train.checkpoint import CheckpointFile
-from dgm_bench.train.loop import CURVE_COLUMNS, Trainer
+from dgm_bench.train.latents import code_shape, latents
+from dgm_bench.train.loop import CURVE_COLUMNS, ForeignCheckpointError, Trainer
 from dgm_bench.workdir import RunState, WorkFolder
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ class Execution:
         self.code = provenance.code()
         self.fingerprints = data.fingerprints()
         self.trainers: list[Trainer] = []
+        self.codes: dict[str, Dataset] = {}
         self.evaluation_seconds = 0.0
 
     def run(self) -> RunRecord:
@@ -104,7 +107,7 @@ class Execution:
                 outcome, model = self._train()
                 metrics = self._evaluate(model)
             spent = self._budget()
-            self._keep_artifacts(state, model)
+            self._keep_artifacts(state, model, metrics)
         except RunFailure as failure:
             outcome = Outcome(status=failure.status, reason=failure.reason, hint=failure.hint)
             metrics, spent = [], self._budget()
@@ -128,46 +131,80 @@ class Execution:
             raise DeclarationError(
                 f"evaluation.split={split}", f"{self.data.name} has none", remedy
             )
+        models: dict[str, nn.Module] = {}
         for stage in self.recipe.stages:
-            model = build(stage.model, self.data.event_shape)
+            model = build(stage.model, _event_shape(stage, self.data, models))
             objectives.require_fit(stage.objective, model)
-        require_fit(self.recipe.evaluation, model, self.data)
+            models[stage.name] = model
+        whole = compose(self.recipe.stages, list(models.values()))
+        require_fit(self.recipe.evaluation, whole, self.data)
         _checkpoint_seconds()
 
     def _train(self) -> tuple[Outcome, nn.Module]:
-        """Train every stage, each to its own stopping rule; return how the last one ended."""
-        outcome, model = Outcome(status="complete", reason="nothing to train"), nn.Module()
+        """Train every stage, each to its own stopping rule; return how they ended."""
+        started, ends = time.perf_counter(), []
         for index, stage in enumerate(self.recipe.stages):
-            trainer = self._trainer(stage, index)
+            limit = self._limit_of(index, time.perf_counter() - started)
+            trainer = self._trainer(stage, index, limit)
             self.trainers.append(trainer)
-            resumed = trainer.restore()
-            self._announce(resumed)
-            ended = trainer.run()
+            self._announce(self._restore(trainer))
+            ends.append(trainer.run())
             if self.recipe.evaluation.checkpoint == "best":
                 trainer.use_best()
             else:
                 trainer.use_last()
-            outcome, model = _outcome(ended, trainer), trainer.model
-            if outcome.status == "budget":
-                break
-        return outcome, model
+        models = [trainer.model for trainer in self.trainers]
+        return _outcome(ends, self.trainers), compose(self.recipe.stages, models)
 
-    def _trainer(self, stage: Stage, index: int) -> Trainer:
+    def _limit_of(self, index: int, spent: float) -> float | None:
+        """Return how long a stage may train: its share of what those before it have left."""
+        if self.limit_seconds is None:
+            return None
+        shares = _stage_shares(self.recipe)[index:]
+        return max(self.limit_seconds - spent, 0.0) * shares[0] / sum(shares)
+
+    def _trainer(self, stage: Stage, index: int, limit: float | None) -> Trainer:
         dtype = torch.float64 if stage.precision == "float64" else torch.float32
+        data = self._stage_data(stage)
         torch.manual_seed(self.run_.seed + index)
-        model = build(stage.model, self.data.event_shape).to(self.device, dtype)
+        model = build(stage.model, data.event_shape).to(self.device, dtype)
         return Trainer(
             stage,
             model,
-            self.data.to(self.device, dtype),
+            data.to(self.device, dtype),
             seed=self.run_.seed,
             control=self.control,
             reporter=self.reporter,
             checkpoint=CheckpointFile(self.folder.stage(stage.name)),
-            limit_seconds=self.limit_seconds,
+            limit_seconds=limit,
             checkpoint_seconds=_checkpoint_seconds(),
-            identity=_identity(stage, self.fingerprints, self.device),
+            identity=_identity(stage, data.fingerprints(), self.device),
         )
+
+    def _stage_data(self, stage: Stage) -> Dataset:
+        """Return what a stage is trained on: the images, or their codes by an earlier stage."""
+        source = stage.data.codes_of
+        if source is None:
+            return self.data
+        if source not in self.codes:
+            trainer = next(t for t in self.trainers if t.stage.name == source)
+            path = self.folder.stage(source) / "codes.safetensors"
+            size = trainer.stage.validation.batch_size
+            self.codes[source] = latents(trainer.model, self.data, path, size, self.fingerprints)
+        return self.codes[source]
+
+    def _restore(self, trainer: Trainer) -> int | None:
+        """Go on from the stage's checkpoint; one of codes that are no more is dropped.
+
+        An earlier stage that was trained on, with more budget, gives other codes.
+        """
+        try:
+            return trainer.restore()
+        except ForeignCheckpointError:
+            if trainer.stage.data.codes_of is None:
+                raise
+            self.reporter.message(f"the codes are others now: {trainer.stage.name} starts again")
+            return None
 
     def _announce(self, resumed_at_step: int | None) -> None:
         cell = self.run_.cell
@@ -193,13 +230,13 @@ class Execution:
 
     def _evaluate(self, model: nn.Module) -> list[Metric]:
         started = time.perf_counter()
-        data, spec = self.trainers[-1].data, self.recipe.evaluation
+        data, spec = self.trainers[0].data, self.recipe.evaluation
         prepare(model, data, spec)
         metrics = evaluate(model, data, spec, self.run_.seed)
         self.evaluation_seconds = time.perf_counter() - started
         return metrics
 
-    def _keep_artifacts(self, state: RunState, model: nn.Module) -> None:
+    def _keep_artifacts(self, state: RunState, model: nn.Module, metrics: list[Metric]) -> None:
         """Keep the weights, without code, and pictures where there is something to see."""
         folder = self.folder.results / "artifacts" / state.run_id
         weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
@@ -207,7 +244,8 @@ class Execution:
         noise = torch.Generator(self.device).manual_seed(self.run_.seed)
         try:
             with _failures():
-                make_pictures(model, self.trainers[-1].data, self._title(), folder, noise)
+                data = self.trainers[0].data
+                make_pictures(model, data, self._title(), folder, noise, metrics)
         except RunFailure as failure:
             self.reporter.message(f"no picture of {self._title()}: {failure.reason}")
 
@@ -249,6 +287,7 @@ class Execution:
             args=spec.args,
             files=dict(data.files),
             fingerprints=self.fingerprints,
+            codes={stage: codes.fingerprints() for stage, codes in self.codes.items()},
             sizes=data.sizes,
             verified=data.verified,
             note=data.note,
@@ -256,7 +295,7 @@ class Execution:
 
     def _scale(self) -> Scale:
         stage = self.recipe.stages[-1]
-        models = [trainer.model for trainer in self.trainers[-1:]]
+        models = [trainer.model for trainer in self.trainers]
         return Scale(
             global_batch=min(stage.batch_size, self.data.sizes["train"]),
             precision=stage.precision,
@@ -289,8 +328,8 @@ class Execution:
     def _write(self, record: RunRecord) -> None:
         """Write the curve, then the record, which is what makes the run count."""
         path = record.path(self.folder.results)
-        rows = [row for trainer in self.trainers for row in trainer.tally.curve]
-        write_atomically(path.with_suffix(".csv"), _curve_csv(rows))
+        curves = [trainer.tally.curve for trainer in self.trainers]
+        write_atomically(path.with_suffix(".csv"), _curve_csv(curves))
         write_record(record, self.folder.results)
 
     def _recorded(self, state: RunState) -> RunRecord | None:
@@ -309,20 +348,47 @@ class Execution:
             self.folder.clear()
 
 
-def _outcome(ended: str, trainer: Trainer) -> Outcome:
+def _event_shape(stage: Stage, data: Dataset, models: dict[str, nn.Module]) -> tuple[int, ...]:
+    """Return the shape of the examples that a stage trains on.
+
+    Raises:
+        DeclarationError: It names a stage that does not come before it, or has no codes.
+    """
+    source = stage.data.codes_of
+    if source is None:
+        return data.event_shape
+    if source not in models:
+        known = ", ".join(models) or "none"
+        raise DeclarationError(f"codes_of {source!r}", "no earlier stage", f"known: {known}")
+    return code_shape(models[source], source)
+
+
+def _stage_shares(recipe: Recipe) -> tuple[float, ...]:
+    declared = recipe.cost.stage_shares if recipe.cost is not None else ()
+    return declared or (1.0,) * len(recipe.stages)
+
+
+def _outcome(ends: list[str], trainers: list[Trainer]) -> Outcome:
+    """Say how the stages ended, each by its name where there are several."""
+    told = [_told(ended, trainer) for ended, trainer in zip(ends, trainers, strict=True)]
+    if len(trainers) > 1:
+        told = [f"{t.stage.name}: {text}" for t, text in zip(trainers, told, strict=True)]
+    hint = "the same command with more --budget goes on"
+    short = "budget" in ends
+    return Outcome(
+        status="budget" if short else "complete", reason="; ".join(told), hint=hint if short else ""
+    )
+
+
+def _told(ended: str, trainer: Trainer) -> str:
     tally, stop = trainer.tally, trainer.stage.stopping
-    if ended == "budget":
-        seconds = tally.train_seconds + tally.validation_seconds
-        reason = f"out of budget after {seconds:.0f} s, {tally.step} steps"
-        return Outcome(
-            status="budget", reason=reason, hint="the same command with more --budget goes on"
-        )
-    reasons = {
+    seconds = tally.train_seconds + tally.validation_seconds
+    return {
+        "budget": f"out of budget after {seconds:.0f} s, {tally.step} steps",
         "patience": f"more than {stop.patience} validations without improvement",
         "max_steps": f"reached {stop.max_steps} steps",
         "max_epochs": f"reached {stop.max_epochs} epochs",
-    }
-    return Outcome(status="complete", reason=reasons[ended])
+    }[ended]
 
 
 @contextmanager
@@ -345,11 +411,14 @@ def _identity(stage: Stage, fingerprints: dict[str, str], device: torch.device) 
     return hashlib.sha256(body.encode()).hexdigest()
 
 
-def _curve_csv(rows: list[list[float | None]]) -> bytes:
+def _curve_csv(curves: list[list[list[float | None]]]) -> bytes:
+    """Return the curves of all stages, with the number of the stage where there are several."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CURVE_COLUMNS)
-    writer.writerows(rows)
+    several = len(curves) > 1
+    writer.writerow((*CURVE_COLUMNS, "stage") if several else CURVE_COLUMNS)
+    for stage, rows in enumerate(curves):
+        writer.writerows([*row, stage] if several else row for row in rows)
     return text.getvalue().encode()
 
 

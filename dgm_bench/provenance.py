@@ -28,7 +28,7 @@ NUMERIC_SOURCES = ("models", "train", "data", "metrics")
 #: The packages whose versions can change a number.
 PACKAGES = (
     "torch", "torchdiffeq", "numpy", "scipy", "pandas", "scikit-learn", "safetensors", "pillow",
-    "h5py",
+    "h5py", "torch-fidelity", "torchvision",
 )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 def source_hash(package: Path) -> str:
     """Return SHA-256 over the sources that decide a run's numbers, by name and content."""
-    folders = (sorted((package / part).glob("*.py")) for part in NUMERIC_SOURCES)
+    folders = (sorted((package / part).rglob("*.py")) for part in NUMERIC_SOURCES)
     paths = [path for folder in folders for path in folder]
     return _digest(package, [*paths, package / "execution.py"])
 

@@ -90,7 +90,7 @@ def run_plan(
     reporter.plan(plan)
     for run in plan.left_out:
         session.skip(run, run.reason)
-    with session.control.catching_signals():
+    with datasets.rooted(data_root), session.control.catching_signals():
         session.run_all(plan.chosen, plan.budget_seconds)
     if session.broken_data is not None:
         raise session.broken_data

@@ -286,11 +286,21 @@ def _curve_metrics(record: RunRecord, curve: Curve) -> list[Metric]:
 
     started, _ = _span(record)
     return [
-        Metric(name, row[name], started + int(1000 * row["seconds"]), int(row["step"]))
+        Metric(
+            _of_stage(record, row, name),
+            row[name],
+            started + int(1000 * row["seconds"]),
+            int(row["step"]),
+        )
         for row in curve
         for name in CURVE_METRICS
         if math.isfinite(row.get(name, math.nan))
     ]
+
+
+def _of_stage(record: RunRecord, row: Mapping[str, float], name: str) -> str:
+    """Return the name of a curve's metric: with its stage's, where there are several."""
+    return f"{record.recipe.stages[int(row['stage'])].name}/{name}" if "stage" in row else name
 
 
 def _final_metrics(record: RunRecord) -> list[Metric]:

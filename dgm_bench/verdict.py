@@ -204,7 +204,7 @@ def neighbour_gap(table: Table, cell: Cell) -> float | None:
 
 
 def _value(cell: Cell, record: RunRecord) -> Metric | None:
-    metric = record.metric(cell.column.metric)
+    metric = record.metric(cell.metric)
     broke = record.outcome.status in FAILED
     return None if broke or metric is None or metric.value is None else metric
 
@@ -212,7 +212,7 @@ def _value(cell: Cell, record: RunRecord) -> Metric | None:
 def _failed(cell: Cell, records: Sequence[RunRecord]) -> Verdict:
     outcome = records[-1].outcome
     if outcome.status not in FAILED:
-        return Verdict(cell.id, "failed", f"the run has no value of {cell.column.metric}")
+        return Verdict(cell.id, "failed", f"the run has no value of {cell.metric}")
     text = ": ".join(part for part in (outcome.status, outcome.reason) if part)
     return _told(Verdict(cell.id, "failed", ""), text, [outcome.hint] if outcome.hint else [])
 
@@ -268,8 +268,8 @@ def _same_data(cell: Cell, record: RunRecord, newest: RunRecord) -> bool:
 
 
 def _measured(cell: Cell, runs: Sequence[RunRecord]) -> Verdict:
-    values = _values(runs, cell.column.metric)
-    metrics = [run.metric(cell.column.metric) for run in runs]
+    values = _values(runs, cell.metric)
+    metrics = [run.metric(cell.metric) for run in runs]
     errors = [metric.se for metric in metrics if metric and metric.se is not None]
     gaps = _values(runs, "gap")
     return Verdict(
@@ -308,7 +308,7 @@ def _property(cell: Cell, published: Published, measured: Verdict, newest: RunRe
     difference = _oriented(cell, measured.mean or 0.0) - _oriented(cell, float(published.value))
     state: State = "better" if difference > 0 else "worse" if difference < 0 else "reproduced"
     said = "as published" if state == "reproduced" else "the paper says otherwise"
-    metric = newest.metric(cell.column.metric)
+    metric = newest.metric(cell.metric)
     reason = f"{said}: {metric.protocol if metric else 'no protocol'}"
     return replace(measured, state=state, difference=difference, reason=reason)
 
@@ -400,7 +400,7 @@ class _Trial:
     def prior(self) -> stats.VariancePrior | None:
         """The variance prior of this data set and metric."""
         column = self.cell.column
-        return self.pool.prior(self.runs[-1].recipe, column.metric, column.unit)
+        return self.pool.prior(self.runs[-1].recipe, self.cell.metric, column.unit)
 
     @property
     def sigma(self) -> float:
@@ -422,7 +422,7 @@ class _Trial:
         return wide if self.neighbour_gap is None else min(wide, self.neighbour_gap / 2)
 
     def _values(self) -> list[float]:
-        return [_oriented(self.cell, x) for x in _values(self.runs, self.cell.column.metric)]
+        return [_oriented(self.cell, x) for x in _values(self.runs, self.cell.metric)]
 
     def _ours(self) -> stats.Sample | None:
         values = self._values()

@@ -12,6 +12,12 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, did_you_mean
 from dgm_bench.metrics.abilities import ability_metrics, require_two_dimensions
 from dgm_bench.metrics.avb import avb_metrics, require_bounds
+from dgm_bench.metrics.diversity import (
+    code_metrics,
+    reconstructed_metrics,
+    require_judge,
+    sample_metrics,
+)
 from dgm_bench.metrics.exactness import require_standard_prior
 from dgm_bench.metrics.gradients import gradient_metrics, residual_metrics
 from dgm_bench.metrics.likelihood import likelihood_metrics
@@ -20,15 +26,18 @@ from dgm_bench.metrics.surgery import surgery_metrics
 from dgm_bench.metrics.variational import elbo_metrics, importance_metrics, require_samples
 from dgm_bench.models.capabilities import (
     CalibratesOnData,
+    DrawsImages,
     HasDecoder,
     HasLogProb,
     HasLogProbEstimate,
     HasPosteriorDraws,
+    Reconstructs,
     SolvesODE,
 )
 from dgm_bench.models.discrete import DiscreteVAE
 from dgm_bench.models.ffjord import SolvedFlow
 from dgm_bench.models.latent import LatentVariableModel
+from dgm_bench.models.two_stage import TwoStage
 from dgm_bench.records import Metric
 from dgm_bench.spec import EvaluationSpec
 
@@ -52,7 +61,7 @@ def evaluate(model: nn.Module, data: Dataset, spec: EvaluationSpec, seed: int) -
         RunFailure: When a value is not finite.
     """
     require_fit(spec, model, data)
-    device = data.splits[spec.split].device
+    device = next(model.parameters(), data.splits[spec.split]).device
     found: list[Metric] = []
     for name in spec.metrics:
         generator = torch.Generator(device).manual_seed(seed)
@@ -107,6 +116,9 @@ METRICS: dict[str, MetricFunction] = {
     "abilities": _abilities,
     "gradients": gradient_metrics,
     "residual-network": residual_metrics,
+    "samples": sample_metrics,
+    "reconstructions": reconstructed_metrics,
+    "codes": code_metrics,
     **{f"relaxation-{name}": relaxation_metrics(name) for name in ESTIMATORS},
 }
 
@@ -119,6 +131,9 @@ NEEDS: dict[str, tuple[type, str]] = {
     "surgery": (LatentVariableModel, "latent variables with a Gaussian posterior"),
     "gradients": (SolvedFlow, "continuous flows"),
     "residual-network": (SolvedFlow, "continuous flows"),
+    "samples": (DrawsImages, "samples of images"),
+    "reconstructions": (Reconstructs, "reconstructions"),
+    "codes": (TwoStage, "codes and a prior for each level"),
     **{f"relaxation-{name}": (DiscreteVAE, "discrete latent variables") for name in ESTIMATORS},
 }
 
@@ -138,6 +153,8 @@ CHECKS: dict[str, Callable[[EvaluationSpec, nn.Module, Dataset], object]] = {
     "surgery": _surgery_fits,
     "avb": lambda spec, model, data: require_bounds(model),
     "abilities": _abilities_fit,
+    "samples": require_judge,
+    "reconstructions": require_judge,
 }
 
 

@@ -38,6 +38,7 @@ def log_likelihoods(
     """
     values, inputs = [], []
     for chunk in x.split(batch_size):
+        chunk = chunk.to(generator.device)
         batch = augment(chunk, generator) if augment is not None else chunk
         if trace == "estimate" and isinstance(model, HasLogProbEstimate):
             values.append(model.log_prob_estimate(batch, generator).double())

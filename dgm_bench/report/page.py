@@ -99,6 +99,7 @@ class CellView:
     environment: Sequence[tuple[str, str]]
     curve: Markup | None
     pictures: Sequence[tuple[str, str]]
+    shown_by: Cell | None
 
     @property
     def anchor(self) -> str:
@@ -143,6 +144,7 @@ class _Page:
     def __init__(self, papers: Sequence[Paper], store: Store) -> None:
         self.papers, self.store = papers, store
         self.pool: Pool = pool_variances(store.records())
+        self.shown: dict[str, Cell] = {}
 
     def html(self) -> str:
         """Return the page."""
@@ -187,7 +189,7 @@ class _Page:
     def _cell(
         self, paper: Paper, cell: Cell, verdict: Verdict, records: Sequence[RunRecord]
     ) -> CellView:
-        published = cell.published
+        published, shown_by = cell.published, self._shown_by(cell, records)
         sources = {source.id: source for source in paper.sources}
         return CellView(
             cell=cell,
@@ -199,11 +201,19 @@ class _Page:
             source=sources.get(published.source) if published else None,
             command=run_command(cell.id) if cell.recipe else "",
             settings=_settings(cell.recipe) if cell.recipe else (),
-            runs=[_run(record, cell.column.metric) for record in records],
+            runs=[_run(record, cell.metric) for record in records],
             environment=_environment(records[-1]) if records else (),
-            curve=self._curve(cell, records),
-            pictures=self._pictures(records),
+            curve=None if shown_by else self._curve(cell, records),
+            pictures=[] if shown_by else self._pictures(records),
+            shown_by=shown_by,
         )
+
+    def _shown_by(self, cell: Cell, records: Sequence[RunRecord]) -> Cell | None:
+        """Return the cell that has the curve and pictures of the newest run already, if one has."""
+        if not records:
+            return None
+        first = self.shown.setdefault(records[-1].run_id, cell)
+        return None if first is cell else first
 
     def _curve(self, cell: Cell, records: Sequence[RunRecord]) -> Markup | None:
         """Return the learning curve of the newest run that has one."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset, LogDensity
 from dgm_bench.models.capabilities import HasLogProb, HasSample
-from dgm_bench.records import write_atomically
+from dgm_bench.models.two_stage import TwoStage
+from dgm_bench.records import Metric, write_atomically
+from dgm_bench.report.diversity import tile_images
+from dgm_bench.report.two_stage import two_stage_figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,13 +36,19 @@ Box = tuple[float, float, float, float]
 
 @torch.no_grad()
 def make_pictures(
-    model: nn.Module, dataset: Dataset, title: str, folder: Path, generator: torch.Generator
+    model: nn.Module,
+    dataset: Dataset,
+    title: str,
+    folder: Path,
+    generator: torch.Generator,
+    metrics: Sequence[Metric] = (),
 ) -> dict[str, str]:
     """Draw what can be seen of a trained model, as PNG files.
 
     Two-dimensional sets get ``density``: data, samples, the model's density and the true one
-    where it is known. Image sets get ``samples``: real images beside the model's. What the model
-    does not offer is left out; for other sets there is nothing to draw.
+    where it is known. Image sets get ``samples``: real images beside the model's; models of two
+    stages what :func:`~dgm_bench.report.two_stage.two_stage_figures` yields. What the model does
+    not offer is left out; for other sets there is nothing to draw.
 
     Args:
         model: Trained, in evaluation mode, on the device of ``dataset``.
@@ -47,18 +56,31 @@ def make_pictures(
         title: Name of model and data, for the heading.
         folder: Where the files go; created if need be.
         generator: Source of the samples, on the model's device.
+        metrics: Of the run, for what is drawn from them.
 
     Returns:
         File names in ``folder`` by the name of the picture.
     """
-    if dataset.image_shape is not None and dataset.to_pixels is not None:
-        name, figure = "samples", _image_figure(model, dataset, title, generator)
+    made = {}
+    for name, figure in _figures(model, dataset, title, generator, metrics):
+        _save(figure, folder / f"{name}.png")
+        made[name] = f"{name}.png"
+    return made
+
+
+def _figures(
+    model: nn.Module,
+    dataset: Dataset,
+    title: str,
+    generator: torch.Generator,
+    metrics: Sequence[Metric],
+) -> Iterator[tuple[str, Figure]]:
+    if isinstance(model, TwoStage):
+        yield from two_stage_figures(model, dataset, title, generator, metrics)
+    elif dataset.image_shape is not None and dataset.to_pixels is not None:
+        yield "samples", _image_figure(model, dataset, title, generator)
     elif dataset.event_shape == (2,):
-        name, figure = "density", _plane_figure(model, dataset, title, generator)
-    else:
-        return {}
-    _save(figure, folder / f"{name}.png")
-    return {name: f"{name}.png"}
+        yield "density", _plane_figure(model, dataset, title, generator)
 
 
 # --------------------------------------------------------------------------- two dimensions
@@ -143,7 +165,8 @@ def _image_figure(
         grids["sampled from the model"] = _pixels(dataset, _some_samples(model, wanted, generator))
     figure, panels = _panels(len(grids), title)
     for axes, (name, images) in zip(panels, grids.items(), strict=True):
-        axes.imshow(_tiled(images).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        tiled = tile_images(images, IMAGES_ACROSS)
+        axes.imshow(tiled.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(f"{name} ({len(images)} images)", fontsize=9)
         axes.set_axis_off()
     return figure
@@ -162,17 +185,6 @@ def _pixels(dataset: Dataset, inputs: Tensor) -> Float[Tensor, "n channels heigh
         raise ValueError(f"{dataset.name} does not hold images")
     pixels = dataset.to_pixels(inputs).reshape(-1, *dataset.image_shape).float().cpu()
     return torch.clamp(torch.nan_to_num(pixels), 0, 1)
-
-
-def _tiled(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "rows columns c"]:
-    """Lay images out in rows on white, one pixel apart."""
-    n, c, h, w = images.shape
-    down = math.ceil(n / IMAGES_ACROSS)
-    canvas = torch.ones(c, down * (h + 1) - 1, IMAGES_ACROSS * (w + 1) - 1)
-    for index, image in enumerate(images):
-        top, left = (h + 1) * (index // IMAGES_ACROSS), (w + 1) * (index % IMAGES_ACROSS)
-        canvas[:, top : top + h, left : left + w] = image
-    return canvas.movedim(0, -1)
 
 
 # --------------------------------------------------------------------------- small things

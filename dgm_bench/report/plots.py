@@ -36,27 +36,55 @@ PANELS_ACROSS = 3
 def learning_curve(curve: Curve, record: RunRecord, published: float | None = None) -> Figure:
     """Plot training and validation loss against steps, and against seconds on the upper edge.
 
+    Each stage of a run has a panel of its own.
+
     Args:
         curve: Rows of the run's curve; losses are in nats per example.
         record: The run; its best step is marked, and drops of the learning rate.
         published: The published value in nats per example, where the two can be compared.
     """
+    if curve and "stage" in curve[0]:
+        return _curves_of_stages(curve, record)
     figure, axes = new_figure(7.2, 3.6)
-    steps, train = _series(curve, "train_loss")
-    axes.plot(steps, train, color=BLUE, linewidth=1.2, alpha=0.8, label="training")
-    steps, validation = _series(curve, "validation")
-    axes.plot(steps, validation, color=VERMILION, linewidth=1.6, label="validation")
-    axes.set_ylim(*_limits([*train, *validation], published))
-    _mark_best(axes, record, dict(zip(steps, validation, strict=True)))
+    series = _draw_losses(axes, curve, published)
+    _mark_best(axes, record, series)
     _mark_drops(axes, curve)
     if published is not None:
         axes.axhline(published, color=GREEN, linestyle="--", linewidth=1.3, label="published")
-    axes.set_xlabel("training step")
     axes.set_ylabel("loss (nats per example)")
     _seconds_above(axes, curve)
     axes.set_title(f"{record.cells[0]}, seed {record.seed}", loc="left", fontsize=10)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=5)
     return figure
+
+
+def _curves_of_stages(curve: Curve, record: RunRecord) -> Figure:
+    """Plot the losses of each stage, each in the unit of its own objective."""
+    figure, first = new_figure(7.2, 3.0)
+    first.remove()
+    stages = record.recipe.stages
+    grid = figure.subplots(1, len(stages), squeeze=False)[0]
+    for index, (axes, stage) in enumerate(zip(grid, stages, strict=True)):
+        _draw_losses(axes, [row for row in curve if row["stage"] == index], None)
+        axes.set_title(stage.name, loc="left", fontsize=9)
+        axes.tick_params(labelsize=8, colors=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+    grid[0].set_ylabel("loss of the stage")
+    figure.suptitle(f"{record.cells[0]}, seed {record.seed}", fontsize=10)
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=8, ncols=5)
+    return figure
+
+
+def _draw_losses(axes: Axes, curve: Curve, published: float | None) -> dict[float, float]:
+    """Draw both losses, and return that of validation by step."""
+    steps, train = _series(curve, "train_loss")
+    axes.plot(steps, train, color=BLUE, linewidth=1.2, alpha=0.8, label="training")
+    steps, validation = _series(curve, "validation")
+    axes.plot(steps, validation, color=VERMILION, linewidth=1.6, label="validation")
+    axes.set_ylim(*_limits([*train, *validation], published))
+    axes.set_xlabel("training step")
+    return dict(zip(steps, validation, strict=True))
 
 
 def comparison_plot(table: Table, verdicts: Mapping[str, Verdict]) -> Figure | None:

@@ -104,7 +104,7 @@ def cell_fields(cell: Cell, verdict: Verdict) -> dict[str, Any]:
         "id": cell.id,
         "row": cell.row.id,
         "column": cell.column.id,
-        "metric": cell.column.metric,
+        "metric": cell.metric,
         "unit": cell.column.unit,
         "direction": cell.column.direction,
         "published": _float(published and published.value),

@@ -1,0 +1,132 @@
+"""Pictures of a two-stage model of images: its codes, its samples, and what they are near to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dgm_bench.data import default_root
+from dgm_bench.data.dataset import Dataset
+from dgm_bench.data.labelled_images import pixels
+from dgm_bench.metrics.classifier import image_features, reference_classifier
+from dgm_bench.metrics.codes import code_counts, level_names
+from dgm_bench.metrics.neighbours import nearest
+from dgm_bench.models.two_stage import TwoStage
+from dgm_bench.records import Metric
+from dgm_bench.report.diversity import (
+    codebook_figure,
+    neighbours_figure,
+    reconstructions_figure,
+    rejection_figure,
+    samples_figure,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Images reconstructed, samples of each class, classes shown, samples with neighbours, neighbours.
+RECONSTRUCTED, PER_CLASS, CLASSES, QUERIES, NEAREST = 8, 10, 10, 8, 5
+#: Images encoded at a time.
+BATCH = 100
+
+_KEPT = re.compile(r"(?P<features>.*)-(?P<what>precision|recall)-kept-(?P<per_cent>\d+)%")
+
+
+def two_stage_figures(
+    model: TwoStage,
+    data: Dataset,
+    title: str,
+    generator: torch.Generator,
+    metrics: Sequence[Metric],
+) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure of each picture.
+
+    Args:
+        model: Trained, in evaluation mode.
+        data: Its images.
+        title: Name of model and data, for the headings.
+        generator: Source of the samples, on the model's device.
+        metrics: Of the run; the rejection curve is drawn from them.
+    """
+    yield "reconstructions", _reconstructions(model, data, title, generator.device)
+    samples, labels = _samples(model, generator)
+    names = [_class_name(data, label) for label in labels[::PER_CLASS].tolist()]
+    yield "samples", samples_figure(samples.unflatten(0, (-1, PER_CLASS)), names, title)
+    yield "neighbours", _neighbours(samples[:: len(samples) // QUERIES][:QUERIES], data, title)
+    yield "codes", _codebooks(model, data, title, generator)
+    for features, points in rejection_points(metrics).items():
+        yield f"rejection-{features}", rejection_figure(points, f"{title}, {features} features")
+
+
+def _reconstructions(model: TwoStage, data: Dataset, title: str, device: torch.device) -> Figure:
+    x = pixels(data.splits["test"][:RECONSTRUCTED].to(device))
+    codes, names = model.coder.encode(x), level_names(len(model.coder.grids))
+    rows = []
+    for known in range(1, len(codes) + 1):
+        grids = model.coder.grids[:known]
+        sizes = ", ".join(f"{rows}x{columns}" for rows, columns in grids)
+        row = " + ".join(names[:known]) + f" ({sizes})"
+        rows.append((row, model.coder.decode(codes[:known]).cpu()))
+    return reconstructions_figure(x.cpu(), rows, title)
+
+
+def _samples(
+    model: TwoStage, generator: torch.Generator
+) -> tuple[Float[Tensor, "n c h w"], Tensor]:
+    """Draw samples of the first classes, or without classes as many of none."""
+    classes = min(model.classes or CLASSES, CLASSES)
+    labels = torch.arange(classes).repeat_interleave(PER_CLASS)
+    given = labels if model.classes else torch.zeros_like(labels)
+    images = model.draw_images(given.to(generator.device), generator)
+    return images.cpu(), given
+
+
+def _class_name(data: Dataset, label: int) -> str:
+    return data.classes[label] if data.classes else ""
+
+
+def _neighbours(queries: Float[Tensor, "n c h w"], data: Dataset, title: str) -> Figure:
+    """Find neighbours by the classifier's features, or by pixels where there are no classes."""
+    train = data.splits["train"]
+    if data.classes:
+        device = torch.device("cpu") if train.device.type == "cpu" else train.device
+        classifier, _ = reference_classifier(data, default_root() / "classifiers", device)
+        found = nearest(
+            image_features(classifier, queries), image_features(classifier, train), NEAREST
+        )
+        of = "by the classifier's features"
+    else:
+        found = nearest(queries.flatten(1), pixels(train).flatten(1).cpu(), NEAREST)
+        of = "by pixels"
+    near = pixels(train[found.indices.flatten().to(train.device)]).cpu()
+    near = near.unflatten(0, found.indices.shape)
+    return neighbours_figure(
+        queries, near, found.distances.cpu(), f"{title}: nearest of train {of}"
+    )
+
+
+def _codebooks(model: TwoStage, data: Dataset, title: str, generator: torch.Generator) -> Figure:
+    counts = code_counts(model.coder, data, split="train", batch_size=BATCH, generator=generator)
+    names = level_names(len(counts))
+    return codebook_figure([(n, c.cpu()) for n, c in zip(names, counts, strict=True)], title)
+
+
+def rejection_points(
+    metrics: Sequence[Metric],
+) -> dict[str, list[tuple[float, float, float]]]:
+    """Return kept fraction, precision and recall, by the features that they are of."""
+    found: dict[tuple[str, float], dict[str, float]] = {}
+    for metric in metrics:
+        match = _KEPT.fullmatch(metric.name)
+        if match and metric.value is not None:
+            key = (match["features"], int(match["per_cent"]) / 100)
+            found.setdefault(key, {})[match["what"]] = metric.value
+    points: dict[str, list[tuple[float, float, float]]] = {}
+    for (features, kept), both in found.items():
+        points.setdefault(features, []).append((kept, both["precision"], both["recall"]))
+    return points
