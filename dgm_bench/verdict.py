@@ -11,6 +11,7 @@ number. For columns of ours it still counts, and the reason says so.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -89,18 +90,23 @@ class Pool:
     """How much seeds usually differ, by data set, metric and unit.
 
     Spread follows the data far more than the model: on one set it is a hundredth of a nat, on
-    another half a nat.
+    another half a nat. Fits are made when they are asked for.
     """
 
     priors: Mapping[tuple[str, str, str], stats.VariancePrior] = field(default_factory=dict)
+    variances: Mapping[tuple[str, str, str], list[stats.Variance]] = field(default_factory=dict)
 
     def prior(self, recipe: Recipe, metric: str, unit: str) -> stats.VariancePrior | None:
         """Return the variance prior of a recipe's data set, None if too little is stored."""
-        return self.priors.get((_data_of(recipe), metric, unit))
+        key = (_data_of(recipe), metric, unit)
+        return self.priors.get(key) or _fitted(tuple(self.variances.get(key, ())))
+
+
+_fitted = functools.cache(stats.fit_variance_prior)
 
 
 def pool_variances(records: Iterable[RunRecord]) -> Pool:
-    """Fit variance priors to all stored complete, unmodified runs that were repeated."""
+    """Gather the variances of all stored complete, unmodified runs that were repeated."""
     by_recipe: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         if record.outcome.status in COMPLETE and not record.modified:
@@ -109,8 +115,7 @@ def pool_variances(records: Iterable[RunRecord]) -> Pool:
     for same in by_recipe.values():
         for key, variance in _variances(one_per_seed(same)):
             found[key].append(variance)
-    fitted = {key: stats.fit_variance_prior(variances) for key, variances in found.items()}
-    return Pool({key: prior for key, prior in fitted.items() if prior is not None})
+    return Pool(variances=found)
 
 
 def _variances(runs: Sequence[RunRecord]) -> list[tuple[tuple[str, str, str], stats.Variance]]:
