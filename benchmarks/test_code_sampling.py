@@ -1,7 +1,8 @@
 """Drawing a grid of codes: one position at a time with all kept, or the whole network each time.
 
-Both draw the same codes from the same noise. The slow way is timed on some of the positions, and
-its time for all is that times their ratio: each of its passes is the same work.
+Both draw the same codes from the same noise. A convolutional network's slow way is timed on some of
+the positions, and its time for all is that times their ratio: each of its passes is the same work.
+The transformer's passes grow with what is known, and its slow way is timed to the end.
 """
 
 from __future__ import annotations
@@ -13,60 +14,74 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from dgm_bench.models.code_prior import CodePrior
+from dgm_bench.models.code_transformer import CodeTransformer
 from dgm_bench.models.packing import packed_size
 from dgm_bench.models.pixelcnn import PixelCNN
 from dgm_bench.models.pixelsnail import PixelSNAIL
 
-#: Rows and columns, and on how many positions the slow way is timed.
+Prior = PixelCNN | PixelSNAIL | CodeTransformer
+
+#: Rows and columns, and on how many positions the slow way of a convolutional network is timed.
 GRID, TIMED = (32, 32), 16
 #: A grid that the slow way fills in to the end.
 SMALLER = (10, 10)
-SIZE = {"codes": 512, "hidden": 64, "residual": 64}
-MODELS: dict[str, tuple[type[PixelCNN] | type[PixelSNAIL], dict[str, Any]]] = {
-    "pixelcnn": (PixelCNN, {"layers": 8}),
-    "pixelsnail": (PixelSNAIL, {"layers": 8, "attention_layers": 2, "output_layers": 2}),
+WIDTHS = {"hidden": 64, "residual": 64, "layers": 8}
+MODELS: dict[str, tuple[type[Prior], dict[str, Any]]] = {
+    "pixelcnn": (PixelCNN, WIDTHS),
+    "pixelsnail": (PixelSNAIL, {**WIDTHS, "attention_layers": 2, "output_layers": 2}),
+    "transformer": (CodeTransformer, {"width": 64, "depth": 2, "heads": 4}),
 }
 #: Times that keeping what is known must be faster than computing everything anew.
 LEAST_RATIO = 10.0
 HEAD = "model        grid     n   slow s    fast s    ratio"
 
 
-def new(name: str, grid: tuple[int, int]) -> CodePrior:
-    """Return a model over one grid, with fresh weights."""
+def new(name: str, grid: tuple[int, int]) -> Prior:
+    """Return a model over one grid of 512 codes, with fresh weights, ready to draw."""
     cls, own = MODELS[name]
-    return cls((packed_size([grid]),), grids=[grid], level=0, **SIZE, **own)
+    model = cls((packed_size([grid]),), grids=[grid], level=0, codes=512, **own)
+    model.eval()
+    return model
 
 
-def draw(model: CodePrior, n: int, positions: int | None = None) -> tuple[torch.Tensor, float]:
-    """Return codes, all by the fast way or so many by the slow way, and the seconds it took."""
-    labels, generator = torch.zeros(n, dtype=torch.long), torch.Generator().manual_seed(3)
+def fast(model: Prior, n: int) -> tuple[torch.Tensor, float]:
+    """Return codes, and the seconds they took."""
     start = time.perf_counter()
-    if positions is None:
-        codes = model.sample_codes([], labels, generator)
-    else:
-        codes = model.sample_codes_slowly([], labels, generator, positions)
+    codes = model.sample_codes([], *_given(n))
     return codes, time.perf_counter() - start
+
+
+def slow(model: Prior, n: int, positions: int) -> tuple[torch.Tensor, float]:
+    """Return codes of so many positions at least, and the seconds that all would take."""
+    start = time.perf_counter()
+    if isinstance(model, CodeTransformer):
+        return model.sample_codes_slowly([], *_given(n)), time.perf_counter() - start
+    codes = model.sample_codes_slowly([], *_given(n), positions)
+    return codes, (time.perf_counter() - start) * codes[0].numel() / positions
+
+
+def _given(n: int) -> tuple[torch.Tensor, torch.Generator]:
+    return torch.zeros(n, dtype=torch.long), torch.Generator().manual_seed(3)
 
 
 @pytest.mark.parametrize("n", [4, 8])
 @pytest.mark.parametrize("name", MODELS)
-def test_sampling(
+def test_code_sampling(
     name: str, n: int, benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same codes, at least ten times faster."""
     small = new(name, SMALLER)
-    assert torch.equal(draw(small, n)[0], draw(small, n, SMALLER[0] * SMALLER[1])[0])
-    model, positions = new(name, GRID), GRID[0] * GRID[1]
-    draw(model, n)
-    fast, fast_seconds = benchmark.pedantic(draw, (model, n))
-    slow, timed = draw(model, n, TIMED)
-    assert torch.equal(fast.flatten(1)[:, :TIMED], slow.flatten(1)[:, :TIMED])
-    slow_seconds = timed / TIMED * positions
-    ratio = slow_seconds / fast_seconds
+    assert torch.equal(fast(small, n)[0], slow(small, n, SMALLER[0] * SMALLER[1])[0])
+    model = new(name, GRID)
+    fast(model, n)
+    ours, seconds = benchmark.pedantic(fast, (model, n))
+    theirs, slow_seconds = slow(model, n, TIMED)
+    drawn = None if isinstance(model, CodeTransformer) else TIMED
+    assert torch.equal(ours.flatten(1)[:, :drawn], theirs.flatten(1)[:, :drawn])
+    ratio = slow_seconds / seconds
     with capsys.disabled():
         grid = f"{GRID[0]} x {GRID[1]}"
         print(f"\n{HEAD}")
-        print(f"{name:<12} {grid:<8} {n:<3} {slow_seconds:<9.1f} {fast_seconds:<9.3f} {ratio:.0f}")
+        print(f"{name:<12} {grid:<8} {n:<3} {slow_seconds:<9.1f} {seconds:<9.3f} {ratio:.0f}")
     if benchmark.enabled:
         assert ratio >= LEAST_RATIO
