@@ -253,7 +253,8 @@ def fraction_done(event: Progress) -> float | None:
 
 def progress_line(event: Progress) -> str:
     """Return where a run stands in one line: epoch, losses, bad validations, time."""
-    parts = [f"epoch {event.epoch:.1f}", f"loss {number(event.train_loss)}"]
+    parts = [event.stage] if event.stage else []
+    parts += [f"epoch {event.epoch:.1f}", f"loss {number(event.train_loss)}"]
     if event.validation is not None:
         parts.append(f"val {number(event.validation)} (best {number(event.best)})")
     if event.patience is not None:

@@ -147,7 +147,7 @@ class Execution:
             limit = self._limit_of(index, time.perf_counter() - started)
             trainer = self._trainer(stage, index, limit)
             self.trainers.append(trainer)
-            self._announce(self._restore(trainer))
+            self._announce(trainer, self._restore(trainer))
             ends.append(trainer.run())
             if self.recipe.evaluation.checkpoint == "best":
                 trainer.use_best()
@@ -179,6 +179,7 @@ class Execution:
             limit_seconds=limit,
             checkpoint_seconds=_checkpoint_seconds(),
             identity=_identity(stage, data.fingerprints(), self.device),
+            shown_as=stage.name if len(self.recipe.stages) > 1 else "",
         )
 
     def _stage_data(self, stage: Stage) -> Dataset:
@@ -206,7 +207,11 @@ class Execution:
             self.reporter.message(f"the codes are others now: {trainer.stage.name} starts again")
             return None
 
-    def _announce(self, resumed_at_step: int | None) -> None:
+    def _announce(self, trainer: Trainer, resumed_at_step: int | None) -> None:
+        if trainer is not self.trainers[0]:
+            where = f", goes on at step {resumed_at_step}" if resumed_at_step else ""
+            self.reporter.message(f"{self._title()}: {trainer.stage.name}{where}")
+            return
         cell = self.run_.cell
         published = cell.published if cell.column.unit != YES_NO else None
         shown = f"{published.value} {cell.column.unit}" if published is not None else None

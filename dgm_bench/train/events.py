@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stage stands. Losses are in nats per example; all numbers on the host."""
+    """Where a training stage stands. Losses are those of its objective; all numbers on the host.
+
+    ``stage`` is its name, empty where a run has only one.
+    """
 
     step: int
     max_steps: int | None
@@ -25,6 +28,7 @@ class Progress:
     lr: float
     bad_validations: int
     patience: int | None
+    stage: str = ""
 
 
 class Reporter(Protocol):

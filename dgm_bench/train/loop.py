@@ -84,6 +84,7 @@ class Trainer:
         limit_seconds: Training and validation may take this long from now; None for no limit.
         checkpoint_seconds: How often to save.
         identity: Compared with the checkpoint's: stage, data and kind of device.
+        shown_as: The stage's name for whoever is watching, where a run has several.
     """
 
     def __init__(
@@ -99,7 +100,9 @@ class Trainer:
         limit_seconds: float | None = None,
         checkpoint_seconds: float = 30.0,
         identity: str = "",
+        shown_as: str = "",
     ) -> None:
+        self.shown_as = shown_as
         self.stage, self.model, self.data = stage, model, data
         self.control, self.reporter, self.checkpoint = control, reporter, checkpoint
         self.limit_seconds, self.checkpoint_seconds = limit_seconds, checkpoint_seconds
@@ -377,6 +380,7 @@ class Trainer:
                 lr=lr,
                 bad_validations=tally.bad_validations,
                 patience=stop.patience,
+                stage=self.shown_as,
             )
         )
 
