@@ -223,11 +223,13 @@ MOST_NUMBERS = 3
 
 
 def number(value: float | None) -> str:
-    """Return a number for people, to four significant digits or three decimals."""
+    """Return a number for people, to four significant digits or three decimals, two if small."""
     if value is None:
         return "-"
     if 0 < abs(value) < 0.0005:
         return f"{value:.1e}"
+    if 0 < abs(value) < 0.01:
+        return f"{value:.2g}"
     return f"{value:.4g}" if abs(value) >= 1e5 else f"{value:.3f}"
 
 

@@ -237,6 +237,11 @@ class _Layout:
         title = f"{self.table.title} ({self.table.where}) ({self.table.name})"
         return Page(title, tuple(s for s in sections if s.rows), tuple(self._notes()))
 
+    def group_of(self, column: Column) -> str:
+        """Return what a column shares with those it stays beside: data, or else the unit."""
+        alike = [other for other in self.table.columns if other.data == column.data]
+        return column.data if len(alike) > 1 else column.unit
+
     def _ours(self) -> list[Column]:
         return [column for column in self.table.columns if not column.published]
 
@@ -388,7 +393,8 @@ class _Styled:
         if self._ticks:
             return Heading((f"{self.column.title}{marks}",))
         title = f"{self.column.title}{marks} {_ARROWS[self.column.direction]}".rstrip()
-        return Heading((title, self.column.unit), self.column.unit)
+        lines = (*title.replace(": ", ":\n").split("\n"), self.column.unit)
+        return Heading(lines, self.layout.group_of(self.column))
 
     def entry(self, row: Row, *, blank: bool) -> Entry:
         """Return what stands in a row; ``blank`` says whether a missing number is marked."""

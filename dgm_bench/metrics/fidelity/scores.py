@@ -59,12 +59,18 @@ def kernel_distance(
     subsets: int,
     subset_size: int,
 ) -> Score:
-    """Return KID: the squared MMD under ``(x.y / dim + 1)^3``, the mean over subsets."""
+    """Return KID: the squared MMD under ``(x.y / dim + 1)^3``, the mean over subsets.
+
+    Subsets overlap, and their spread is that of sets of their size: the variance of an unbiased
+    estimate falls with the number of images, of which the smaller set has the say.
+    """
     found = kid_features_to_metric(
         generated, reference, kid_subsets=subsets, kid_subset_size=subset_size, verbose=False
     )
-    error = f"sd over {subsets} subsets of {subset_size}"
-    return Score(found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD], error)
+    images = min(len(generated), len(reference))
+    error = f"sd over {subsets} subsets * sqrt({subset_size} / {images})"
+    se = found[KEY_METRIC_KID_STD] * math.sqrt(subset_size / images)
+    return Score(found[KEY_METRIC_KID_MEAN], se, error)
 
 
 def moments(features: Float[Tensor, "n dim"]) -> Moments:
