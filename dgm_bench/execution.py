@@ -122,7 +122,8 @@ class Execution:
         """Refuse what cannot be run before anything is written.
 
         Raises:
-            DeclarationError: A model that cannot be built, or a split that the data lacks.
+            DeclarationError: A model that cannot be built, a split that the data lacks, shares of
+                a budget that are not one for each stage, or bytes for a model in float64.
             UsageError: A setting of the environment that means nothing.
         """
         split = self.recipe.evaluation.split
@@ -135,10 +136,18 @@ class Execution:
         for stage in self.recipe.stages:
             model = build(stage.model, _event_shape(stage, self.data, models))
             objectives.require_fit(stage.objective, model)
+            self._check_precision(stage)
             models[stage.name] = model
         whole = compose(self.recipe.stages, list(models.values()))
         require_fit(self.recipe.evaluation, whole, self.data)
+        _stage_shares(self.recipe)
         _checkpoint_seconds()
+
+    def _check_precision(self, stage: Stage) -> None:
+        stored = self.data.splits["train"]
+        if stage.precision == "float64" and not stored.is_floating_point() and self.data.augment:
+            reason = f"the bytes of {self.data.name} become float32"
+            raise DeclarationError("precision float64", reason, "use float32")
 
     def _train(self) -> tuple[Outcome, nn.Module]:
         """Train every stage, each to its own stopping rule; return how they ended."""
@@ -153,6 +162,7 @@ class Execution:
                 trainer.use_best()
             else:
                 trainer.use_last()
+            trainer.release()
         models = [trainer.model for trainer in self.trainers]
         return _outcome(ends, self.trainers), compose(self.recipe.stages, models)
 
@@ -191,7 +201,8 @@ class Execution:
             trainer = next(t for t in self.trainers if t.stage.name == source)
             path = self.folder.stage(source) / "codes.safetensors"
             size = trainer.stage.validation.batch_size
-            self.codes[source] = latents(trainer.model, self.data, path, size, self.fingerprints)
+            codes = latents(trainer.model, self.data, path, size, self.fingerprints)
+            self.codes[source] = codes.to(self.device)
         return self.codes[source]
 
     def _restore(self, trainer: Trainer) -> int | None:
@@ -357,19 +368,28 @@ def _event_shape(stage: Stage, data: Dataset, models: dict[str, nn.Module]) -> t
     """Return the shape of the examples that a stage trains on.
 
     Raises:
-        DeclarationError: It names a stage that does not come before it, or has no codes.
+        DeclarationError: It names another stage than the first, or that has no codes.
     """
     source = stage.data.codes_of
     if source is None:
         return data.event_shape
-    if source not in models:
-        known = ", ".join(models) or "none"
-        raise DeclarationError(f"codes_of {source!r}", "no earlier stage", f"known: {known}")
+    first = next(iter(models), None)
+    if source != first:
+        remedy = f"name {first!r}" if first else "this one has to train on the data itself"
+        raise DeclarationError(f"codes_of {source!r}", "is not the first stage", remedy)
     return code_shape(models[source], source)
 
 
 def _stage_shares(recipe: Recipe) -> tuple[float, ...]:
+    """Return the share of a budget of each stage, the same of all where none is declared.
+
+    Raises:
+        DeclarationError: There is not one above zero for each stage.
+    """
     declared = recipe.cost.stage_shares if recipe.cost is not None else ()
+    if declared and (len(declared) != len(recipe.stages) or min(declared) <= 0):
+        reason = f"are {declared} for {len(recipe.stages)} stages"
+        raise DeclarationError("cost.stage_shares", reason, "give one above 0 for each stage")
     return declared or (1.0,) * len(recipe.stages)
 
 

@@ -47,6 +47,7 @@ class Table(nn.Module):
     def __init__(self, level, probabilities, grids):
         super().__init__()
         self.level, self.grids, self.log = level, grids, torch.tensor(probabilities).log()
+        self.codebook_sizes, self.classes = (len(probabilities),) * len(grids), None
 
     def log_prob(self, x):
         return self.log[unpack(x, self.grids)[0][self.level]].flatten(1).sum(1)

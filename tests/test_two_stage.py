@@ -223,7 +223,26 @@ def test_each_stage_gets_its_share_of_a_budget(tmp_path):
     assert sum("starts again" in text for text in heard.texts) == 2
 
 
+def test_a_stage_that_had_ended_adds_no_segment(tmp_path):
+    with pytest.raises(Interrupted):
+        run(tmp_path, control=StopsAfter(STEPS + 2))
+    record = run(tmp_path)
+    assert [segment.reason for segment in record.budget.segments] == [
+        "max_steps",
+        "enough",
+        "max_steps",
+        "max_steps",
+    ]
+
+
 # ------------------------------------------------------------------------------ mistakes
+
+
+@pytest.mark.parametrize("shares", [(0.6, 0.4), (0.6, 0.4, 0.0)])
+def test_shares_are_one_above_zero_for_each_stage(tmp_path, shares):
+    cost = Cost(steps=1, flops_per_step=1.0, launches_per_step=1.0, stage_shares=shares)
+    with pytest.raises(DeclarationError, match="for 3 stages"):
+        run(tmp_path, recipe(cost=cost))
 
 
 @pytest.mark.parametrize(
@@ -231,8 +250,14 @@ def test_each_stage_gets_its_share_of_a_budget(tmp_path):
     [
         ([autoencoder(), prior(0)], "priors of levels"),
         ([autoencoder(), prior(1), prior(0)], "priors of levels"),
-        ([autoencoder("coder"), prior(0), prior(1)], "no earlier stage"),
+        ([autoencoder("coder"), prior(0), prior(1)], "not the first stage"),
+        ([prior(0), autoencoder()], "not the first stage"),
         ([autoencoder(), prior(0, grids=[[2, 2], [3, 3]]), prior(1)], "row"),
+        ([autoencoder(), prior(0, grids=[[1, 4], [2, 8]]), prior(1)], "has grids"),
+        ([autoencoder(), prior(0, codes=99), prior(1)], "has codebooks of"),
+        ([autoencoder(), prior(0, classes=None), prior(1)], "numbers of classes 10, not None"),
+        ([autoencoder(), prior(0, classes=7), prior(1, classes=7)], "7 classes"),
+        ([autoencoder(), autoencoder("other"), prior(1)], "is no prior"),
     ],
 )
 def test_stages_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, stages, words):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.labelled_images import pixels
@@ -170,8 +171,10 @@ def prior_metrics(
         RunFailure: A likelihood is not finite.
     """
     names, found = level_names(len(grids)), []
+    device = next(cast(nn.Module, priors[0]).parameters(), packed).device
     for prior in priors:
-        nats = torch.cat([prior.log_prob(part).double() for part in packed.split(batch_size)])
+        parts = packed.split(batch_size)
+        nats = torch.cat([prior.log_prob(part.to(device)).double() for part in parts])
         _require_finite(nats, f"the log probability of level {names[prior.level]}", split)
         places = math.prod(grids[prior.level])
         how = f"mean over the {places} codes of an image; {protocol}"

@@ -341,14 +341,23 @@ def require_judge(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None
     require_enough(within, len(data.splits["train"]))
     if "classifier" in judge.features or judge.keep is not None:
         require_classes(data)
-    known = getattr(model, "classes", None)
-    if known is not None and known != len(data.classes):
-        reason = f"draws images of {known} classes, and {data.name} has {len(data.classes)}"
-        raise DeclarationError(type(model).__name__, reason, "give its priors as many classes")
-    if judge.keep is not None and known is None:
+    require_same_classes(spec, model, data)
+    if judge.keep is not None and getattr(model, "classes", None) is None:
         reason = f"keeps what a classifier is sure of, and {type(model).__name__} knows no classes"
         raise DeclarationError("evaluation.judge.keep", reason, "leave it out")
     _require_weights(judge)
+
+
+def require_same_classes(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None:
+    """Refuse a model that knows another number of classes than the data has.
+
+    Raises:
+        DeclarationError: It does.
+    """
+    known = getattr(model, "classes", None)
+    if known is not None and known != len(data.classes):
+        reason = f"knows {known} classes, and {data.name} has {len(data.classes)}"
+        raise DeclarationError(type(model).__name__, reason, "give its priors as many")
 
 
 def _require_weights(judge: JudgeSpec) -> None:

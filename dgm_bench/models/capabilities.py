@@ -224,9 +224,15 @@ class HasCodePrior(Protocol):
 
     Attributes:
         level: The level whose codes it models; 0 is the top.
+        grids: Height and width of each level's grid, top first.
+        codebook_sizes: Number of codes of each level, top first.
+        classes: Number of classes that it is conditioned on, or None.
     """
 
     level: int
+    grids: tuple[tuple[int, int], ...]
+    codebook_sizes: tuple[int, ...]
+    classes: int | None
 
     def log_prob(self, x: Int[Tensor, "batch packed"]) -> Float[Tensor, " batch"]:
         """Return the log probability of the level's codes, in nats, of packed codes and class."""

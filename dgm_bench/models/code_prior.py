@@ -141,6 +141,7 @@ class CodePrior(nn.Module):
         self.event_shape, self.level = tuple(place.event_shape), place.level
         self.grids, self.classes = tuple((g[0], g[1]) for g in place.grids), place.classes
         self.grid = self.grids[place.level]
+        self.codebook_sizes = tuple(place.sizes)
         self.codes = place.sizes[place.level]
         self.embedding = nn.Embedding(self.codes, hidden)
         self.class_embedding = nn.Embedding(place.classes, hidden) if place.classes else None

@@ -117,7 +117,8 @@ class CodeTransformer(nn.Module):
         super().__init__()
         sizes = Place(event_shape, grids, level, codes, classes).sizes
         _check_prefix(prefix, classes, captions)
-        self.grids, self.level, self.classes = grids, level, classes
+        self.grids = tuple((rows, columns) for rows, columns in grids)
+        self.codebook_sizes, self.level, self.classes = tuple(sizes), level, classes
         texts = _as_bytes(captions or [])
         self.register_buffer("captions", texts, persistent=False)
         self.prefix = _prefix_embedding(prefix, classes, texts.shape[1], width)
@@ -179,7 +180,7 @@ class CodeTransformer(nn.Module):
         Raises:
             ValueError: Tokens or levels that do not fit the model.
         """
-        new, grid = self._stream(prefix_tokens, above), tuple(self.grids[self.level])
+        new, grid = self._stream(prefix_tokens, above), self.grids[self.level]
         caches = self.transformer.new_caches(len(new), new.shape[1] + math.prod(grid) - 1)
         drawn: list[Tensor] = []
         for place in range(math.prod(grid)):
@@ -195,7 +196,7 @@ class CodeTransformer(nn.Module):
         generator: torch.Generator,
     ) -> Int[Tensor, "n rows columns"]:
         """Return what :meth:`sample_codes` does, by the whole network anew for each code."""
-        given, grid = self._stream(self.prefix_tokens(labels), above), tuple(self.grids[self.level])
+        given, grid = self._stream(self.prefix_tokens(labels), above), self.grids[self.level]
         codes = labels.new_empty(len(labels), 0)
         for _ in range(math.prod(grid)):
             features = self.transformer(torch.cat([given, self.embed(codes)], 1))

@@ -73,9 +73,15 @@ class DVAE(nn.Module):
     def posterior_logits(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch rows columns codes"]:
-        """Return normalised logits of each code."""
-        logits: Tensor = self.encoder(into_support(x))
-        return logits.movedim(1, -1).to(x.dtype).log_softmax(-1)
+        """Return normalised logits of each code; the last layer is never in mixed precision.
+
+        Among thousands of codes bfloat16 would often tie the largest (DALL-E's released code keeps
+        this layer, and the one that takes codes, in float32 too).
+        """
+        features: Tensor = self.encoder[:-1](into_support(x))
+        with torch.autocast(x.device.type, enabled=False):
+            logits: Tensor = self.encoder[-1](features.to(x.dtype))
+        return logits.movedim(1, -1).log_softmax(-1)
 
     def relaxed_terms(
         self,
@@ -96,7 +102,9 @@ class DVAE(nn.Module):
         logits = self.posterior_logits(x)
         z = log_gumbel_softmax(logits, temperature, generator).exp()
         negative_entropy = (logits.exp() * logits).flatten(1).sum(1)
-        return self._misfit(x, z @ self.vectors.weight), negative_entropy + self._log_states()
+        with torch.autocast(x.device.type, enabled=False):
+            vectors = z @ self.vectors.weight
+        return self._misfit(x, vectors), negative_entropy + self._log_states()
 
     def negative_elbo(
         self, x: Float[Tensor, "batch channels height width"]

@@ -17,6 +17,10 @@ from dgm_bench.models.capabilities import HasCodes
 
 Grids = Sequence[Sequence[int]]
 
+#: What rows are kept as; numbers of codes and classes are at most :data:`LARGEST`.
+CODE_TYPE = torch.int16
+LARGEST = torch.iinfo(CODE_TYPE).max + 1
+
 
 def packed_size(grids: Grids) -> int:
     """Return the length of a row: one entry for each code, and the class at the end."""
@@ -47,7 +51,7 @@ def encoded(
     batch_size: int,
     device: torch.device,
 ) -> Int[Tensor, "n packed"]:
-    """Return the rows of images, on the device.
+    """Return the rows of images, as :data:`CODE_TYPE` on the host.
 
     Args:
         coder: On the device, in evaluation mode.
@@ -58,5 +62,5 @@ def encoded(
     """
     labels = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
     parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    rows = [pack(coder.encode(pixels(x.to(device))), own.to(device)) for x, own in parts]
-    return torch.cat(rows)
+    rows = (pack(coder.encode(pixels(x.to(device))), own.to(device)) for x, own in parts)
+    return torch.cat([part.to(CODE_TYPE).cpu() for part in rows])

@@ -41,17 +41,38 @@ class TwoStage(nn.Module):
         priors: One for each level, top first, each with :class:`HasCodePrior`.
 
     Raises:
-        ValueError: There is not one prior for each level, in this order.
+        ValueError: There is not one prior for each level, in this order; or they are for other
+            grids or codebooks, or know other numbers of classes than each other.
     """
 
     def __init__(self, autoencoder: nn.Module, priors: Sequence[nn.Module]) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self.priors = nn.ModuleList(priors)
-        levels = [self.prior(index).level for index in range(len(priors))]
+        for model in priors:
+            if not isinstance(model, HasCodePrior):
+                raise ValueError(f"{type(model).__name__} is no prior over codes")
+        self._require_levels()
+        for level in range(len(priors)):
+            self._require_same(self.prior(level))
+
+    def _require_levels(self) -> None:
+        levels = [self.prior(index).level for index in range(len(self.priors))]
         wanted = list(range(len(self.coder.grids)))
         if levels != wanted:
             raise ValueError(f"priors of levels {levels}, where the codes have levels {wanted}")
+
+    def _require_same(self, prior: HasCodePrior) -> None:
+        coder = self.coder
+        for what, theirs, wanted in (
+            ("grids", tuple(map(tuple, prior.grids)), tuple(map(tuple, coder.grids))),
+            ("codebooks of", prior.codebook_sizes, coder.codebook_sizes),
+            ("numbers of classes", prior.classes, self.classes),
+        ):
+            if theirs != wanted:
+                raise ValueError(
+                    f"the prior of level {prior.level} has {what} {theirs}, not {wanted}"
+                )
 
     @property
     def coder(self) -> HasCodes:
@@ -61,7 +82,7 @@ class TwoStage(nn.Module):
     @property
     def classes(self) -> int | None:
         """Number of classes that the top prior is conditioned on, or None."""
-        return cast("int | None", getattr(self.priors[0], "classes", None))
+        return self.prior(0).classes
 
     def prior(self, level: int) -> HasCodePrior:
         """Return the prior of a level, as what it can do."""

@@ -8,33 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_safetensors
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dgm_bench.data.dataset import Dataset
-from dgm_bench.errors import DeclarationError
+from dgm_bench.data.dataset import Dataset, fingerprint
+from dgm_bench.errors import DeclarationError, ResultsError
 from dgm_bench.models.capabilities import HasCodes
-from dgm_bench.models.packing import encoded, packed_size
-from dgm_bench.records import write_atomically
-
-#: Codebooks have fewer codes than this.
-CODE_TYPE = torch.int16
+from dgm_bench.models.packing import LARGEST, encoded, packed_size
 
 
 def code_shape(model: nn.Module, stage: str) -> tuple[int, ...]:
     """Return the shape of one example of the codes of ``model``.
 
     Raises:
-        DeclarationError: It has no codes.
+        DeclarationError: It has no codes, or too many.
     """
     if not isinstance(model, HasCodes):
         reason = f"{type(model).__name__} has no codes"
         raise DeclarationError(f"codes_of {stage!r}", reason, "name a stage with a codebook")
+    if max(model.codebook_sizes) > LARGEST:
+        reason = f"has codebooks of {model.codebook_sizes}"
+        raise DeclarationError(f"codes_of {stage!r}", reason, f"use at most {LARGEST} codes")
     return (packed_size(model.grids),)
 
 
@@ -54,7 +54,7 @@ def latents(
     splits = _kept(path, key)
     if splits is None:
         splits = _encoded(model, data, batch_size)
-        write_atomically(path, to_safetensors(splits, {"key": key}))
+        _keep(path, key, splits)
     return Dataset(
         name=f"codes of {data.name}",
         version=data.version,
@@ -62,7 +62,25 @@ def latents(
         files=data.files,
         verified=data.verified,
         note=data.note,
+        known_fingerprints={name: fingerprint(codes) for name, codes in splits.items()},
     )
+
+
+def _keep(path: Path, key: str, splits: dict[str, Tensor]) -> None:
+    """Write the codes under another name first, so that they are there whole or not at all.
+
+    Raises:
+        ResultsError: The folder cannot be written, or the disk is full.
+    """
+    staged = path.with_suffix(".next")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(splits, staged, {"key": key})
+        os.replace(staged, path)
+    except (OSError, SafetensorError) as error:
+        staged.unlink(missing_ok=True)
+        remedy = "free space there, or name another folder with --results"
+        raise ResultsError(path, f"cannot be written ({error})", remedy) from error
 
 
 def _key(model: nn.Module, source: dict[str, str]) -> str:
@@ -96,4 +114,4 @@ def _encoded(model: nn.Module, data: Dataset, batch_size: int) -> dict[str, Tens
         for split, images in data.splits.items()
     }
     model.train(training)
-    return {split: codes.to(CODE_TYPE).cpu() for split, codes in rows.items()}
+    return rows

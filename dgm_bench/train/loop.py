@@ -133,6 +133,10 @@ class Trainer:
             Interrupted: After a checkpoint, when the control says stop.
             RunFailure: When the loss is not finite, a solver fails, or memory runs out.
         """
+        self._mark = self._started = self._saved = time.perf_counter()
+        if self.tally.step > 0 and (over := self._ended()) is not None:
+            self._take_in_the_rest()
+            return over
         self._begin_segment()
         self.model.train()
         if self.tally.step == 0:
@@ -361,8 +365,16 @@ class Trainer:
         self._charge("train_seconds")
         self._end_segment(ended)
         self._save()
+        self._take_in_the_rest()
+
+    def _take_in_the_rest(self) -> None:
+        """Validate once more if there were steps since the last time, or none ever."""
         if self.tally.loss_steps or self.best_state is None:
             self._validate()
+
+    def release(self) -> None:
+        """Let go of what only training needs, once the stage is over and its model chosen."""
+        self.optimizer = self.average = self.best_state = None
 
     def _show(self, train_loss: float | None, lr: float) -> None:
         self._shown = time.perf_counter()
@@ -395,7 +407,6 @@ class Trainer:
     # ---------------------------------------------------------------- checkpoints
 
     def _begin_segment(self) -> None:
-        self._mark = self._started = self._saved = time.perf_counter()
         segment = {"started": utc_now(), "ended": utc_now(), "host": _host()}
         self.tally.segments.append({**segment, "reason": "killed"})
 
