@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from dgm_bench.data import default_root
@@ -31,6 +31,7 @@ from dgm_bench.metrics.codes import (
     reconstruction_metrics,
 )
 from dgm_bench.metrics.fidelity.enough import require_enough
+from dgm_bench.metrics.image_bytes import Bytes, gathered
 from dgm_bench.metrics.rejection import most_confident, own_probabilities, rejection_curve
 from dgm_bench.models.capabilities import DrawsImages, HasCodes, Reconstructs
 from dgm_bench.models.packing import encoded
@@ -40,8 +41,6 @@ from dgm_bench.spec import EvaluationSpec, JudgeSpec
 
 if TYPE_CHECKING:
     from dgm_bench.metrics.fidelity.features import Extractor
-
-Bytes = UInt8[Tensor, "n channels height width"]
 
 #: Fractions of a pool that a rejection curve keeps, where the pool allows.
 KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
@@ -194,17 +193,14 @@ def _balanced(n: int, data: Dataset, classes: int | None) -> Int[Tensor, " n"]:
 def drawn(
     model: DrawsImages, labels: Int[Tensor, " n"], batch_size: int, generator: torch.Generator
 ) -> Bytes:
-    """Return images of the given classes, ``batch_size`` at a time, on the host."""
+    """Return images of the given classes, ``batch_size`` at a time, on the host.
+
+    Raises:
+        RunFailure: A pixel is not finite.
+    """
     device = generator.device
-    parts = [
-        as_bytes(model.draw_images(part.to(device), generator)) for part in labels.split(batch_size)
-    ]
-    return torch.cat(parts)
-
-
-def as_bytes(pixels: Tensor) -> Bytes:
-    """Return pixels in [0, 1] as bytes on the host; NaN becomes 0."""
-    return (pixels.nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    parts = (model.draw_images(own.to(device), generator) for own in labels.split(batch_size))
+    return gathered(parts, len(labels))
 
 
 def _curve(
@@ -263,9 +259,13 @@ def reconstructed_metrics(
 def reconstructed(
     model: Reconstructs, images: Tensor, batch_size: int, device: torch.device
 ) -> Bytes:
-    """Return reconstructions of images, ``batch_size`` at a time, on the host."""
-    parts = images.split(batch_size)
-    return torch.cat([as_bytes(model.reconstruct(pixels(part.to(device)))) for part in parts])
+    """Return reconstructions of images, ``batch_size`` at a time, on the host.
+
+    Raises:
+        RunFailure: A pixel is not finite.
+    """
+    parts = (model.reconstruct(pixels(part.to(device))) for part in images.split(batch_size))
+    return gathered(parts, len(images))
 
 
 # ----------------------------------------------------------------------------- codes

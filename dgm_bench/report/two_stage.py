@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 #: Images reconstructed, samples of each class, classes shown, samples with neighbours, neighbours.
 RECONSTRUCTED, PER_CLASS, CLASSES, QUERIES, NEAREST = 8, 10, 10, 8, 5
-#: Images encoded at a time.
-BATCH = 100
+#: Images encoded at a time, and training images among which neighbours are sought.
+BATCH, SOUGHT = 100, 10_000
 
 _KEPT = re.compile(r"(?P<features>.*)-(?P<what>precision|recall)-kept-(?P<per_cent>\d+)%")
 
@@ -57,7 +57,8 @@ def two_stage_figures(
     samples, labels = _samples(model, generator)
     names = [_class_name(data, label) for label in labels[::PER_CLASS].tolist()]
     yield "samples", samples_figure(samples.unflatten(0, (-1, PER_CLASS)), names, title)
-    yield "neighbours", _neighbours(samples[:: len(samples) // QUERIES][:QUERIES], data, title)
+    some = samples[:: len(samples) // QUERIES][:QUERIES]
+    yield "neighbours", _neighbours(some, data, title, generator.device)
     yield "codes", _codebooks(model, data, title, generator)
     for features, points in rejection_points(metrics).items():
         yield f"rejection-{features}", rejection_figure(points, f"{title}, {features} features")
@@ -90,28 +91,30 @@ def _class_name(data: Dataset, label: int) -> str:
     return data.classes[label] if data.classes else ""
 
 
-def _neighbours(queries: Float[Tensor, "n c h w"], data: Dataset, title: str) -> Figure:
-    """Find neighbours by the classifier's features, or by pixels where there are no classes."""
-    train = data.splits["train"]
-    if data.classes:
-        device = torch.device("cpu") if train.device.type == "cpu" else train.device
+def _neighbours(
+    queries: Float[Tensor, "n c h w"], data: Dataset, title: str, device: torch.device
+) -> Figure:
+    """Find neighbours by the classifier's features, or by pixels where there is none.
+
+    A classifier is not trained on data that does not fit the device for the sake of a picture.
+    """
+    train = pixels(data.splits["train"][:SOUGHT])
+    if data.classes and data.resident:
         classifier, _ = reference_classifier(data, default_root() / "classifiers", device)
-        found = nearest(
-            image_features(classifier, queries), image_features(classifier, train), NEAREST
-        )
-        of = "by the classifier's features"
+        ours, theirs = (image_features(classifier, images) for images in (queries, train))
+        by = "the classifier's features"
     else:
-        found = nearest(queries.flatten(1), pixels(train).flatten(1).cpu(), NEAREST)
-        of = "by pixels"
-    near = pixels(train[found.indices.flatten().to(train.device)]).cpu()
-    near = near.unflatten(0, found.indices.shape)
-    return neighbours_figure(
-        queries, near, found.distances.cpu(), f"{title}: nearest of train {of}"
-    )
+        ours, theirs = queries.flatten(1), train.flatten(1).cpu()
+        by = "pixels"
+    found = nearest(ours, theirs, NEAREST)
+    near = train[found.indices.flatten().to(train.device)].cpu().unflatten(0, found.indices.shape)
+    heading = f"{title}: nearest of {len(train):,} training images by {by}"
+    return neighbours_figure(queries, near, found.distances.cpu(), heading)
 
 
 def _codebooks(model: TwoStage, data: Dataset, title: str, generator: torch.Generator) -> Figure:
-    counts = code_counts(model.coder, data, split="train", batch_size=BATCH, generator=generator)
+    split = "train" if data.resident else "test"
+    counts = code_counts(model.coder, data, split=split, batch_size=BATCH, generator=generator)
     names = level_names(len(counts))
     return codebook_figure([(n, c.cpu()) for n, c in zip(names, counts, strict=True)], title)
 

@@ -1,0 +1,46 @@
+"""Images as bytes on the host, as they would be in a file: many more than a device could hold."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from dgm_bench.errors import RunFailure
+
+Bytes = UInt8[Tensor, "n channels height width"]
+
+#: Images that take more bytes than this are kept in a temporary file.
+IN_MEMORY = 8 << 30
+
+
+def gathered(parts: Iterable[Float[Tensor, "batch channels height width"]], n: int) -> Bytes:
+    """Return ``n`` images, which come in parts with pixels in [0, 1], as bytes on the host.
+
+    Raises:
+        RunFailure: A pixel is not finite.
+    """
+    images: Tensor | None = None
+    start = 0
+    for part in parts:
+        if not bool(part.isfinite().all()):
+            raise RunFailure("diverged", "drawn images are not finite", "lower the learning rate")
+        images = _room((n, *part.shape[1:])) if images is None else images
+        images[start : start + len(part)] = (part.clamp(0, 1) * 255).round().to(torch.uint8)
+        start += len(part)
+    if images is None:
+        raise ValueError("there are no images")
+    return images
+
+
+def _room(shape: tuple[int, ...]) -> Bytes:
+    """Return room for images: in memory, or mapped from a file that goes when nobody needs it."""
+    if math.prod(shape) <= IN_MEMORY:
+        return torch.empty(shape, dtype=torch.uint8)
+    with tempfile.TemporaryFile() as file:
+        return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
