@@ -278,6 +278,7 @@ class Surroundings:
         runnable: Whether a cell's recipe resolves and its model builds, and why not.
         records: Stored records, for what earlier runs took.
         may_fetch: Whether missing data may be downloaded; done only where time is unlimited.
+        changed: A recipe as it would run.
     """
 
     machine: Machine
@@ -285,6 +286,7 @@ class Surroundings:
     runnable: Callable[[Cell], tuple[bool, str]]
     records: Sequence[RunRecord] = field(default=())
     may_fetch: bool = False
+    changed: Callable[[Recipe], Recipe] = lambda recipe: recipe
 
 
 def plan(
@@ -371,7 +373,7 @@ def _with_data(offer: PlannedRun, recipe: Recipe, around: Surroundings) -> Plann
 
 def _with_weights(offer: PlannedRun, recipe: Recipe, around: Surroundings) -> PlannedRun:
     """Say where weights of others are missing; they are fetched only when asked for by name."""
-    judge = recipe.evaluation.judge
+    judge = around.changed(recipe).evaluation.judge
     for name in judge.weights if judge is not None else ():
         state = around.data_state(name)
         if not state.loadable:

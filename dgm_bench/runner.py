@@ -156,6 +156,7 @@ class _Session:
         folder = WorkFolder(self.results, recipe.content_hash, run.seed)
         with folder.locked():
             try:
+                self._require_weights(recipe)
                 data = self.source.load(recipe.stages[0].data, run.seed)
                 finished = self._finished_before(folder, data)
                 if finished is not None:
@@ -174,6 +175,17 @@ class _Session:
                 return True
         self._took(record)
         return True
+
+    def _require_weights(self, recipe: Recipe) -> None:
+        """Refuse missing or wrong weights of others before data is loaded, which may take hours.
+
+        Raises:
+            DataError: They are missing, or not the published ones.
+        """
+        judge = recipe.evaluation.judge
+        for name in judge.weights if judge is not None else ():
+            if name in datasets.weights_names():
+                datasets.find_weights(name, self.source.root)
 
     def _changes(self, run: PlannedRun, recipe: Recipe) -> tuple[str, ...]:
         """Return the ``--set`` changes, if they change anything."""

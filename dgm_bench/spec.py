@@ -133,11 +133,11 @@ class Stage(Spec):
 class JudgeSpec(Spec):
     """How drawn images are judged against real ones.
 
-    ``samples`` images are drawn. The first ``compared`` of them, or all, are compared with the
-    first ``reference`` of the training set, or all, by the ``features`` of ``classifier`` (trained
-    on the training set by this project), ``inception-v3-compat`` or ``vgg16`` (weights of others).
-    ``neighbours`` is the k of precision and recall. Rejection draws as many more as it takes to
-    keep the fraction ``keep`` of which the classifier is surest. ``score`` says whether a
+    ``samples`` images are drawn. The first ``compared`` of them, or all, are compared with
+    ``reference`` of the training set, evenly spaced, or all, by the ``features`` of ``classifier``
+    (trained on the training set by this project), ``inception-v3-compat`` or ``vgg16`` (weights of
+    others). ``neighbours`` is the k of precision and recall. Rejection draws as many more as it
+    takes to keep the fraction ``keep`` of which the classifier is surest. ``score`` says whether a
     classifier is trained on the images, to be tested on real ones.
     """
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from dgm_bench import data as datasets
-from dgm_bench.errors import DataUnavailable, DeclarationError, RunFailure
+from dgm_bench.errors import DataError, DataUnavailable, DeclarationError, RunFailure
 from dgm_bench.metrics import image_bytes
+from dgm_bench.metrics.diversity import in_turn, spread
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
 from dgm_bench.metrics.image_bytes import gathered
 from dgm_bench.models.identity import Identity
@@ -36,6 +37,15 @@ class Drawer(torch.nn.Module):
 
     def draw_images(self, labels, generator):
         return self.draw(labels)
+
+
+class BothWays(Drawer):
+    """Draws black images, and reconstructs as the identity does."""
+
+    reconstruct = Identity.reconstruct
+
+    def __init__(self):
+        super().__init__(lambda labels: torch.zeros(len(labels), 1, 8, 8))
 
 
 def held_out(data):
@@ -126,6 +136,33 @@ def test_weights_that_are_not_here_are_told_before_anything_is_trained(digits):
     spec = EvaluationSpec(metrics=("samples",), judge=judge)
     with pytest.raises(DataUnavailable, match="dgm-bench data fetch inception-v3-compat"):
         require_fit(spec, Drawer(lambda labels: torch.zeros(len(labels), 1, 8, 8)), digits)
+
+
+def test_classes_take_turns():
+    labels = torch.tensor([2, 0, 0, 1, 2, 1, 0, 2])
+    assert in_turn(torch.tensor([1, 2, 3, 4, 6, 7]), labels).tolist() == [1, 3, 4, 2, 7, 6]
+
+
+def test_some_are_taken_from_everywhere():
+    assert spread(torch.arange(10), 4).tolist() == [0, 2, 5, 7]
+    assert (
+        spread(torch.arange(3), 4).tolist() == spread(torch.arange(3), None).tolist() == [0, 1, 2]
+    )
+
+
+def test_reconstructions_have_no_more_held_out_images_than_there_are(digits):
+    judge = JudgeSpec(samples=1_000, isc_splits=2, kid_subsets=5, kid_subset_size=260)
+    spec = EvaluationSpec(metrics=("samples", "reconstructions"), judge=judge)
+    with pytest.raises(DeclarationError, match="is 250"):
+        require_fit(spec, BothWays(), digits)
+
+
+def test_a_data_root_that_keeps_nothing_is_told_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    digits = datasets.load("digits-labelled", tmp_path)
+    spec = EvaluationSpec(metrics=("reconstructions",), judge=JudgeSpec(samples=200, **FEW))
+    with datasets.rooted(tmp_path / "file"), pytest.raises(DataError, match="--data-root"):
+        require_fit(spec, Identity((1, 8, 8)), digits)
 
 
 def test_images_that_are_not_finite_end_the_run(digits):

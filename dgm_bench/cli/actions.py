@@ -96,6 +96,7 @@ def run(
         device=resolve_device(device).type,
         threads=threads,
         may_fetch=not offline,
+        changes=overrides,
     )
 
     with make_reporter() as reporter:

@@ -21,6 +21,7 @@ from dgm_bench.data.weights import (
     WeightsCard,
     check_weights,
     fetch_weights,
+    find_weights,
     weights_card,
     weights_names,
     weights_state,
@@ -39,11 +40,13 @@ __all__ = [
     "cards",
     "default_root",
     "fetch",
+    "find_weights",
     "load",
     "names",
     "rooted",
     "state",
     "verify",
+    "weights_names",
 ]
 
 _ROOT: ContextVar[Path | None] = ContextVar("data root", default=None)

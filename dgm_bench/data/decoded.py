@@ -140,7 +140,11 @@ def opened(path: Path, stream: IO[bytes] | None = None) -> Iterator[Image.Image]
 
 def _is_whole(place: Path, source: Source) -> bool:
     array = place / ARRAY
-    return array.is_file() and array.stat().st_size == source.size and (place / INDEX).is_file()
+    try:
+        json.loads((place / INDEX).read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return array.is_file() and array.stat().st_size == source.size
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dgm_bench.data import default_root
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.data.weights import find_weights
-from dgm_bench.errors import DeclarationError
+from dgm_bench.errors import DataError, DeclarationError
 from dgm_bench.metrics.accuracy_score import RESNET_SIDE, accuracy_score
 from dgm_bench.metrics.classifier import (
     ImageClassifier,
@@ -31,7 +31,7 @@ from dgm_bench.metrics.codes import (
     reconstruction_metrics,
 )
 from dgm_bench.metrics.fidelity.enough import require_enough
-from dgm_bench.metrics.image_bytes import Bytes, gathered
+from dgm_bench.metrics.image_bytes import Bytes, gathered, require_room
 from dgm_bench.metrics.rejection import most_confident, own_probabilities, rejection_curve
 from dgm_bench.models.capabilities import DrawsImages, HasCodes, Reconstructs
 from dgm_bench.models.packing import encoded
@@ -64,7 +64,7 @@ class Court:
 
         self.data, self.judge, self.device = data, judge, device
         self.classifier, self.weights = _classifier(data, judge, device)
-        images = data.splits["train"][: judge.reference]
+        images = spread(data.splits["train"], judge.reference)
         self.references = {
             name: Reference(images, self._extractor(name), "train", device=device)
             for name in judge.features
@@ -177,8 +177,10 @@ def sample_metrics(
     if judge.keep is None:
         return found
     sure = own_probabilities(court.trained, pool, labels)
-    kept = most_confident(sure, labels, judge.keep).cpu()[: judge.samples]
+    kept = in_turn(most_confident(sure, labels, judge.keep).cpu(), labels)[: judge.samples]
     of = f"the {judge.keep:.0%} of which the classifier is surest, of {len(pool)}; {protocol}"
+    if "classifier" in judge.features:
+        of = f"judged by the classifier that rejects; {of}"
     found += court.scores(pool[kept], "rejected-", generator, of)
     if scored:
         found += court.accuracy(pool[kept], labels[kept], "rejected-", seed, of)
@@ -243,15 +245,17 @@ def reconstructed_metrics(
     section 4.3). With :class:`~dgm_bench.models.identity.Identity` it is all of real images.
     """
     judge, court = _judge(spec), Court(data, _judge(spec), _device(model))
-    coder, prefix = cast(Reconstructs, model), "reconstruction-"
-    test = reconstructed(coder, data.splits["test"], spec.batch_size, generator.device)
-    compared = test[: judge.samples]
-    how = f"{len(compared)} held-out images; {protocol}"
-    found = court.scores(compared, prefix, generator, how)
+    coder, prefix, size = cast(Reconstructs, model), "reconstruction-", spec.batch_size
+    held_out = spread(data.splits["test"], judge.compared or judge.samples)
+    images = reconstructed(coder, held_out, size, generator.device)
+    found = court.scores(images, prefix, generator, f"{len(images)} held-out images; {protocol}")
     if judge.score and data.classes:
-        train = reconstructed(coder, data.splits["train"], spec.batch_size, generator.device)
-        labels, seed = data.labels["train"].cpu(), generator.initial_seed()
-        found += court.accuracy(train, labels, prefix, seed, f"of training images; {protocol}")
+        # As many as samples are learnt from: otherwise the accuracies would not compare.
+        train = spread(data.splits["train"], judge.samples)
+        labels = spread(data.labels["train"], judge.samples).cpu()
+        learnt = reconstructed(coder, train, size, generator.device)
+        how = f"of training images; {protocol}"
+        found += court.accuracy(learnt, labels, prefix, generator.initial_seed(), how)
     return found
 
 
@@ -313,6 +317,22 @@ def code_metrics(
 # ----------------------------------------------------------------------------- small things
 
 
+def spread(items: Tensor, n: int | None) -> Tensor:
+    """Return ``n`` of the items, evenly spaced, or all: folders hold images class by class."""
+    if n is None or n >= len(items):
+        return items
+    return items[torch.arange(n, device=items.device) * len(items) // n]
+
+
+def in_turn(indices: Int[Tensor, " n"], labels: Int[Tensor, " m"]) -> Int[Tensor, " n"]:
+    """Return the indices so that the classes of what they point at take turns, as drawn."""
+    own = labels[indices]
+    rank = torch.zeros_like(indices)
+    for label in own.unique().tolist():
+        rank[own == label] = torch.arange(int((own == label).sum()))
+    return indices[(rank * (int(labels.max()) + 1) + own).argsort()]
+
+
 def _device(model: nn.Module) -> torch.device:
     """Return where the model is; one without parameters is on the CPU."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -335,17 +355,33 @@ def require_judge(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None
     """
     judge = _judge(spec)
     compared = min(judge.compared or judge.samples, judge.samples)
-    if "samples" not in spec.metrics:
+    if "reconstructions" in spec.metrics:
         compared = min(compared, len(data.splits["test"]))
     within = judge.model_copy(update={"samples": compared})
     require_enough(within, len(data.splits["train"]))
     if "classifier" in judge.features or judge.keep is not None:
         require_classes(data)
+        _require_cache()
+    require_room(math.ceil(judge.samples / (judge.keep or 1.0)) * data.dim)
     require_same_classes(spec, model, data)
     if judge.keep is not None and getattr(model, "classes", None) is None:
         reason = f"keeps what a classifier is sure of, and {type(model).__name__} knows no classes"
         raise DeclarationError("evaluation.judge.keep", reason, "leave it out")
     _require_weights(judge)
+
+
+def _require_cache() -> None:
+    """Refuse a data root that cannot keep the classifier.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    folder = default_root() / "classifiers"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason, remedy = f"cannot be written ({error.strerror})", "name another with --data-root"
+        raise DataError(folder, reason, remedy) from error
 
 
 def require_same_classes(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None:

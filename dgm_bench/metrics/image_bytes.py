@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import tempfile
 from collections.abc import Iterable
 
@@ -11,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dgm_bench.errors import RunFailure
+from dgm_bench.errors import ResultsError, RunFailure
 
 Bytes = UInt8[Tensor, "n channels height width"]
 
@@ -38,9 +40,25 @@ def gathered(parts: Iterable[Float[Tensor, "batch channels height width"]], n: i
     return images
 
 
+def require_room(size: int) -> None:
+    """Refuse more bytes of images than the disk has room for.
+
+    Raises:
+        ResultsError: The temporary folder is too small.
+    """
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if size > max(IN_MEMORY, free):
+        reason = f"has {free / 1e9:.0f} GB free, and the images take {size / 1e9:.0f} GB"
+        raise ResultsError(folder, reason, "free some, or name another folder with TMPDIR")
+
+
 def _room(shape: tuple[int, ...]) -> Bytes:
     """Return room for images: in memory, or mapped from a file that goes when nobody needs it."""
     if math.prod(shape) <= IN_MEMORY:
         return torch.empty(shape, dtype=torch.uint8)
+    require_room(math.prod(shape))
     with tempfile.TemporaryFile() as file:
+        # Without it a full disk would show as a bus error, in the middle.
+        os.posix_fallocate(file.fileno(), 0, math.prod(shape))
         return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))

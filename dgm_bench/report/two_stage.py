@@ -15,6 +15,7 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.metrics.classifier import image_features, reference_classifier
 from dgm_bench.metrics.codes import code_counts, level_names
+from dgm_bench.metrics.diversity import spread
 from dgm_bench.metrics.neighbours import nearest
 from dgm_bench.models.two_stage import TwoStage
 from dgm_bench.records import Metric
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 #: Images reconstructed, samples of each class, classes shown, samples with neighbours, neighbours.
 RECONSTRUCTED, PER_CLASS, CLASSES, QUERIES, NEAREST = 8, 10, 10, 8, 5
-#: Images encoded at a time, and training images among which neighbours are sought.
-BATCH, SOUGHT = 100, 10_000
+#: Images encoded at a time; training images among which neighbours are sought, and their pixels.
+BATCH, SOUGHT, SOUGHT_PIXELS = 100, 10_000, 1 << 28
 
 _KEPT = re.compile(r"(?P<features>.*)-(?P<what>precision|recall)-kept-(?P<per_cent>\d+)%")
 
@@ -98,7 +99,7 @@ def _neighbours(
 
     A classifier is not trained on data that does not fit the device for the sake of a picture.
     """
-    train = pixels(data.splits["train"][:SOUGHT])
+    train = pixels(spread(data.splits["train"], min(SOUGHT, SOUGHT_PIXELS // data.dim)))
     if data.classes and data.resident:
         classifier, _ = reference_classifier(data, default_root() / "classifiers", device)
         ours, theirs = (image_features(classifier, images) for images in (queries, train))
