@@ -1,0 +1,72 @@
+"""Recipes of VQ-VAE-2 (Razavi, van den Oord and Vinyals, NeurIPS 2019) and of what is beside it.
+
+``published.py`` has ImageNet and FFHQ with the papers' settings, ``ours.py`` what fits digits,
+MNIST and CIFAR-10. Rows that show another side of a run name the same function with the same
+arguments.
+"""
+
+from __future__ import annotations
+
+from dgm_bench.spec import Recipe
+
+from . import ours as _ours
+from . import published as _published
+from .shared import real_images as _real_images
+
+
+def vqvae2(
+    data: str,
+    levels: int = 2,
+    conditional: bool = True,
+    attention: bool = True,
+    features: str = "classifier",
+) -> Recipe:
+    """VQ-VAE-2: as published on ImageNet and FFHQ, ours on smaller images.
+
+    Args:
+        data: The column's data set.
+        levels: On small images, two or three.
+        conditional: On small images, whether the priors know the class.
+        attention: On small images, whether the upper priors have attention.
+        features: By which small images are judged.
+    """
+    if data in _published.STRIDES:
+        return _published.vqvae2(data)
+    return _ours.vqvae(
+        data, levels=levels, conditional=conditional, attention=attention, features=features
+    )
+
+
+def vqvae(data: str, features: str = "classifier") -> Recipe:
+    """VQ-VAE with one level and a gated PixelCNN (van den Oord et al., 2017), on small images.
+
+    Args:
+        data: The column's data set.
+        features: By which images are judged.
+    """
+    return _ours.vqvae(data, levels=1, conditional=True, attention=False, features=features)
+
+
+def dvae(data: str, prefix: str = "class", features: str = "classifier") -> Recipe:
+    """DALL-E's discrete VAE with a transformer: its settings on ImageNet, ours on small images.
+
+    Args:
+        data: The column's data set.
+        prefix: What the transformer is given: ``class``, or ``text``.
+        features: By which small images are judged.
+    """
+    if data in _published.STRIDES:
+        return _published.dvae(data)
+    return _ours.dvae(data, prefix=prefix, features=features)
+
+
+def real(data: str, features: str = "classifier") -> Recipe:
+    """Real held-out images, measured as reconstructions are.
+
+    Args:
+        data: The column's data set.
+        features: By which small images are judged.
+    """
+    if data in _published.STRIDES:
+        return _real_images(data, _published.JUDGES[data], _published.SOURCE)
+    return _real_images(data, _ours.judge_of(data, features), _ours.SOURCE)

@@ -1,0 +1,254 @@
+"""What the recipes of all rows share: geometry, stages, evaluation and costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
+from typing import Any
+
+from dgm_bench.data import card
+from dgm_bench.spec import (
+    Cost,
+    DataSpec,
+    EvaluationSpec,
+    JudgeSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    OptimizerSpec,
+    Recipe,
+    ScheduleSpec,
+    Stage,
+    StoppingSpec,
+    ValidationSpec,
+)
+
+#: Images as (channels, height, width).
+SHAPES = {
+    "digits-labelled": (1, 8, 8),
+    "mnist-labelled": (1, 32, 32),
+    "cifar10-labelled": (3, 32, 32),
+    "imagenet-256": (3, 256, 256),
+    "ffhq-1024": (3, 1024, 1024),
+}
+CLASSES = {
+    "digits-labelled": 10,
+    "mnist-labelled": 10,
+    "cifar10-labelled": 10,
+    "imagenet-256": 1000,
+    "ffhq-1024": None,
+}
+
+#: Multiplications for an image in the whole training of a classifier on such images; those of
+#: Inception v3 where there are no classes.
+LEARNING = {
+    "digits-labelled": 2.1e7,
+    "mnist-labelled": 1.2e7,
+    "cifar10-labelled": 3.1e9,
+    "imagenet-256": 1.6e11,
+    "ffhq-1024": 2e9,
+}
+
+#: Names of the first stage, and of the priors by number of levels, top first.
+AUTOENCODER = "autoencoder"
+PRIOR_NAMES = {
+    1: ("prior",),
+    2: ("top-prior", "bottom-prior"),
+    3: ("top-prior", "middle-prior", "bottom-prior"),
+}
+
+SAMPLED = ("samples", "reconstructions", "codes")
+
+
+def grids_of(data: str, strides: Sequence[int]) -> list[list[int]]:
+    """Return rows and columns of each level's grid, top first.
+
+    Args:
+        data: Name of the data set.
+        strides: Of the bottom level, then of each above it, as the autoencoders take them.
+    """
+    _, height, width = SHAPES[data]
+    finest_first = [[height // k, width // k] for k in accumulate(strides, mul)]
+    return finest_first[::-1]
+
+
+# --------------------------------------------------------------------------- stages
+
+
+def prior_stages(
+    data: str, models: Sequence[ModelSpec], stages: Sequence[dict[str, Any]]
+) -> tuple[Stage, ...]:
+    """Return the second stages, top first.
+
+    Args:
+        data: Name of the data set.
+        models: The prior of each level.
+        stages: What else each stage is to have.
+    """
+    names = PRIOR_NAMES[len(models)]
+    codes = DataSpec(name=data, codes_of=AUTOENCODER)
+    return tuple(
+        Stage(name=name, data=codes, model=model, objective=ObjectiveSpec(name="nll"), **rest)
+        for name, model, rest in zip(names, models, stages, strict=True)
+    )
+
+
+def until(
+    steps: int,
+    *,
+    lr: float,
+    batch_size: int,
+    every: int,
+    patience: int | None = None,
+    validation_batch: int = 500,
+    cosine: bool = False,
+) -> dict[str, Any]:
+    """Return what Adam for so many steps at most is to a stage.
+
+    Args:
+        steps: At most as many.
+        lr: Learning rate.
+        batch_size: Images at a time.
+        every: Steps from one validation to the next.
+        patience: Bad validations that are borne; None for any number.
+        validation_batch: Images validated at a time.
+        cosine: Whether the learning rate falls to zero along half a cosine.
+    """
+    return {
+        "optimizer": OptimizerSpec(lr=lr),
+        "schedule": ScheduleSpec(cosine_steps=steps if cosine else None),
+        "batch_size": batch_size,
+        "validation": ValidationSpec(every=every, unit="steps", batch_size=validation_batch),
+        "stopping": StoppingSpec(patience=patience, max_steps=steps),
+    }
+
+
+def evaluation(
+    judge: JudgeSpec, batch_size: int, metrics: tuple[str, ...] = SAMPLED
+) -> EvaluationSpec:
+    """Return the evaluation of images, with the best validated parameters of every stage."""
+    return EvaluationSpec(metrics=metrics, batch_size=batch_size, judge=judge)
+
+
+# --------------------------------------------------------------------------- real images
+
+
+def real_images(data: str, judge: JudgeSpec, source: str) -> Recipe:
+    """Return the recipe that measures held-out images as if they were reconstructions."""
+    stage = Stage(
+        name=AUTOENCODER,
+        data=DataSpec(name=data),
+        model=ModelSpec(name="identity:Identity"),
+        objective=ObjectiveSpec(name="reconstruction"),
+        optimizer=OptimizerSpec(lr=0),
+        batch_size=100,
+        validation=ValidationSpec(batch_size=100),
+        stopping=StoppingSpec(max_steps=0),
+    )
+    plain = judge.model_copy(update={"keep": None})
+    flops = judging_flops(data, card(data).sizes["train"])
+    return Recipe(
+        name=f"real/{data}",
+        stages=(stage,),
+        evaluation=evaluation(plain, 100, ("reconstructions",)),
+        cost=Cost(
+            steps=0,
+            flops_per_step=0.0,
+            launches_per_step=0.0,
+            evaluation_flops=flops,
+            memory_bytes=memory_of(data),
+        ),
+        source=source,
+        notes=("the images themselves stand in the place of reconstructions",),
+    )
+
+
+# --------------------------------------------------------------------------- cost
+
+
+def cost(
+    data: str, stages: Sequence[Stage], products: Sequence[float], judge: JudgeSpec, sets: int
+) -> Cost:
+    """Return the expected work of a recipe.
+
+    Args:
+        data: Name of the data set.
+        stages: Autoencoder and priors.
+        products: Multiplications in one pass of each stage's model over an image.
+        judge: Says how many images are drawn.
+        sets: How many sets of images are judged.
+    """
+    steps = [_expected_steps(stage) for stage in stages]
+    flops = [6.0 * stage.batch_size * count for stage, count in zip(stages, products, strict=True)]
+    whole = [count * step for count, step in zip(flops, steps, strict=True)]
+    drawn = judge.samples / (judge.keep or 1.0)
+    drawing = 2.0 * drawn * sum(products[1:]) + 2.0 * drawn * products[0]
+    batch = max(stage.batch_size * count for stage, count in zip(stages, products, strict=True))
+    return Cost(
+        steps=sum(steps),
+        flops_per_step=sum(whole) / sum(steps),
+        launches_per_step=700,
+        evaluation_flops=drawing + sets * judging_flops(data, judge.samples),
+        # Activations are about a tenth of the multiplications that lead to them.
+        memory_bytes=memory_of(data) + int(0.1 * batch),
+        stage_shares=tuple(round(part / sum(whole), 4) for part in whole),
+    )
+
+
+def _expected_steps(stage: Stage) -> int:
+    """Return how many steps a stage takes: with patience about half of the most."""
+    most = stage.stopping.max_steps or 0
+    return most if stage.stopping.patience is None else most // 2
+
+
+def memory_of(data: str) -> int:
+    """Return the bytes of the images, which ImageNet and FFHQ leave on the disk, and of torch."""
+    large = data in ("imagenet-256", "ffhq-1024")
+    pixels = 0 if large else card(data).dim * sum(card(data).sizes.values())
+    return 700_000_000 + 3 * pixels
+
+
+def judging_flops(data: str, images: int) -> float:
+    """Return the work of training a classifier on images."""
+    return 6.0 * LEARNING[data] * images
+
+
+def convolution_products(data: str, strides: Sequence[int], args: dict[str, Any]) -> float:
+    """Return the multiplications of a VQ-VAE for an image: encoders, decoders, residual units."""
+    _, height, width = SHAPES[data]
+    hidden, units, layers = args["hidden"], args["residual_units"], args["residual_layers"]
+    # All but one of several strided convolutions have half the hidden units.
+    block = 12.5 * hidden**2 + layers * 10 * hidden * units
+    places = [height * width / k**2 for k in accumulate(strides, mul)]
+    return float(2 * block * sum(places))
+
+
+def discrete_products(data: str, args: dict[str, Any]) -> float:
+    """Return the multiplications of a discrete VAE: as many in each group of either network."""
+    channels, height, width = SHAPES[data]
+    groups, hidden = 2 * (args["poolings"] + 1), args["hidden"]
+    blocks = groups * args["blocks"] * 3.6 * hidden**2
+    return float(height * width * (blocks + 49 * channels * hidden))
+
+
+def prior_products(grids: Sequence[Sequence[int]], args: dict[str, Any]) -> float:
+    """Return the multiplications of a convolutional prior for an image: weights times places."""
+    hidden, units, level = args["hidden"], args["residual"], args["level"]
+    reach = args["kernel"] // 2
+    taps = reach * args["kernel"] + reach + 1
+    attention = args.get("attention_layers")
+    gated = (reach + 1) * args["kernel"] * 2 * hidden**2 + (reach + 4) * hidden * units * 2
+    block = taps * 3 * hidden * units if attention else gated
+    places = math.prod(grids[level])
+    output = args["output_layers"] * 3 * hidden * units
+    above = args["conditioning_layers"] * 10 * hidden**2 * math.prod(grids[level - 1])
+    return float(places * (args["layers"] * block + output) + (above if level else 0))
+
+
+def transformer_products(grid: Sequence[int], args: dict[str, Any]) -> float:
+    """Return the multiplications of a transformer for an image, and the caption before it."""
+    text = max((len(caption) for caption in args["captions"] or ()), default=0)
+    tokens, width = math.prod(grid) + text, args["width"]
+    blocks = args["depth"] * (12 * width**2 + 2 * tokens * width)
+    return float(tokens * (blocks + width * args["codes"]))
