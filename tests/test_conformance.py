@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -12,6 +13,7 @@ from dgm_bench.data import card
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.execution import Execution
+from dgm_bench.metrics.classifier import settings_for
 from dgm_bench.planner import PlannedRun
 from dgm_bench.records import read_record
 from dgm_bench.spec import StoppingSpec
@@ -33,6 +35,12 @@ SLOW = tuple(
         "mnist": "made-mog maf-10 maf-mog-5 real-nvp-10 ffjord-two-hidden",
         "bsds300": "ffjord-concat ffjord-decay rnode ffjord-dto",
         "bsds300-patches": "ffjord-concat ffjord-decay rnode ffjord-dto",
+        "cifar10-precision": (
+            "vqvae-2-three vqvae-2-unconditional vqvae-2-pixelcnn dvae dvae-text"
+        ),
+        # Built without memory in test_vqvae2_declarations.py.
+        "cas-top1": "real vqvae-2 dvae",
+        "ffhq-1024-fid": "real vqvae-2-reconstructions",
     }.items()
     for row in rows.split()
 )
@@ -150,10 +158,17 @@ def shortened(stage):
     return stage.model_copy(update=update)
 
 
+def hasty(image_shape):
+    """The settings of a classifier that sees its images once."""
+    return replace(settings_for(image_shape), epochs=1)
+
+
 @pytest.mark.parametrize("cell", quick_recipes(), ids=lambda cell: cell.id)
 def test_every_recipe_takes_a_step_and_leaves_a_record(cell, tmp_path, monkeypatch):
     monkeypatch.setattr("dgm_bench.execution.make_pictures", lambda *args: {})
     monkeypatch.setenv("DGM_BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("dgm_bench.metrics.classifier.settings_for", hasty)
+    monkeypatch.setattr("dgm_bench.metrics.accuracy_score.settings_for", hasty)
     recipe = one_step(cell.recipe)
     folder = WorkFolder(tmp_path, recipe.content_hash, 0)
     with folder.locked():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+import torch
 
 from dgm_bench.catalog import load_catalog, runnable
 from dgm_bench.data import card
@@ -12,6 +13,7 @@ from dgm_bench.models.build import build
 from dgm_bench.models.packing import packed_size
 from dgm_bench.models.two_stage import compose
 from dgm_bench.spec import Cell, Recipe, Stage
+from dgm_bench.train.latents import code_shape
 
 # What is read at second hand, as printed there; everything else about the paper is unverified.
 PUBLISHED = {
@@ -282,3 +284,22 @@ def test_declarations_are_read_quickly():
     before = time.perf_counter()
     load_catalog()
     assert time.perf_counter() - before < 5
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "shape"),
+    [
+        ("vqvae-2", "cas-top1", (3, 256, 256)),
+        ("dvae", "cas-top1", (3, 256, 256)),
+        ("vqvae-2", "ffhq-1024-fid", (3, 1024, 1024)),
+    ],
+)
+def test_what_is_too_large_for_a_test_is_built_without_memory(row, column, shape):
+    whole, models = recipe(row, column), []
+    with torch.device("meta"):
+        for stage in whole.stages:
+            codes_of = stage.data.codes_of
+            models.append(
+                build(stage.model, code_shape(models[0], codes_of) if codes_of else shape)
+            )
+    compose(whole.stages, models)
