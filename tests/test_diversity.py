@@ -10,7 +10,7 @@ from dgm_bench.metrics.diversity import in_turn, spread
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
 from dgm_bench.metrics.image_bytes import gathered
 from dgm_bench.models.identity import Identity
-from dgm_bench.report.two_stage import rejection_points
+from dgm_bench.report.tradeoff import rejection_points
 from dgm_bench.spec import EvaluationSpec, JudgeSpec
 
 FEW = {"isc_splits": 2, "kid_subsets": 5, "kid_subset_size": 50}

@@ -21,6 +21,7 @@ from factories import (
 )
 from torch import nn
 
+from dgm_bench.catalog import load_catalog
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.records import write_record
 from dgm_bench.report.figures import write_figures
@@ -28,6 +29,7 @@ from dgm_bench.report.page import write_report
 from dgm_bench.report.pictures import make_pictures
 from dgm_bench.report.plots import comparison_plot, gap_plot, learning_curve, to_svg
 from dgm_bench.report.ranking import kendall, ranked_rows, ranking_plots
+from dgm_bench.report.tradeoff import tradeoff_plots
 from dgm_bench.spec import Erratum, Paper, Source
 from dgm_bench.store import Store
 from dgm_bench.verdict import Verdict
@@ -428,3 +430,27 @@ def test_a_ranking_is_plotted_against_the_published_one():
 def test_two_rows_make_no_ranking():
     cells, runs = ranked("maf", "1.0", 0.2)
     assert ranking_plots(make_table(cells), runs) == {}
+
+
+def test_precision_against_recall_has_a_point_a_row_and_the_way_of_rejection():
+    table = load_catalog().table("vqvae2/diversity")
+    names = {"": 0.6, "rejected-": 0.8, "reconstruction-": 0.9}
+    metrics = [
+        make_metric(value, name=f"{prefix}classifier-{what}")
+        for prefix, value in names.items()
+        for what in ("precision", "recall")
+    ]
+    for kept in (100, 50):
+        for what in ("precision", "recall"):
+            metrics.append(make_metric(kept / 100, name=f"classifier-{what}-kept-{kept}%"))
+    runs = {
+        cell.id: [make_record(cell, metrics=tuple(metrics))]
+        for cell in table.cells
+        if cell.row.id.startswith("vqvae-2") and cell.column.id == "digits-precision"
+    }
+    (figure,) = tradeoff_plots(table, runs).values()
+    (axes,) = figure.axes
+    assert len(axes.containers) == len(runs)
+    paths = [line for line in axes.lines if len(line.get_xdata()) == 2]
+    assert any(list(line.get_xdata()) == [1.0, 0.5] for line in paths)
+    assert tradeoff_plots(table, {}) == {}

@@ -12,6 +12,7 @@ from dgm_bench.report.plots import comparison_plot, gap_plot
 from dgm_bench.report.ranking import ranking_plots
 from dgm_bench.report.relaxation import relaxation_plot
 from dgm_bench.report.surgery import surgery_plots
+from dgm_bench.report.tradeoff import tradeoff_plots
 from dgm_bench.store import Store
 from dgm_bench.verdict import judge_table, pool_variances
 
@@ -25,8 +26,8 @@ def write_figures(folder: Path, *, catalog: Catalog, store: Store) -> list[Path]
     ``<paper>-<table>-comparison.png`` has measured minus published numbers,
     ``<paper>-<table>-gaps.png`` the gaps to known entropies, and
     ``<paper>-<table>-ranking-<column>.png`` such gaps against a published ranking. Tables of
-    measurements have figures of their own: ``relaxation``, ``gradients``, ``surgery-<data>``. A
-    figure without runs is left out.
+    measurements have figures of their own: ``relaxation``, ``gradients``, ``surgery-<data>``,
+    ``tradeoff-<data>-<features>``. A figure without runs is left out.
 
     Raises:
         ResultsError: When a record cannot be read, or a file cannot be written.
@@ -44,6 +45,8 @@ def write_figures(folder: Path, *, catalog: Catalog, store: Store) -> list[Path]
             figures[f"ranking-{column}"] = figure
         for data, figure in surgery_plots(table, runs).items():
             figures[f"surgery-{data}"] = figure
+        for images, figure in tradeoff_plots(table, runs).items():
+            figures[f"tradeoff-{images}"] = figure
         for name, made in figures.items():
             if made is not None:
                 path = folder / f"{table.name.replace('/', '-')}-{name}.png"

@@ -20,6 +20,7 @@ from dgm_bench.records import RunRecord, write_atomically
 from dgm_bench.report.plots import comparison_plot, gap_plot, learning_curve, to_svg
 from dgm_bench.report.ranking import ranking_plots
 from dgm_bench.report.tables import MARKS, measured_text, published_text
+from dgm_bench.report.tradeoff import tradeoff_plots
 from dgm_bench.spec import YES_NO, Cell, Column, Paper, Published, Recipe, Row, Source, Table
 from dgm_bench.store import Store
 from dgm_bench.verdict import Pool, State, Verdict, judge_table, pool_variances
@@ -136,6 +137,7 @@ class TableView:
     comparison: Markup | None
     gaps: Markup | None
     rankings: list[Markup]
+    tradeoffs: list[Markup]
 
 
 class _Page:
@@ -177,6 +179,7 @@ class _Page:
         comparison = comparison_plot(table, verdicts)
         gaps = gap_plot(table, runs)
         rankings = ranking_plots(table, runs).items()
+        tradeoffs = tradeoff_plots(table, runs).items()
         return TableView(
             table=table,
             parts=list(_parts(table)),
@@ -184,6 +187,7 @@ class _Page:
             comparison=_inline(to_svg(comparison, f"{name}-comparison")) if comparison else None,
             gaps=_inline(to_svg(gaps, f"{name}-gaps")) if gaps else None,
             rankings=[_inline(to_svg(figure, f"{name}-{column}")) for column, figure in rankings],
+            tradeoffs=[_inline(to_svg(figure, f"{name}-{of}")) for of, figure in tradeoffs],
         )
 
     def _cell(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from dgm_bench.report.diversity import (
     rejection_figure,
     samples_figure,
 )
+from dgm_bench.report.tradeoff import rejection_points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 RECONSTRUCTED, PER_CLASS, CLASSES, QUERIES, NEAREST = 8, 10, 10, 8, 5
 #: Images encoded at a time; training images among which neighbours are sought, and their pixels.
 BATCH, SOUGHT, SOUGHT_PIXELS = 100, 10_000, 1 << 28
-
-_KEPT = re.compile(r"(?P<features>.*)-(?P<what>precision|recall)-kept-(?P<per_cent>\d+)%")
 
 
 def two_stage_figures(
@@ -118,19 +116,3 @@ def _codebooks(model: TwoStage, data: Dataset, title: str, generator: torch.Gene
     counts = code_counts(model.coder, data, split=split, batch_size=BATCH, generator=generator)
     names = level_names(len(counts))
     return codebook_figure([(n, c.cpu()) for n, c in zip(names, counts, strict=True)], title)
-
-
-def rejection_points(
-    metrics: Sequence[Metric],
-) -> dict[str, list[tuple[float, float, float]]]:
-    """Return kept fraction, precision and recall, by the features that they are of."""
-    found: dict[tuple[str, float], dict[str, float]] = {}
-    for metric in metrics:
-        match = _KEPT.fullmatch(metric.name)
-        if match and metric.value is not None:
-            key = (match["features"], int(match["per_cent"]) / 100)
-            found.setdefault(key, {})[match["what"]] = metric.value
-    points: dict[str, list[tuple[float, float, float]]] = {}
-    for (features, kept), both in found.items():
-        points.setdefault(features, []).append((kept, both["precision"], both["recall"]))
-    return points
