@@ -6,7 +6,8 @@ import torch
 from dgm_bench import data as datasets
 from dgm_bench.errors import DataError, DataUnavailable, DeclarationError, RunFailure
 from dgm_bench.metrics import image_bytes
-from dgm_bench.metrics.diversity import in_turn, spread
+from dgm_bench.metrics.court import spread
+from dgm_bench.metrics.diversity import in_turn
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
 from dgm_bench.metrics.image_bytes import gathered
 from dgm_bench.models.identity import Identity

@@ -1,6 +1,6 @@
 """How good and how diverse a model's images are: its samples, and what is left by its codes.
 
-VQ-VAE-2 (Razavi et al. 2019, section 4) and whatever draws images are judged alike: scores of
+VQ-VAE-2 (Razavi et al. 2019, section 5) and whatever draws images are judged alike: scores of
 features against the training set, and the accuracy of a classifier trained on the images alone.
 Images are bytes here, as they would be in a file.
 """
@@ -8,7 +8,7 @@ Images are bytes here, as they would be in a file.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Int
@@ -19,17 +19,13 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.data.weights import find_weights
 from dgm_bench.errors import DataError, DeclarationError
-from dgm_bench.metrics.accuracy_score import RESNET_SIDE, accuracy_score
-from dgm_bench.metrics.classifier import (
-    ImageClassifier,
-    reference_classifier,
-    require_classes,
-)
+from dgm_bench.metrics.classifier import require_classes
 from dgm_bench.metrics.codes import (
     codebook_metrics,
     prior_metrics,
     reconstruction_metrics,
 )
+from dgm_bench.metrics.court import Court, spread
 from dgm_bench.metrics.fidelity.enough import require_enough
 from dgm_bench.metrics.image_bytes import Bytes, gathered, require_room
 from dgm_bench.metrics.rejection import most_confident, own_probabilities, rejection_curve
@@ -39,113 +35,8 @@ from dgm_bench.models.two_stage import TwoStage
 from dgm_bench.records import Metric
 from dgm_bench.spec import EvaluationSpec, JudgeSpec
 
-if TYPE_CHECKING:
-    from dgm_bench.metrics.fidelity.features import Extractor
-
 #: Fractions of a pool that a rejection curve keeps, where the pool allows.
 KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
-
-
-class Court:
-    """What images are judged by: the reference's features by each network, and a classifier.
-
-    Args:
-        data: Images, with classes where the classifier is asked for.
-        judge: How they are judged.
-        device: Where to compute.
-
-    Raises:
-        DataError: Weights of others are missing or not the published ones.
-        DeclarationError: The data set has no classes, and the classifier is asked for.
-    """
-
-    def __init__(self, data: Dataset, judge: JudgeSpec, device: torch.device) -> None:
-        from dgm_bench.metrics.fidelity.judge import Reference
-
-        self.data, self.judge, self.device = data, judge, device
-        self.classifier, self.weights = _classifier(data, judge, device)
-        images = spread(data.splits["train"], judge.reference)
-        self.references = {
-            name: Reference(images, self._extractor(name), "train", device=device)
-            for name in judge.features
-        }
-
-    def _extractor(self, name: str) -> Extractor:
-        from dgm_bench.metrics.fidelity import features
-
-        if name == features.CLASSIFIER:
-            channels = self.data.event_shape[0]
-            return features.classifier_extractor(self.trained, self.weights, channels)
-        return features.published_extractor(name, default_root())
-
-    @property
-    def trained(self) -> ImageClassifier:
-        """The classifier.
-
-        Raises:
-            DeclarationError: The data set has no classes.
-        """
-        if self.classifier is None:
-            require_classes(self.data)
-            raise ValueError("the classifier was not asked for")
-        return self.classifier
-
-    def scores(
-        self, images: Bytes, prefix: str, generator: torch.Generator, protocol: str
-    ) -> list[Metric]:
-        """Return all scores of images by every network, each name begun by ``prefix``."""
-        from dgm_bench.metrics.fidelity.judge import judge_images
-
-        compared, found = images[: self.judge.compared], []
-        for reference in self.references.values():
-            found += judge_images(compared, reference, self.judge, generator, protocol)
-        return [metric.model_copy(update={"name": prefix + metric.name}) for metric in found]
-
-    def accuracy(
-        self, images: Bytes, labels: Int[Tensor, " n"], prefix: str, seed: int, protocol: str
-    ) -> list[Metric]:
-        """Return the classification accuracy score of images, in per cent of real test images."""
-        data, classes = self.data, len(self.data.classes)
-        large = min(data.event_shape[1:]) >= RESNET_SIDE
-        found = accuracy_score(
-            images,
-            labels,
-            data.splits["test"],
-            data.labels["test"],
-            classes,
-            seed=seed,
-            device=self.device,
-            network="resnet50" if large else "own",
-        )
-        network = "ResNet-50" if large else "this project's small residual network, not ResNet-50"
-        how = (
-            f"{network}, trained on {len(images)} of these images, tested on real ones; {protocol}"
-        )
-        return [
-            _accuracy_metric(f"{prefix}cas-top1", found.top1, found.n, how),
-            _accuracy_metric(f"{prefix}cas-top5", found.top5, found.n, how),
-        ]
-
-
-def _accuracy_metric(name: str, share: float, n: int, protocol: str) -> Metric:
-    return Metric(
-        name=name,
-        value=100 * share,
-        se=100 * math.sqrt(share * (1 - share) / n),
-        n=n,
-        unit="%",
-        direction="higher",
-        split="test",
-        protocol=f"se: binomial; {protocol}",
-    )
-
-
-def _classifier(
-    data: Dataset, judge: JudgeSpec, device: torch.device
-) -> tuple[ImageClassifier | None, str]:
-    if "classifier" not in judge.features and judge.keep is None:
-        return None, ""
-    return reference_classifier(data, default_root() / "classifiers", device)
 
 
 # ----------------------------------------------------------------------------- samples
@@ -163,32 +54,23 @@ def sample_metrics(
     With rejection there are the same scores of what is kept, their names begun by ``rejected-``,
     and precision and recall at other thresholds, their names ended by ``-kept-<per cent>``.
     """
-    judge, court = _judge(spec), Court(data, _judge(spec), _device(model))
-    keep = judge.keep or 1.0
-    labels = _balanced(math.ceil(judge.samples / keep), data, cast(DrawsImages, model).classes)
-    pool = drawn(cast(DrawsImages, model), labels, spec.batch_size, generator)
-    images, its_labels = pool[: judge.samples], labels[: judge.samples]
-    drawing = f"{judge.samples} samples drawn; {protocol}"
-    found = court.scores(images, "", generator, drawing)
-    seed = generator.initial_seed()
-    scored = judge.score and cast(DrawsImages, model).classes is not None
-    if scored:
-        found += court.accuracy(images, its_labels, "", seed, drawing)
+    artist, judge = cast(DrawsImages, model), _judge(spec)
+    court = Court(data, judge, _device(model))
+    labels = torch.arange(math.ceil(judge.samples / (judge.keep or 1.0))) % (artist.classes or 1)
+    pool = drawn(artist, labels, spec.batch_size, generator)
+    known = artist.classes is not None
+    first = slice(judge.samples)
+    how = f"{judge.samples} samples drawn; {protocol}"
+    found = court.judged(pool[first], labels[first] if known else None, "", generator, how)
     if judge.keep is None:
         return found
     sure = own_probabilities(court.trained, pool, labels)
-    kept = in_turn(most_confident(sure, labels, judge.keep).cpu(), labels)[: judge.samples]
+    kept = in_turn(most_confident(sure, labels, judge.keep).cpu(), labels)[first]
     of = f"the {judge.keep:.0%} of which the classifier is surest, of {len(pool)}; {protocol}"
     if "classifier" in judge.features:
         of = f"judged by the classifier that rejects; {of}"
-    found += court.scores(pool[kept], "rejected-", generator, of)
-    if scored:
-        found += court.accuracy(pool[kept], labels[kept], "rejected-", seed, of)
+    found += court.judged(pool[kept], labels[kept], "rejected-", generator, of)
     return found + _curve(court, pool, labels, sure, protocol)
-
-
-def _balanced(n: int, data: Dataset, classes: int | None) -> Int[Tensor, " n"]:
-    return torch.arange(n) % (classes or 1)
 
 
 @torch.no_grad()
@@ -241,21 +123,21 @@ def reconstructed_metrics(
 ) -> list[Metric]:
     """Return the scores of reconstructions of held-out images, their names begun accordingly.
 
-    The classification accuracy score is that of reconstructions of the training set (VQ-VAE-2,
-    section 4.3). With :class:`~dgm_bench.models.identity.Identity` it is all of real images.
+    The classification accuracy score is that of reconstructions of the training set. With
+    :class:`~dgm_bench.models.identity.Identity` all are of real images.
     """
-    judge, court = _judge(spec), Court(data, _judge(spec), _device(model))
-    coder, prefix, size = cast(Reconstructs, model), "reconstruction-", spec.batch_size
+    judge, coder, size = _judge(spec), cast(Reconstructs, model), spec.batch_size
+    court, device = Court(data, judge, _device(model)), generator.device
     held_out = spread(data.splits["test"], judge.compared or judge.samples)
-    images = reconstructed(coder, held_out, size, generator.device)
-    found = court.scores(images, prefix, generator, f"{len(images)} held-out images; {protocol}")
+    images = reconstructed(coder, held_out, size, device)
+    how = f"{len(images)} held-out images; {protocol}"
+    found = court.scores(images, "reconstruction-", generator, how)
     if judge.score and data.classes:
         # As many as samples are learnt from: otherwise the accuracies would not compare.
-        train = spread(data.splits["train"], judge.samples)
+        train = reconstructed(coder, spread(data.splits["train"], judge.samples), size, device)
         labels = spread(data.labels["train"], judge.samples).cpu()
-        learnt = reconstructed(coder, train, size, generator.device)
         how = f"of training images; {protocol}"
-        found += court.accuracy(learnt, labels, prefix, generator.initial_seed(), how)
+        found += court.accuracy(train, labels, "reconstruction-", generator.initial_seed(), how)
     return found
 
 
@@ -315,13 +197,6 @@ def code_metrics(
 
 
 # ----------------------------------------------------------------------------- small things
-
-
-def spread(items: Tensor, n: int | None) -> Tensor:
-    """Return ``n`` of the items, evenly spaced, or all: folders hold images class by class."""
-    if n is None or n >= len(items):
-        return items
-    return items[torch.arange(n, device=items.device) * len(items) // n]
 
 
 def in_turn(indices: Int[Tensor, " n"], labels: Int[Tensor, " m"]) -> Int[Tensor, " n"]:

@@ -33,7 +33,7 @@ def compose(stages: Sequence[Stage], models: Sequence[nn.Module]) -> nn.Module:
 class TwoStage(nn.Module):
     """Draws codes level by level, each given those above it, and decodes them.
 
-    VQ-VAE-2 (Razavi et al. 2019, section 3.3 and figure 2): images are drawn by ancestral sampling
+    VQ-VAE-2 (Razavi et al. 2019, section 3.2): images are drawn by ancestral sampling
     through the priors, top level first.
 
     Args:

@@ -14,7 +14,7 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.metrics.classifier import image_features, reference_classifier
 from dgm_bench.metrics.codes import code_counts, level_names
-from dgm_bench.metrics.diversity import spread
+from dgm_bench.metrics.court import spread
 from dgm_bench.metrics.neighbours import nearest
 from dgm_bench.models.two_stage import TwoStage
 from dgm_bench.records import Metric
