@@ -16,23 +16,32 @@ def apply_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     """Return the recipe with values replaced.
 
     A key is a path such as ``optimizer.lr``, ``model.args.layers`` or ``stopping.max_steps``,
-    which is looked up in every stage, or ``evaluation.trace``. Values are read as JSON and, where
-    that fails, as plain text.
+    which is looked up in every stage, or ``evaluation.trace``. The name of a stage ahead of it, as
+    in ``top-prior.optimizer.lr``, is for that stage alone. Values are read as JSON and, where that
+    fails, as plain text.
 
     Raises:
         UsageError: When a key does not exist or a value does not fit.
     """
     body = recipe.model_dump(mode="json")
     for key, text in overrides.items():
-        targets = [body] if key.split(".")[0] == "evaluation" else body["stages"]
-        for target in targets:
-            _set(target, key, _parse(text))
+        for target, path in _targets(body, key):
+            _set(target, path, _parse(text))
     try:
         return Recipe.model_validate(body)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
         raise UsageError(f"--set {where}", first["msg"], "see the recipe in a record") from error
+
+
+def _targets(body: dict[str, Any], key: str) -> list[tuple[dict[str, Any], str]]:
+    """Return where a key is looked up, and the path from there."""
+    first, _, rest = key.partition(".")
+    if first == "evaluation":
+        return [(body, key)]
+    named = [stage for stage in body["stages"] if stage["name"] == first and rest]
+    return [(stage, rest) for stage in named] or [(stage, key) for stage in body["stages"]]
 
 
 def _set(target: dict[str, Any], key: str, value: object) -> None:

@@ -7,9 +7,10 @@ from sklearn.datasets import load_digits
 from dgm_bench import store
 from dgm_bench.catalog import load_catalog
 from dgm_bench.data.dataset import Dataset
-from dgm_bench.errors import DeclarationError
+from dgm_bench.errors import DeclarationError, UsageError
 from dgm_bench.execution import Execution
 from dgm_bench.models.packing import pack, packed_size, unpack
+from dgm_bench.overrides import apply_overrides
 from dgm_bench.planner import PlannedRun
 from dgm_bench.records import read_record
 from dgm_bench.spec import (
@@ -233,6 +234,18 @@ def test_a_stage_that_had_ended_adds_no_segment(tmp_path):
         "max_steps",
         "max_steps",
     ]
+
+
+# ------------------------------------------------------------------------------ overrides
+
+
+def test_a_change_is_for_every_stage_or_for_the_one_that_is_named():
+    of_all = apply_overrides(recipe(), {"optimizer.lr": "0.5"})
+    assert [stage.optimizer.lr for stage in of_all.stages] == [0.5, 0.5, 0.5]
+    of_one = apply_overrides(recipe(), {"level-0.optimizer.lr": "0.5"})
+    assert [stage.optimizer.lr for stage in of_one.stages] == [1e-3, 0.5, 1e-3]
+    with pytest.raises(UsageError, match="no 'level-7'"):
+        apply_overrides(recipe(), {"level-7.optimizer.lr": "0.5"})
 
 
 # ------------------------------------------------------------------------------ mistakes

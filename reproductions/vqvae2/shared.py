@@ -184,16 +184,26 @@ def cost(
     whole = [count * step for count, step in zip(flops, steps, strict=True)]
     drawn = judge.samples / (judge.keep or 1.0)
     drawing = 2.0 * drawn * sum(products[1:]) + 2.0 * drawn * products[0]
-    batch = max(stage.batch_size * count for stage, count in zip(stages, products, strict=True))
+    batch = max(
+        stage.batch_size * count / _width(stage.model.args)
+        for stage, count in zip(stages, products, strict=True)
+    )
     return Cost(
         steps=sum(steps),
         flops_per_step=sum(whole) / sum(steps),
         launches_per_step=700,
         evaluation_flops=drawing + sets * judging_flops(data, judge.samples),
-        # Activations are about a tenth of the multiplications that lead to them.
-        memory_bytes=memory_of(data) + int(0.1 * batch),
-        stage_shares=tuple(round(part / sum(whole), 4) for part in whole),
+        # A guess, good to a factor of a few: for 64 products of a layer 6.4 bytes are kept at 64
+        # channels, and fewer the wider it is.
+        memory_bytes=memory_of(data) + int(6.4 * batch),
+        stage_shares=tuple(part / sum(whole) for part in whole),
     )
+
+
+def _width(args: dict[str, Any]) -> float:
+    """Return the typical number of channels of a model."""
+    hidden = args.get("hidden") or args["width"]
+    return math.sqrt(hidden * args.get("residual", hidden))
 
 
 def _expected_steps(stage: Stage) -> int:
