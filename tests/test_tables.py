@@ -343,3 +343,8 @@ def test_a_property_is_printed_as_yes_or_no():
 def test_rows_without_a_run_in_our_columns_are_left_out_there(table, verdicts):
     table = make_table([*table.cells, make_cell("nice", make_column("oracle-6", published=False))])
     assert "NICE" not in render_table(table, verdicts)
+
+
+def test_runs_that_are_equal_have_no_spread():
+    assert with_error(3.3e-3, 5.3e-19) == "3.3e-03"
+    assert with_error(0.9, 1e-17) == "0.90 ±0.00"

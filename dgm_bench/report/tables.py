@@ -155,7 +155,10 @@ def with_error(value: float, error: float | None, decimals: int = 2) -> str:
     """Return ``value ± error`` with that many decimals, up to 4 where the error is smaller.
 
     A value that these would round away, and that its error does not, is given as a power of ten.
+    An error that is rounding alone is none: equal runs have equal numbers.
     """
+    if error is not None and error < 1e-14 * abs(value):
+        error = 0.0
     if (error or 0.0) < abs(value) < 0.5 * 10.0**-decimals:
         return f"{value:.1e}" + (f" ±{error:.1e}" if error else "")
     if error:
