@@ -292,3 +292,10 @@ def test_a_copy_is_at_distance_zero(generator):
 def test_more_neighbours_than_images_are_refused():
     with pytest.raises(DeclarationError, match="asks for 3 of 2 training images"):
         nearest(torch.rand(1, 4), torch.rand(2, 4), 3)
+
+
+def test_it_learns_where_gradients_are_off():
+    images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 2
+    with torch.no_grad():
+        model = train_classifier(images, labels, 2, QUICK, seed=0, device="cpu")
+    assert not any(parameter.requires_grad for parameter in model.parameters())

@@ -19,7 +19,15 @@ HERE = Path(__file__).parent
 SHORT = ("--budget", "none", "--threads", "1", "--offline", "--no-tracking")
 MAF = "ffjord/density/maf-5/8gaussians"
 FFJORD = "ffjord/density/ffjord/8gaussians"
+VQVAE2 = "vqvae2/diversity/vqvae-2/digits-precision"
 STEPS = {
+    VQVAE2: (
+        "stopping.patience=null",
+        "stopping.max_steps=60",
+        "validation.every=20",
+        "batch_size=16",
+        'evaluation.metrics=["codes"]',
+    ),
     MAF: ("stopping.patience=null", "stopping.max_steps=1500", "validation.every=50"),
     FFJORD: (
         "stopping.patience=null",
@@ -60,7 +68,7 @@ def runs_nowhere(results):
     return not list(results.rglob("*.json")) and not list(results.rglob("*.pt"))
 
 
-@pytest.mark.parametrize("cell", [MAF, FFJORD])
+@pytest.mark.parametrize("cell", [MAF, FFJORD, VQVAE2])
 def test_killed_at_ten_random_moments_a_run_ends_with_the_same_numbers(cell, tmp_path):
     whole = dgm_bench(*arguments(cell, tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
@@ -82,6 +90,7 @@ def test_killed_at_ten_random_moments_a_run_ends_with_the_same_numbers(cell, tmp
     assert (int(hits), int(code)) == (10, 0), done.stderr
     expected, found = the_record(tmp_path / "whole"), the_record(tmp_path / "killed")
     assert found.metrics == expected.metrics
+    assert found.data == expected.data
     assert found.budget.steps == expected.budget.steps
     assert found.artifacts["weights.safetensors"] == expected.artifacts["weights.safetensors"]
     assert "killed" in {segment.reason for segment in found.budget.segments}

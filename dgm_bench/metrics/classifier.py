@@ -196,6 +196,7 @@ def _built(
         return ImageClassifier(shape, classes, settings)
 
 
+@torch.enable_grad()
 def fit(
     model: nn.Module,
     images: Images,
@@ -206,6 +207,8 @@ def fit(
     device: torch.device | str,
 ) -> None:
     """Initialise a network of logits from ``seed`` and minimise its cross-entropy.
+
+    Where gradients are off, as around pictures, they are on within.
 
     Raises:
         DeclarationError: As :func:`train_classifier`.

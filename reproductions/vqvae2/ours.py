@@ -15,6 +15,7 @@ from .shared import (
     discrete_products,
     evaluation,
     grids_of,
+    named,
     prior_products,
     prior_stages,
     transformer_products,
@@ -153,7 +154,7 @@ def vqvae(data: str, *, levels: int, conditional: bool, attention: bool, feature
     judge = judge_of(data, features, keep=whole and conditional)
     name = f"vqvae-{levels}{'' if conditional else '-unconditional'}"
     return Recipe(
-        name=f"{name}{'' if attention or not whole else '-pixelcnn'}/{data}",
+        name=named(f"{name}{'' if attention or not whole else '-pixelcnn'}", data, judge),
         stages=stages,
         evaluation=evaluation(judge, setting.batch, SAMPLED if whole else ("samples", "codes")),
         cost=cost(data, stages, products, judge, 4 if whole else 2),
@@ -248,7 +249,7 @@ def dvae(data: str, *, prefix: str, features: str) -> Recipe:
         transformer_products(grid, model.args),
     ]
     return Recipe(
-        name=f"dvae-{prefix}/{data}",
+        name=named(f"dvae-{prefix}", data, judge),
         stages=stages,
         evaluation=evaluation(judge, setting.batch, ("samples", "codes")),
         cost=cost(data, stages, products, judge, 2),

@@ -29,6 +29,7 @@ from .shared import (
     discrete_products,
     evaluation,
     grids_of,
+    named,
     prior_products,
     prior_stages,
     transformer_products,
@@ -167,7 +168,7 @@ def vqvae2(data: str) -> Recipe:
         *(prior_products(grids, model.args) for model in models),
     ]
     return Recipe(
-        name=f"vqvae-2/{data}",
+        name=named("vqvae-2", data, judge),
         stages=stages,
         evaluation=evaluation(judge, 64),
         cost=cost(data, stages, products, judge, 2),
@@ -226,7 +227,7 @@ def dvae(data: str) -> Recipe:
     stages = (_dalle_autoencoder(data), *prior_stages(data, [model], [rule]))
     products = [discrete_products(data, DALLE), transformer_products(grid, model.args)]
     return Recipe(
-        name=f"dvae/{data}",
+        name=named("dvae", data, judge),
         stages=stages,
         evaluation=evaluation(judge, 64),
         cost=cost(data, stages, products, judge, 2),

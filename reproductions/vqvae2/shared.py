@@ -73,6 +73,11 @@ def grids_of(data: str, strides: Sequence[int]) -> list[list[int]]:
     return finest_first[::-1]
 
 
+def named(model: str, data: str, judge: JudgeSpec) -> str:
+    """Return the name of a recipe: model, data, and by which networks of others it is judged."""
+    return "/".join([model, data, *judge.weights])
+
+
 # --------------------------------------------------------------------------- stages
 
 
@@ -149,7 +154,7 @@ def real_images(data: str, judge: JudgeSpec, source: str) -> Recipe:
     plain = judge.model_copy(update={"keep": None})
     flops = judging_flops(data, card(data).sizes["train"])
     return Recipe(
-        name=f"real/{data}",
+        name=named("real", data, judge),
         stages=(stage,),
         evaluation=evaluation(plain, 100, ("reconstructions",)),
         cost=Cost(
