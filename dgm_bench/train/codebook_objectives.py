@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.capabilities import QuantisesImages
 from dgm_bench.models.dvae import DVAE
-from dgm_bench.train.losses import Loss, Objective, detached
+from dgm_bench.train.losses import Loss, Objective, detached, require_positive
 
 
 def vector_quantisation(commitment: float = 0.25, variance: float = 1.0) -> Objective:
@@ -32,7 +32,7 @@ def vector_quantisation(commitment: float = 0.25, variance: float = 1.0) -> Obje
     """
     if commitment < 0:
         raise DeclarationError(f"commitment {commitment}", "is negative", "use 0.25")
-    _require_positive(variance=variance)
+    require_positive(variance=variance)
 
     def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
         pixels, terms = cast(QuantisesImages, model).quantised_reconstruction(x, generator)
@@ -70,8 +70,8 @@ def discrete_autoencoding(
     Raises:
         DeclarationError: An argument is not positive; a weight may be 0.
     """
-    _require_positive(temperature=temperature, kl_steps=kl_steps)
-    _require_positive(temperature_steps=temperature_steps)
+    require_positive(temperature=temperature, kl_steps=kl_steps)
+    require_positive(temperature_steps=temperature_steps)
     if kl_weight < 0:
         raise DeclarationError(f"kl_weight {kl_weight}", "is negative", "use 0 or more")
 
@@ -93,9 +93,3 @@ def discrete_autoencoding(
 def half_cosine(start: float, end: float, steps: int, step: int) -> float:
     """Return a value that goes from ``start`` to ``end`` along half a cosine and stays there."""
     return end + (start - end) * (0.5 + 0.5 * math.cos(math.pi * min(step / steps, 1.0)))
-
-
-def _require_positive(**settings: float) -> None:
-    for name, value in settings.items():
-        if not value > 0:
-            raise DeclarationError(f"{name} {value}", "is not positive", "use a number above 0")

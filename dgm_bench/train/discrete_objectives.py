@@ -17,7 +17,7 @@ from dgm_bench.models.discrete_relaxations import (
     log_gumbel_softmax,
     surrogate_values,
 )
-from dgm_bench.train.losses import Loss, Objective
+from dgm_bench.train.losses import Loss, Objective, require_positive
 
 
 def negative_discrete_elbo(
@@ -56,7 +56,7 @@ def negative_discrete_elbo(
         remedy = did_you_mean(estimator, ESTIMATORS) or f"known: {', '.join(ESTIMATORS)}"
         raise DeclarationError(f"estimator {estimator!r}", "is not known", remedy)
     _require_samples(estimator, samples)
-    _require_positive(temperature=temperature, prior_temperature=prior_temperature, every=every)
+    require_positive(temperature=temperature, prior_temperature=prior_temperature, every=every)
 
     def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
         vae = cast(DiscreteVAE, model)
@@ -78,12 +78,6 @@ def _require_samples(estimator: str, samples: int) -> None:
         reason = f"does not take {samples} samples"
         remedy = f"use {least} or more" if several else "use 1, or estimator concrete or vimco"
         raise DeclarationError(f"estimator {estimator!r}", reason, remedy)
-
-
-def _require_positive(**settings: float) -> None:
-    for name, value in settings.items():
-        if not value > 0:
-            raise DeclarationError(f"{name} {value}", "is not positive", "use a number above 0")
 
 
 def baseline_of(vae: DiscreteVAE) -> SignalBaseline:
