@@ -132,6 +132,11 @@ class Execution:
             raise DeclarationError(
                 f"evaluation.split={split}", f"{self.data.name} has none", remedy
             )
+        names = [stage.name for stage in self.recipe.stages]
+        if len(set(names)) < len(names):
+            raise DeclarationError(
+                f"stages {', '.join(names)}", "share a name", "give each its own"
+            )
         models: dict[str, nn.Module] = {}
         for stage in self.recipe.stages:
             model = build(stage.model, _event_shape(stage, self.data, models))

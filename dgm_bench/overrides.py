@@ -26,7 +26,7 @@ def apply_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     body = recipe.model_dump(mode="json")
     for key, text in overrides.items():
         for target, path in _targets(body, key):
-            _set(target, path, _parse(text))
+            _set(target, path, _parse(text), key)
     try:
         return Recipe.model_validate(body)
     except ValidationError as error:
@@ -44,8 +44,8 @@ def _targets(body: dict[str, Any], key: str) -> list[tuple[dict[str, Any], str]]
     return [(stage, rest) for stage in named] or [(stage, key) for stage in body["stages"]]
 
 
-def _set(target: dict[str, Any], key: str, value: object) -> None:
-    *folders, last = key.split(".")
+def _set(target: dict[str, Any], path: str, value: object, key: str) -> None:
+    *folders, last = path.split(".")
     for folder in folders:
         if not isinstance(target.get(folder), dict):
             raise _unknown(key, folder, target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,10 @@ PmKind = Literal["sd_runs", "two_se_test", "none", "unknown"]
 
 #: Unit of columns that hold a property: 1 where a model has it, 0 where it has not.
 YES_NO = "yes = 1"
+
+
+#: Of an average: from 0, which forgets everything, to below 1.
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Spec(BaseModel):
@@ -40,7 +44,8 @@ class ModelSpec(Spec):
 class DataSpec(Spec):
     """Which data set, by its name in ``dgm_bench.data``, and the options of its loader.
 
-    With ``codes_of`` the data are the codes that the model of that earlier stage gives the images.
+    With ``codes_of`` the data are the codes that the model of the first stage, which it names,
+    gives the images.
     """
 
     name: str
@@ -58,15 +63,16 @@ class ObjectiveSpec(Spec):
 class OptimizerSpec(Spec):
     """The optimiser, by its name in ``dgm_bench.train.optimizers``.
 
-    ``weight_decay`` is what is applied (as an L2 term of the gradient). ``requested_weight_decay``
+    ``weight_decay`` is what is applied: as an L2 term of the gradient, by ``adamw`` apart from it.
+    ``requested_weight_decay``
     records a value that the original code asked for and never applied (protocols 8.1, item 1).
     """
 
     name: str = "adam"
     lr: float = Field(ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     requested_weight_decay: float | None = None
 
 
@@ -81,7 +87,7 @@ class ScheduleSpec(Spec):
 
     drops: tuple[int, ...] = ()
     factor: float = 0.1
-    warmup_steps: int = 0
+    warmup_steps: int = Field(default=0, ge=0)
     milestones: tuple[int, ...] = ()
     cosine_steps: int | None = Field(default=None, gt=0)
     cosine_floor: float = Field(default=0.0, ge=0, le=1)
@@ -116,7 +122,7 @@ class Stage(Spec):
     evaluation does not.
     """
 
-    name: str = "train"
+    name: str = Field(default="train", pattern=r"^[a-z0-9][a-z0-9-]*$")
     data: DataSpec
     model: ModelSpec
     objective: ObjectiveSpec = ObjectiveSpec()
@@ -125,8 +131,8 @@ class Stage(Spec):
     batch_size: int = Field(gt=0)
     validation: ValidationSpec = ValidationSpec()
     stopping: StoppingSpec
-    average_decay: float | None = None
-    clip_norm: float | None = None
+    average_decay: Decay | None = None
+    clip_norm: float | None = Field(default=None, gt=0)
     precision: Literal["float32", "float64", "bfloat16"] = "float32"
 
 

@@ -346,5 +346,5 @@ def test_rows_without_a_run_in_our_columns_are_left_out_there(table, verdicts):
 
 
 def test_runs_that_are_equal_have_no_spread():
-    assert with_error(3.3e-3, 5.3e-19) == "3.3e-03"
+    assert with_error(3.3e-3, 5.3e-19) == "3.3e-03 ±0"
     assert with_error(0.9, 1e-17) == "0.90 ±0.00"

@@ -277,3 +277,21 @@ def test_stages_that_do_not_fit_are_refused_before_anything_is_written(tmp_path,
     with pytest.raises(DeclarationError, match=words):
         run(tmp_path, recipe(*stages))
     assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model.args.hidden": "0"}, "would be empty"),
+        ({"optimizer.betas": "[1, 2]"}, "less than 1"),
+        ({"average_decay": "2"}, "less than 1"),
+        ({"clip_norm": "-1"}, "greater than 0"),
+        ({"evaluation.split": "val"}, "judged on test"),
+        ({"level-0.name": "a/b"}, "pattern"),
+        ({"level-0.name": "level-1"}, "share a name"),
+    ],
+)
+def test_a_change_that_makes_no_sense_is_refused(tmp_path, changes, words):
+    with pytest.raises((DeclarationError, UsageError), match=words):
+        run(tmp_path, apply_overrides(recipe(), changes))
+    assert not list(tmp_path.rglob("*.json"))

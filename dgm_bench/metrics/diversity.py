@@ -54,23 +54,23 @@ def sample_metrics(
     With rejection there are the same scores of what is kept, their names begun by ``rejected-``,
     and precision and recall at other thresholds, their names ended by ``-kept-<per cent>``.
     """
-    artist, judge = cast(DrawsImages, model), _judge(spec)
+    sampler, judge = cast(DrawsImages, model), _judge(spec)
     court = Court(data, judge, _device(model))
-    labels = torch.arange(math.ceil(judge.samples / (judge.keep or 1.0))) % (artist.classes or 1)
-    pool = drawn(artist, labels, spec.batch_size, generator)
-    known = artist.classes is not None
+    labels = torch.arange(math.ceil(judge.samples / (judge.keep or 1.0))) % (sampler.classes or 1)
+    pool = drawn(sampler, labels, spec.batch_size, generator)
+    known = sampler.classes is not None
     first = slice(judge.samples)
     how = f"{judge.samples} samples drawn; {protocol}"
     found = court.judged(pool[first], labels[first] if known else None, "", generator, how)
     if judge.keep is None:
         return found
-    sure = own_probabilities(court.trained, pool, labels)
-    kept = in_turn(most_confident(sure, labels, judge.keep).cpu(), labels)[first]
+    confidence = own_probabilities(court.trained, pool, labels)
+    kept = in_turn(most_confident(confidence, labels, judge.keep).cpu(), labels)[first]
     of = f"the {judge.keep:.0%} of which the classifier is surest, of {len(pool)}; {protocol}"
     if "classifier" in judge.features:
         of = f"judged by the classifier that rejects; {of}"
     found += court.judged(pool[kept], labels[kept], "rejected-", generator, of)
-    return found + _curve(court, pool, labels, sure, protocol)
+    return found + _curve(court, pool, labels, confidence, protocol)
 
 
 @torch.no_grad()
@@ -91,7 +91,7 @@ def _curve(
     court: Court,
     pool: Bytes,
     labels: Int[Tensor, " n"],
-    sure: Tensor,
+    confidence: Tensor,
     protocol: str,
 ) -> list[Metric]:
     """Return precision and recall as the threshold moves, of equally many images each."""
@@ -100,7 +100,7 @@ def _curve(
     judge = court.judge
     size = judge.compared or judge.samples
     fractions = [kept for kept in KEPT if kept * len(pool) >= size]
-    chosen = rejection_curve(labels, sure, fractions, size)
+    chosen = rejection_curve(labels, confidence, fractions, size)
     found = []
     for reference in court.references.values():
         features = reference.extract(pool)[reference.extractor.layers.features]
@@ -174,25 +174,16 @@ def code_metrics(
         options: dict[str, Any] = {
             "split": split,
             "batch_size": spec.batch_size,
-            "generator": generator,
             "protocol": protocol,
         }
-        found += reconstruction_metrics(cast(Reconstructs, model), data, **options)
-        found += codebook_metrics(cast(HasCodes, coder), data, **options)
+        noisy = {**options, "generator": generator}
+        found += reconstruction_metrics(cast(Reconstructs, model), data, **noisy)
+        found += codebook_metrics(cast(HasCodes, coder), data, **noisy)
         if isinstance(model, TwoStage):
-            labels = data.labels.get(split)
-            packed = encoded(
-                model.coder, data.splits[split], labels, spec.batch_size, _device(model)
-            )
+            images, labels = data.splits[split], data.labels.get(split)
+            packed = encoded(model.coder, images, labels, spec.batch_size, _device(model))
             priors = [model.prior(level) for level in range(len(model.priors))]
-            found += prior_metrics(
-                priors,
-                packed,
-                model.coder.grids,
-                split=split,
-                batch_size=spec.batch_size,
-                protocol=protocol,
-            )
+            found += prior_metrics(priors, packed, model.coder.grids, **options)
     return found
 
 
@@ -229,6 +220,7 @@ def require_judge(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None
         DataError: Weights of a network are missing or not the published ones.
     """
     judge = _judge(spec)
+    _require_test(spec)
     compared = min(judge.compared or judge.samples, judge.samples)
     if "reconstructions" in spec.metrics:
         compared = min(compared, len(data.splits["test"]))
@@ -238,11 +230,28 @@ def require_judge(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None
         require_classes(data)
         _require_cache()
     require_room(math.ceil(judge.samples / (judge.keep or 1.0)) * data.dim)
-    require_same_classes(spec, model, data)
+    require_same_classes(model, data)
     if judge.keep is not None and getattr(model, "classes", None) is None:
         reason = f"keeps what a classifier is sure of, and {type(model).__name__} knows no classes"
         raise DeclarationError("evaluation.judge.keep", reason, "leave it out")
     _require_weights(judge)
+
+
+def require_codes(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None:
+    """Refuse what the metrics of codes cannot serve.
+
+    Raises:
+        DeclarationError: Another split than test, or another number of classes than the data has.
+    """
+    _require_test(spec)
+    require_same_classes(model, data)
+
+
+def _require_test(spec: EvaluationSpec) -> None:
+    """Refuse a split that would be ignored: images are held out in ``test`` alone."""
+    if spec.split != "test":
+        thing, reason = f"evaluation.split={spec.split}", "images are judged on test"
+        raise DeclarationError(thing, reason, "leave it out")
 
 
 def _require_cache() -> None:
@@ -259,7 +268,7 @@ def _require_cache() -> None:
         raise DataError(folder, reason, remedy) from error
 
 
-def require_same_classes(spec: EvaluationSpec, model: nn.Module, data: Dataset) -> None:
+def require_same_classes(model: nn.Module, data: Dataset) -> None:
     """Refuse a model that knows another number of classes than the data has.
 
     Raises:

@@ -15,8 +15,8 @@ from dgm_bench.metrics.avb import avb_metrics, require_bounds
 from dgm_bench.metrics.diversity import (
     code_metrics,
     reconstructed_metrics,
+    require_codes,
     require_judge,
-    require_same_classes,
     sample_metrics,
 )
 from dgm_bench.metrics.exactness import require_standard_prior
@@ -156,7 +156,7 @@ CHECKS: dict[str, Callable[[EvaluationSpec, nn.Module, Dataset], object]] = {
     "abilities": _abilities_fit,
     "samples": require_judge,
     "reconstructions": require_judge,
-    "codes": require_same_classes,
+    "codes": require_codes,
 }
 
 

@@ -22,7 +22,8 @@ def build(spec: ModelSpec, event_shape: tuple[int, ...]) -> nn.Module:
     Weights are drawn from torch's global generator.
 
     Raises:
-        DeclarationError: No such module, class or argument, or a value of the wrong type.
+        DeclarationError: No such module, class or argument, a value of the wrong type, or a size
+            of zero.
     """
     cls = _resolve(spec.name)
     known = list(inspect.signature(cls).parameters)[1:]
@@ -39,6 +40,10 @@ def build(spec: ModelSpec, event_shape: tuple[int, ...]) -> nn.Module:
     except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
         remedy = "look at the types of the model's arguments"
         raise DeclarationError(spec.name, f"cannot be built: {error}", remedy) from error
+    empty = next((n for n, weight in model.named_parameters() if weight.numel() == 0), None)
+    if empty is not None:
+        remedy = "look for a size of 0 in the model's arguments"
+        raise DeclarationError(spec.name, f"cannot be built: {empty} would be empty", remedy)
     vars(model)["declaration"] = spec
     return model
 

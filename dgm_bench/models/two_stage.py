@@ -26,7 +26,7 @@ def compose(stages: Sequence[Stage], models: Sequence[nn.Module]) -> nn.Module:
         return TwoStage(models[0], models[1:])
     except ValueError as error:
         names = ", ".join(stage.name for stage in stages)
-        remedy = "declare one prior a level, top first"
+        remedy = "declare one prior a level, top first, for the codes and classes that there are"
         raise DeclarationError(f"stages {names}", str(error), remedy) from error
 
 

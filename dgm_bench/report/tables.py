@@ -160,7 +160,8 @@ def with_error(value: float, error: float | None, decimals: int = 2) -> str:
     if error is not None and error < 1e-14 * abs(value):
         error = 0.0
     if (error or 0.0) < abs(value) < 0.5 * 10.0**-decimals:
-        return f"{value:.1e}" + (f" ±{error:.1e}" if error else "")
+        spread = f" ±{error:.1e}" if error else " ±0" if error is not None else ""
+        return f"{value:.1e}{spread}"
     if error:
         decimals = min(max(decimals, math.ceil(-math.log10(error))), 4)
     number = f"{value:.{decimals}f}"

@@ -25,7 +25,7 @@ LOOKS = [
 class Point(NamedTuple):
     """A row's precision and recall: means over runs, and their spread over seeds or their errors.
 
-    ``path`` is what they become as more and more samples are rejected.
+    ``path`` is what they become as more and more samples are rejected, likewise means.
     """
 
     row: Row
@@ -61,8 +61,18 @@ def _point(cell: Cell, runs: Sequence[RunRecord]) -> Point | None:
     if precision is None or recall is None:
         return None
     features = cell.column.metric.removesuffix(SUFFIX)
-    path = rejection_points(runs[-1].metrics).get(features, []) if not cell.row.reads else []
-    return Point(cell.row, precision, recall, path)
+    return Point(cell.row, precision, recall, [] if cell.row.reads else _path(runs, features))
+
+
+def _path(runs: Sequence[RunRecord], features: str) -> list[tuple[float, float, float]]:
+    """Return the means over runs at each threshold that all of them have."""
+    found = [rejection_points(run.metrics).get(features, []) for run in runs]
+    by_kept = [{kept: (precision, recall) for kept, precision, recall in run} for run in found]
+    shared = [kept for kept in by_kept[0] if all(kept in run for run in by_kept)]
+    return [
+        (kept, mean(run[kept][0] for run in by_kept), mean(run[kept][1] for run in by_kept))
+        for kept in shared
+    ]
 
 
 def _number(runs: Sequence[RunRecord], name: str) -> tuple[float, float] | None:

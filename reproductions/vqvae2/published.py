@@ -126,8 +126,11 @@ NOTES = (
     "widths, steps, batches, dropout and attention of the priors are recalled, not verified",
     "optimiser and learning rate are not stated where the paper was read: Adam with 3e-4, as a "
     "released implementation of stage 1 has it, for all stages",
-    "keys and values of each of the 8 heads are 16 wide; residual units of the conditioning stack "
-    "as those of the level; the levels below the top have no output stack",
+    "keys and values of each of the 8 heads are 16 wide, 128 in all; a released implementation has "
+    "values of 128, and outer 1x1 convolutions of 1,024 channels, which are left out here",
+    "residual units of the conditioning stack as those of the level; the levels below the top have "
+    "no output stack",
+    "the encoder's filter of 3 is that of the convolution after the strided ones, which have 4",
     "codes by the best validated parameters; validation is every 5,000 steps, which is chosen",
 )
 IMAGENET_NOTE = (
@@ -135,6 +138,7 @@ IMAGENET_NOTE = (
     "not known. The accuracy score is of 1,281 samples a class"
 )
 FFHQ_NOTE = (
+    "10,000 samples against 50,000 training images, evenly spaced; "
     "whether the top prior has an output stack, and how many heads the attention of the middle "
     "one has, is not stated: 20 layers and 8 heads, as on ImageNet"
 )

@@ -152,7 +152,7 @@ def real_images(data: str, judge: JudgeSpec, source: str) -> Recipe:
         stopping=StoppingSpec(max_steps=0),
     )
     plain = judge.model_copy(update={"keep": None})
-    flops = judging_flops(data, card(data).sizes["train"])
+    flops = judging_flops(data, min(judge.samples, card(data).sizes["train"]))
     return Recipe(
         name=named("real", data, judge),
         stages=(stage,),
