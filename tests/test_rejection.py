@@ -8,7 +8,6 @@ from dgm_bench.errors import DeclarationError
 from dgm_bench.metrics.rejection import (
     most_confident,
     own_probabilities,
-    reject,
     rejection_curve,
 )
 
@@ -58,7 +57,8 @@ def test_the_probability_is_that_of_the_own_class():
     found = own_probabilities(Brightness(), images, labels)
     expected = torch.tensor([245, 55, 200, 30]).double() / 255
     torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-6)
-    assert reject(images, labels, Brightness(), 0.5).tolist() == [0, 2]
+    sure = own_probabilities(Brightness(), images, labels)
+    assert most_confident(sure, labels, 0.5).tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("keep", [0.0, -0.5, 1.5])

@@ -1,7 +1,8 @@
 """Rejection sampling by a classifier: of more samples than needed the surest ones are kept.
 
-As in VQ-VAE-2: samples are ranked by the probability that a classifier of real images gives to the
-class that they were drawn for. Keeping fewer of them trades diversity for fidelity.
+As in VQ-VAE-2 (Razavi et al. 2019, section 3.3): samples are ranked by the probability that a
+classifier of real images gives to the class that they were drawn for. Keeping fewer of them trades
+diversity for fidelity.
 """
 
 from __future__ import annotations
@@ -18,23 +19,6 @@ from dgm_bench.metrics.classifier import Images, class_probabilities
 
 #: Products such as 0.07 * 100 exceed the whole number that they mean by less.
 _ROUNDING = 1e-9
-
-
-def reject(
-    images: Images, labels: Int[Tensor, " n"], classifier: nn.Module, keep: float
-) -> Int[Tensor, " kept"]:
-    """Return the indices of the images that are kept, in increasing order.
-
-    Args:
-        images: Bytes, or floats in [0, 1].
-        labels: The classes that they were drawn for.
-        classifier: Network of logits, in evaluation mode.
-        keep: Part of each class that is kept, above 0 and at most 1; rounded up.
-
-    Raises:
-        DeclarationError: ``keep`` is out of range.
-    """
-    return most_confident(own_probabilities(classifier, images, labels), labels, keep)
 
 
 def own_probabilities(
