@@ -90,11 +90,20 @@ class TwoStage(nn.Module):
 
     @torch.no_grad()
     def draw_codes(
-        self, labels: Int[Tensor, " n"], generator: torch.Generator
+        self,
+        labels: Int[Tensor, " n"],
+        generator: torch.Generator,
+        above: Sequence[Int[Tensor, "n rows columns"]] = (),
     ) -> list[Int[Tensor, "n rows columns"]]:
-        """Return codes of each level, top first, for an image of each class."""
-        codes: list[Int[Tensor, "n rows columns"]] = []
-        for level in range(len(self.priors)):
+        """Return codes of each level, top first, for an image of each class.
+
+        Args:
+            labels: The classes; without classes only ``n`` counts.
+            generator: Source of the noise, on the model's device.
+            above: Codes of the first levels, where they are given; the others are drawn.
+        """
+        codes = list(above)
+        for level in range(len(codes), len(self.priors)):
             codes.append(self.prior(level).sample_codes(codes, labels, generator))
         return codes
 

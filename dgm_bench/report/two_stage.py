@@ -52,7 +52,7 @@ def two_stage_figures(
         generator: Source of the samples, on the model's device.
         metrics: Of the run; the rejection curve is drawn from them.
     """
-    yield "reconstructions", _reconstructions(model, data, title, generator.device)
+    yield "reconstructions", _reconstructions(model, data, title, generator)
     samples, labels = _samples(model, generator)
     names = [_class_name(data, label) for label in labels[::PER_CLASS].tolist()]
     yield "samples", samples_figure(samples.unflatten(0, (-1, PER_CLASS)), names, title)
@@ -63,16 +63,20 @@ def two_stage_figures(
         yield f"rejection-{features}", rejection_figure(points, f"{title}, {features} features")
 
 
-def _reconstructions(model: TwoStage, data: Dataset, title: str, device: torch.device) -> Figure:
-    x = pixels(data.splits["test"][:RECONSTRUCTED].to(device))
+def _reconstructions(
+    model: TwoStage, data: Dataset, title: str, generator: torch.Generator
+) -> Figure:
+    """Decode the codes of more and more levels; those below are drawn, given what is kept."""
+    x = pixels(data.splits["test"][:RECONSTRUCTED].to(generator.device))
+    labels = data.labels["test"][:RECONSTRUCTED] if data.labels else torch.zeros(len(x)).long()
     codes, names = model.coder.encode(x), level_names(len(model.coder.grids))
-    rows = []
+    shown = []
     for known in range(1, len(codes) + 1):
-        grids = model.coder.grids[:known]
-        sizes = ", ".join(f"{rows}x{columns}" for rows, columns in grids)
-        row = " + ".join(names[:known]) + f" ({sizes})"
-        rows.append((row, model.coder.decode(codes[:known]).cpu()))
-    return reconstructions_figure(x.cpu(), rows, title)
+        whole = model.draw_codes(labels.to(generator.device), generator, codes[:known])
+        kept = " + ".join(names[:known])
+        row = kept if known == len(codes) else f"{kept}, the rest drawn"
+        shown.append((row, model.coder.decode(whole).cpu()))
+    return reconstructions_figure(x.cpu(), shown, title)
 
 
 def _samples(
