@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ Curve = Sequence[Mapping[str, float]]
 
 #: Columns of a curve that become metrics by step.
 CURVE_METRICS = ("train_loss", "validation", "lr", "function_evaluations")
+#: What MLflow takes in no name of a metric.
+_REFUSED = re.compile(r"[^\w\-. :/]")
 #: Marks a run of MLflow as one of ours, and says which record it shows.
 RUN_ID_TAG = "dgm_bench.run_id"
 #: Set last: a run without it was interrupted while it was being logged.
@@ -314,7 +317,8 @@ def _final_metrics(record: RunRecord) -> list[Metric]:
         "parameters": record.scale.parameters,
     }
     for metric in record.metrics:
-        numbers |= {metric.name: metric.value, f"{metric.name}_se": metric.se}
+        name = _REFUSED.sub("", metric.name)
+        numbers |= {name: metric.value, f"{name}_se": metric.se}
     _, ended = _span(record)
     step = record.budget.steps
     return [Metric(k, float(v), ended, step) for k, v in numbers.items() if v is not None]

@@ -299,3 +299,13 @@ def test_it_learns_where_gradients_are_off():
     with torch.no_grad():
         model = train_classifier(images, labels, 2, QUICK, seed=0, device="cpu")
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_the_reference_does_not_depend_on_the_number_of_threads(few, tmp_path):
+    hashes, before = set(), torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        hashes.add(reference_classifier(few, tmp_path / str(threads), "cpu")[1])
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert len(hashes) == 1

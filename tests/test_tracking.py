@@ -128,6 +128,13 @@ def test_values_that_mlflow_would_refuse_are_cut(fresh):
     assert run.data.params["train.model.args.option149"] == "149"
 
 
+def test_names_that_mlflow_would_refuse_are_cut(fresh):
+    metrics = (make_metric(0.5, name="classifier-precision-kept-50%"),)
+    tracking.log_run(store_run(fresh, metrics=metrics), fresh)
+    _, (run,) = runs_of(fresh)
+    assert run.data.metrics["classifier-precision-kept-50"] == 0.5
+
+
 # --------------------------------------------------------------------------- once each
 
 

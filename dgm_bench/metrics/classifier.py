@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -324,12 +326,27 @@ def reference_classifier(
     if kept is not None:
         return kept.to(device).eval().requires_grad_(False), weights_hash(kept)
     images, classes = data.splits["train"], len(data.classes)
-    model = train_classifier(images, labels, classes, seed=REFERENCE_SEED, device=device)
+    with _threads_of(shape):
+        model = train_classifier(images, labels, classes, seed=REFERENCE_SEED, device=device)
     found = weights_hash(model)
     if path:
         state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
         write_atomically(path, to_safetensors(state, {"key": key, "weights": found}))
     return model, found
+
+
+@contextmanager
+def _threads_of(shape: tuple[int, int, int]) -> Iterator[None]:
+    """Train on grey images by one CPU thread: the sums, and so the weights, depend on how many.
+
+    Runs with other numbers of threads are then judged alike. In colour it would take hours.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if shape[0] == 1 else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def require_classes(data: Dataset) -> tuple[tuple[int, int, int], Int[Tensor, " n"]]:
