@@ -57,23 +57,6 @@ def nearest_codes(
     return torch.cat(parts)
 
 
-def codebook_use(
-    codes: Int[Tensor, "*batch"], size: int
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Return the fraction of a codebook that occurs, and the perplexity of the codes.
-
-    The perplexity is ``exp`` of the entropy of their frequencies: between 1 and ``size``.
-
-    Args:
-        codes: Any number of codes, in any shape.
-        size: Of the codebook.
-    """
-    counts = torch.zeros(size, dtype=torch.float64, device=codes.device)
-    counts.index_add_(0, codes.flatten().long(), torch.ones_like(counts[:1]).expand(codes.numel()))
-    frequencies = counts / counts.sum()
-    return (counts > 0).double().mean(), torch.special.entr(frequencies).sum().exp()
-
-
 class VectorQuantiser(nn.Module):
     """A codebook that learns by gradient or as an exponential moving average.
 
