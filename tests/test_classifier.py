@@ -23,9 +23,9 @@ from dgm_bench.metrics.classifier import (
     reference_classifier,
     settings_for,
     train_classifier,
-    weights_hash,
 )
 from dgm_bench.metrics.neighbours import nearest
+from dgm_bench.models.kept import weights_hash
 
 SHAPE = (1, 8, 8)
 CLASSES = tuple("0123456789")

@@ -196,7 +196,6 @@ def test_splits_stay_on_disk_and_a_batch_is_selected_from_them(ffhq):
     assert torch.allclose(x[:, 0, 0, 0].double() * 255, torch.tensor([3.0, 1.0]))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_what_a_killed_process_leaves_is_not_taken_for_whole(ffhq, decodings):
     code = (
         "import sys, time; from pathlib import Path\n"

@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float, Int, Num
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset, fingerprint
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.errors import DeclarationError
+from dgm_bench.models.kept import read_kept, weights_hash
 from dgm_bench.records import write_atomically
 
 #: Part of the name of a kept classifier: changes whenever the same settings give another network.
@@ -147,13 +147,6 @@ class ImageClassifier(nn.Module):
 def _convolution(channels_in: int, channels: int, kernel: int, stride: int) -> nn.Sequential:
     convolution = nn.Conv2d(channels_in, channels, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(channels))
-
-
-def weights_hash(model: nn.Module) -> str:
-    """Return SHA-256 over the names and fingerprints of all parameters and buffers."""
-    state = sorted(model.state_dict().items())
-    text = "".join(f"{name} {fingerprint(tensor)}\n" for name, tensor in state)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # ----------------------------------------------------------------------------- training
@@ -381,14 +374,12 @@ def _key(data: Dataset, shape: tuple[int, int, int], labels: Int[Tensor, " n"]) 
 
 def _read(path: Path, key: str, model: ImageClassifier) -> ImageClassifier | None:
     """Return the model with the weights of a file, or None where they are not the ones sought."""
-    if not path.is_file():
+    kept = read_kept(path, key)
+    if kept is None:
         return None
+    state, metadata = kept
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model.load_state_dict(state)
-    except (SafetensorError, OSError, RuntimeError):
+    except RuntimeError:
         return None
-    whole = metadata.get("key") == key and metadata.get("weights") == weights_hash(model)
-    return model if whole else None
+    return model if metadata.get("weights") == weights_hash(model) else None

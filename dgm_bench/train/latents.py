@@ -12,14 +12,14 @@ import os
 from pathlib import Path
 from typing import cast
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset, fingerprint
 from dgm_bench.errors import DeclarationError, ResultsError
 from dgm_bench.models.capabilities import HasCodes
+from dgm_bench.models.kept import read_kept, weights_hash
 from dgm_bench.models.packing import LARGEST, encoded, packed_size
 
 
@@ -51,9 +51,9 @@ def latents(
         source: Fingerprints of the images.
     """
     key = _key(model, source)
-    splits = _kept(path, key)
-    if splits is None:
-        splits = _encoded(model, data, batch_size)
+    kept = read_kept(path, key)
+    splits = kept[0] if kept is not None else _encoded(model, data, batch_size)
+    if kept is None:
         _keep(path, key, splits)
     return Dataset(
         name=f"codes of {data.name}",
@@ -85,24 +85,8 @@ def _keep(path: Path, key: str, splits: dict[str, Tensor]) -> None:
 
 def _key(model: nn.Module, source: dict[str, str]) -> str:
     """Return a hash of the weights and the images, which decide the codes."""
-    digest = hashlib.sha256(json.dumps(source, sort_keys=True).encode())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _kept(path: Path, key: str) -> dict[str, Tensor] | None:
-    """Return the codes that lie there, unless they are of other weights or damaged."""
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("key") != key:
-                return None
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
-    except SafetensorError:
-        return None
+    decisive = {"weights": weights_hash(model), "images": source}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def _encoded(model: nn.Module, data: Dataset, batch_size: int) -> dict[str, Tensor]:
