@@ -10,6 +10,7 @@ from dgm_bench.records import read_record
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 STORED = sorted((RESULTS / "runs").rglob("*.json"))
 CELLS = {cell.id: cell for cell in load_catalog().cells}
+DECLARED = {cell.recipe.content_hash for cell in CELLS.values() if cell.recipe is not None}
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
@@ -21,6 +22,14 @@ def test_a_stored_record_is_earned(path):
     assert not record.modified
     assert set(record.cells) <= CELLS.keys()
     assert (path.parent / record.curve).read_text().startswith("step,epoch,seconds")
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_a_stored_recipe_has_its_hash_and_is_declared(path):
+    """A change of code that changed a hash would leave stored evidence without a cell."""
+    record = read_record(path)
+    assert record.recipe.content_hash == record.recipe_hash
+    assert record.recipe_hash in DECLARED
 
 
 def test_the_real_column_has_stored_runs_of_its_three_models():
