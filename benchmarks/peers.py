@@ -15,9 +15,9 @@ import torchdiffeq
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dgm_bench.models.dynamics import ConcatSquash, DynamicsNetwork
-from dgm_bench.models.ffjord import FFJORD
-from dgm_bench.models.flow import StandardNormal
+from dgm_bench.models.continuous.dynamics import ConcatSquash, DynamicsNetwork
+from dgm_bench.models.continuous.ffjord import FFJORD
+from dgm_bench.models.flows.flow import StandardNormal
 
 # ------------------------------------------------------------------- autoregressive flows
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from dgm_bench.models.code_transformer import CodeTransformer
-from dgm_bench.models.packing import packed_size
-from dgm_bench.models.pixelcnn import PixelCNN
-from dgm_bench.models.pixelsnail import PixelSNAIL
+from dgm_bench.models.codes.packing import packed_size
+from dgm_bench.models.codes.priors.code_transformer import CodeTransformer
+from dgm_bench.models.codes.priors.pixelcnn import PixelCNN
+from dgm_bench.models.codes.priors.pixelsnail import PixelSNAIL
 
 Prior = PixelCNN | PixelSNAIL | CodeTransformer
 

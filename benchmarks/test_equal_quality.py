@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from dgm_bench.data import default_root, load
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.models.capabilities import HasLogProb
-from dgm_bench.models.ffjord import FFJORD
-from dgm_bench.models.maf import MAF
-from dgm_bench.models.realnvp import RealNVP
+from dgm_bench.models.continuous.ffjord import FFJORD
+from dgm_bench.models.flows.maf import MAF
+from dgm_bench.models.flows.realnvp import RealNVP
 from dgm_bench.spec import OptimizerSpec
 from dgm_bench.train.objectives import negative_log_likelihood
 from dgm_bench.train.optimizers import build_optimizer
@@ -86,7 +86,7 @@ SPLINES = Splines(layers=3, hidden=WIDTH, blocks=1, bins=8, tail=5.0)
 
 
 def nsf(name: str, dim: int) -> nn.Module:
-    kind = getattr(pytest.importorskip("dgm_bench.models.nsf"), name)
+    kind = getattr(pytest.importorskip("dgm_bench.models.flows.nsf"), name)
     model: nn.Module = kind((dim,), **SPLINES._asdict())
     return model
 

@@ -9,14 +9,14 @@ from typing import Any, cast
 
 import pytest
 import torch
-from contest import ON_EACH_DEVICE, Contest, Step
+from interleaved import ON_EACH_DEVICE, InterleavedTiming, Step
 from jaxtyping import Float
 from peers import ZukoMAF, nflows_maf
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from dgm_bench.models.capabilities import HasInverse
-from dgm_bench.models.maf import MAF
+from dgm_bench.models.flows.maf import MAF
 
 pytestmark = ON_EACH_DEVICE
 
@@ -71,7 +71,7 @@ def test_inversion(batch: int, device: str, benchmark: BenchmarkFixture) -> None
     ]
     for peer in peers:
         assert number_of_parameters(peer) == number_of_parameters(ours)
-    Contest(ours, peers).run(benchmark)
+    InterleavedTiming(ours, peers).run(benchmark)
     if benchmark.enabled and batch == 1_000:
         clock = benchmark.extra_info["clock"]
         ratios = [peer[f"{clock}_ratio"][0] for peer in benchmark.extra_info["peers"]]

@@ -9,15 +9,15 @@ from typing import NamedTuple, cast
 
 import pytest
 import torch
-from contest import ON_EACH_DEVICE, SEED, Contest, Step, flat_gradient
+from interleaved import ON_EACH_DEVICE, SEED, InterleavedTiming, Step, flat_gradient
 from jaxtyping import Float
 from peers import PlainFFJORD, ZukoFFJORD, ZukoMAF, nflows_maf
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from dgm_bench.models.dynamics import ConcatSquash, Nonlinearity, hutchinson_trace
-from dgm_bench.models.ffjord import FFJORD
-from dgm_bench.models.maf import MAF
+from dgm_bench.models.continuous.dynamics import ConcatSquash, Nonlinearity, hutchinson_trace
+from dgm_bench.models.continuous.ffjord import FFJORD
+from dgm_bench.models.flows.maf import MAF
 
 pytestmark = ON_EACH_DEVICE
 
@@ -49,7 +49,7 @@ def test_maf(size: Masked, device: str, benchmark: BenchmarkFixture) -> None:
     ]
     for peer in peers:
         assert number_of_parameters(peer) == number_of_parameters(ours)
-    Contest(ours, peers).run(benchmark)
+    InterleavedTiming(ours, peers).run(benchmark)
 
 
 def number_of_parameters(step: Step) -> int:
@@ -121,7 +121,7 @@ def test_ffjord_same_error(size: Continuous, device: str, benchmark: BenchmarkFi
     found = {name: loosest(build, x, exact) for name, build in builders.items()}
     first, *others = [Step(name, builders[name](tolerance), x) for name, tolerance in found.items()]
     benchmark.extra_info["tolerances"] = found
-    Contest(first, others).run(benchmark)
+    InterleavedTiming(first, others).run(benchmark)
 
 
 def new_ffjord(size: Continuous, device: str) -> tuple[FFJORD, Float[Tensor, "batch dim"]]:
@@ -133,14 +133,14 @@ def new_ffjord(size: Continuous, device: str) -> tuple[FFJORD, Float[Tensor, "ba
     return model.to(device), torch.randn(size.batch, size.dim, device=device)
 
 
-def beside_plain(model: FFJORD, x: Float[Tensor, "batch dim"]) -> Contest:
-    """Return a contest with the plain formulation, which provably does the same work."""
+def beside_plain(model: FFJORD, x: Float[Tensor, "batch dim"]) -> InterleavedTiming:
+    """Return the timing beside the plain formulation, which provably does the same work."""
     ours, plain = Step("ours", model, x), Step("torchdiffeq", PlainFFJORD(model), x)
     loss, gradient = ours.loss_and_gradient()
     plain_loss, plain_gradient = plain.loss_and_gradient()
     assert plain_loss == pytest.approx(loss, abs=1e-4)
     assert relative_error(plain_gradient, gradient) < GRADIENT_ERROR
-    return Contest(ours, [plain])
+    return InterleavedTiming(ours, [plain])
 
 
 def exact_gradient(model: FFJORD, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " parameters"]:

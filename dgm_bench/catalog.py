@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dgm_bench.declarations import load_paper
 from dgm_bench.errors import DeclarationError, UsageError, did_you_mean
+from dgm_bench.models import names
 from dgm_bench.paths import PACKAGE, checkout_root
 from dgm_bench.spec import Cell, DataSpec, ModelSpec, Paper, Table
 
@@ -141,20 +142,20 @@ def runnable(cell: Cell) -> tuple[bool, str]:
 
 
 def _data_fault(spec: DataSpec) -> str:
-    from dgm_bench.data import card, names
+    from dgm_bench.data import card
+    from dgm_bench.data import names as data_names
 
-    if spec.name not in names():
+    if spec.name not in data_names():
         return f"no data set {spec.name!r}"
     unknown = [name for name in spec.args if name not in card(spec.name).options]
     return f"data set {spec.name!r} has no option {unknown[0]!r}" if unknown else ""
 
 
 def _model_fault(spec: ModelSpec) -> str:
-    module, _, name = spec.name.partition(":")
-    signature = _signatures(module).get(name)
-    if signature is None:
+    if spec.name not in names.MODELS:
         return f"no model {spec.name!r}"
-    return signature.fault(spec)
+    module, name = names.locate(spec.name)
+    return _signatures(module)[name].fault(spec)
 
 
 @dataclass(frozen=True)
@@ -189,9 +190,7 @@ class _Signature:
 @cache
 def _signatures(module: str) -> Mapping[str, _Signature]:
     """Return the classes of a model's module by their constructors, without importing it."""
-    path = MODELS / f"{module}.py"
-    if not module.isidentifier() or not path.is_file():
-        return {}
+    path = MODELS.joinpath(*module.split(".")).with_suffix(".py")
     return {
         node.name: _Signature.of(constructor)
         for node in ast.parse(path.read_text(encoding="utf-8")).body

@@ -21,7 +21,8 @@ from dgm_bench.errors import DeclarationError, RunFailure, UsageError
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
 from dgm_bench.models.build import build
 from dgm_bench.models.capabilities import SolvesODE
-from dgm_bench.models.two_stage import compose
+from dgm_bench.models.codes.two_stage import compose
+from dgm_bench.pictures.pictures import make_pictures
 from dgm_bench.planner import PlannedRun
 from dgm_bench.records import (
     Budget,
@@ -35,7 +36,6 @@ from dgm_bench.records import (
     write_atomically,
     write_record,
 )
-from dgm_bench.report.pictures import make_pictures
 from dgm_bench.spec import YES_NO, Recipe, Stage
 from dgm_bench.train import objectives
 from dgm_bench.train.checkpoint import CheckpointFile

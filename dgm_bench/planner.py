@@ -269,7 +269,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class PlanningContext:
     """What a plan depends on besides the declarations.
 
     Attributes:
@@ -290,7 +290,7 @@ class Surroundings:
 
 
 def plan(
-    cells: Sequence[Cell], around: Surroundings, *, budget: float | None, seeds: int = 1
+    cells: Sequence[Cell], context: PlanningContext, *, budget: float | None, seeds: int = 1
 ) -> Plan:
     """Plan ``seeds`` runs of every recipe behind ``cells``: what fits the budget runs.
 
@@ -300,16 +300,16 @@ def plan(
 
     Args:
         cells: The cells that were asked for.
-        around: Machine, data and earlier runs.
+        context: Machine, data and earlier runs.
         budget: Seconds for all runs together; None for no limit.
         seeds: Runs of each recipe, with seeds 0, 1, ...
     """
-    measured = measured_seconds(around.records, around.machine.kind)
-    around = replace(around, may_fetch=around.may_fetch and budget is None)
+    measured = measured_seconds(context.records, context.machine.kind)
+    context = replace(context, may_fetch=context.may_fetch and budget is None)
     groups = _by_recipe(cells)
     insist = len(groups) == 1 and budget is None
     offers = [
-        _offer(group, seed, around, measured, insist) for group in groups for seed in range(seeds)
+        _offer(group, seed, context, measured, insist) for group in groups for seed in range(seeds)
     ]
     ready = sorted((offer for offer in offers if not offer.reason), key=_urgency)
     decided = _decide(ready, budget, seeds)
@@ -318,7 +318,7 @@ def plan(
     left_out += [offer for offer in offers if offer.reason]
     order = {group[0].id: place for place, group in enumerate(groups)}
     left_out.sort(key=lambda run: (order[run.cell.id], run.seed))
-    return Plan((*chosen, *left_out), budget, around.machine)
+    return Plan((*chosen, *left_out), budget, context.machine)
 
 
 def _by_recipe(cells: Iterable[Cell]) -> list[list[Cell]]:
@@ -332,25 +332,25 @@ def _by_recipe(cells: Iterable[Cell]) -> list[list[Cell]]:
 def _offer(
     group: Sequence[Cell],
     seed: int,
-    around: Surroundings,
+    context: PlanningContext,
     measured: Mapping[str, float],
     insist: bool,
 ) -> PlannedRun:
     """Return a run with its cost, and the reason why it cannot run where there is one."""
     cell = group[0]
     offer = PlannedRun(cell, tuple(member.id for member in group), seed, cell.recipe)
-    able, why = around.runnable(cell)
+    able, why = context.runnable(cell)
     if cell.recipe is None or not able:
         return replace(offer, reason=why or "no recipe yet")
     offer = replace(
         offer,
-        seconds=_seconds(cell.recipe, around.machine.speed, measured),
+        seconds=_seconds(cell.recipe, context.machine.speed, measured),
         h200_seconds=_seconds(cell.recipe, Speed.h200(), {}),
         memory_bytes=cell.recipe.cost.memory_bytes if cell.recipe.cost else None,
         command=run_command(cell.id),
     )
-    offer = _with_data(offer, cell.recipe, around)
-    return _with_memory(offer, around.machine, insist)
+    offer = _with_data(offer, cell.recipe, context)
+    return _with_memory(offer, context.machine, insist)
 
 
 def _seconds(recipe: Recipe, speed: Speed, measured: Mapping[str, float]) -> float | None:
@@ -360,22 +360,22 @@ def _seconds(recipe: Recipe, speed: Speed, measured: Mapping[str, float]) -> flo
     return known
 
 
-def _with_data(offer: PlannedRun, recipe: Recipe, around: Surroundings) -> PlannedRun:
-    states = [around.data_state(stage.data.name) for stage in recipe.stages]
+def _with_data(offer: PlannedRun, recipe: Recipe, context: PlanningContext) -> PlannedRun:
+    states = [context.data_state(stage.data.name) for stage in recipe.stages]
     absent = next((state for state in states if not state.loadable), None)
-    if absent is None or (around.may_fetch and absent.status == "missing"):
-        return _with_weights(replace(offer, data=(absent or states[0]).status), recipe, around)
+    if absent is None or (context.may_fetch and absent.status == "missing"):
+        return _with_weights(replace(offer, data=(absent or states[0]).status), recipe, context)
     reason = "data not here" if absent.status == "missing" else f"data {absent.status}"
     return replace(
         offer, data=absent.status, reason=f"{reason}: {absent.remedy}", command=absent.remedy
     )
 
 
-def _with_weights(offer: PlannedRun, recipe: Recipe, around: Surroundings) -> PlannedRun:
+def _with_weights(offer: PlannedRun, recipe: Recipe, context: PlanningContext) -> PlannedRun:
     """Say where weights of others are missing; they are fetched only when asked for by name."""
-    judge = around.changed(recipe).evaluation.judge
+    judge = context.changed(recipe).evaluation.judge
     for name in judge.weights if judge is not None else ():
-        state = around.data_state(name)
+        state = context.data_state(name)
         if not state.loadable:
             reason = f"weights of {name} {state.status}: {state.remedy}"
             return replace(offer, reason=reason, command=state.remedy)

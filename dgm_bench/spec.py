@@ -136,7 +136,7 @@ class Stage(Spec):
     precision: Literal["float32", "float64", "bfloat16"] = "float32"
 
 
-class JudgeSpec(Spec):
+class ImageEvaluationSpec(Spec):
     """How drawn images are judged against real ones.
 
     ``samples`` images are drawn. The first ``compared`` of them, or all, are compared with
@@ -179,7 +179,7 @@ class EvaluationSpec(Spec):
     model_overrides: dict[str, Any] = {}
     importance_samples: int | None = Field(default=None, gt=0)
     importance_examples: int | None = Field(default=None, gt=0)
-    judge: JudgeSpec | None = None
+    judge: ImageEvaluationSpec | None = None
 
 
 class Cost(Spec):

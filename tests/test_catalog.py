@@ -358,6 +358,7 @@ def test_a_missing_argument_is_not_runnable(catalog, monkeypatch, tmp_path):
 
     (tmp_path / "odd.py").write_text("class Odd:\n    def __init__(self, shape, *, a, b=1): ...\n")
     monkeypatch.setattr(module, "MODELS", tmp_path)
+    monkeypatch.setitem(module.names.MODELS, "odd:Odd", "odd:Odd")
     cell = changed(catalog.cells[0], model=ModelSpec(name="odd:Odd", args={"b": 2}))
     assert runnable(cell) == (False, "model 'odd:Odd' needs 'a'")
 

@@ -3,7 +3,6 @@
 import inspect
 import math
 from dataclasses import replace
-from importlib import import_module
 
 import pytest
 import torch
@@ -13,7 +12,8 @@ from dgm_bench.data import card
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.execution import Execution
-from dgm_bench.metrics.classifier import settings_for
+from dgm_bench.metrics.images.classifier import settings_for
+from dgm_bench.models.build import model_class
 from dgm_bench.planner import PlannedRun
 from dgm_bench.records import read_record
 from dgm_bench.spec import StoppingSpec
@@ -167,8 +167,8 @@ def hasty(image_shape):
 def test_every_recipe_takes_a_step_and_leaves_a_record(cell, tmp_path, monkeypatch):
     monkeypatch.setattr("dgm_bench.execution.make_pictures", lambda *args: {})
     monkeypatch.setenv("DGM_BENCH_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr("dgm_bench.metrics.classifier.settings_for", hasty)
-    monkeypatch.setattr("dgm_bench.metrics.accuracy_score.settings_for", hasty)
+    monkeypatch.setattr("dgm_bench.metrics.images.classifier.settings_for", hasty)
+    monkeypatch.setattr("dgm_bench.metrics.images.accuracy_score.settings_for", hasty)
     recipe = one_step(cell.recipe)
     folder = WorkFolder(tmp_path, recipe.content_hash, 0)
     with folder.locked():
@@ -192,9 +192,7 @@ def test_every_recipe_takes_a_step_and_leaves_a_record(cell, tmp_path, monkeypat
 def test_a_recipe_writes_out_every_argument_of_its_model(cell):
     """A record then says all there is to say, whatever defaults become later."""
     for stage in cell.recipe.stages:
-        module, name = stage.model.name.split(":")
-        model = getattr(import_module(f"dgm_bench.models.{module}"), name)
-        known = set(inspect.signature(model).parameters) - {"event_shape"}
+        known = set(inspect.signature(model_class(stage.model.name)).parameters) - {"event_shape"}
         assert set(stage.model.args) == known
 
 

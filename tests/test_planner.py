@@ -10,8 +10,8 @@ from dgm_bench.planner import (
     AUTO_BUDGET,
     PLANNED_SHARE,
     Machine,
+    PlanningContext,
     Speed,
-    Surroundings,
     duration,
     expected_seconds,
     measured_seconds,
@@ -75,7 +75,7 @@ def a_cell(row="maf", column="digits", recipe=None, priority=0, same_as=None):
 
 def around(states=None, records=(), machine=MACHINE, runnable=None):
     states = states or {}
-    return Surroundings(
+    return PlanningContext(
         machine=machine,
         data_state=lambda name: states.get(name, State()),
         runnable=runnable or (lambda cell: (cell.recipe is not None, "")),

@@ -20,12 +20,14 @@ LAYERS = (
     ("records", "stats", "provenance", "overrides", "workdir"),
     ("store", "verdict", "planner", "compare"),
     ("data",),
+    ("keyed_tensors",),
+    ("models",),
     ("tomlfile", "declarations"),
     ("catalog",),
-    ("models",),
     ("metrics",),
     ("train",),
     ("report", "tracking"),
+    ("pictures",),
     ("execution",),
     ("runner",),
     ("console", "doctor", "cli", "__main__"),
@@ -84,6 +86,59 @@ def test_imports_point_one_way(path):
     own = RANK[part(path)]
     above = {name for name in imported_parts(path) if name in RANK and RANK[name] > own}
     assert not above, f"{path} imports from layers above it: {sorted(above)}"
+
+
+def imported_files(path):
+    """Modules below dgm_bench that a module names in an import, also for types alone."""
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dgm_bench."):
+            base = PACKAGE.parent.joinpath(*node.module.split("."))
+            for name in (base / alias.name for alias in node.names):
+                found = next(
+                    (p for p in (name, base) if p.with_suffix(".py").is_file()), base / "__init__"
+                )
+                yield found.with_suffix(".py").relative_to(PACKAGE)
+
+
+def circles(arrows):
+    """The modules that are left when those that import none of the rest are taken away."""
+    left = dict(arrows)
+    while free := [name for name, targets in left.items() if not targets & left.keys()]:
+        for name in free:
+            del left[name]
+    return left
+
+
+def test_no_imports_run_in_a_circle_not_even_for_types():
+    assert set(circles({"a": {"b"}, "b": {"a", "c"}, "c": set()})) == {"a", "b"}
+    faces = [path for path in modules() if path.name != "__init__.py"]
+    assert not circles({path: set(imported_files(path)) - {path} for path in faces})
+
+
+#: Rooms of the models, and which other rooms each may import.
+ROOMS = {
+    "networks": (),
+    "flows.layers": (),
+    "flows": ("flows.layers", "networks"),
+    "continuous": ("flows",),
+    "latent.posteriors": ("continuous", "flows", "flows.layers"),
+    "latent": ("latent.posteriors", "flows", "networks"),
+    "codes": ("networks",),
+    "codes.priors": ("codes", "networks"),
+    "adversarial": ("networks",),
+}
+
+
+def room(path):
+    """The room of a model's file; empty for those that stand before the rooms."""
+    return ".".join(path.parts[1:-1])
+
+
+def test_rooms_of_the_models_import_only_what_they_are_built_from():
+    for path in modules():
+        if path.parts[0] == "models" and room(path):
+            used = {room(p) for p in imported_files(path) if p.parts[0] == "models"}
+            assert used - {"", room(path)} <= set(ROOMS[room(path)]), path
 
 
 def test_no_file_is_longer_than_five_hundred_lines():

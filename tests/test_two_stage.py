@@ -9,7 +9,7 @@ from dgm_bench.catalog import load_catalog
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, UsageError
 from dgm_bench.execution import Execution
-from dgm_bench.models.packing import pack, packed_size, unpack
+from dgm_bench.models.codes.packing import pack, packed_size, unpack
 from dgm_bench.overrides import apply_overrides
 from dgm_bench.planner import PlannedRun
 from dgm_bench.records import read_record

@@ -9,8 +9,8 @@ from __future__ import annotations
 import click
 
 from dgm_bench import __version__
-from dgm_bench.cli import actions, questions
-from dgm_bench.cli.frame import Verbs, examples
+from dgm_bench.cli import read_commands, run_commands
+from dgm_bench.cli.options import Verbs, examples
 
 
 @click.group(
@@ -34,15 +34,15 @@ def cli() -> None:
 
 
 for verb in (
-    questions.list_cells,
-    questions.plan,
-    actions.data,
-    actions.run,
-    questions.table,
-    questions.compare,
-    questions.report,
-    actions.sync,
-    questions.doctor,
+    read_commands.list_cells,
+    read_commands.plan,
+    run_commands.data,
+    run_commands.run,
+    read_commands.table,
+    read_commands.compare,
+    read_commands.report,
+    run_commands.sync,
+    read_commands.doctor,
 ):
     cli.add_command(verb)
 

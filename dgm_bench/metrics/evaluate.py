@@ -10,21 +10,21 @@ from torch import nn
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, did_you_mean
-from dgm_bench.metrics.abilities import ability_metrics, require_two_dimensions
-from dgm_bench.metrics.avb import avb_metrics, require_bounds
-from dgm_bench.metrics.diversity import (
+from dgm_bench.metrics.abilities.abilities import ability_metrics, require_two_dimensions
+from dgm_bench.metrics.abilities.exactness import require_standard_prior
+from dgm_bench.metrics.bounds.avb import avb_metrics, require_bounds
+from dgm_bench.metrics.bounds.likelihood import likelihood_metrics
+from dgm_bench.metrics.bounds.surgery import surgery_metrics
+from dgm_bench.metrics.bounds.variational import elbo_metrics, importance_metrics, require_samples
+from dgm_bench.metrics.gradients.relaxation import ESTIMATORS, relaxation_metrics
+from dgm_bench.metrics.gradients.solver_gradients import gradient_metrics, residual_metrics
+from dgm_bench.metrics.images.diversity import (
     code_metrics,
     reconstructed_metrics,
     require_codes,
-    require_judge,
+    require_image_evaluation,
     sample_metrics,
 )
-from dgm_bench.metrics.exactness import require_standard_prior
-from dgm_bench.metrics.gradients import gradient_metrics, residual_metrics
-from dgm_bench.metrics.likelihood import likelihood_metrics
-from dgm_bench.metrics.relaxation import ESTIMATORS, relaxation_metrics
-from dgm_bench.metrics.surgery import surgery_metrics
-from dgm_bench.metrics.variational import elbo_metrics, importance_metrics, require_samples
 from dgm_bench.models.capabilities import (
     CalibratesOnData,
     DrawsImages,
@@ -35,10 +35,10 @@ from dgm_bench.models.capabilities import (
     Reconstructs,
     SolvesODE,
 )
-from dgm_bench.models.discrete import DiscreteVAE
-from dgm_bench.models.ffjord import SolvedFlow
-from dgm_bench.models.latent import LatentVariableModel
-from dgm_bench.models.two_stage import TwoStage
+from dgm_bench.models.codes.two_stage import TwoStage
+from dgm_bench.models.continuous.flow import SolvedFlow
+from dgm_bench.models.latent.discrete import DiscreteVAE
+from dgm_bench.models.latent.latent_variable_model import LatentVariableModel
 from dgm_bench.records import Metric
 from dgm_bench.spec import EvaluationSpec
 
@@ -154,8 +154,8 @@ CHECKS: dict[str, Callable[[EvaluationSpec, nn.Module, Dataset], object]] = {
     "surgery": _surgery_fits,
     "avb": lambda spec, model, data: require_bounds(model),
     "abilities": _abilities_fit,
-    "samples": require_judge,
-    "reconstructions": require_judge,
+    "samples": require_image_evaluation,
+    "reconstructions": require_image_evaluation,
     "codes": require_codes,
 }
 

@@ -1,1 +1,1 @@
-"""Models, one family a file, each from its paper's own definition."""
+"""Models by family, each from its paper's own definition; ``names`` says which recipes know."""

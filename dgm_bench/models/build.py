@@ -1,18 +1,16 @@
-"""From a declared name, ``module:Class``, to a model."""
+"""From a declared name to a model."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Iterable
-from types import ModuleType
+from importlib import import_module
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
 
-import dgm_bench.models
 from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.models.names import locate
 from dgm_bench.spec import ModelSpec
 
 
@@ -22,10 +20,10 @@ def build(spec: ModelSpec, event_shape: tuple[int, ...]) -> nn.Module:
     Weights are drawn from torch's global generator.
 
     Raises:
-        DeclarationError: No such module, class or argument, a value of the wrong type, or a size
+        DeclarationError: No such model or argument, a value of the wrong type, or a size
             of zero.
     """
-    cls = _resolve(spec.name)
+    cls = model_class(spec.name)
     known = list(inspect.signature(cls).parameters)[1:]
     for name, value in spec.args.items():
         if name not in known:
@@ -68,27 +66,15 @@ def _check_choice(cls: type[nn.Module], name: str, value: object) -> None:
         raise DeclarationError(name, f"no choice {value!r}", _hint(str(value), choices))
 
 
-def _resolve(name: str) -> type[nn.Module]:
-    module_name, _, class_name = name.partition(":")
-    known = [module.name for module in pkgutil.iter_modules(dgm_bench.models.__path__)]
-    if module_name not in known:
-        raise DeclarationError(name, f"no model module {module_name!r}", _hint(module_name, known))
-    classes = _models(importlib.import_module(f"dgm_bench.models.{module_name}"))
-    if class_name not in classes:
-        raise DeclarationError(name, f"no model {class_name!r} there", _hint(class_name, classes))
-    return classes[class_name]
+def model_class(name: str) -> type[nn.Module]:
+    """Return the class of a declared model.
 
-
-def _models(module: ModuleType) -> dict[str, type[nn.Module]]:
-    """Return the module's own classes that take an ``event_shape`` first."""
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if inspect.isclass(value)
-        and issubclass(value, nn.Module)
-        and value.__module__ == module.__name__
-        and next(iter(inspect.signature(value).parameters), "") == "event_shape"
-    }
+    Raises:
+        DeclarationError: No model has that name.
+    """
+    module, class_name = locate(name)
+    cls: type[nn.Module] = getattr(import_module(f"dgm_bench.models.{module}"), class_name)
+    return cls
 
 
 def _hint(word: str, known: Iterable[str]) -> str:

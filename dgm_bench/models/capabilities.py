@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from dgm_bench.models.latent import Draws
+
+class Draws(NamedTuple):
+    """Draws from the posteriors of a batch of examples, and their log densities in nats.
+
+    Attributes:
+        z: Latent variables.
+        log_likelihood: ``log p(x|z)``.
+        log_prior: ``log p(z)``.
+        log_posterior: ``log q(z|x)``.
+    """
+
+    z: Float[Tensor, "batch samples latent"]
+    log_likelihood: Float[Tensor, "batch samples"]
+    log_prior: Float[Tensor, "batch samples"]
+    log_posterior: Float[Tensor, "batch samples"]
+
+    @property
+    def log_weight(self) -> Float[Tensor, "batch samples"]:
+        """``log p(x, z) - log q(z|x)``: the bound of each draw, and its importance weight's log."""
+        return self.log_likelihood + self.log_prior - self.log_posterior
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
-from dgm_bench.models.avb import AVB, Judge
+from dgm_bench.models.latent.avb import AVB, Judge
 from dgm_bench.train.losses import Loss, Objective, detached
 
 #: From model, batch, step and noise to the loss of each player, to be added up.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.capabilities import QuantisesImages
-from dgm_bench.models.dvae import DVAE
+from dgm_bench.models.codes.dvae import DVAE
 from dgm_bench.train.losses import Loss, Objective, detached, require_positive
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError, did_you_mean
-from dgm_bench.models.discrete import DiscreteVAE, SignalBaseline, log_prob
-from dgm_bench.models.discrete_relaxations import (
+from dgm_bench.models.latent.discrete import DiscreteVAE, SignalBaseline, log_prob
+from dgm_bench.models.networks.discrete_relaxations import (
     concrete_log_density,
     gumbel_max,
     log_gumbel_softmax,
@@ -103,8 +103,8 @@ def _closed_form(
         return (vae.divergence(logits) - vae.log_likelihood(x, z)[:, 0]).mean()
     z = gumbel_max(logits.detach()[:, None], generator)
     fit = vae.log_likelihood(x, z)
-    surprise, prediction_loss = baseline_of(vae)(x.flatten(1), fit.detach())
-    score = (surprise * log_prob(logits[:, None], z)).mean()
+    centred_signal, prediction_loss = baseline_of(vae)(x.flatten(1), fit.detach())
+    score = (centred_signal * log_prob(logits[:, None], z)).mean()
     return (vae.divergence(logits) - fit[:, 0]).mean() + _no_value(prediction_loss - score)
 
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset, fingerprint
 from dgm_bench.errors import DeclarationError, ResultsError
+from dgm_bench.keyed_tensors import read_keyed, weights_hash
 from dgm_bench.models.capabilities import HasCodes
-from dgm_bench.models.kept import read_kept, weights_hash
-from dgm_bench.models.packing import LARGEST, encoded, packed_size
+from dgm_bench.models.codes.packing import LARGEST, encoded, packed_size
 
 
 def code_shape(model: nn.Module, stage: str) -> tuple[int, ...]:
@@ -51,7 +51,7 @@ def latents(
         source: Fingerprints of the images.
     """
     key = _key(model, source)
-    kept = read_kept(path, key)
+    kept = read_keyed(path, key)
     splits = kept[0] if kept is not None else _encoded(model, data, batch_size)
     if kept is None:
         _keep(path, key, splits)

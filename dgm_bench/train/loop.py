@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import ResultsError, RunFailure
-from dgm_bench.metrics.likelihood import log_likelihoods
+from dgm_bench.metrics.bounds.likelihood import log_likelihoods
 from dgm_bench.models.capabilities import (
     CalibratesOnData,
     HasLogProb,

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from dgm_bench.data import default_root, load
 from dgm_bench.data.dataset import LogDensity
 from dgm_bench.errors import DeclarationError, did_you_mean
-from dgm_bench.models.avb import AVB
 from dgm_bench.models.capabilities import (
     HasDiscriminator,
     HasElbo,
@@ -26,8 +25,9 @@ from dgm_bench.models.capabilities import (
     Reconstructs,
     RegularisesDynamics,
 )
-from dgm_bench.models.discrete import DiscreteVAE
-from dgm_bench.models.dvae import DVAE
+from dgm_bench.models.codes.dvae import DVAE
+from dgm_bench.models.latent.avb import AVB
+from dgm_bench.models.latent.discrete import DiscreteVAE
 from dgm_bench.spec import ObjectiveSpec
 from dgm_bench.train.adversarial_bayes import adversarial_variational_bayes
 from dgm_bench.train.codebook_objectives import discrete_autoencoding, vector_quantisation

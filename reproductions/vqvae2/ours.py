@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from dgm_bench.spec import DataSpec, JudgeSpec, ModelSpec, ObjectiveSpec, Recipe, Stage
+from dgm_bench.spec import DataSpec, ImageEvaluationSpec, ModelSpec, ObjectiveSpec, Recipe, Stage
 
 from .shared import (
     AUTOENCODER,
@@ -49,7 +49,7 @@ class Setting(NamedTuple):
     first: dict[str, Any]
     relaxed: dict[str, Any]
     second: dict[str, Any]
-    judge: JudgeSpec
+    judge: ImageEvaluationSpec
     batch: int
 
 
@@ -68,10 +68,10 @@ def _autoencoder(hidden: int, units: int, codes: int, dim: int) -> dict[str, Any
 
 #: As many samples as training images, so that accuracy scores compare; as many are compared as
 #: images are held out, so that rows compare.
-DIGITS_JUDGE = JudgeSpec(
+DIGITS_JUDGE = ImageEvaluationSpec(
     samples=1_347, compared=250, keep=0.5, isc_splits=5, kid_subsets=50, kid_subset_size=100
 )
-LARGER_JUDGE = JudgeSpec(samples=10_000, compared=10_000, reference=10_000, keep=0.5)
+LARGER_JUDGE = ImageEvaluationSpec(samples=10_000, compared=10_000, reference=10_000, keep=0.5)
 
 SETTINGS = {
     "digits-labelled": Setting(
@@ -121,7 +121,7 @@ NOTES = (
 )
 
 
-def judge_of(data: str, features: str, *, keep: bool = True) -> JudgeSpec:
+def judge_of(data: str, features: str, *, keep: bool = True) -> ImageEvaluationSpec:
     """Return how images are judged, with or without rejection."""
     judge = SETTINGS[data].judge.model_copy(update={"features": (features,)})
     return judge if keep else judge.model_copy(update={"keep": None})

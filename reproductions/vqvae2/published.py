@@ -10,7 +10,7 @@ from typing import Any
 
 from dgm_bench.spec import (
     DataSpec,
-    JudgeSpec,
+    ImageEvaluationSpec,
     ModelSpec,
     ObjectiveSpec,
     OptimizerSpec,
@@ -108,10 +108,10 @@ PRIORS: dict[str, tuple[tuple[str, dict[str, Any], int, int], ...]] = {
 
 #: ImageNet's validation images are the 50,000 held-out ones; of FFHQ there are 10,000.
 JUDGES = {
-    "imagenet-256": JudgeSpec(
+    "imagenet-256": ImageEvaluationSpec(
         samples=1_281_000, compared=50_000, reference=50_000, features=("inception-v3-compat",)
     ),
-    "ffhq-1024": JudgeSpec(
+    "ffhq-1024": ImageEvaluationSpec(
         samples=10_000,
         compared=10_000,
         reference=50_000,

@@ -13,7 +13,7 @@ from dgm_bench.spec import (
     Cost,
     DataSpec,
     EvaluationSpec,
-    JudgeSpec,
+    ImageEvaluationSpec,
     ModelSpec,
     ObjectiveSpec,
     OptimizerSpec,
@@ -73,7 +73,7 @@ def grids_of(data: str, strides: Sequence[int]) -> list[list[int]]:
     return finest_first[::-1]
 
 
-def named(model: str, data: str, judge: JudgeSpec) -> str:
+def named(model: str, data: str, judge: ImageEvaluationSpec) -> str:
     """Return the name of a recipe: model, data, and by which networks of others it is judged."""
     return "/".join([model, data, *judge.weights])
 
@@ -130,7 +130,7 @@ def until(
 
 
 def evaluation(
-    judge: JudgeSpec, batch_size: int, metrics: tuple[str, ...] = SAMPLED
+    judge: ImageEvaluationSpec, batch_size: int, metrics: tuple[str, ...] = SAMPLED
 ) -> EvaluationSpec:
     """Return the evaluation of images, with the best validated parameters of every stage."""
     return EvaluationSpec(metrics=metrics, batch_size=batch_size, judge=judge)
@@ -139,7 +139,7 @@ def evaluation(
 # --------------------------------------------------------------------------- real images
 
 
-def real_images(data: str, judge: JudgeSpec, source: str) -> Recipe:
+def real_images(data: str, judge: ImageEvaluationSpec, source: str) -> Recipe:
     """Return the recipe that measures held-out images as if they were reconstructions."""
     stage = Stage(
         name=AUTOENCODER,
@@ -173,7 +173,11 @@ def real_images(data: str, judge: JudgeSpec, source: str) -> Recipe:
 
 
 def cost(
-    data: str, stages: Sequence[Stage], products: Sequence[float], judge: JudgeSpec, sets: int
+    data: str,
+    stages: Sequence[Stage],
+    products: Sequence[float],
+    judge: ImageEvaluationSpec,
+    sets: int,
 ) -> Cost:
     """Return the expected work of a recipe.
 

@@ -1,0 +1,114 @@
+"""What verbs gather before they answer: cells, verdicts, a plan; and their JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dgm_bench import data, planner
+from dgm_bench.catalog import Catalog, runnable
+from dgm_bench.overrides import apply_overrides
+from dgm_bench.spec import Cell, Published
+from dgm_bench.store import Store
+from dgm_bench.verdict import Verdict, judge_table
+
+
+def verdicts_of(catalog: Catalog, cells: Sequence[Cell], results: Path) -> dict[str, Verdict]:
+    """Return the verdict of each cell, judged beside its neighbours in its table."""
+    store, wanted = Store(results), {cell.id for cell in cells}
+    tables = dict.fromkeys(f"{cell.paper}/{cell.table}" for cell in cells)
+    judged: dict[str, Verdict] = {}
+    for name in tables:
+        judged |= judge_table(catalog.table(name), store)
+    return {cell_id: verdict for cell_id, verdict in judged.items() if cell_id in wanted}
+
+
+def make_plan(
+    cells: Sequence[Cell],
+    results: Path,
+    data_root: Path,
+    *,
+    budget: str = "auto",
+    seeds: int = 1,
+    device: str = "auto",
+    threads: int | None = None,
+    may_fetch: bool = False,
+    changes: Mapping[str, str] | None = None,
+) -> planner.Plan:
+    """Plan runs on this machine from the options of the command line.
+
+    Raises:
+        UsageError: The budget means nothing.
+    """
+    machine = planner.Machine.here(device, threads)
+    context = planner.PlanningContext(
+        machine=machine,
+        data_state=lambda name: data.state(name, data_root),
+        runnable=runnable,
+        records=Store(results).records(),
+        may_fetch=may_fetch,
+        changed=lambda recipe: apply_overrides(recipe, changes or {}),
+    )
+    seconds = planner.parse_budget(budget, machine.device)
+    return planner.plan(cells, context, budget=seconds, seeds=seeds)
+
+
+# --------------------------------------------------------------------------- JSON
+
+
+def cell_json(cell: Cell, verdict: Verdict) -> dict[str, Any]:
+    """Return a cell as ``list --json`` prints it."""
+    return {
+        "id": cell.id,
+        "row": cell.row.id,
+        "column": cell.column.id,
+        "metric": cell.metric,
+        "unit": cell.column.unit,
+        "direction": cell.column.direction,
+        "published": _published_json(cell.published) if cell.published else None,
+        "runnable": runnable(cell)[0],
+        "state": verdict.state,
+        "measured": _measured_json(verdict),
+    }
+
+
+def _published_json(published: Published) -> dict[str, Any]:
+    return {
+        "value": float(published.value),
+        "pm": None if published.pm is None else float(published.pm),
+        "pm_kind": published.pm_kind,
+        "selection": published.selection,
+        "source": published.source,
+    }
+
+
+def _measured_json(verdict: Verdict) -> dict[str, Any] | None:
+    if verdict.mean is None:
+        return None
+    return {"mean": verdict.mean, "se": verdict.se, "seeds": verdict.seeds}
+
+
+def plan_json(plan: planner.Plan) -> dict[str, Any]:
+    """Return a plan as ``plan --json`` prints it: one entry for each cell and seed.
+
+    A cell that is served by another cell's run takes no time of its own: the seconds of the
+    entries that run add up to ``seconds``.
+    """
+    entries = [entry for run in plan.runs for entry in _entries(run)]
+    return {"cells": entries, "seconds": plan.seconds}
+
+
+def _entries(run: planner.PlannedRun) -> list[Mapping[str, Any]]:
+    first = {
+        "id": run.cells[0],
+        "seed": run.seed,
+        "data": run.data,
+        "seconds": run.seconds,
+        "memory_bytes": run.memory_bytes,
+        "runs": run.runs,
+        "reason": run.reason,
+        "h200_seconds": run.h200_seconds,
+    }
+    shared = {"seconds": 0.0, "reason": f"same run as {run.cells[0]}"} if run.runs else {}
+    return [first, *({**first, "id": also, **shared} for also in run.cells[1:])]

@@ -1,0 +1,213 @@
+"""The verbs that only read: list, plan, table, compare, report, doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from dgm_bench.cli.options import (
+    data_root_option,
+    examples,
+    json_option,
+    planning_options,
+    print_json,
+    results_option,
+)
+
+if TYPE_CHECKING:
+    from dgm_bench.report.tables import Format
+
+    CompareFormat = Literal["text", "markdown", "csv", "json"]
+
+TABLE_FORMATS = ("text", "markdown", "csv", "json", "latex")
+COMPARE_FORMATS = ("text", "markdown", "csv", "json")
+
+
+@click.command(
+    "list",
+    short_help="Cells, published and measured numbers, states.",
+    epilog=examples(
+        "dgm-bench list",
+        "dgm-bench list 'ffjord/density/*/power'",
+        "dgm-bench list 'ffjord/vi/*' --json",
+    ),
+)
+@click.argument("pattern", nargs=-1)
+@results_option
+@json_option
+def list_cells(pattern: Sequence[str], results: Path, as_json: bool) -> None:
+    """List cells with their published numbers, measured numbers and states."""
+    from dgm_bench import console
+    from dgm_bench.catalog import load_catalog
+    from dgm_bench.cli import queries
+
+    catalog = load_catalog()
+    cells = catalog.select(*(pattern or ("*",)))
+    verdicts = queries.verdicts_of(catalog, cells, results)
+    if as_json:
+        print_json({"cells": [queries.cell_json(cell, verdicts[cell.id]) for cell in cells]})
+    else:
+        pairs = [(cell, verdicts[cell.id]) for cell in cells]
+        console.make_console().print(console.cells_view(pairs))
+
+
+@click.command(
+    short_help="What would run, and what every cell takes.",
+    epilog=examples(
+        "dgm-bench plan",
+        "dgm-bench plan 'ffjord/density/*/bsds300-patches' --budget 2h --seeds 3",
+        "dgm-bench plan --json",
+    ),
+)
+@click.argument("pattern", nargs=-1)
+@planning_options
+@data_root_option
+@results_option
+@json_option
+def plan(
+    pattern: Sequence[str],
+    seeds: int,
+    budget: str,
+    device: str,
+    data_root: Path,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Show what would run, and what every other cell would take.
+
+    Says for each the state of its data, the expected time and memory, and why it does not run.
+    """
+    from dgm_bench import console
+    from dgm_bench.catalog import load_catalog
+    from dgm_bench.cli import queries
+
+    cells = load_catalog().select(*(pattern or ("*",)))
+    planned = queries.make_plan(
+        cells, results, data_root, budget=budget, seeds=seeds, device=device
+    )
+    if as_json:
+        print_json(queries.plan_json(planned))
+    else:
+        console.make_console().print(console.plan_view(planned))
+
+
+@click.command(
+    short_help="A paper's table, published against measured.",
+    epilog=examples(
+        "dgm-bench table ffjord/density",
+        "dgm-bench table ffjord/vi --format markdown",
+        "dgm-bench table ffjord/density --format latex > table.tex",
+    ),
+)
+@click.argument("name", metavar="TABLE")
+@click.option(
+    "--format", "style", type=click.Choice(TABLE_FORMATS), default="text", show_default=True
+)
+@data_root_option
+@results_option
+def table(name: str, style: Format, data_root: Path, results: Path) -> None:
+    """Print a paper's table: published against measured, with a verdict for each number.
+
+    A cell that was not run shows why, and the command that would run it.
+    """
+    from dgm_bench import console
+    from dgm_bench.catalog import load_catalog
+    from dgm_bench.cli import queries
+    from dgm_bench.report.tables import render_table
+    from dgm_bench.verdict import not_run
+
+    catalog = load_catalog()
+    chosen = catalog.table(name)
+    verdicts = queries.verdicts_of(catalog, chosen.cells, results)
+    idle = [cell for cell in chosen.cells if verdicts[cell.id].state == "not-run"]
+    reasons = queries.make_plan(idle, results, data_root).reasons()
+    for cell in idle:
+        verdicts[cell.id] = not_run(cell, reasons.get(cell.id, ""))
+    screen = console.make_console()
+    text = render_table(chosen, verdicts, style, width=screen.width, colour=screen.is_terminal)
+    click.echo(text.rstrip("\n"))
+
+
+@click.command(
+    short_help="New records against stored ones.",
+    epilog=examples(
+        "dgm-bench compare /tmp/results results",
+        "dgm-bench compare /tmp/results results --format markdown",
+    ),
+)
+@click.argument("new", type=click.Path(path_type=Path))
+@click.argument("baseline", type=click.Path(path_type=Path))
+@click.option(
+    "--format", "style", type=click.Choice(COMPARE_FORMATS), default="text", show_default=True
+)
+@click.pass_context
+def compare(context: click.Context, new: Path, baseline: Path, style: CompareFormat) -> None:
+    """Compare new records with stored ones: regressions told from noise.
+
+    NEW and BASELINE are record files, folders of records, or results folders. Exits with 0 when
+    nothing got worse, 1 when something did, 3 when they are not comparable.
+    """
+    from dgm_bench import console
+    from dgm_bench.catalog import load_catalog
+    from dgm_bench.compare import compare as compare_records
+    from dgm_bench.compare import declared_directions
+    from dgm_bench.report.comparison import render_comparison
+    from dgm_bench.store import load_records
+
+    directions = declared_directions(load_catalog().papers)
+    comparison = compare_records(load_records(new), load_records(baseline), directions)
+    screen = console.make_console()
+    text = render_comparison(comparison, style, width=screen.width, colour=screen.is_terminal)
+    click.echo(text.rstrip("\n"))
+    context.exit(comparison.exit_code)
+
+
+@click.command(
+    short_help="Write one self-contained HTML page.",
+    epilog=examples(
+        "dgm-bench report -o report.html", "dgm-bench report -o report.html --figures figures"
+    ),
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The page to write.",
+)
+@click.option(
+    "--figures",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also write the tables' figures there, as PNG.",
+)
+@results_option
+def report(output: Path, figures: Path | None, results: Path) -> None:
+    """Write one self-contained HTML page: tables, verdicts, curves, pictures."""
+    from dgm_bench.catalog import load_catalog
+    from dgm_bench.report.figures import write_figures
+    from dgm_bench.report.page import write_report
+    from dgm_bench.store import Store
+
+    catalog, store = load_catalog(), Store(results)
+    write_report(output, catalog=catalog, store=store)
+    click.echo(f"wrote {output}")
+    for path in write_figures(figures, catalog=catalog, store=store) if figures else ():
+        click.echo(f"wrote {path}")
+
+
+@click.command(
+    short_help="What this machine can do, and what is missing.", epilog=examples("dgm-bench doctor")
+)
+@data_root_option
+@results_option
+def doctor(data_root: Path, results: Path) -> None:
+    """Say what this machine can do, and what is missing."""
+    from dgm_bench import console
+    from dgm_bench.doctor import checks
+
+    rows = [(c.name, c.state, c.detail, c.remedy) for c in checks(results, data_root)]
+    console.make_console().print(console.checks_view(rows))

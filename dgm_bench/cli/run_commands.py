@@ -1,0 +1,224 @@
+"""The verbs that change something: run, data, sync."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from dgm_bench.cli.options import (
+    INTERRUPTED,
+    Verbs,
+    data_root_option,
+    examples,
+    planning_options,
+    results_option,
+)
+from dgm_bench.errors import DataError, UsageError
+
+
+@click.command(
+    short_help="Train, evaluate and record; resumes.",
+    epilog=examples(
+        "dgm-bench run 'ffjord/*'",
+        "dgm-bench run ffjord/density/maf-5/digits --seeds 3 --budget none",
+        "dgm-bench run 'ffjord/density/*/mnist' --device cuda --time-limit 55m",
+        "dgm-bench run ffjord/density/made/digits --set optimizer.lr=1e-3",
+    ),
+)
+@click.argument("pattern", nargs=-1)
+@click.option("--paper", metavar="NAME", help="All cells of a paper, where no PATTERN is given.")
+@planning_options
+@click.option(
+    "--time-limit",
+    metavar="TIME",
+    help="Checkpoint and leave after this time; the same command goes on from there.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    show_default="torch's choice",
+    help="CPU threads.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change the recipe, such as optimizer.lr=1e-4. Marks the record as modified: verdicts "
+    "do not use it.",
+)
+@click.option("--offline", is_flag=True, help="Download nothing.")
+@click.option("--no-tracking", is_flag=True, help="Do not log to MLflow.")
+@data_root_option
+@results_option
+@click.pass_context
+def run(
+    context: click.Context,
+    pattern: Sequence[str],
+    paper: str | None,
+    seeds: int,
+    budget: str,
+    device: str,
+    time_limit: str | None,
+    threads: int | None,
+    settings: Sequence[str],
+    offline: bool,
+    no_tracking: bool,
+    data_root: Path,
+    results: Path,
+) -> None:
+    """Train, evaluate and record; go on with what was interrupted.
+
+    Exits with 0 when every cell that was planned to run finished, 1 when one failed, 2 for a
+    wrong command or file, 130 when interrupted, after a checkpoint.
+    """
+    from dgm_bench import planner
+    from dgm_bench.catalog import load_catalog
+    from dgm_bench.cli import queries
+    from dgm_bench.console import make_reporter
+
+    limit = planner.parse_duration(time_limit, "--time-limit") if time_limit else None
+    overrides = dict(_setting(text) for text in settings)
+    cells = load_catalog().select(*_patterns(pattern, paper))
+
+    from dgm_bench.runner import resolve_device, run_plan
+
+    planned = queries.make_plan(
+        cells,
+        results,
+        data_root,
+        budget=budget,
+        seeds=seeds,
+        device=resolve_device(device).type,
+        threads=threads,
+        may_fetch=not offline,
+        changes=overrides,
+    )
+
+    with make_reporter() as reporter:
+        summary = run_plan(
+            planned,
+            results=results,
+            data_root=data_root,
+            device=device,
+            threads=threads,
+            time_limit=limit,
+            offline=offline,
+            overrides=overrides,
+            reporter=reporter,
+            track=not no_tracking,
+        )
+    if not (summary.finished or summary.failed or summary.interrupted):
+        why = summary.skipped[0][1] if summary.skipped else "no cell was left to run"
+        raise UsageError("nothing ran", why, "dgm-bench plan shows every cell")
+    missed = bool(summary.failed) or summary.unavailable
+    context.exit(INTERRUPTED if summary.interrupted else int(missed))
+
+
+@click.command(
+    short_help="Log stored records to MLflow.",
+    epilog=examples(
+        "MLFLOW_TRACKING_URI=http://localhost:5000 dgm-bench sync",
+    ),
+)
+@results_option
+@click.pass_context
+def sync(context: click.Context, results: Path) -> None:
+    """Log stored records to MLflow that it does not have yet, once each.
+
+    They go to MLFLOW_TRACKING_URI, or else to a SQLite file beside the results.
+    """
+    from dgm_bench.tracking import sync as sync_records
+
+    done = sync_records(results)
+    click.echo(f"{len(done.logged)} logged, {len(done.already)} there already")
+    for run_id, reason in done.failed.items():
+        click.echo(f"{run_id}: {reason}", err=True)
+    context.exit(1 if done.failed else 0)
+
+
+def _patterns(pattern: Sequence[str], paper: str | None) -> Sequence[str]:
+    if pattern:
+        return pattern
+    if paper is None:
+        raise UsageError("dgm-bench run", "no PATTERN", "name cells, such as 'ffjord/*/*/digits'")
+    return [f"{paper}/*"]
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key.strip() and equals):
+        raise UsageError(f"--set {text}", "no key=value", "write --set optimizer.lr=1e-4")
+    return key.strip(), value.strip()
+
+
+# --------------------------------------------------------------------------- data
+
+
+@click.group(cls=Verbs, short_help="Where data is, getting it, checking it.")
+def data() -> None:
+    """Say where data is, get it, and check that it is the real thing."""
+
+
+@data.command(
+    "list",
+    epilog=examples(
+        "dgm-bench data list",
+        "dgm-bench data list --data-root /scratch/data",
+    ),
+)
+@data_root_option
+def data_list(data_root: Path) -> None:
+    """List the data sets and weights of networks, and whether their files are here."""
+    from dgm_bench import console
+    from dgm_bench import data as sets
+
+    rows = [(card, sets.state(card.name, data_root)) for card in sets.cards()]
+    console.make_console().print(console.data_view(rows, data_root))
+
+
+@data.command(
+    "fetch",
+    epilog=examples(
+        "dgm-bench data fetch mnist",
+        "dgm-bench data fetch power gas --data-root /scratch/data",
+    ),
+)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@data_root_option
+def data_fetch(names: Sequence[str], data_root: Path) -> None:
+    """Download the files of data sets, or a network's weights; goes on with a broken download."""
+    from dgm_bench import data as sets
+
+    for name in names:
+        for path in sets.fetch(name, data_root, progress=sys.stderr.isatty()):
+            click.echo(path)
+
+
+@data.command(
+    "verify",
+    epilog=examples(
+        "dgm-bench data verify mnist",
+    ),
+)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@data_root_option
+def data_verify(names: Sequence[str], data_root: Path) -> None:
+    """Check that files are byte for byte the published ones.
+
+    Exits with 2 when one is missing or is not.
+    """
+    from dgm_bench import console
+    from dgm_bench import data as sets
+
+    for name in names:
+        files = sets.verify(name, data_root)
+        console.make_console().print(console.files_view(files))
+        wrong = next((file for file in files if file.outcome not in ("ok", "no checksum")), None)
+        if wrong is not None:
+            remedy = f"delete it if it is there, then dgm-bench data fetch {name}"
+            raise DataError(wrong.path, f"{wrong.outcome} {wrong.detail}", remedy)

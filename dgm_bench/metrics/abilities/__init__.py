@@ -1,0 +1,1 @@
+"""What a model can do, checked on a trained one (FFJORD Table 1)."""

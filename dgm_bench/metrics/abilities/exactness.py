@@ -1,0 +1,136 @@
+"""Whether what a model offers as its log-likelihood is that of its own samples, in two dimensions.
+
+A log density is taken at its word: integrated over boxes, it must give the fractions of samples
+that fall into them, and one in all. A lower bound is compared with the log-likelihood by quadrature
+over two latent variables.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.capabilities import HasDecoder, HasElbo
+from dgm_bench.models.flows.flow import BaseDensity, StandardNormal
+from dgm_bench.models.latent.latent_variable_model import LatentVariableModel
+
+SAMPLES = 20_000
+BOXES = 6  # a side
+CELLS = 40  # a side of each box
+TAIL = 0.002  # part of the samples beyond each side of the region of the quadrature
+ERRORS = 4.0  # standard errors within which numbers agree
+NODES = 400  # a side of the grid over latent variables
+REACH = 5.0  # of that grid, in standard deviations of the prior
+DRAWS = 300  # of a bound, for each point
+NEGLIGIBLE = 1e-4  # nats; far more than the prior beyond the grid makes
+
+
+class Agreement(NamedTuple):
+    """How a density compares with samples.
+
+    Attributes:
+        mass: Its integral, which is 1 for a normalised density.
+        worst: Largest disagreement with the samples, in standard errors.
+    """
+
+    mass: float
+    worst: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether the density is normalised and that of the samples."""
+        return abs(self.mass - 1) < 0.01 and self.worst < ERRORS
+
+
+class Bound(NamedTuple):
+    """How far a lower bound is from the log-likelihood, on average, in nats.
+
+    Attributes:
+        gap: The difference.
+        se: Its standard error.
+        quadrature: How much a quadrature half as fine differs: its error is smaller still.
+    """
+
+    gap: float
+    se: float
+    quadrature: float
+
+    @property
+    def tight(self) -> bool:
+        """Whether the bound is the log-likelihood as far as one can tell."""
+        return abs(self.gap) < ERRORS * self.se + self.quadrature + NEGLIGIBLE
+
+
+class LatentBound(HasElbo, HasDecoder, Protocol):
+    """A lower bound, and what it takes to know the log-likelihood."""
+
+
+@torch.no_grad()
+def by_quadrature(model: BaseDensity, generator: torch.Generator) -> Agreement:
+    """Compare ``log_prob`` with samples on boxes that hold nearly all of them.
+
+    The mass is the integral over the boxes with the fraction of samples outside them.
+    """
+    x = model.sample(SAMPLES, generator)
+    low, high = x.double().quantile(TAIL, dim=0), x.double().quantile(1 - TAIL, dim=0)
+    n = BOXES * CELLS
+    middle = (torch.arange(n, dtype=low.dtype, device=x.device) + 0.5) / n
+    points = low + (high - low) * torch.cartesian_prod(middle, middle)
+    density = [model.log_prob(part).double().exp() for part in points.to(x.dtype).split(20_000)]
+    cells = torch.cat(density).view(BOXES, CELLS, BOXES, CELLS)
+    mass = cells.sum((1, 3)) * float((high - low).prod()) / n**2
+    place = ((x - low) / (high - low) * BOXES).floor().long()
+    inside = ((place >= 0) & (place < BOXES)).all(1)
+    row, column = place[inside].unbind(1)
+    boxes = row * BOXES + column
+    fraction = torch.bincount(boxes, minlength=BOXES**2).view(BOXES, BOXES) / SAMPLES
+    error = (mass * (1 - mass)).clamp(min=1 / SAMPLES).div(SAMPLES).sqrt()
+    outside = (~inside).double().mean()
+    return Agreement(float(mass.sum() + outside), float(((fraction - mass) / error).abs().max()))
+
+
+@torch.no_grad()
+def of_bound(model: LatentBound, x: Float[Tensor, "n 2"], generator: torch.Generator) -> Bound:
+    """Compare the bound with ``log p(x)``, an integral over two latent variables."""
+    fine, coarse = (log_likelihood(model, x, nodes) for nodes in (NODES, NODES // 2))
+    bounds = [model.elbo(x, generator).double() for _ in range(DRAWS)]
+    gaps = fine - torch.stack(bounds).mean(0)
+    se = float(gaps.std()) / math.sqrt(len(x))
+    return Bound(float(gaps.mean()), se, abs(float((fine - coarse).mean())))
+
+
+def require_standard_prior(model: nn.Module, thing: str) -> None:
+    """Refuse a prior that the quadratures over latent variables do not know.
+
+    Args:
+        model: Any; those that are no :class:`LatentVariableModel` have no other prior.
+        thing: What needs it, in words.
+
+    Raises:
+        DeclarationError: The prior is not the standard normal.
+    """
+    if isinstance(model, LatentVariableModel) and not isinstance(model.prior, StandardNormal):
+        reason = f"needs a standard normal prior, not {type(model.prior).__name__}"
+        raise DeclarationError(thing, reason, "use prior 'standard'")
+
+
+def log_likelihood(model: HasDecoder, x: Float[Tensor, "n 2"], nodes: int) -> Float[Tensor, " n"]:
+    """Return ``log p(x)`` in nats, by the midpoint rule over two latent variables.
+
+    Args:
+        model: With a standard normal prior.
+        x: Examples.
+        nodes: Points of the grid along each side.
+    """
+    spacing = 2 * REACH / nodes
+    axis = (torch.arange(nodes, dtype=x.dtype, device=x.device) + 0.5) * spacing - REACH
+    z = torch.cartesian_prod(axis, axis)
+    given = model.decode(z)
+    log_prior = -0.5 * z.square().sum(1) - math.log(2 * math.pi) + 2 * math.log(spacing)
+    parts = [given.log_prob(part[:, None]) + log_prior for part in x.split(20)]
+    return torch.cat([part.double().logsumexp(1) for part in parts])

@@ -1,0 +1,1 @@
+"""Likelihoods and lower bounds of them, and what these are made of."""

@@ -1,0 +1,1 @@
+"""Gradients through solvers and through discrete variables: error, memory, variance."""

@@ -1,0 +1,179 @@
+"""How far estimates of a gradient through a categorical variable are off, by temperature.
+
+The exact gradient is a sum over the classes, so that bias and variance can be told apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.data.dataset import Dataset
+from dgm_bench.models.latent.discrete import DiscreteVAE
+from dgm_bench.models.networks.discrete_relaxations import gumbel_max, surrogate_values
+from dgm_bench.records import Metric
+from dgm_bench.spec import EvaluationSpec
+
+TEMPERATURES = (0.1, 0.25, 0.5, 1.0, 2.0)
+EXAMPLES = 100  # of the split
+DRAWS = 1_000  # of a gradient, for each example
+ESTIMATORS = ("gumbel", "st-gumbel", "st", "sf")
+UNIT = "of squared gradient"
+
+Function = Callable[
+    [Float[Tensor, "batch draws classes"]],
+    Float[Tensor, "batch draws"],
+]
+
+
+class Errors(NamedTuple):
+    """Squared bias, variance and the exact gradient's squared norm, of each example."""
+
+    squared_bias: Float[Tensor, " batch"]
+    variance: Float[Tensor, " batch"]
+    squared_gradient: Float[Tensor, " batch"]
+
+
+def exact_gradient(
+    logits: Float[Tensor, "batch classes"], function: Function
+) -> Float[Tensor, "batch classes"]:
+    """Return the gradient in the logits of the mean of ``function``, by a sum over the classes."""
+    probability = logits.softmax(-1)
+    values = _values_of_classes(logits, function)
+    mean = (probability * values).sum(-1, keepdim=True)
+    return probability * (values - mean)
+
+
+def gradient_draws(
+    logits: Float[Tensor, "batch classes"],
+    function: Function,
+    estimator: str,
+    temperature: float,
+    draws: int,
+    generator: torch.Generator,
+) -> Float[Tensor, "batch draws classes"]:
+    """Return independent estimates of the gradient in the logits of the mean of ``function``.
+
+    Args:
+        logits: Of one categorical variable for each example.
+        function: Of one-hot or relaxed values of the variable.
+        estimator: ``sf``, with the exact mean as its baseline, which a learned one may approach;
+            or ``st``, ``gumbel`` or ``st-gumbel`` as in training.
+        temperature: Of the relaxation; ``sf`` has none.
+        draws: Estimates for each example.
+        generator: Source of the noise.
+    """
+    each = logits.detach()[:, None].repeat(1, draws, 1).requires_grad_()
+    normalised = each.log_softmax(-1)
+    if estimator == "sf":
+        with torch.no_grad():
+            z = gumbel_max(normalised, generator)
+            probability = logits.softmax(-1)
+            mean = (probability * _values_of_classes(logits, function)).sum(-1, keepdim=True)
+            centred_signal = function(z) - mean
+        target = (centred_signal * (z * normalised).sum(-1)).sum()
+    else:
+        target = function(surrogate_values(normalised, estimator, temperature, generator)).sum()
+    return torch.autograd.grad(target, each)[0]
+
+
+def errors(
+    draws: Float[Tensor, "batch draws classes"], exact: Float[Tensor, "batch classes"]
+) -> Errors:
+    """Return the mean squared error's two parts, both without bias of their own.
+
+    The squared bias is the product of what two halves of the draws are off, and may come out
+    negative where there is little.
+    """
+    first, second = (half.mean(1) - exact for half in draws.chunk(2, dim=1))
+    return Errors((first * second).sum(-1), draws.var(1).sum(-1), exact.square().sum(-1))
+
+
+def relaxation_metrics(estimator: str) -> Callable[..., list[Metric]]:
+    """Return the metric function of an estimator: ``squared-bias-T`` and ``variance-T`` by T.
+
+    Both are sums over the examples divided by that of the exact gradient's squared norm. The
+    gradient is that of the expected log-likelihood in the logits of one latent variable, another
+    for each example, while the others keep a draw from the posterior. ``sf`` has no temperature: it
+    is measured once, and its values stand under every name.
+    """
+
+    def metric(
+        model: nn.Module,
+        data: Dataset,
+        spec: EvaluationSpec,
+        generator: torch.Generator,
+        protocol: str,
+    ) -> list[Metric]:
+        x = data.splits[spec.split][:EXAMPLES]
+        logits, function = one_variable(cast(DiscreteVAE, model), x, generator)
+        exact = exact_gradient(logits, function).double()
+        words = f"{DRAWS} draws of the gradient for each example; {protocol}"
+
+        def measured(temperature: float) -> Errors:
+            given = (logits, function, estimator, temperature, DRAWS, generator)
+            return errors(gradient_draws(*given).double(), exact)
+
+        found: list[Metric] = []
+        for temperature in TEMPERATURES:
+            if estimator != "sf" or not found:
+                parts = measured(temperature)
+            for name in ("squared_bias", "variance"):
+                label = f"{name.replace('_', '-')}-{temperature:g}"
+                value, se = ratio(getattr(parts, name), parts.squared_gradient)
+                found.append(_metric(label, value, se, len(x), spec.split, words))
+        return found
+
+    return metric
+
+
+def one_variable(
+    vae: DiscreteVAE, x: Float[Tensor, "batch *event"], generator: torch.Generator
+) -> tuple[Float[Tensor, "batch classes"], Function]:
+    """Return the logits of one latent variable and the log-likelihood as a function of its value.
+
+    The variable is another one for each example; all others keep a draw from the posterior.
+    """
+    with torch.no_grad():
+        logits = vae.posterior_logits(x)
+        others = gumbel_max(logits, generator)
+    at = torch.arange(len(x), device=x.device) % vae.variables
+    chosen = (torch.arange(vae.variables, device=x.device) == at[:, None])[:, None, :, None]
+
+    def function(z: Float[Tensor, "batch draws classes"]) -> Float[Tensor, "batch draws"]:
+        return vae.log_likelihood(x, torch.where(chosen, z[:, :, None], others[:, None]))
+
+    return logits[torch.arange(len(x), device=x.device), at], function
+
+
+def ratio(top: Float[Tensor, " n"], bottom: Float[Tensor, " n"]) -> tuple[float, float]:
+    """Return the ratio of two means over the same examples, and its standard error."""
+    value = top.mean() / bottom.mean()
+    rest = (top - value * bottom) / bottom.mean()
+    return value.item(), rest.std().item() / math.sqrt(len(top))
+
+
+def _values_of_classes(
+    logits: Float[Tensor, "batch classes"], function: Function
+) -> Float[Tensor, "batch classes"]:
+    with torch.no_grad():
+        every = torch.eye(logits.shape[-1], dtype=logits.dtype, device=logits.device)
+        return function(every.expand(len(logits), -1, -1))
+
+
+def _metric(name: str, value: float, se: float, n: int, split: str, protocol: str) -> Metric:
+    return Metric(
+        name=name,
+        value=value,
+        se=se,
+        n=n,
+        unit=UNIT,
+        direction="lower",
+        split=split,
+        protocol=protocol,
+    )

@@ -1,0 +1,52 @@
+"""Generative adversarial networks (Goodfellow et al., 2014)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.models.networks.perceptron import fully_connected
+
+
+class GAN(nn.Module):
+    """A fully connected generator and the discriminator that it plays against.
+
+    Args:
+        event_shape: Shape of one example.
+        latent: Number of noise variables.
+        hidden: Widths of the hidden layers of the generator, and of the discriminator.
+    """
+
+    def __init__(
+        self, event_shape: tuple[int, ...], latent: int = 2, hidden: Sequence[int] = (64, 64)
+    ) -> None:
+        super().__init__()
+        self.event_shape, self.latent = tuple(event_shape), latent
+        dim = math.prod(event_shape)
+        self.generator = fully_connected([latent, *hidden, dim], nn.ReLU)
+        #: From flat examples to log-odds of being data.
+        self.discriminator = fully_connected([dim, *hidden, 1], partial(nn.LeakyReLU, 0.2))
+
+    def draw_noise(self, n: int, generator: torch.Generator) -> Float[Tensor, "n latent"]:
+        """Return standard normal noise for ``n`` examples."""
+        return next(self.parameters()).new_empty(n, self.latent).normal_(generator=generator)
+
+    def generate(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch *event"]:
+        """Return the examples that the generator makes of noise ``z``."""
+        x: Tensor = self.generator(z)
+        return x.reshape(-1, *self.event_shape)
+
+    def discriminate(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+        """Return log-odds that each example is data, not generated."""
+        logits: Tensor = self.discriminator(x.flatten(1))
+        return logits.squeeze(1)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+        """Return ``n`` examples."""
+        return self.generate(self.draw_noise(n, generator))

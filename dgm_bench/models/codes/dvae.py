@@ -1,0 +1,141 @@
+"""DALL-E's discrete VAE (Ramesh et al., "Zero-shot text-to-image generation", 2021, A.1 to A.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dgm_bench.models.codes.dvae_networks import decoder, encoder
+from dgm_bench.models.codes.logit_laplace import into_support, log_density, out_of_support
+from dgm_bench.models.networks.discrete_relaxations import log_gumbel_softmax
+
+
+class DVAE(nn.Module):
+    """An image as a grid of categorical variables with a uniform prior, relaxed for training.
+
+    The decoder gives mean and log scale of a logit-Laplace density of each pixel and channel.
+
+    Args:
+        event_shape: Channels, height and width.
+        codes: Number of classes of each variable.
+        hidden: Width of the groups of blocks at full resolution; each lower one is twice as wide.
+        blocks: Residual blocks in a group.
+        poolings: How often encoder and decoder halve and double sides.
+        dim: Dimensions of the vectors that the decoder has for codes (128 in the released code).
+
+    Raises:
+        ValueError: Examples are no images, or sides cannot be halved so often.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        codes: int = 8192,
+        hidden: int = 256,
+        blocks: int = 2,
+        poolings: int = 3,
+        dim: int = 128,
+    ) -> None:
+        super().__init__()
+        self.event_shape = event_shape
+        self.grids = (_grid(event_shape, poolings),)
+        self.codebook_sizes = (codes,)
+        channels = event_shape[0]
+        self.encoder = encoder(channels, hidden, codes, poolings, blocks)
+        # A convolution 1 x 1 of one-hot maps is a table of vectors.
+        self.vectors = nn.Embedding(codes, dim)
+        self.decoder = decoder(dim, hidden, 2 * channels, poolings, blocks)
+
+    def encode(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> list[Int[Tensor, "batch rows columns"]]:
+        """Return the most probable codes of images with pixels in [0, 1], one level."""
+        with torch.no_grad():
+            return [self.posterior_logits(x).argmax(-1)]
+
+    def decode(
+        self, codes: Sequence[Int[Tensor, "batch rows columns"]]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return ``phi^-1(sigmoid(mean))``, pixels in [0, 1]."""
+        mean, _ = self._maps(self.vectors(codes[0].long()))
+        return out_of_support(mean.sigmoid())
+
+    def reconstruct(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return the reconstructions of images from their most probable codes."""
+        return self.decode(self.encode(x))
+
+    def posterior_logits(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch rows columns codes"]:
+        """Return normalised logits of each code; the last layer is never in mixed precision.
+
+        Among thousands of codes bfloat16 would often tie the largest (DALL-E's released code keeps
+        this layer, and the one that takes codes, in float32 too).
+        """
+        features: Tensor = self.encoder[:-1](into_support(x))
+        with torch.autocast(x.device.type, enabled=False):
+            logits: Tensor = self.encoder[-1](features.to(x.dtype))
+        return logits.movedim(1, -1).log_softmax(-1)
+
+    def relaxed_terms(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        temperature: float,
+        generator: torch.Generator,
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """Return ``-log p(phi(x) | z)`` of relaxed ``z``, and the divergence from the prior.
+
+        Both in nats per image; the divergence is that of the categorical variables themselves,
+        which has a closed form.
+
+        Args:
+            x: Pixels in [0, 1].
+            temperature: Of the relaxation.
+            generator: Source of the Gumbel noise.
+        """
+        logits = self.posterior_logits(x)
+        z = log_gumbel_softmax(logits, temperature, generator).exp()
+        negative_entropy = (logits.exp() * logits).flatten(1).sum(1)
+        with torch.autocast(x.device.type, enabled=False):
+            vectors = z @ self.vectors.weight
+        return self._misfit(x, vectors), negative_entropy + self._log_states()
+
+    def negative_elbo(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, " batch"]:
+        """Return a bound of ``-log p(phi(x))``, in nats per image, that takes no noise.
+
+        Its posterior has all its mass on the most probable codes, so its divergence from the
+        uniform prior is ``log codes`` for each.
+        """
+        return self._misfit(x, self.vectors(self.encode(x)[0])) + self._log_states()
+
+    def _log_states(self) -> float:
+        return math.prod(self.grids[0]) * math.log(self.codebook_sizes[0])
+
+    def _misfit(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        vectors: Float[Tensor, "batch rows columns dim"],
+    ) -> Float[Tensor, " batch"]:
+        mean, log_scale = (maps.to(x.dtype) for maps in self._maps(vectors))
+        return -log_density(into_support(x), mean, log_scale).flatten(1).sum(1)
+
+    def _maps(self, vectors: Float[Tensor, "batch rows columns dim"]) -> tuple[Tensor, ...]:
+        maps: Tensor = self.decoder(vectors.movedim(-1, 1))
+        return maps.chunk(2, 1)
+
+
+def _grid(event_shape: Sequence[int], poolings: int) -> tuple[int, int]:
+    if len(event_shape) != 3:
+        raise ValueError(f"examples of shape {tuple(event_shape)} are no images")
+    height, width = event_shape[1:]
+    if height % 2**poolings or width % 2**poolings:
+        raise ValueError(f"the sides of {height} x {width} cannot be halved {poolings} times")
+    return height >> poolings, width >> poolings

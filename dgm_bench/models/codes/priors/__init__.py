@@ -1,0 +1,1 @@
+"""Autoregressive densities of the codes of images, and of the images they draw."""

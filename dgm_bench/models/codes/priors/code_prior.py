@@ -1,0 +1,247 @@
+"""What the convolutional priors of codes share: levels above, class, density and sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.codes.packing import packed_size, unpack
+from dgm_bench.models.codes.priors.code_sampling import (
+    Context,
+    Steps,
+    draw_codes,
+    draw_codes_slowly,
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which level of which codes a prior is for.
+
+    Args:
+        event_shape: Shape of a packed row.
+        grids: Rows and columns of each level, top first.
+        level: The prior's own; 0 is the top.
+        codes: Number of codes of each level, or one number for all.
+        classes: Number of classes, or None.
+
+    Raises:
+        DeclarationError: These do not belong together.
+    """
+
+    event_shape: tuple[int, ...]
+    grids: Sequence[Sequence[int]]
+    level: int
+    codes: int | Sequence[int]
+    classes: int | None
+
+    def __post_init__(self) -> None:
+        size, levels = packed_size(self.grids), len(self.grids)
+        if tuple(self.event_shape) != (size,):
+            reason = f"do not fit rows of shape {tuple(self.event_shape)}"
+            raise DeclarationError(f"grids {self.grids}", reason, f"they make rows of {size}")
+        if not 0 <= self.level < levels:
+            reason = f"is not among {levels} grids"
+            raise DeclarationError(f"level {self.level}", reason, "0 is the top")
+        if not isinstance(self.codes, int) and len(self.codes) != levels:
+            reason = f"are not one for each of {levels} grids"
+            raise DeclarationError(f"codes {self.codes}", reason, "name one for all, or each")
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of codes of each level, top first."""
+        same = isinstance(self.codes, int)
+        return [cast(int, self.codes)] * len(self.grids) if same else [*cast(list[int], self.codes)]
+
+    @property
+    def ratios(self) -> list[tuple[int, int]]:
+        """How many times finer each of the grids down to this level is than the one above it.
+
+        Raises:
+            DeclarationError: Not a whole number of times.
+        """
+        pairs = list(zip(self.grids[: self.level], self.grids[1 : self.level + 1], strict=True))
+        for coarse, fine in pairs:
+            if fine[0] % coarse[0] or fine[1] % coarse[1]:
+                reason = f"is not a multiple of {tuple(coarse)} above it"
+                raise DeclarationError(f"grid {tuple(fine)}", reason, "use whole ratios")
+        return [(fine[0] // coarse[0], fine[1] // coarse[1]) for coarse, fine in pairs]
+
+
+class ResidualConv(nn.Module):
+    """``x`` plus ReLU, 3 x 3 convolution, ReLU, 1 x 1 convolution of it; not causal.
+
+    Args:
+        hidden: Channels in and out.
+        residual: Channels inside.
+    """
+
+    def __init__(self, hidden: int, residual: int) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(hidden, residual, 3, padding=1)
+        self.outer = nn.Conv2d(residual, hidden, 1)
+
+    def forward(
+        self, x: Float[Tensor, "n hidden rows columns"]
+    ) -> Float[Tensor, "n hidden rows columns"]:
+        """Return the output, of the input's shape."""
+        y: Tensor = self.outer(F.relu(self.inner(F.relu(x))))
+        return x + y
+
+
+class ConditioningStack(nn.Module):
+    """What the levels above say at each position (VQ-VAE-2, section 3.2: residual conditioning).
+
+    Embedded codes of the levels go, the top first, through transposed convolutions to the next
+    grid, where they are added to its own; the residual blocks work on the grid just above.
+
+    Args:
+        place: Of a level below the top.
+        hidden: Channels.
+        residual: Channels inside the residual blocks.
+        layers: Number of residual blocks.
+    """
+
+    def __init__(self, place: Place, hidden: int, residual: int, layers: int) -> None:
+        super().__init__()
+        sizes, ratios = place.sizes[: place.level], place.ratios
+        self.embeddings = nn.ModuleList(nn.Embedding(size, hidden) for size in sizes)
+        self.finer = nn.ModuleList(nn.ConvTranspose2d(hidden, hidden, r, r) for r in ratios)
+        self.blocks = nn.Sequential(*(ResidualConv(hidden, residual) for _ in range(layers)))
+
+    def forward(
+        self, above: Sequence[Int[Tensor, "n rows columns"]]
+    ) -> Float[Tensor, "n rows columns hidden"]:
+        """Return features on this level's grid."""
+        levels = zip(self.embeddings, above, strict=True)
+        features = [embedding(codes).permute(0, 3, 1, 2) for embedding, codes in levels]
+        x = features[0]
+        for finer, more in zip(self.finer, features[1:], strict=False):
+            x = finer(x) + more
+        return cast(Tensor, self.finer[-1](self.blocks(x))).permute(0, 2, 3, 1)
+
+
+class CodePrior(nn.Module):
+    """A density of one level's codes, by an autoregressive network that subclasses define.
+
+    Args:
+        place: Which level of which codes.
+        hidden: Channels.
+        conditioning_residual: Channels inside the residual blocks of the conditioning stack.
+        conditioning_layers: Number of residual blocks of the conditioning stack.
+    """
+
+    def __init__(
+        self, place: Place, hidden: int, conditioning_residual: int, conditioning_layers: int
+    ) -> None:
+        super().__init__()
+        self.event_shape, self.level = tuple(place.event_shape), place.level
+        self.grids, self.classes = tuple((g[0], g[1]) for g in place.grids), place.classes
+        self.grid = self.grids[place.level]
+        self.codebook_sizes = tuple(place.sizes)
+        self.codes = place.sizes[place.level]
+        self.embedding = nn.Embedding(self.codes, hidden)
+        self.class_embedding = nn.Embedding(place.classes, hidden) if place.classes else None
+        stack = (place, hidden, conditioning_residual, conditioning_layers)
+        self.conditioning = ConditioningStack(*stack) if place.level else None
+
+    @property
+    def conditional(self) -> bool:
+        """Whether there is a context."""
+        return self.class_embedding is not None or self.conditioning is not None
+
+    def context(
+        self, above: Sequence[Int[Tensor, "n rows columns"]], labels: Int[Tensor, " n"]
+    ) -> Context:
+        """Return what the levels above and the class say at each position, or None."""
+        parts = []
+        if self.class_embedding is not None:
+            parts.append(self.class_embedding(labels)[:, None, None].expand(-1, *self.grid, -1))
+        if self.conditioning is not None:
+            parts.append(self.conditioning(above))
+        return sum(parts[1:], start=parts[0]) if parts else None
+
+    def network(
+        self, embedded: Float[Tensor, "n rows columns hidden"], context: Context
+    ) -> Float[Tensor, "n rows columns codes"]:
+        """Return all logits, each from the embedded codes before it."""
+        raise NotImplementedError
+
+    def steps(self, n: int, context: Context) -> Steps:
+        """Return the network at the first position."""
+        raise NotImplementedError
+
+    def logits(
+        self, codes: Int[Tensor, "n rows columns"], context: Context
+    ) -> Float[Tensor, "n rows columns codes"]:
+        """Return all logits, each from the codes before it."""
+        return self.network(self.embedding(codes), context)
+
+    def log_prob(self, x: Int[Tensor, "batch packed"]) -> Float[Tensor, " batch"]:
+        """Return the log probability of the level's codes, given those above and the class.
+
+        Args:
+            x: Codes of all levels and the class, packed.
+
+        Returns:
+            Nats per image.
+        """
+        levels, labels = unpack(x, self.grids)
+        codes = levels[self.level]
+        logits = self.logits(codes, self.context(levels[: self.level], labels))
+        nats = F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none")
+        return -nats.view(len(x), -1).sum(1)
+
+    def sample_codes(
+        self,
+        above: Sequence[Int[Tensor, "n rows columns"]],
+        labels: Int[Tensor, " n"],
+        generator: torch.Generator,
+    ) -> Int[Tensor, "n rows columns"]:
+        """Return codes, given those above and the classes, without dropout.
+
+        Args:
+            above: Codes of the levels above, top first.
+            labels: Classes; without classes only their number counts.
+            generator: Source of the noise, on the model's device.
+        """
+        with evaluating(self), torch.no_grad():
+            return draw_codes(self, len(labels), self.context(above, labels), generator)
+
+    def sample_codes_slowly(
+        self,
+        above: Sequence[Int[Tensor, "n rows columns"]],
+        labels: Int[Tensor, " n"],
+        generator: torch.Generator,
+        positions: int | None = None,
+    ) -> Int[Tensor, "n rows columns"]:
+        """Return the same as :meth:`sample_codes`, from a pass of the network per position.
+
+        Args:
+            above: Codes of the levels above, top first.
+            labels: Classes; without classes only their number counts.
+            generator: Source of the noise, on the model's device.
+            positions: How many to fill in, the others being zero; None for all.
+        """
+        with evaluating(self), torch.no_grad():
+            context = self.context(above, labels)
+            return draw_codes_slowly(self, len(labels), context, generator, positions)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Turn dropout off for a while."""
+    before = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(before)

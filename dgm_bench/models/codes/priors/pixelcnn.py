@@ -1,0 +1,206 @@
+"""Gated PixelCNN (van den Oord et al., 2016) over the codes of one level of a VQ-VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dgm_bench.models.codes.priors.causal import (
+    Head,
+    RowsSteps,
+    RowSteps,
+    by_column,
+    condition,
+    convolve,
+    reach_of,
+    shift_down,
+    shift_right,
+)
+from dgm_bench.models.codes.priors.code_prior import CodePrior, Place
+from dgm_bench.models.codes.priors.code_sampling import Context
+
+
+def gate(x: Float[Tensor, "*grid twice"]) -> Float[Tensor, "*grid once"]:
+    """Return ``tanh(a) * sigmoid(b)`` of the two halves of the channels (equation 2)."""
+    a, b = x.chunk(2, -1)
+    return a.tanh() * b.sigmoid()
+
+
+class GatedLayer(nn.Module):
+    """One layer of both stacks (figure 2).
+
+    The vertical stack knows the rows above, the horizontal stack also what is to the left in its
+    row. The first feeds the second and not the other way round, so that there is no blind spot.
+    The context enters the vertical stack before its gate and from there the horizontal gate too.
+
+    Args:
+        hidden: Channels of both stacks.
+        residual: Channels of the horizontal gate.
+        kernel: Odd.
+        dropout: After the horizontal gate.
+        conditional: Whether there is a context, of ``hidden`` channels.
+    """
+
+    def __init__(
+        self, hidden: int, residual: int, kernel: int, dropout: float, conditional: bool
+    ) -> None:
+        super().__init__()
+        self.reach = reach_of(kernel)
+        self.vertical = nn.Conv2d(hidden, 2 * hidden, (self.reach + 1, kernel))
+        self.across = nn.Linear(2 * hidden, 2 * residual)
+        self.horizontal = nn.Conv2d(hidden, 2 * residual, (1, self.reach + 1), bias=False)
+        self.outward = nn.Linear(residual, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.condition = nn.Linear(hidden, 2 * hidden, bias=False) if conditional else None
+
+    def forward(
+        self,
+        vertical: Float[Tensor, "n rows columns hidden"],
+        horizontal: Float[Tensor, "n rows columns hidden"],
+        context: Context,
+    ) -> tuple[
+        Float[Tensor, "n rows columns hidden"],
+        Float[Tensor, "n rows columns hidden"],
+    ]:
+        """Return both stacks one layer further."""
+        r = self.reach
+        padded = F.pad(vertical, (0, 0, r, r, r, 0))
+        v = convolve(padded, self.vertical.weight, self.vertical.bias)
+        v = v + condition(self.condition, context)
+        h = convolve(F.pad(horizontal, (0, 0, r, 0)), self.horizontal.weight, None)
+        h = self.outward(self.dropout(gate(h + self.across(v))))
+        return gate(v), horizontal + h
+
+
+class PixelCNN(CodePrior):
+    """Gated PixelCNN over one level's codes, given the class and the levels above.
+
+    Residual connections are in the horizontal stack alone, as in the paper.
+
+    Args:
+        event_shape: Shape of a row of packed codes.
+        grids: Rows and columns of each level, top first.
+        level: The level to model; 0 is the top.
+        codes: Number of codes of each level, or one number for all.
+        classes: Number of classes to be conditioned on, or None.
+        hidden: Hidden units: channels of the stacks.
+        residual: Residual units: channels of the gates inside the residual blocks.
+        layers: Number of gated layers.
+        kernel: Width of the convolutions, odd.
+        dropout: In the residual blocks.
+        output_layers: Number of 1 x 1 residual blocks before the logits.
+        conditioning_layers: Number of residual blocks over the levels above, if any.
+        conditioning_residual: Channels inside those, ``hidden`` if None.
+
+    Raises:
+        DeclarationError: Shape, grids, level and numbers of codes do not belong together.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        *,
+        grids: Sequence[Sequence[int]],
+        level: int,
+        codes: int | Sequence[int],
+        classes: int | None = None,
+        hidden: int,
+        residual: int,
+        layers: int,
+        kernel: int = 5,
+        dropout: float = 0.0,
+        output_layers: int = 0,
+        conditioning_layers: int = 20,
+        conditioning_residual: int | None = None,
+    ) -> None:
+        place = Place(event_shape, grids, level, codes, classes)
+        super().__init__(place, hidden, conditioning_residual or hidden, conditioning_layers)
+        block = (hidden, residual, kernel, dropout, self.conditional)
+        self.layers = nn.ModuleList(GatedLayer(*block) for _ in range(layers))
+        self.head = Head(hidden, residual, output_layers, dropout, self.codes)
+
+    def network(
+        self, embedded: Float[Tensor, "n rows columns hidden"], context: Context
+    ) -> Float[Tensor, "n rows columns codes"]:
+        """Return all logits, each from the embedded codes before it."""
+        v, h = shift_down(embedded), shift_right(embedded)
+        for layer in self.layers:
+            v, h = layer(v, h, context)
+        logits: Tensor = self.head(h)
+        return logits
+
+    def steps(self, n: int, context: Context) -> PixelCNNSteps:
+        """Return the network at the first position, without dropout."""
+        return PixelCNNSteps(self, n, context)
+
+
+class GatedLayerSteps:
+    """A :class:`GatedLayer`: its vertical stack a row, its horizontal one a position at a time.
+
+    Args:
+        layer: Its weights are read once, here.
+        n: Batch.
+        columns: Length of a row.
+    """
+
+    def __init__(self, layer: GatedLayer, n: int, columns: int) -> None:
+        self.layer = layer
+        self.vertical = RowsSteps(layer.vertical.weight, layer.vertical.bias, n, columns)
+        self.horizontal = RowSteps(layer.horizontal.weight, n, columns)
+
+    def begin_row(
+        self,
+        vertical: Float[Tensor, "n columns hidden"],
+        context: Float[Tensor, "n columns hidden"] | None,
+    ) -> Float[Tensor, "n columns hidden"]:
+        """Take in the vertical stack's row; return it one layer further."""
+        self.vertical.push(vertical)
+        v = self.vertical.convolve() + condition(self.layer.condition, context)
+        self._terms = by_column(self.layer.across(v))
+        return gate(v)
+
+    def step(self, x: Float[Tensor, "n hidden"], column: int) -> Float[Tensor, "n hidden"]:
+        """Take in the horizontal stack at a column; return it one layer further."""
+        h = gate(self.horizontal.step(x, column, self._terms[column]))
+        y: Tensor = self.layer.outward(h)
+        return x + y
+
+
+class PixelCNNSteps:
+    """A :class:`PixelCNN` that goes from position to position.
+
+    Args:
+        model: In evaluation.
+        n: Batch.
+        context: What the codes are conditioned on.
+    """
+
+    def __init__(self, model: PixelCNN, n: int, context: Context) -> None:
+        self.model, self.context = model, context
+        layers = cast(Sequence[GatedLayer], model.layers)
+        self.layers = [GatedLayerSteps(layer, n, model.grid[1]) for layer in layers]
+        hidden = model.embedding.embedding_dim
+        #: Embedded codes of the latest row, after a column of zeros.
+        self.row = model.embedding.weight.new_zeros(n, model.grid[1] + 1, hidden)
+
+    def begin_row(self, row: int) -> None:
+        """Run the vertical stack over the row."""
+        v = self.row[:, 1:]
+        for layer in self.layers:
+            v = layer.begin_row(v, None if self.context is None else self.context[:, row])
+
+    def logits(self, column: int) -> Float[Tensor, "n codes"]:
+        """Return the logits at a column of the row."""
+        h = self.row[:, column]
+        for layer in self.layers:
+            h = layer.step(h, column)
+        logits: Tensor = self.model.head(h)
+        return logits
+
+    def take(self, code: Int[Tensor, " n"], column: int) -> None:
+        """Take in the codes that were drawn there."""
+        self.row[:, column + 1] = F.embedding(code, self.model.embedding.weight)

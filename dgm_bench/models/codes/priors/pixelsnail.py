@@ -1,0 +1,244 @@
+"""PixelSNAIL (Chen et al., 2018) over the codes of one level: VQ-VAE-2's prior of the top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.codes.priors.causal import (
+    CausalAttention,
+    CausalAttentionSteps,
+    CausalConv,
+    CausalConvSteps,
+    GatedBlock,
+    GatedBlockSteps,
+    Head,
+    PointBlock,
+)
+from dgm_bench.models.codes.priors.code_prior import CodePrior, Place
+from dgm_bench.models.codes.priors.code_sampling import Context
+
+
+class Group(nn.Module):
+    """Gated residual blocks, then attention, which a gated 1 x 1 block takes in (figure 2).
+
+    Queries come from the features and the position's coordinates; keys and values also from the
+    embedded code itself.
+
+    Args:
+        blocks: Number of residual blocks.
+        block: Arguments of each, in order: hidden, residual, kernel, dropout, conditional.
+        heads: Number of heads of the attention.
+        head_width: Length of the keys of a head, and of its values.
+    """
+
+    def __init__(
+        self, blocks: int, block: tuple[int, int, int, float, bool], heads: int, head_width: int
+    ) -> None:
+        super().__init__()
+        hidden, residual, _, dropout, _ = block
+        self.blocks = nn.ModuleList(GatedBlock(*block) for _ in range(blocks))
+        self.attention = CausalAttention(hidden + 2, 2 * hidden + 2, heads, head_width)
+        self.merge = PointBlock(hidden, residual, dropout, heads * head_width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "n rows columns hidden"],
+        embedded: Float[Tensor, "n rows columns hidden"],
+        coordinates: Float[Tensor, "rows columns 2"],
+        context: Context,
+    ) -> Float[Tensor, "n rows columns hidden"]:
+        """Return the output at every position."""
+        for block in self.blocks:
+            x = block(x, context)
+        query = torch.cat([x, coordinates.expand(len(x), -1, -1, -1)], -1)
+        y: Tensor = self.merge(x, self.attention(query, torch.cat([query, embedded], -1)))
+        return y
+
+
+class PixelSNAIL(CodePrior):
+    """Causal convolutions and attention over one level's codes, given class and levels above.
+
+    The published widths of queries and keys (16) and values (128) do not say whether they are of
+    one head or of all; here each of 8 heads has 16 of each, which makes 128 values in all.
+
+    Args:
+        event_shape: Shape of a row of packed codes.
+        grids: Rows and columns of each level, top first.
+        level: The level to model; 0 is the top.
+        codes: Number of codes of each level, or one number for all.
+        classes: Number of classes to be conditioned on, or None.
+        hidden: Hidden units: channels between the blocks.
+        residual: Residual units: channels inside the blocks.
+        layers: Number of gated residual blocks.
+        attention_layers: Number of attention layers, spread evenly among them.
+        heads: Number of heads of each.
+        head_width: Length of the keys of a head, and of its values.
+        kernel: Width of the convolutions, odd.
+        dropout: In the residual blocks.
+        output_layers: Number of 1 x 1 residual blocks before the logits.
+        conditioning_layers: Number of residual blocks over the levels above, if any.
+        conditioning_residual: Channels inside those, ``hidden`` if None.
+
+    Raises:
+        DeclarationError: Shape, grids, level and numbers of codes do not belong together, or there
+            are more attention layers than others, or none.
+    """
+
+    coordinates: Float[Tensor, "rows columns 2"]
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        *,
+        grids: Sequence[Sequence[int]],
+        level: int,
+        codes: int | Sequence[int],
+        classes: int | None = None,
+        hidden: int,
+        residual: int,
+        layers: int,
+        attention_layers: int = 4,
+        heads: int = 8,
+        head_width: int = 16,
+        kernel: int = 5,
+        dropout: float = 0.0,
+        output_layers: int = 20,
+        conditioning_layers: int = 20,
+        conditioning_residual: int | None = None,
+    ) -> None:
+        place = Place(event_shape, grids, level, codes, classes)
+        super().__init__(place, hidden, conditioning_residual or hidden, conditioning_layers)
+        self.first = CausalConv(hidden, hidden, kernel, strict=True)
+        block = (hidden, residual, kernel, dropout, self.conditional)
+        sizes = group_sizes(layers, attention_layers)
+        self.groups = nn.ModuleList(Group(size, block, heads, head_width) for size in sizes)
+        self.head = Head(hidden, residual, output_layers, dropout, self.codes)
+        self.register_buffer("coordinates", coordinates_of(self.grid), persistent=False)
+
+    def network(
+        self, embedded: Float[Tensor, "n rows columns hidden"], context: Context
+    ) -> Float[Tensor, "n rows columns codes"]:
+        """Return all logits, each from the embedded codes before it."""
+        x = self.first(embedded)
+        for group in self.groups:
+            x = group(x, embedded, self.coordinates, context)
+        logits: Tensor = self.head(x)
+        return logits
+
+    def steps(self, n: int, context: Context) -> PixelSNAILSteps:
+        """Return the network at the first position, without dropout."""
+        return PixelSNAILSteps(self, n, context)
+
+
+class GroupSteps:
+    """One position at a time of a :class:`Group`.
+
+    Args:
+        group: Its weights are read once, here.
+        n: Batch.
+        grid: Rows and columns.
+    """
+
+    def __init__(self, group: Group, n: int, grid: tuple[int, int]) -> None:
+        blocks = cast(Sequence[GatedBlock], group.blocks)
+        self.group = group
+        self.blocks = [GatedBlockSteps(block, n, grid[1]) for block in blocks]
+        self.attention = CausalAttentionSteps(group.attention, n, grid[0] * grid[1])
+
+    def begin_row(self, context: Float[Tensor, "n columns hidden"] | None) -> None:
+        """Go on to the next row."""
+        for block in self.blocks:
+            block.begin_row(context)
+
+    def end_row(self) -> None:
+        """Keep the row for those below."""
+        for block in self.blocks:
+            block.end_row()
+
+    def step(
+        self, x: Float[Tensor, "n hidden"], column: int, coordinates: Float[Tensor, "n 2"]
+    ) -> Float[Tensor, "n hidden"]:
+        """Take in the input at a column; return the output there."""
+        for block in self.blocks:
+            x = block.step(x, column)
+        self._query = torch.cat([x, coordinates], -1)
+        y: Tensor = self.group.merge(x, self.attention.step(self._query))
+        return y
+
+    def remember(self, embedded: Float[Tensor, "n hidden"]) -> None:
+        """Let later positions attend to this one, whose code is known now."""
+        self.attention.remember(torch.cat([self._query, embedded], -1))
+
+
+class PixelSNAILSteps:
+    """A :class:`PixelSNAIL` that goes from position to position.
+
+    Args:
+        model: In evaluation.
+        n: Batch.
+        context: What the codes are conditioned on.
+    """
+
+    def __init__(self, model: PixelSNAIL, n: int, context: Context) -> None:
+        self.model, self.context = model, context
+        self.first = CausalConvSteps(model.first, n, model.grid[1])
+        groups = cast(Sequence[Group], model.groups)
+        self.groups = [GroupSteps(group, n, model.grid) for group in groups]
+        self.coordinates = model.coordinates.unsqueeze(2).expand(-1, -1, n, -1)
+        hidden = model.embedding.embedding_dim
+        #: Embedded codes of the latest row, after a column of zeros.
+        self.row = model.embedding.weight.new_zeros(n, model.grid[1] + 1, hidden)
+
+    def begin_row(self, row: int) -> None:
+        """Convolve the rows above."""
+        if row > 0:
+            self._end_row()
+        self.first.begin_row()
+        for group in self.groups:
+            group.begin_row(None if self.context is None else self.context[:, row])
+        self.places = self.coordinates[row].unbind(0)
+
+    def logits(self, column: int) -> Float[Tensor, "n codes"]:
+        """Return the logits at a column of the row."""
+        x = self.first.step(self.row[:, column], column)
+        for group in self.groups:
+            x = group.step(x, column, self.places[column])
+        logits: Tensor = self.model.head(x)
+        return logits
+
+    def take(self, code: Int[Tensor, " n"], column: int) -> None:
+        """Take in the codes that were drawn there."""
+        embedded = F.embedding(code, self.model.embedding.weight)
+        self.row[:, column + 1] = embedded
+        for group in self.groups:
+            group.remember(embedded)
+
+    def _end_row(self) -> None:
+        self.first.end_row(self.row[:, 1:])
+        for group in self.groups:
+            group.end_row()
+
+
+def group_sizes(layers: int, groups: int) -> list[int]:
+    """Return how many of the layers come before each attention layer, as evenly as can be.
+
+    Raises:
+        DeclarationError: There is none for some attention layer, or no attention layer.
+    """
+    if not 1 <= groups <= layers:
+        reason = f"do not fit among {layers} layers"
+        raise DeclarationError(f"{groups} attention layers", reason, "use 1 to as many as layers")
+    return [layers * (i + 1) // groups - layers * i // groups for i in range(groups)]
+
+
+def coordinates_of(grid: tuple[int, int]) -> Float[Tensor, "rows columns 2"]:
+    """Return the row and column of each position, from -1/2 on in steps of one grid's length."""
+    lengths = (torch.arange(length) / length - 0.5 for length in grid)
+    return torch.stack(torch.meshgrid(*lengths, indexing="ij"), -1)

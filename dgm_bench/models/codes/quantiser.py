@@ -1,0 +1,184 @@
+"""Vector quantisation: each vector becomes the nearest of a codebook's (van den Oord et al., 2017).
+
+The losses are means of squared distances over all entries, as in Sonnet's layer; the exponential
+moving average of the codebook is that of the paper's appendix A.1, with Sonnet's smoothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dgm_bench.models.networks.discrete_relaxations import straight_through
+
+CodebookRule = Literal["ema", "gradient"]
+#: Distances in memory at a time.
+DISTANCES = 2**25
+#: Sonnet's epsilon: the count, in examples, that smoothing adds to each code.
+SMOOTHING = 1e-5
+
+
+class Quantised(NamedTuple):
+    """Quantised vectors, and how far they were from their codes.
+
+    Attributes:
+        values: Entries of the codebook, with the gradient of what was quantised.
+        codes: Their indices.
+        commitment: Mean squared distance, with a gradient for what was quantised.
+        codebook: The same with a gradient for the codebook, or None where that is an average.
+    """
+
+    values: Float[Tensor, "batch dim rows columns"]
+    codes: Int[Tensor, "batch rows columns"]
+    commitment: Float[Tensor, ""]
+    codebook: Float[Tensor, ""] | None
+
+
+@torch.no_grad()
+def nearest_codes(
+    z: Float[Tensor, "n dim"], codebook: Float[Tensor, "codes dim"], limit: int = DISTANCES
+) -> Int[Tensor, " n"]:
+    """Return the index of the nearest code of each vector.
+
+    Args:
+        z: The vectors.
+        codebook: The codes.
+        limit: How many distances may be in memory at a time; never less than those of one vector.
+    """
+    rows = max(1, limit // len(codebook))
+    # |z - e|^2 less |z|^2, which is the same for all codes.
+    squares = codebook.square().sum(1)
+    parts = [torch.addmm(squares, part, codebook.T, alpha=-2).argmin(1) for part in z.split(rows)]
+    return torch.cat(parts)
+
+
+class VectorQuantiser(nn.Module):
+    """A codebook that learns by gradient or as an exponential moving average.
+
+    The average has a count ``N_i`` and a sum ``m_i`` for each code, which a batch with ``n_i``
+    vectors at code ``i`` changes to ``decay N_i + (1 - decay) n_i`` and likewise for their sum.
+    The code is ``m_i / N'_i`` with ``N'_i = (N_i + eps) / (N + codes eps) N`` for ``N = sum N_i``.
+    Each code starts as if it had been given itself once.
+
+    Args:
+        codes: Number of codes.
+        dim: Dimensions of each.
+        codebook: ``ema`` for the average, ``gradient`` for a parameter with a loss of its own.
+        decay: Of the average.
+        restart: Codes whose average count in a batch is below this become vectors of the batch,
+            drawn at random, with this count; None leaves them.
+
+    Raises:
+        ValueError: An argument is out of range, or codes that learn by gradient are to restart.
+    """
+
+    codebook: Tensor
+    counts: Tensor
+    sums: Tensor
+
+    def __init__(
+        self,
+        codes: int,
+        dim: int,
+        codebook: CodebookRule = "ema",
+        decay: float = 0.99,
+        restart: float | None = None,
+    ) -> None:
+        super().__init__()
+        _require_sound(codes, dim, codebook, decay, restart)
+        self.decay, self.restart, self.averages = decay, restart, codebook == "ema"
+        # Sonnet's initialiser: variance 1 / dim, uniform.
+        bound = math.sqrt(3 / dim)
+        start = torch.empty(codes, dim).uniform_(-bound, bound)
+        if not self.averages:
+            self.codebook = nn.Parameter(start)
+            return
+        self.register_buffer("codebook", start)
+        self.register_buffer("counts", torch.ones(codes))
+        self.register_buffer("sums", start.clone())
+
+    def forward(self, z: Float[Tensor, "batch dim rows columns"]) -> Quantised:
+        """Return ``z`` quantised; the codebook does not change.
+
+        Distances are taken in the codebook's precision, under autocast too.
+        """
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.to(self.codebook.dtype)
+            codes = nearest_codes(_rows(z.detach()), self.codebook)
+            codes = codes.view(len(z), *z.shape[2:])
+            values = self.values_of(codes)
+            fixed = values.detach()
+            codebook = None if self.averages else (values - z.detach()).square().mean()
+            commitment = (fixed - z).square().mean()
+            return Quantised(straight_through(fixed, z), codes, commitment, codebook)
+
+    def values_of(
+        self, codes: Int[Tensor, "batch rows columns"]
+    ) -> Float[Tensor, "batch dim rows columns"]:
+        """Return the entries of the codebook that ``codes`` name."""
+        return F.embedding(codes.long(), self.codebook).movedim(-1, 1)
+
+    @torch.no_grad()
+    def learn(
+        self,
+        z: Float[Tensor, "batch dim rows columns"],
+        codes: Int[Tensor, "batch rows columns"],
+        generator: torch.Generator,
+    ) -> None:
+        """Move the average on by a batch in training mode; do nothing otherwise.
+
+        Args:
+            z: What was quantised.
+            codes: The codes it got.
+            generator: Draws the vectors that replace codes which are hardly used.
+        """
+        if not (self.training and self.averages):
+            return
+        rows, index = _rows(z).to(self.sums), codes.flatten()
+        ones = torch.ones_like(self.counts[:1]).expand(len(rows))
+        for average, values in ((self.counts, ones), (self.sums, rows)):
+            batch = torch.zeros_like(average).index_add_(0, index, values)
+            average.lerp_(batch, 1 - self.decay)
+        if self.restart is not None:
+            self._restart(rows, self.restart, generator)
+        total = self.counts.sum()
+        smoothed = (self.counts + SMOOTHING) / (total + len(self.counts) * SMOOTHING) * total
+        self.codebook.copy_(self.sums / smoothed[:, None])
+
+    def _restart(
+        self, rows: Float[Tensor, "n dim"], threshold: float, generator: torch.Generator
+    ) -> None:
+        shape = (len(self.counts),)
+        drawn = torch.randint(len(rows), shape, generator=generator, device=rows.device)
+        idle = self.counts < threshold
+        self.sums.copy_(torch.where(idle[:, None], threshold * rows[drawn], self.sums))
+        self.counts.masked_fill_(idle, threshold)
+
+    def extra_repr(self) -> str:
+        """Return size and rule."""
+        rule = f"ema, decay={self.decay}" if self.averages else "gradient"
+        return f"{len(self.codebook)}, {self.codebook.shape[1]}, {rule}, restart={self.restart}"
+
+
+def _rows(z: Float[Tensor, "batch dim rows columns"]) -> Float[Tensor, "n dim"]:
+    return z.movedim(1, -1).flatten(0, -2)
+
+
+def _require_sound(
+    codes: int, dim: int, codebook: CodebookRule, decay: float, restart: float | None
+) -> None:
+    if codes < 1 or dim < 1:
+        raise ValueError(f"a codebook of {codes} codes with {dim} dimensions")
+    if not 0 <= decay < 1:
+        raise ValueError(f"decay {decay} is not in [0, 1)")
+    if restart is None:
+        return
+    if codebook == "gradient":
+        raise ValueError("restart needs the counts of codebook 'ema'")
+    if not restart > 0:
+        raise ValueError(f"restart {restart} is not above 0")

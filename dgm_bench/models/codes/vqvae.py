@@ -1,0 +1,256 @@
+"""Autoencoders of images with quantised latent variables on one or several levels.
+
+VQ-VAE (van den Oord, Vinyals and Kavukcuoglu, NeurIPS 2017) and VQ-VAE-2 (Razavi, van den Oord and
+Vinyals, NeurIPS 2019). Both are the same here but for the widths of their convolutions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dgm_bench.models.codes.quantiser import CodebookRule, Quantised, VectorQuantiser
+from dgm_bench.models.codes.vq_networks import Decoder, Encoder, upsampling
+
+
+class VQVAE2(nn.Module):
+    """VQ-VAE-2 with two levels or more (section 3.1, algorithm 1, figure 2).
+
+    From the bottom up each level's encoder goes on from the one below. From the top down each level
+    is quantised, given what a decoder makes of the levels above. Levels above are upsampled by
+    transposed convolutions to the grid of the one below and put beside its codes, step by step;
+    decoders see that. Images are shifted to [-1, 1] inside.
+
+    Strided convolutions but the last, and transposed ones but the first, have half the hidden
+    units: the paper leaves that open and the authors' example of a VQ-VAE in Sonnet has it so.
+
+    Args:
+        event_shape: Channels, height and width.
+        strides: Sides of the image by those of the bottom level's grid, those by the next level's,
+            and so on; powers of 2.
+        hidden: Hidden units of encoders and decoders.
+        residual_units: Hidden units inside their residual units.
+        residual_layers: Residual units of each.
+        codes: Size of each level's codebook.
+        dim: Dimensions of a code.
+        codebook: ``ema`` for codebooks that are exponential moving averages, or ``gradient``.
+        decay: Of the average.
+        restart: Average count in a batch below which codes start anew; None to leave them.
+
+    Raises:
+        ValueError: The strides are no powers of 2, or do not divide the image's sides, or are too
+            few; an argument is out of range.
+    """
+
+    smooth = True
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        strides: Sequence[int] = (4, 2),
+        hidden: int = 128,
+        residual_units: int = 64,
+        residual_layers: int = 2,
+        codes: int = 512,
+        dim: int = 64,
+        codebook: CodebookRule = "ema",
+        decay: float = 0.99,
+        restart: float | None = None,
+    ) -> None:
+        super().__init__()
+        bottom_up = grids_of(event_shape, strides)
+        self._require_levels(len(strides))
+        self.event_shape = event_shape
+        self.grids = tuple(reversed(bottom_up))
+        self.codebook_sizes = (codes,) * len(strides)
+        levels, doublings = len(strides), [stride.bit_length() - 1 for stride in strides]
+        shape = residual_units, residual_layers
+
+        def encoder(inputs: int, count: int) -> Encoder:
+            return Encoder(inputs, self._widths(hidden, count), *shape, smooth=self.smooth)
+
+        def decoder(inputs: int, count: int, outputs: int) -> Decoder:
+            return Decoder(inputs, self._widths(hidden, count)[::-1], *shape, outputs)
+
+        # All lists go from the bottom level up.
+        below = [event_shape[0], *[hidden] * (levels - 1)]
+        joined = [dim * (levels - level) for level in range(levels)]
+        given = [dim] * (levels - 1) + [0]
+        self.encoders = nn.ModuleList(map(encoder, below, doublings))
+        self.projections = nn.ModuleList(nn.Conv2d(hidden + extra, dim, 1) for extra in given)
+        self.quantisers = nn.ModuleList(
+            VectorQuantiser(codes, dim, codebook, decay, restart) for _ in strides
+        )
+        above = list(zip(joined[1:], doublings[1:], strict=True))
+        self.upsamplings = nn.ModuleList(upsampling(*sizes) for sizes in above)
+        self.conditioners = nn.ModuleList(decoder(*sizes, dim) for sizes in above)
+        self.decoder = decoder(joined[0], doublings[0], event_shape[0])
+
+    def encode(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> list[Int[Tensor, "batch rows columns"]]:
+        """Return the codes of each level, top first, of images with pixels in [0, 1]."""
+        with torch.no_grad():
+            return [level.codes for level in self._quantised(x, None)]
+
+    def decode(
+        self, codes: Sequence[Int[Tensor, "batch rows columns"]]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return pixels in [0, 1]; of levels left out at the end the decoder sees zeros."""
+        quantisers = list(reversed(cast(Sequence[VectorQuantiser], self.quantisers)))
+        values = [
+            quantiser.values_of(level) for quantiser, level in zip(quantisers, codes, strict=False)
+        ]
+        for grid in self.grids[len(codes) :]:
+            values.append(values[0].new_zeros(*values[0].shape[:2], *grid))
+        return self._pixels(values).clamp(0, 1)
+
+    def reconstruct(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return the reconstructions of images, pixels in [0, 1]."""
+        return self.decode(self.encode(x))
+
+    def quantised_reconstruction(
+        self, x: Float[Tensor, "batch channels height width"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "batch channels height width"], dict[str, Float[Tensor, ""]]]:
+        """Return pixels, not held within [0, 1], and the quantisers' losses summed over levels.
+
+        Gradients go straight through the quantisers. In training mode codebooks that are averages
+        take the batch in.
+        """
+        levels = self._quantised(x, generator)
+        losses = {"commitment": torch.stack([level.commitment for level in levels]).sum()}
+        codebook = [level.codebook for level in levels if level.codebook is not None]
+        if codebook:
+            losses["codebook"] = torch.stack(codebook).sum()
+        return self._pixels([level.values for level in levels]), losses
+
+    def _widths(self, hidden: int, count: int) -> list[int]:
+        """Return the channels after each of ``count`` strided convolutions of an encoder."""
+        return [max(1, hidden // 2)] * (count - 1) + [hidden]
+
+    def _require_levels(self, levels: int) -> None:
+        if levels < 2:
+            raise ValueError("VQVAE2 has two levels or more, VQVAE has one")
+
+    def _quantised(self, x: Tensor, generator: torch.Generator | None) -> list[Quantised]:
+        """Return each level quantised, top first; with a generator codebooks learn."""
+        features = [2 * x - 1]
+        for encoder in self.encoders:
+            features.append(encoder(features[-1]))
+        above: list[Quantised] = []
+        joined: Tensor | None = None
+        for level in reversed(range(len(self.encoders))):
+            h = features[level + 1]
+            if joined is not None:
+                h = torch.cat([self.conditioners[level](joined), h], 1)
+            z = self.projections[level](h)
+            quantiser = cast(VectorQuantiser, self.quantisers[level])
+            above.append(quantiser(z))
+            if generator is not None:
+                quantiser.learn(z, above[-1].codes, generator)
+            joined = self._join(level, above[-1].values, joined)
+        return above
+
+    def _join(self, level: int, values: Tensor, above: Tensor | None) -> Tensor:
+        """Return a level's values beside the upsampled ones of all levels above."""
+        if above is None:
+            return values
+        return torch.cat([values, self.upsamplings[level](above)], 1)
+
+    def _pixels(
+        self, values: Sequence[Float[Tensor, "batch dim rows columns"]]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return what the decoder makes of all levels' values, top first."""
+        joined: Tensor | None = None
+        for level, own in zip(reversed(range(len(values))), values, strict=True):
+            joined = self._join(level, own, joined)
+        shifted: Tensor = self.decoder(joined)
+        return (shifted + 1) / 2
+
+
+class VQVAE(VQVAE2):
+    """VQ-VAE with one level (section 4.1).
+
+    All convolutions have as many hidden units, and no other follows the strided ones but those of
+    the residual units. The paper does not say how many codes of how many dimensions it has for
+    CIFAR-10; the defaults are the 512 codes of ImageNet and 64 dimensions.
+
+    Args:
+        event_shape: Channels, height and width.
+        strides: The only entry is how often the grid's sides go into the image's; a power of 2.
+        hidden: Hidden units of encoder and decoder.
+        residual_units: Hidden units inside their residual units.
+        residual_layers: Residual units of each.
+        codes: Size of the codebook.
+        dim: Dimensions of a code.
+        codebook: ``ema`` for a codebook that is an exponential moving average, or ``gradient``.
+        decay: Of the average.
+        restart: Average count in a batch below which codes start anew; None to leave them.
+
+    Raises:
+        ValueError: As for :class:`VQVAE2`.
+    """
+
+    smooth = False
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        strides: Sequence[int] = (4,),
+        hidden: int = 256,
+        residual_units: int = 256,
+        residual_layers: int = 2,
+        codes: int = 512,
+        dim: int = 64,
+        codebook: CodebookRule = "ema",
+        decay: float = 0.99,
+        restart: float | None = None,
+    ) -> None:
+        super().__init__(
+            event_shape,
+            strides,
+            hidden,
+            residual_units,
+            residual_layers,
+            codes,
+            dim,
+            codebook,
+            decay,
+            restart,
+        )
+
+    def _widths(self, hidden: int, count: int) -> list[int]:
+        return [hidden] * count
+
+    def _require_levels(self, levels: int) -> None:
+        if levels != 1:
+            raise ValueError("VQVAE has one level, VQVAE2 has more")
+
+
+def grids_of(event_shape: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
+    """Return height and width of each level's grid, bottom first.
+
+    Raises:
+        ValueError: Examples are no images, or strides are no powers of 2 or do not divide sides.
+    """
+    if len(event_shape) != 3:
+        raise ValueError(f"examples of shape {tuple(event_shape)} are no images")
+    if not strides or any(stride < 2 or stride & (stride - 1) for stride in strides):
+        raise ValueError(f"strides {list(strides)} are not powers of 2 from 2 on")
+    height, width = event_shape[1:]
+    whole = math.prod(strides)
+    if height % whole or width % whole:
+        raise ValueError(
+            f"strides {list(strides)} do not divide an image of {height} x {width}: "
+            f"its sides have to be multiples of {whole}"
+        )
+    return [(height // factor, width // factor) for factor in accumulate(strides, mul)]

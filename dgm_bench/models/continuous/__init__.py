@@ -1,0 +1,1 @@
+"""Flows and networks that solve differential equations."""

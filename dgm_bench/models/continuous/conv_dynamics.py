@@ -1,0 +1,162 @@
+"""Convolutional right-hand sides of continuous flows on images, and traces of their Jacobians.
+
+As the fully connected ones of :mod:`dgm_bench.models.continuous.dynamics`: at a fixed time each
+layer is affine, so that a tangent goes through the same convolutions, without their constants,
+times the slopes of the nonlinearity. Nothing is differentiated twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.errors import DeclarationError
+
+# Numbers in one layer's tangents; bounds the memory of the exact trace.
+TANGENT_NUMBERS = 2**24
+
+
+class ConcatConv(nn.Module):
+    """A convolution that sees the time as one more channel, the first, of constant value.
+
+    Its padding is of zeros, the time's channel included, so that the time adds less at the border
+    (released FFJORD code, ``diffeq_layers/basic.py``, ``ConcatConv2d``).
+
+    Args:
+        inputs: Channels that come in, without the time.
+        outputs: Channels that go out.
+        stride: 1 keeps the size, 2 halves it, -2 doubles it by a transposed convolution; the
+            kernel is 3 wide, or 4 where the size changes (``odefunc.py``, ``ODEnet``).
+
+    Raises:
+        DeclarationError: Another stride.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        if stride not in (1, 2, -2):
+            raise DeclarationError(f"stride {stride}", "is not known", "use 1, 2 or -2")
+        kind = nn.ConvTranspose2d if stride < 0 else nn.Conv2d
+        self.conv = kind(1 + inputs, outputs, 3 if stride == 1 else 4, abs(stride), padding=1)
+        self.transposed = stride < 0
+
+    def linear(
+        self, x: Float[Tensor, "batch inputs height width"]
+    ) -> Float[Tensor, "batch outputs higher wider"]:
+        """Return what the layer makes of ``x`` alone: its linear part, at any time."""
+        return self._convolve(x, self._weights()[1])
+
+    def constant(
+        self, t: Float[Tensor, ""], height: int, width: int
+    ) -> Float[Tensor, "1 outputs higher wider"]:
+        """Return what the layer makes of the time alone, and its bias."""
+        times = t.expand(1, 1, height, width)
+        return self._convolve(times, self._weights()[0], self.conv.bias)
+
+    def forward(
+        self, t: Float[Tensor, ""], x: Float[Tensor, "batch inputs height width"]
+    ) -> Float[Tensor, "batch outputs higher wider"]:
+        """Return the convolution of time and ``x``."""
+        return self.linear(x) + self.constant(t, x.shape[2], x.shape[3])
+
+    def _weights(self) -> tuple[Tensor, Tensor]:
+        """Return the weights of the time's channel and of the others."""
+        axis = 0 if self.transposed else 1
+        of_time, others = self.conv.weight.split([1, self.conv.in_channels - 1], axis)
+        return of_time, others
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        convolve = F.conv_transpose2d if self.transposed else F.conv2d
+        return convolve(x, weight, bias, self.conv.stride, padding=1)
+
+
+class LinearisedConv(NamedTuple):
+    """A convolutional network's output at a point, and its Jacobian there.
+
+    Attributes:
+        value: The output, of shape ``(batch, channels, height, width)``.
+        layers: The layers, first one first.
+        slopes: Derivatives of the nonlinearity after each layer but the last.
+    """
+
+    value: Tensor
+    layers: tuple[ConcatConv, ...]
+    slopes: list[Tensor]
+
+    def tangent(self, v: Tensor) -> Tensor:
+        """Return ``J v``, in one pass through the layers."""
+        for layer, slope in zip(self.layers[:-1], self.slopes, strict=True):
+            v = layer.linear(v) * slope
+        return self.layers[-1].linear(v)
+
+    def exact_trace(self) -> Float[Tensor, " batch"]:
+        """Return ``Tr J`` by the tangents of all dimensions: for tests and tiny images."""
+        batch, *shape = self.value.shape
+        dim = self.value[0].numel()
+        at_once = max(1, TANGENT_NUMBERS // max(slope.numel() for slope in self.slopes))
+        units = torch.eye(dim, dtype=self.value.dtype, device=self.value.device)
+        parts = [self._diagonal(part.view(-1, *shape), batch) for part in units.split(at_once)]
+        return torch.stack(parts).sum(0)
+
+    def _diagonal(self, units: Float[Tensor, "k *shape"], batch: int) -> Float[Tensor, " batch"]:
+        """Return the sum of the Jacobian's diagonal over the dimensions of some unit vectors."""
+        k = len(units)
+        v = units[:, None].expand(k, batch, *units.shape[1:]).flatten(0, 1)
+        repeated = [slope.repeat(k, 1, 1, 1) for slope in self.slopes]
+        tangent = self._replace(slopes=repeated).tangent(v)
+        return (tangent * v).flatten(1).sum(1).view(k, batch).sum(0)
+
+
+class ConvDynamics(nn.Module):
+    """``f(t, z)``: convolutions with a softplus after each but the last.
+
+    Args:
+        channels: Of the image.
+        filters: Channels of the hidden layers.
+        strides: Of each layer, hidden ones and the last; 1 throughout if None.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        filters: Sequence[int],
+        strides: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if not filters:
+            raise DeclarationError("filters", "no hidden layer", "give at least one width")
+        widths = [channels, *filters, channels]
+        strides = strides or [1] * (len(widths) - 1)
+        pairs = zip(widths[:-1], widths[1:], strides, strict=True)
+        self.layers = nn.ModuleList(ConcatConv(i, o, stride) for i, o, stride in pairs)
+
+    def forward(
+        self, t: Float[Tensor, ""], z: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return ``dz/dt``."""
+        *inner, last = self._convolutions
+        for layer in inner:
+            z = F.softplus(layer(t, z))
+        dz: Tensor = last(t, z)
+        return dz
+
+    def linearise(
+        self, t: Float[Tensor, ""], z: Float[Tensor, "batch channels height width"]
+    ) -> LinearisedConv:
+        """Return ``dz/dt`` and its Jacobian in ``z``."""
+        *inner, last = self._convolutions
+        slopes = []
+        for layer in inner:
+            before = layer(t, z)
+            slopes.append(before.sigmoid())
+            z = F.softplus(before)
+        return LinearisedConv(last(t, z), self._convolutions, slopes)
+
+    @property
+    def _convolutions(self) -> tuple[ConcatConv, ...]:
+        return cast(tuple[ConcatConv, ...], tuple(self.layers))

@@ -1,0 +1,229 @@
+"""Networks for the right-hand side of a continuous flow, and traces of their Jacobians.
+
+At a fixed time each layer is affine, so the network's Jacobian is a plain product
+``W_L S W_{L-1} ... S W_1`` of weights and of diagonal slopes of the nonlinearity. Writing it out
+gives both of FFJORD's traces without differentiating twice. The networks here are fully connected;
+those of images are in :mod:`dgm_bench.models.continuous.conv_dynamics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple, Protocol, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.errors import DeclarationError
+
+Layer = Literal["concatsquash", "concat"]
+Nonlinearity = Literal["tanh", "softplus"]
+
+# Numbers in one hidden layer's tangents; bounds the memory of the exact trace.
+TANGENT_NUMBERS = 2**24
+
+
+class Linearisation(Protocol):
+    """Dynamics at a point: their value, and what their Jacobian ``J`` does there."""
+
+    @property
+    def value(self) -> Tensor:
+        """``dz/dt``, of the shape of ``z``."""
+        ...
+
+    def tangent(self, v: Tensor) -> Tensor:
+        """Return ``J v`` for one vector an example."""
+        ...
+
+    def exact_trace(self) -> Float[Tensor, " batch"]:
+        """Return ``Tr J``."""
+        ...
+
+
+def hutchinson_trace(at: Linearisation, noise: Tensor) -> Float[Tensor, " batch"]:
+    """Return ``e^T J e``, an unbiased estimate of ``Tr J`` (FFJORD, equation 7)."""
+    return (at.tangent(noise) * noise).flatten(1).sum(1)
+
+
+class Dynamics(Protocol):
+    """A right-hand side ``f(t, z)``: a module that can be evaluated, and linearised."""
+
+    def __call__(self, t: Float[Tensor, ""], z: Tensor) -> Tensor:
+        """Return ``dz/dt``."""
+        ...
+
+    def linearise(self, t: Float[Tensor, ""], z: Tensor) -> Linearisation:
+        """Return ``dz/dt`` and its Jacobian in ``z``."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters, as a module does."""
+        ...
+
+
+class Linearised(NamedTuple):
+    """A network's output at a point and the factors of its Jacobian there.
+
+    Attributes:
+        value: The output, of shape ``(batch, dim)``.
+        weights: Weights of each layer at this time, first layer first.
+        slopes: Derivatives of the nonlinearity after each layer but the last: ``(batch, width)``.
+    """
+
+    value: Tensor
+    weights: list[Tensor]
+    slopes: list[Tensor]
+
+    def tangent(self, v: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return ``J v``, in one pass through the factors."""
+        for weight, slope in zip(self.weights[:-1], self.slopes, strict=True):
+            v = F.linear(v, weight) * slope
+        return F.linear(v, self.weights[-1])
+
+    def exact_trace(self) -> Float[Tensor, " batch"]:
+        """Return ``Tr J``.
+
+        With two hidden layers it is bilinear in the slopes, ``s_2^T (W_2 * (W_1 W_3)^T) s_1``, and
+        costs no more than the output itself. Otherwise all dimensions' tangents are carried along.
+        """
+        if len(self.slopes) == 2:
+            (first, second, third), (s1, s2) = self.weights, self.slopes
+            return (F.linear(s1, second * (first @ third).T) * s2).sum(1)
+        dim = self.weights[0].shape[1]
+        at_once = max(1, TANGENT_NUMBERS // max(slope.numel() for slope in self.slopes))
+        parts = [slice(start, start + at_once) for start in range(0, dim, at_once)]
+        return torch.stack([self._partial_trace(part) for part in parts]).sum(0)
+
+    def _partial_trace(self, dims: slice) -> Float[Tensor, " batch"]:
+        """Return the sum of the Jacobian's diagonal over ``dims``."""
+        # The tangents after the first layer are columns of its weight, the same for all examples.
+        tangent = self.weights[0][:, dims].T[:, None, :] * self.slopes[0]
+        for weight, slope in zip(self.weights[1:-1], self.slopes[1:], strict=True):
+            tangent = F.linear(tangent, weight) * slope
+        return torch.einsum("kbh,kh->b", tangent, self.weights[-1][dims])
+
+
+class ConcatSquash(nn.Module):
+    """``(W x + b) * sigmoid(w_g t + b_g) + w_b t``, the layer of the released FFJORD code.
+
+    Args:
+        inputs: Number of inputs.
+        outputs: Number of outputs.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.gate = nn.Linear(1, outputs)
+        self.drift = nn.Linear(1, outputs, bias=False)
+
+    def at(
+        self, t: Float[Tensor, ""]
+    ) -> tuple[Float[Tensor, "outputs inputs"], Float[Tensor, " outputs"]]:
+        """Return the weight and the bias of the affine map that this layer is at time ``t``."""
+        time = t.view(1)
+        gate = self.gate(time).sigmoid()
+        return gate[:, None] * self.linear.weight, gate * self.linear.bias + self.drift(time)
+
+    def forward(
+        self, t: Float[Tensor, " batch"], z: Float[Tensor, "batch inputs"]
+    ) -> Float[Tensor, "batch outputs"]:
+        """Return the output with a time of its own for each example."""
+        time = t[:, None]
+        squashed: Tensor = self.linear(z) * self.gate(time).sigmoid() + self.drift(time)
+        return squashed
+
+
+class Concat(nn.Module):
+    """A linear layer with the time as one more input: the layer that the FFJORD paper names.
+
+    Args:
+        inputs: Number of inputs without the time.
+        outputs: Number of outputs.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1 + inputs, outputs)
+
+    def at(
+        self, t: Float[Tensor, ""]
+    ) -> tuple[Float[Tensor, "outputs inputs"], Float[Tensor, " outputs"]]:
+        """Return the weight and the bias of the affine map that this layer is at time ``t``."""
+        weight = self.linear.weight
+        return weight[:, 1:], self.linear.bias + weight[:, 0] * t
+
+    def forward(
+        self, t: Float[Tensor, " batch"], z: Float[Tensor, "batch inputs"]
+    ) -> Float[Tensor, "batch outputs"]:
+        """Return the output with a time of its own for each example."""
+        output: Tensor = self.linear(torch.cat([t[:, None], z], dim=1))
+        return output
+
+
+class DynamicsNetwork(nn.Module):
+    """``f(t, z)``: fully connected, with a nonlinearity after every layer but the last.
+
+    Args:
+        dim: Number of dimensions of ``z``.
+        hidden: Widths of the hidden layers.
+        layer: How the time enters each layer.
+        activation: The nonlinearity.
+    """
+
+    def __init__(
+        self, dim: int, hidden: Sequence[int], layer: Layer, activation: Nonlinearity
+    ) -> None:
+        super().__init__()
+        if not hidden:
+            raise DeclarationError("hidden", "no hidden layer", "give at least one width")
+        kind = ConcatSquash if layer == "concatsquash" else Concat
+        self.activation = activation
+        self.layers = nn.ModuleList(kind(i, o) for i, o in pairwise([dim, *hidden, dim]))
+
+    def affine_maps(self, t: Float[Tensor, ""]) -> list[tuple[Tensor, Tensor]]:
+        """Return the weight and the bias of each layer at time ``t``."""
+        layers = cast(tuple[ConcatSquash | Concat, ...], tuple(self.layers))
+        return [layer.at(t) for layer in layers]
+
+    def forward(
+        self, t: Float[Tensor, ""], z: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch dim"]:
+        """Return ``dz/dt``."""
+        *inner, last = self.affine_maps(t)
+        for weight, bias in inner:
+            z, _ = self._activate(F.linear(z, weight, bias), slope=False)
+        return F.linear(z, *last)
+
+    def velocity(
+        self, t: Float[Tensor, " batch"], z: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch dim"]:
+        """Return ``dz/dt`` with a time of its own for each example."""
+        *inner, last = self.layers
+        for layer in inner:
+            z, _ = self._activate(layer(t, z), slope=False)
+        velocity: Tensor = last(t, z)
+        return velocity
+
+    def linearise(self, t: Float[Tensor, ""], z: Float[Tensor, "batch dim"]) -> Linearised:
+        """Return ``dz/dt`` and the factors of its Jacobian in ``z``."""
+        *inner, last = self.affine_maps(t)
+        slopes = []
+        for weight, bias in inner:
+            z, slope = self._activate(F.linear(z, weight, bias))
+            slopes.append(slope)
+        weights = [weight for weight, _ in [*inner, last]]
+        return Linearised(F.linear(z, *last), weights, slopes)
+
+    def _activate(
+        self, z: Float[Tensor, "batch width"], *, slope: bool = True
+    ) -> tuple[Float[Tensor, "batch width"], Float[Tensor, "batch width"]]:
+        """Return the nonlinearity's value and, if asked for, its derivative (else the value)."""
+        if self.activation == "tanh":
+            value = z.tanh()
+            return value, 1 - value.square() if slope else value
+        value = F.softplus(z)
+        return value, z.sigmoid() if slope else value

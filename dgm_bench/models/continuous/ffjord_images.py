@@ -1,0 +1,140 @@
+"""FFJORD on images: with several scales, and as one flow with an encoder and a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.continuous.conv_dynamics import ConvDynamics
+from dgm_bench.models.continuous.flow import ContinuousFlow, SolvedFlow
+from dgm_bench.models.continuous.solver import Noise, Solver, SolverName
+from dgm_bench.models.flows.multiscale import (
+    FactorOut,
+    Flatten,
+    ImageShape,
+    Logit,
+    Squeeze,
+    ToImage,
+    halved,
+    image_shape_of,
+    squeezed,
+)
+
+#: Smallest side of an image that gets a scale of its own (released code, ``lib/odenvp.py``).
+SMALLEST = 4
+
+
+class MultiScaleFFJORD(SolvedFlow):
+    """FFJORD with several scales: ``*`` in FFJORD Table 2 (its appendix B.1; ``lib/odenvp.py``).
+
+    Each scale is ``flows`` continuous flows, a squeeze, ``flows`` more, and half of the channels
+    leaves; the last one neither squeezes nor lets anything leave. There are as many scales as
+    halvings keep both sides at 4 or more: 3 on MNIST, 4 on CIFAR-10.
+
+    Args:
+        event_shape: Shape of one example.
+        flows: Continuous flows before, and after, each squeeze.
+        filters: Channels of the hidden layers of the dynamics.
+        alpha: Of the logit that pixels in [0, 1) pass first; None where the data are logits.
+        image_shape: ``(channels, height, width)``; None where ``event_shape`` is that.
+        solver: ``"dopri5"`` or ``"rk4"``.
+        rtol: Relative tolerance; the default is the paper's for images (its appendix C).
+        atol: Absolute tolerance; likewise.
+        step_size: Step of ``"rk4"``.
+        adjoint: Gradients by the adjoint equation, in constant memory, or through the solver.
+        noise: Distribution of the vectors of Hutchinson's estimate.
+
+    Raises:
+        DeclarationError: The image is too small for a single scale.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        flows: int = 2,
+        filters: Sequence[int] = (64, 64, 64),
+        alpha: float | None = 1e-6,
+        image_shape: Sequence[int] | None = None,
+        solver: SolverName = "dopri5",
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+        step_size: float | None = None,
+        adjoint: bool = True,
+        noise: Noise = "rademacher",
+    ) -> None:
+        shared = Solver(solver, rtol, atol, step_size, adjoint)
+        shape = image_shape_of(event_shape, image_shape)
+        if min(shape[1:]) < SMALLEST:
+            raise DeclarationError(f"{shape[1]} x {shape[2]} pixels", "too few", "give 4 x 4")
+
+        def stack(channels: int) -> list[nn.Module]:
+            return [ContinuousFlow(ConvDynamics(channels, filters), shared) for _ in range(flows)]
+
+        def scales(shape: ImageShape) -> list[nn.Module]:
+            smaller = squeezed(shape)
+            if min(smaller[1:]) < SMALLEST or shape[1] % 2 or shape[2] % 2:
+                return [*stack(shape[0]), Flatten(shape)]
+            rest = FactorOut(smaller, scales(halved(smaller)))
+            return [*stack(shape[0]), Squeeze(), *stack(smaller[0]), rest]
+
+        layers = [*_entrance(shape, alpha), *scales(shape)]
+        super().__init__(event_shape, layers, shared, noise)
+
+
+class EncoderDecoderFFJORD(SolvedFlow):
+    """FFJORD as a single flow on the whole image: ``†`` in FFJORD Table 2 (its appendix B.1).
+
+    The dynamics are convolutions, every second with stride 2, and their mirror image in
+    transposed ones. The paper names the filters up to the middle; that the way back has the same
+    ones in reverse is the reading here. Hutchinson's noise is for the image, as by default in the
+    released code (``train_cnf.py``, ``ODEnet``): these filters make the middle wider than it, not
+    the bottleneck that would lower the variance (FFJORD, section 3.1.1).
+
+    Args:
+        event_shape: Shape of one example; sides that can be halved for every second filter.
+        filters: Channels of the convolutions up to the middle.
+        alpha: Of the logit that pixels in [0, 1) pass first; None where the data are logits.
+        image_shape: ``(channels, height, width)``; None where ``event_shape`` is that.
+        solver: ``"dopri5"`` or ``"rk4"``.
+        rtol: Relative tolerance; the default is the paper's for images (its appendix C).
+        atol: Absolute tolerance; likewise.
+        step_size: Step of ``"rk4"``.
+        adjoint: Gradients by the adjoint equation, in constant memory, or through the solver.
+        noise: Distribution of the vectors of Hutchinson's estimate.
+
+    Raises:
+        DeclarationError: The sides cannot be halved that often.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        filters: Sequence[int] = (64, 64, 128, 128),
+        alpha: float | None = 1e-6,
+        image_shape: Sequence[int] | None = None,
+        solver: SolverName = "dopri5",
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+        step_size: float | None = None,
+        adjoint: bool = True,
+        noise: Noise = "rademacher",
+    ) -> None:
+        shared = Solver(solver, rtol, atol, step_size, adjoint)
+        shape = image_shape_of(event_shape, image_shape)
+        down = [1 + i % 2 for i in range(len(filters))]
+        part = 2 ** down.count(2)
+        if shape[1] % part or shape[2] % part:
+            size = f"{shape[1]} x {shape[2]} pixels"
+            raise DeclarationError(size, f"not divisible by {part}", "use fewer filters")
+        up = [-2 if stride == 2 else 1 for stride in reversed(down)]
+        network = ConvDynamics(shape[0], [*filters, *reversed(filters[:-1])], [*down, *up])
+        flow = ContinuousFlow(network, shared)
+        super().__init__(
+            event_shape, [*_entrance(shape, alpha), flow, Flatten(shape)], shared, noise
+        )
+
+
+def _entrance(shape: ImageShape, alpha: float | None) -> list[nn.Module]:
+    return [ToImage(shape), *([] if alpha is None else [Logit(alpha)])]

@@ -1,0 +1,140 @@
+"""Flows that solve a differential equation, with exact or estimated traces of its Jacobian."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.models.continuous.dynamics import Dynamics, Linearisation, hutchinson_trace
+from dgm_bench.models.continuous.solver import Estimate, Integrand, Noise, Solver, State
+from dgm_bench.models.flows.flow import Flow
+
+
+def _exact(at: Linearisation) -> State:
+    return (at.exact_trace(),)
+
+
+def _estimated(at: Linearisation, noise: Tensor) -> State:
+    return (hutchinson_trace(at, noise),)
+
+
+def _regularised(at: Linearisation, noise: Tensor) -> State:
+    """Return the estimates of the trace and, as means over dimensions, of RNODE's penalties."""
+    tangent = at.tangent(noise)
+    trace = (tangent * noise).flatten(1).sum(1)
+    return trace, 0.5 * at.value.flatten(1).square().mean(1), tangent.flatten(1).square().mean(1)
+
+
+class ContinuousFlow(nn.Module):
+    """One continuous flow: ``dz/dt = f(t, z)`` from data at t = 0 to noise at t = 1.
+
+    Args:
+        network: The dynamics ``f``, a module.
+        solver: Shared by all flows of a model.
+    """
+
+    span: Tensor
+
+    def __init__(self, network: Dynamics, solver: Solver) -> None:
+        super().__init__()
+        self.network, self.solver = network, solver
+        # The released code means to train the end time but cuts its gradient: it stays 1.
+        self.register_buffer("span", torch.tensor([0.0, 1.0]), persistent=False)
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch *event"]
+    ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " batch"]]:
+        """Return ``(u, log|det du/dx|)``, the latter the integral of the trace (FFJORD, eq. 4)."""
+        integrand, count = self._integrand(x)
+        state = (x, *(x.new_zeros(len(x)) for _ in range(count)))
+        u, log_det, *penalties = self.solver.solve(self.network, state, self.span, integrand)
+        if penalties and self.solver.estimate and self.solver.estimate.penalties is not None:
+            self.solver.estimate.penalties.append(tuple(penalties))
+        return u, log_det
+
+    def inverse(self, u: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """Return ``x``, by the same equation from t = 1 back to 0."""
+        (x,) = self.solver.solve(self.network, (u,), self.span.flip(0))
+        return x
+
+    def _integrand(self, x: Tensor) -> tuple[Integrand, int]:
+        """Return what to integrate, with this solve's noise, and how many numbers that is."""
+        estimate = self.solver.estimate
+        if estimate is None:
+            return _exact, 1
+        noise = estimate.draw(x.shape, x)
+        if estimate.penalties is None:
+            return partial(_estimated, noise=noise), 1
+        return partial(_regularised, noise=noise), 3
+
+
+class SolvedFlow(Flow):
+    """A flow some of whose layers are continuous, with one solver for all of them.
+
+    ``log_prob`` takes the exact trace of the Jacobian; ``log_prob_estimate`` Hutchinson's estimate.
+
+    Args:
+        event_shape: Shape of one example.
+        layers: The layers in the order in which data passes.
+        solver: The solver that the continuous ones share.
+        noise: Distribution of the vectors of Hutchinson's estimate.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        layers: Sequence[nn.Module],
+        solver: Solver,
+        noise: Noise = "gaussian",
+    ) -> None:
+        super().__init__(event_shape, layers)
+        self.noise, self.solver = noise, solver
+
+    @property
+    def function_evaluations(self) -> int:
+        """Evaluations of the dynamics so far, of all flows, forward and adjoint."""
+        return self.solver.evaluations
+
+    @function_evaluations.setter
+    def function_evaluations(self, count: int) -> None:
+        self.solver.evaluations = count
+
+    @property
+    def solver_settings(self) -> str:
+        """The solver and how exactly it solves, for the protocol of a number."""
+        return self.solver.settings
+
+    def solve_with(self, **overrides: str | float | None) -> None:
+        """Change settings of the :class:`Solver`; the others stay.
+
+        Raises:
+            DeclarationError: An override that does not exist, or makes no sense.
+        """
+        self.solver.change(**overrides)
+
+    def log_prob_estimate(
+        self, x: Float[Tensor, "batch *event"], generator: torch.Generator
+    ) -> Float[Tensor, " batch"]:
+        """Return an unbiased estimate of the log density, with one noise vector per flow."""
+        with self.solver.estimating(Estimate(generator, self.noise)):
+            return self.log_prob(x)
+
+    def regularised_log_prob_estimate(
+        self, x: Float[Tensor, "batch *event"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, " batch"], dict[str, Float[Tensor, " batch"]]]:
+        """Return :meth:`log_prob_estimate` and RNODE's two integrals along the way.
+
+        ``kinetic`` is the integral of ``|f|^2 / 2``. ``jacobian`` estimates that of the squared
+        Frobenius norm of ``J`` by ``|J e|^2``; the released code has ``|e^T J|^2``, of the same
+        expectation (Finlay et al. 2020, section 3). Each is a mean over the dimensions of a flow
+        and a sum over flows, as there: a flow on few dimensions weighs as much as one on many.
+        """
+        penalties: list[State] = []
+        with self.solver.estimating(Estimate(generator, self.noise, penalties)):
+            log_prob = self.log_prob(x)
+        kinetic, jacobian = (torch.stack(parts).sum(0) for parts in zip(*penalties, strict=True))
+        return log_prob, {"kinetic": kinetic, "jacobian": jacobian}

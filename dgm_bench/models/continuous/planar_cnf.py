@@ -1,0 +1,90 @@
+"""The continuous planar flow (Chen et al., 2018, section 4)."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.models.continuous.dynamics import Linearised
+from dgm_bench.models.continuous.flow import ContinuousFlow, SolvedFlow
+from dgm_bench.models.continuous.solver import Solver, SolverName
+
+
+class LinearisedUnits(Linearised):
+    """Planar units at a point. Their trace takes no tangents."""
+
+    def exact_trace(self) -> Float[Tensor, " batch"]:
+        """Return ``sum_m g_m(t) (u_m.w_m) tanh'(w_m.z + b_m)`` (neural ODEs, section 4)."""
+        inward, outward = self.weights
+        return self.slopes[0] @ (inward * outward.T).sum(1)
+
+
+class GatedUnits(nn.Module):
+    """``dz/dt = sum_m g_m(t) u_m tanh(w_m.z + b_m)``: planar units that time turns on and off.
+
+    Of the two ways in which time may enter a planar flow (neural ODEs, section 4), this is the
+    gates; the other is a hypernetwork that gives all weights. The gates are the outputs in (0, 1)
+    of a network of the time, of which the paper says no more; here it has one hidden layer of tanh.
+
+    Args:
+        dim: Number of dimensions.
+        width: Number of units.
+        gate_hidden: Width of the hidden layer of the gates' network.
+    """
+
+    def __init__(self, dim: int, width: int, gate_hidden: int) -> None:
+        super().__init__()
+        self.inward = nn.Linear(dim, width)
+        self.outward = nn.Linear(width, dim, bias=False)
+        self.gate = nn.Sequential(
+            nn.Linear(1, gate_hidden), nn.Tanh(), nn.Linear(gate_hidden, width), nn.Sigmoid()
+        )
+
+    def forward(
+        self, t: Float[Tensor, ""], z: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch dim"]:
+        """Return ``dz/dt``."""
+        return F.linear(self.inward(z).tanh(), self._gated(t))
+
+    def linearise(self, t: Float[Tensor, ""], z: Float[Tensor, "batch dim"]) -> LinearisedUnits:
+        """Return ``dz/dt`` and the factors of its Jacobian in ``z``."""
+        weight, h = self._gated(t), self.inward(z).tanh()
+        return LinearisedUnits(F.linear(h, weight), [self.inward.weight, weight], [1 - h.square()])
+
+    def _gated(self, t: Float[Tensor, ""]) -> Float[Tensor, "dim width"]:
+        weight: Tensor = self.outward.weight * self.gate(t.view(1))
+        return weight
+
+
+class PlanarCNF(SolvedFlow):
+    """The continuous planar flow (neural ODEs, section 4): one equation over a standard normal.
+
+    Args:
+        event_shape: Shape of one example.
+        width: Number of units: 64 in the paper's experiments with maximum likelihood (its
+            section 4.2).
+        gate_hidden: Width of the hidden layer of the gates' network.
+        solver: ``"dopri5"`` or ``"rk4"``.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        step_size: Step of ``"rk4"``.
+        adjoint: Gradients by the adjoint equation, in constant memory, or through the solver.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        width: int = 64,
+        gate_hidden: int = 16,
+        solver: SolverName = "dopri5",
+        rtol: float = 1e-6,
+        atol: float = 1e-8,
+        step_size: float | None = None,
+        adjoint: bool = True,
+    ) -> None:
+        shared = Solver(solver, rtol, atol, step_size, adjoint)
+        network = GatedUnits(math.prod(event_shape), width, gate_hidden)
+        super().__init__(event_shape, [ContinuousFlow(network, shared)], shared)

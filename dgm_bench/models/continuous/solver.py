@@ -1,0 +1,177 @@
+"""Solving differential equations: the solver's settings, its gradients, and what is integrated."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torchdiffeq
+from jaxtyping import Float
+from torch import Tensor
+
+from dgm_bench.errors import DeclarationError, RunFailure, did_you_mean
+from dgm_bench.models.continuous.discrete_adjoint import solve_by_steps
+from dgm_bench.models.continuous.dynamics import Dynamics, Linearisation
+
+Noise = Literal["gaussian", "rademacher"]
+SolverName = Literal["dopri5", "rk4"]
+State = tuple[Tensor, ...]
+#: What is integrated along a solution besides the position, from the dynamics at a point.
+Integrand = Callable[[Linearisation], State]
+
+#: Absolute tolerance of what is not to choose the steps (released RNODE code, ``cnf.py``).
+UNCONTROLLED = 1e20
+
+
+@dataclass
+class Estimate:
+    """Hutchinson's estimate of traces: where its noise comes from, and what else it measures.
+
+    Attributes:
+        generator: Source of the noise.
+        noise: Distribution of the noise.
+        penalties: Where each flow puts RNODE's two integrals, or None to leave them out.
+    """
+
+    generator: torch.Generator
+    noise: Noise
+    penalties: list[State] | None = None
+
+    def draw(self, shape: torch.Size, like: Tensor) -> Tensor:
+        """Return noise with mean zero and identity covariance."""
+        noise = like.new_empty(shape)
+        if self.noise == "gaussian":
+            return noise.normal_(generator=self.generator)
+        return noise.bernoulli_(0.5, generator=self.generator).mul_(2).sub_(1)
+
+
+@dataclass
+class Solver:
+    """How differential equations are solved, and how often that evaluated the dynamics.
+
+    Attributes:
+        solver: ``"dopri5"`` adapts its step to the tolerances; ``"rk4"`` takes ``step_size``.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        step_size: Step of ``"rk4"``, as a part of the whole time 1.
+        adjoint: Gradients by the adjoint equation, or else through the solver's own steps.
+        evaluations: Evaluations of the dynamics so far, forward and adjoint.
+        estimate: How traces are estimated at the moment; None while they are exact.
+        checkpointed: Whatever ``adjoint`` says, gradients through the solver's own steps, one at a
+            time; see :mod:`dgm_bench.models.continuous.discrete_adjoint`.
+    """
+
+    solver: SolverName = "dopri5"
+    rtol: float = 1e-6
+    atol: float = 1e-8
+    step_size: float | None = None
+    adjoint: bool = True
+    evaluations: int = 0
+    estimate: Estimate | None = None
+    checkpointed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.solver not in ("dopri5", "rk4"):
+            raise DeclarationError("solver", f"no {self.solver!r}", "use 'dopri5' or 'rk4'")
+        if self.solver == "rk4" and self.step_size is None:
+            raise DeclarationError("step_size", "rk4 needs one", "for instance step_size=0.05")
+
+    @property
+    def settings(self) -> str:
+        """The solver and how exactly it solves, for the protocol of a number."""
+        if self.solver == "rk4":
+            return f"rk4 step {self.step_size:g}"
+        return f"{self.solver} rtol {self.rtol:g}, atol {self.atol:g}"
+
+    def change(self, **overrides: str | float | None) -> None:
+        """Change settings; the others stay.
+
+        Raises:
+            DeclarationError: An override that does not exist, or makes no sense.
+        """
+        state = ("evaluations", "estimate")
+        known = [f.name for f in dataclasses.fields(Solver) if f.name not in state]
+        for name in overrides:
+            if name not in known:
+                remedy = did_you_mean(name, known) or f"known: {', '.join(known)}"
+                raise DeclarationError(name, "is no setting of the solver", remedy)
+        changed = Solver(**{**vars(self), **overrides})
+        vars(self).update(vars(changed))
+
+    @contextmanager
+    def estimating(self, estimate: Estimate) -> Iterator[None]:
+        """Estimate traces in all flows that share this solver, until the block ends."""
+        self.estimate = estimate
+        try:
+            yield
+        finally:
+            self.estimate = None
+
+    def solve(
+        self,
+        network: Dynamics,
+        state: State,
+        span: Float[Tensor, "2"],
+        integrand: Integrand | None = None,
+    ) -> State:
+        """Return the state at the end of ``span``: position, and the integrals of ``integrand``.
+
+        The errors of the position and of the first integral, the trace's, meet the tolerances each
+        on its own, as in the released code. Further integrals do not choose the steps.
+
+        Raises:
+            RunFailure: The step size underflowed: stiff or non-finite dynamics.
+        """
+        options = {"step_size": self.step_size} if self.solver == "rk4" else None
+        settings: dict[str, Any] = {
+            "rtol": self.rtol, "atol": self.atol, "method": self.solver, "options": options,
+        }  # fmt: skip
+        if self.solver == "dopri5" and (free := len(state) - 2) > 0:
+            settings["atol"] = (self.atol, self.atol, *[UNCONTROLLED] * free)
+        function = _Derivative(network, self, integrand)
+        parameters = tuple(network.parameters())
+        if self.checkpointed:
+            return solve_by_steps(function, state, span, parameters, settings)
+        if self.adjoint:
+            solution = torchdiffeq.odeint_adjoint(
+                function,
+                state,
+                span,
+                adjoint_params=parameters,
+                adjoint_atol=self.atol,
+                **settings,
+            )
+        else:
+            solution = torchdiffeq.odeint(function, state, span, **settings)
+        return tuple(part[-1] for part in solution)
+
+
+class _Derivative:
+    """The right-hand side of one solve. Holds the solve's noise, so solves may overlap."""
+
+    def __init__(self, network: Dynamics, solver: Solver, integrand: Integrand | None) -> None:
+        self.network, self.solver, self.integrand = network, solver, integrand
+
+    def __call__(self, t: Float[Tensor, ""], state: State) -> State:
+        self.solver.evaluations += 1
+        if self.integrand is None:
+            return (self.network(t, state[0]),)
+        at = self.network.linearise(t, state[0])
+        return at.value, *self.integrand(at)
+
+    def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
+        """Fail before the solver's own assertion does: that would not survive ``python -O``."""
+        if not t + step > t:
+            solver = self.solver
+            raise RunFailure(
+                "solver-failed",
+                f"{solver.solver} cannot meet rtol {solver.rtol:g} and atol {solver.atol:g}: its "
+                f"step size underflowed at t = {abs(float(t)):.4f}",
+                "look at the loss before: stiff dynamics want a lower learning rate, or float64",
+            )
+
+    callback_step_adjoint = callback_step

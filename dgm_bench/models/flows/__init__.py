@@ -1,0 +1,1 @@
+"""Normalising flows and autoregressive densities: explicit maps between data and noise."""

@@ -1,0 +1,139 @@
+"""A normalising flow: invertible layers over a simple base density."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Protocol, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.models.capabilities import HasInverse, HasLogProb, HasSample
+from dgm_bench.models.flows.layers.batchnorm import FlowBatchNorm
+
+
+class BaseDensity(HasLogProb, HasSample, Protocol):
+    """What a flow needs to know of its base."""
+
+
+class StandardNormal(nn.Module):
+    """N(0, I), the usual base.
+
+    Args:
+        dim: Number of dimensions.
+    """
+
+    origin: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        # Holds the device and the precision that samples are to have.
+        self.register_buffer("origin", torch.zeros(dim), persistent=False)
+
+    def log_prob(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+        """Return the log density in nats."""
+        return -0.5 * (u.square().sum(1) + u.shape[1] * math.log(2 * math.pi))
+
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n dim"]:
+        """Return ``n`` draws."""
+        return self.origin.new_empty(n, len(self.origin)).normal_(generator=generator)
+
+
+class Flow(nn.Module):
+    """Invertible layers, from data to noise, over a base density.
+
+    Each layer has ``forward_and_log_det`` and ``inverse`` on flat vectors, the base ``log_prob``
+    and ``sample``. Examples of any shape are flattened on the way in and restored on the way out.
+
+    Args:
+        event_shape: Shape of one example.
+        layers: The layers in the order in which data passes.
+        base: Density of what leaves the last layer; a standard normal if None.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        layers: Sequence[nn.Module],
+        base: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.event_shape = tuple(event_shape)
+        self.layers = nn.ModuleList(layers)
+        self.base = StandardNormal(math.prod(event_shape)) if base is None else base
+
+    @property
+    def density(self) -> BaseDensity:
+        """The base, as what it can do."""
+        return cast(BaseDensity, self.base)
+
+    @property
+    def transforms(self) -> tuple[HasInverse, ...]:
+        """The layers, as what they can do."""
+        return cast(tuple[HasInverse, ...], tuple(self.layers))
+
+    def log_prob(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+        """Return the log density in nats, by the change of variables."""
+        u, log_det = self._to_noise(x.flatten(1))
+        return self.density.log_prob(u) + log_det
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch *event"]
+    ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " batch"]]:
+        """Return ``(u, log|det du/dx|)``: from data to noise."""
+        u, log_det = self._to_noise(x.flatten(1))
+        return u.reshape(-1, *self.event_shape), log_det
+
+    def inverse(self, u: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """Return ``x`` from noise ``u``."""
+        x = u.flatten(1)
+        for layer in reversed(self.transforms):
+            x = layer.inverse(x)
+        return x.reshape(-1, *self.event_shape)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+        """Return ``n`` examples; all noise is drawn from ``generator``."""
+        u = self.density.sample(n, generator)
+        return self.inverse(u.reshape(-1, *self.event_shape))
+
+    @torch.no_grad()
+    def calibrate(self, x: Float[Tensor, "n *event"], batch_size: int = 10_000) -> None:
+        """Set the batch normalisations from all of ``x``, layer by layer.
+
+        Takes one pass over ``x`` and the memory of one more copy of it.
+        """
+        norms = {
+            i: layer for i, layer in enumerate(self.layers) if isinstance(layer, FlowBatchNorm)
+        }
+        if not norms:
+            return
+        hidden = x.flatten(1).clone()
+        mode = self.training
+        self.eval()
+        for start, end in pairwise([0, *norms]):
+            self._pass_in_place(hidden, start, end, batch_size)
+            norms[end].calibrate(hidden, batch_size)
+        self.train(mode)
+
+    def _to_noise(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        log_det = x.new_zeros(x.shape[0])
+        for layer in self.transforms:
+            x, change = layer.forward_and_log_det(x)
+            log_det = log_det + change
+        return x, log_det
+
+    def _pass_in_place(
+        self, hidden: Float[Tensor, "n dim"], start: int, end: int, batch_size: int
+    ) -> None:
+        """Replace ``hidden`` by what layers ``start`` to ``end`` make of it."""
+        for part in torch.split(hidden, batch_size):
+            h = part
+            for layer in self.transforms[start:end]:
+                h, _ = layer.forward_and_log_det(h)
+            part.copy_(h)

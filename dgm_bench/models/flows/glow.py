@@ -1,0 +1,88 @@
+"""Glow on tables, as FFJORD's authors ran it: their released code, train_discrete_tabular.py.
+
+A full matrix takes the place of the 1 x 1 convolution, and there is no actnorm. Glow on images is
+in :mod:`dgm_bench.models.flows.glow_images`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.models.flows.flow import Flow
+from dgm_bench.models.flows.layers.coupling import EvenOddCoupling
+from dgm_bench.models.flows.layers.linear import FullLinear
+from dgm_bench.models.flows.layers.masked import Activation, activation_module
+from dgm_bench.models.networks.perceptron import fully_connected
+
+
+class ScaleShiftCoupling(EvenOddCoupling):
+    """``u = m x + (1 - m) (exp(s) x + t)`` with ``s`` and ``t`` functions of ``m x``.
+
+    The mask ``m`` keeps every second dimension; the hidden layers of ``s`` have tanh, those of
+    ``t`` ReLU (released FFJORD code, ``lib/layers/coupling.py``, ``MaskedCouplingLayer``). Inputs
+    and outputs that the mask would set to zero are left out.
+
+    Args:
+        dim: Number of dimensions.
+        hidden: Widths of the hidden layers of both networks.
+        keep_even: Whether dimensions 0, 2, 4, ... are kept, or 1, 3, 5, ...
+    """
+
+    def __init__(self, dim: int, hidden: Sequence[int], keep_even: bool) -> None:
+        super().__init__(dim, keep_even)
+        sizes = [self.inputs, *hidden, self.outputs]
+        self.log_scale = _network(dim, sizes, "tanh")
+        self.shift = _network(dim, sizes, "relu")
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Return ``(u, log|det du/dx|)``."""
+        kept, moved = x[:, self.kept], x[:, self.moved]
+        log_scale = self.log_scale(kept)
+        return self.join(kept, moved * log_scale.exp() + self.shift(kept)), log_scale.sum(1)
+
+    def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return ``x``."""
+        kept, moved = u[:, self.kept], u[:, self.moved]
+        return self.join(kept, (moved - self.shift(kept)) * (-self.log_scale(kept)).exp())
+
+
+class TabularGlow(Flow):
+    """Full matrices and couplings by turns, the first coupling keeping the odd dimensions.
+
+    Args:
+        event_shape: Shape of one example.
+        layers: Number of couplings: the released code's default is 10.
+        hidden: Widths of the hidden layers of each network; there 100 and 100. The grid from which
+            the published numbers were chosen is not known.
+    """
+
+    def __init__(
+        self, event_shape: tuple[int, ...], layers: int = 10, hidden: Sequence[int] = (100, 100)
+    ) -> None:
+        dim = math.prod(event_shape)
+        modules: list[nn.Module] = []
+        for i in range(layers):
+            modules += [FullLinear(dim), ScaleShiftCoupling(dim, hidden, keep_even=i % 2 == 1)]
+        super().__init__(event_shape, modules)
+
+
+def _network(dim: int, sizes: Sequence[int], activation: Activation) -> nn.Sequential:
+    """Return a fully connected network with torch's own initialisation.
+
+    The first layer's weights are drawn as if all ``dim`` inputs were there, as the code has it.
+    """
+
+    def initialise(number: int, linear: nn.Linear) -> None:
+        if number == 0:
+            bound = dim**-0.5
+            nn.init.uniform_(linear.weight, -bound, bound)
+            nn.init.uniform_(linear.bias, -bound, bound)
+
+    return fully_connected(sizes, partial(activation_module, activation), initialise)

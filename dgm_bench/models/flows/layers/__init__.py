@@ -1,0 +1,1 @@
+"""What flows are stacked from: couplings, masked and linear layers, splines, normalisations."""

@@ -1,0 +1,146 @@
+"""Inverting an autoregressive network for the price of about one pass.
+
+The textbook inverse runs the whole network once for each dimension (MAF paper, section 3.1). But a
+hidden unit of degree t never changes again once the first t dimensions are known, so each unit need
+be computed only once: when a dimension is filled in, the units of its degree and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dgm_bench.models.flows.layers.masked import Stage
+
+#: Returns the values of dimension ``d`` from its parameters.
+Value = Callable[[int, Float[Tensor, "outputs n"]], Float[Tensor, " n"]]
+
+
+class AutoregressiveNetwork(Protocol):
+    """A masked network that says what it is made of."""
+
+    @property
+    def order(self) -> Int[Tensor, " dim"]:
+        """Degree of each input, a permutation of 1 ... dim."""
+
+    def stages(self) -> Sequence[Stage]:
+        """Return the layers, the output layer last."""
+
+
+@torch.no_grad()
+def invert_in_order(network: AutoregressiveNetwork, n: int, value: Value) -> Float[Tensor, "n dim"]:
+    """Return ``n`` vectors whose dimensions ``value`` gives one after another, in order.
+
+    Args:
+        network: Where the parameters of each dimension come from. No gradient reaches it.
+        n: Number of vectors.
+        value: Called with the number of each dimension and its parameters, in the order of the
+            factorisation; row ``k`` of the parameters is output ``k * dim + d`` of the network.
+    """
+    filling = _Filling(network, n)
+    for known, d in enumerate(network.order.argsort().tolist()):
+        filling.compute_units(known)
+        filling.set(known, value(d, filling.parameters(known)))
+    return filling.vectors(network.order)
+
+
+class _Level:
+    """Units of one layer in order of their degrees, so that what a unit sees is the top rows.
+
+    Rows are units, columns examples.
+
+    Args:
+        degrees: How many dimensions each unit sees.
+        dim: Number of dimensions.
+        values: Room for the units.
+        activation: What the layer above does with them first.
+    """
+
+    def __init__(
+        self,
+        degrees: Int[Tensor, " units"],
+        dim: int,
+        values: Float[Tensor, "units n"],
+        activation: nn.Module | None,
+    ) -> None:
+        self.degrees, self.values, self.activation = degrees, values, activation
+        self.units = degrees.argsort(stable=True)
+        counts = torch.bincount(degrees, minlength=dim + 1).cumsum(0)
+        #: Units of degree t are the rows from ``ends[t]`` to ``ends[t + 1]``.
+        self.ends: list[int] = [0, *counts.tolist()]
+        self.activated = values if activation is None else torch.empty_like(values)
+
+    def activate(self, rows: slice) -> None:
+        """Show the layer above what has become known."""
+        if self.activation is not None:
+            self.activated[rows] = self.activation(self.values[rows])
+
+
+class _Filling:
+    """The units that are known already, while dimensions are filled in.
+
+    Args:
+        network: The network.
+        n: Number of vectors.
+    """
+
+    def __init__(self, network: AutoregressiveNetwork, n: int) -> None:
+        self.stages, dim = network.stages(), len(network.order)
+        weights = [stage.linear.masked_weight() for stage in self.stages]
+        self.levels: list[_Level] = []
+        degrees = network.order
+        for stage, weight in zip(self.stages, weights, strict=True):
+            values = weight.new_empty(weight.shape[1], n)
+            self.levels.append(_Level(degrees, dim, values, stage.activation))
+            # The masks know the degrees best: a state dict may have brought other masks.
+            degrees = (stage.linear.mask * degrees).amax(1).long()
+        outputs = torch.arange(len(weights[-1]), device=degrees.device).view(-1, dim)
+        # The outputs of one dimension side by side, and dimensions in order.
+        rows = [level.units for level in self.levels[1:]] + [outputs[:, self.levels[0].units].T]
+        # Copying whole rows is faster than picking elements.
+        self.weights = [
+            weight.T.contiguous()[level.units].T.contiguous()[units]
+            for weight, units, level in zip(weights, rows, self.levels, strict=True)
+        ]
+        self.biases = [
+            stage.linear.bias[units][..., None]
+            for stage, units in zip(self.stages, rows, strict=True)
+        ]
+
+    def compute_units(self, known: int) -> None:
+        """Compute the hidden units that see the first ``known`` dimensions and not fewer."""
+        for i, (below, level) in enumerate(pairwise(self.levels)):
+            rows, seen = slice(*level.ends[known : known + 2]), below.ends[known + 1]
+            if rows.start < rows.stop:
+                self._compute(i, rows, seen)
+                level.activate(rows)
+
+    def parameters(self, known: int) -> Float[Tensor, "outputs n"]:
+        """Return the outputs for the dimension after the first ``known``."""
+        below = self.levels[-1]
+        seen = below.ends[known + 1]
+        weight, bias = self.weights[-1][known, :, :seen], self.biases[-1][known]
+        return torch.addmm(bias, weight, below.activated[:seen])
+
+    def set(self, known: int, x: Float[Tensor, " n"]) -> None:
+        """Fill in the dimension after the first ``known``."""
+        inputs = self.levels[0]
+        inputs.values[known] = x
+        inputs.activate(slice(known, known + 1))
+
+    def vectors(self, order: Int[Tensor, " dim"]) -> Float[Tensor, "n dim"]:
+        """Return what has been filled in."""
+        return self.levels[0].values[order - 1].T.contiguous()
+
+    def _compute(self, i: int, rows: slice, seen: int) -> None:
+        """Compute some units of hidden layer ``i`` from the units of the layer below."""
+        below, values = self.levels[i].activated[:seen], self.levels[i + 1].values[rows]
+        torch.addmm(self.biases[i][rows], self.weights[i][rows, :seen], below, out=values)
+        adds = self.stages[i].adds
+        if adds is not None:
+            values += self.levels[adds + 1].values[rows]

@@ -1,0 +1,207 @@
+"""Rational-quadratic neural spline flows (Durkan et al. 2019): couplings and autoregressive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.flows.flow import Flow
+from dgm_bench.models.flows.layers.coupling import EvenOddCoupling
+from dgm_bench.models.flows.layers.linear import LULinear, Permutation
+from dgm_bench.models.flows.layers.masked import input_degrees
+from dgm_bench.models.flows.layers.masked_residual import ResidualMaskedNetwork, ResidualNetwork
+from dgm_bench.models.flows.layers.ordered_inverse import invert_in_order
+from dgm_bench.models.flows.layers.splines import LEAST_SIZE, Spline
+
+
+class SplineCoupling(EvenOddCoupling):
+    """Splines of one half of the dimensions by the other half, and that half by splines of its own.
+
+    The splines of the half that conditions are the same for all examples (released NSF code,
+    ``apply_unconditional_transform``).
+
+    Args:
+        dim: Number of dimensions.
+        hidden: Width of the conditioner.
+        blocks: Residual blocks of the conditioner.
+        bins: Bins of each spline.
+        tail: Half the length of the splines' interval.
+        dropout: Of the conditioner.
+        keep_even: Whether dimensions 0, 2, 4, ... condition the others, or these them.
+    """
+
+    temper: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        blocks: int,
+        bins: int,
+        tail: float,
+        dropout: float,
+        keep_even: bool,
+    ) -> None:
+        super().__init__(dim, keep_even)
+        self.numbers, self.bins, self.tail = 3 * bins - 1, bins, tail
+        outputs = self.outputs * self.numbers
+        self.network = ResidualNetwork(self.inputs, hidden, blocks, outputs, dropout)
+        self.own = nn.Parameter(torch.rand(self.inputs, self.numbers))
+        self.register_buffer("temper", _temper(bins, hidden), persistent=False)
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Return ``(u, log|det du/dx|)``."""
+        kept, moved = x[:, self.kept], x[:, self.moved]
+        moved, log_slopes = self._conditioned(kept).forward(moved)
+        kept, own_log_slopes = self._unconditioned().forward(kept)
+        return self.join(kept, moved), log_slopes.sum(1) + own_log_slopes.sum(1)
+
+    def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return ``x``."""
+        kept = self._unconditioned().inverse(u[:, self.kept])
+        return self.join(kept, self._conditioned(kept).inverse(u[:, self.moved]))
+
+    def _conditioned(self, kept: Float[Tensor, "batch kept"]) -> Spline:
+        raw = self.network(kept).view(len(kept), -1, self.numbers)
+        return Spline(raw * self.temper, self.bins, self.tail)
+
+    def _unconditioned(self) -> Spline:
+        return Spline(self.own, self.bins, self.tail)
+
+
+class SplineMADE(nn.Module):
+    """A spline for each dimension whose numbers are functions of the dimensions before it.
+
+    Unlike in couplings, raw sizes are not divided by a root of the width: the released code asks
+    its masked network for the width, which that does not know (``nde/transforms/made.py``).
+
+    Args:
+        dim: Number of dimensions.
+        hidden: Width of the masked network.
+        blocks: Its residual blocks.
+        bins: Bins of each spline.
+        tail: Half the length of the splines' interval.
+        dropout: Of the network.
+    """
+
+    def __init__(
+        self, dim: int, hidden: int, blocks: int, bins: int, tail: float, dropout: float
+    ) -> None:
+        super().__init__()
+        self.numbers, self.bins, self.tail = 3 * bins - 1, bins, tail
+        order = input_degrees(dim)
+        self.network = ResidualMaskedNetwork(order, hidden, blocks, self.numbers, dropout)
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Return ``(u, log|det du/dx|)``, in one pass."""
+        raw = self.network(x).view(len(x), self.numbers, -1).transpose(1, 2)
+        u, log_slopes = self._spline(raw).forward(x)
+        return u, log_slopes.sum(1)
+
+    def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return ``x``, one dimension after another, for about the work of one pass."""
+        return invert_in_order(
+            self.network, len(u), lambda d, raw: self._spline(raw.T).inverse(u[:, d])
+        )
+
+    def _spline(self, raw: Float[Tensor, "*shape numbers"]) -> Spline:
+        return Spline(raw, self.bins, self.tail)
+
+
+class NSFCoupling(Flow):
+    """RQ-NSF (C): before each coupling, and after the last, a permutation and an LU layer.
+
+    Args:
+        event_shape: Shape of one example; two dimensions or more.
+        layers: Number of couplings: 10 in the paper.
+        hidden: Width of the conditioners.
+        blocks: Residual blocks of each.
+        bins: Bins of each spline.
+        tail: Half the length of the splines' interval: 3 in the paper.
+        dropout: Of the conditioners.
+
+    Raises:
+        DeclarationError: One dimension alone, or splines that cannot be.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        layers: int = 10,
+        hidden: int = 256,
+        blocks: int = 2,
+        bins: int = 8,
+        tail: float = 3.0,
+        dropout: float = 0.0,
+    ) -> None:
+        dim = math.prod(event_shape)
+        if dim < 2:
+            raise DeclarationError("event_shape", "nothing to couple", "use two dimensions or more")
+        _check(bins, tail)
+        couplings = (
+            SplineCoupling(dim, hidden, blocks, bins, tail, dropout, keep_even=i % 2 == 1)
+            for i in range(layers)
+        )
+        super().__init__(event_shape, _among_linear_layers(dim, couplings))
+
+
+class NSFAutoregressive(Flow):
+    """RQ-NSF (AR): before each autoregressive layer, and after the last, a permutation and LU.
+
+    Args:
+        event_shape: Shape of one example.
+        layers: Number of autoregressive layers: 10 in the paper.
+        hidden: Width of the masked networks.
+        blocks: Residual blocks of each.
+        bins: Bins of each spline.
+        tail: Half the length of the splines' interval: 3 in the paper.
+        dropout: Of the networks.
+
+    Raises:
+        DeclarationError: Splines that cannot be.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        layers: int = 10,
+        hidden: int = 256,
+        blocks: int = 2,
+        bins: int = 8,
+        tail: float = 3.0,
+        dropout: float = 0.0,
+    ) -> None:
+        dim = math.prod(event_shape)
+        _check(bins, tail)
+        mades = (SplineMADE(dim, hidden, blocks, bins, tail, dropout) for _ in range(layers))
+        super().__init__(event_shape, _among_linear_layers(dim, mades))
+
+
+def _among_linear_layers(dim: int, layers: Iterable[nn.Module]) -> list[nn.Module]:
+    """Return layers with a permutation and an LU layer before each, and after the last."""
+    modules: list[nn.Module] = []
+    for layer in layers:
+        modules += [Permutation(dim), LULinear(dim), layer]
+    return [*modules, Permutation(dim), LULinear(dim)]
+
+
+def _check(bins: int, tail: float) -> None:
+    """Raise if there can be no spline of this kind."""
+    if not 1 <= bins < 1 / LEAST_SIZE:
+        raise DeclarationError("bins", f"{bins} bins do not fit", "use 1 to 999")
+    if not 0 < tail < math.inf:
+        raise DeclarationError("tail", f"no interval of half length {tail}", "use 3")
+
+
+def _temper(bins: int, hidden: int) -> Float[Tensor, " numbers"]:
+    """Return factors of a network's outputs: the released code divides sizes by a root of width."""
+    return torch.tensor(2 * bins * [hidden**-0.5] + (bins - 1) * [1.0])

@@ -1,0 +1,121 @@
+"""Planar flows (Rezende and Mohamed, 2015)."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.models.flows.flow import Flow
+from dgm_bench.models.flows.layers.monotone_inverse import invert_monotone
+
+
+class Planar(nn.Module):
+    """``x = z + û tanh(w.z + b)``, from noise ``z`` to data ``x`` (planar flows, equation 10).
+
+    ``û`` is ``u`` moved along ``w`` until ``w.û > -1``, which makes the map invertible (appendix
+    A.1). That way the map is explicit. The other way one equation in one unknown is solved:
+    ``s + (w.û) tanh(s) = w.x + b`` with ``s = w.z + b``, whose left side is increasing.
+
+    Args:
+        dim: Number of dimensions.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.push = nn.Parameter(torch.randn(dim) * dim**-0.5)
+        self.direction = nn.Parameter(torch.randn(dim) * dim**-0.5)
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def constrained(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return ``û``, ``w.û`` and, without cancellation, ``1 + w.û > 0``."""
+        return constrained(self.push, self.direction, self.push @ self.direction)
+
+    def generate(
+        self, z: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Return ``(x, log|det dx/dz|)``, in one pass (equations 10 to 12)."""
+        push, along, margin = self.constrained()
+        h = (z @ self.direction + self.offset).tanh()
+        return z + h[:, None] * push, (margin - along * h.square()).log()
+
+    def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return ``x`` from noise ``u``, in one pass."""
+        return self.generate(u)[0]
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Return ``(z, log|det dz/dx|)``, by root finding; gradients are those of the solution."""
+        push, along, margin = self.constrained()
+        target = x @ self.direction + self.offset
+        s = _solve(target.detach(), along.detach(), margin.detach())
+        # One more step of Newton's changes nothing but brings the implicit function's gradient.
+        h = s.tanh()
+        slope = margin.detach() - along.detach() * h.square()
+        h = (s + (target - s - along * h) / slope).tanh()
+        return x - h[:, None] * push, -(margin - along * h.square()).log()
+
+
+def constrained(
+    push: Float[Tensor, "*batch dim"],
+    direction: Float[Tensor, "*batch dim"],
+    product: Float[Tensor, "*batch"],
+) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """Return ``û``, ``w.û`` and, without cancellation, ``1 + w.û > 0`` (planar flows, A.1).
+
+    Args:
+        push: ``u``.
+        direction: ``w``.
+        product: ``w.u``.
+    """
+    margin = F.softplus(product)
+    along = margin - 1
+    unit = direction / direction.square().sum(-1, keepdim=True)
+    return push + (along - product)[..., None] * unit, along, margin
+
+
+class PlanarFlow(Flow):
+    """Planar maps from a standard normal to data.
+
+    One pass gives a sample and its own density, as variational inference wants it. The density of
+    given data takes a root of one equation per layer and example.
+
+    Args:
+        event_shape: Shape of one example.
+        layers: Number of maps.
+    """
+
+    def __init__(self, event_shape: tuple[int, ...], layers: int = 10) -> None:
+        dim = math.prod(event_shape)
+        super().__init__(event_shape, [Planar(dim) for _ in range(layers)])
+
+    def sample_with_log_prob(
+        self, n: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "n *event"], Float[Tensor, " n"]]:
+        """Return ``n`` examples and the log density of each in nats, with gradients."""
+        x = self.density.sample(n, generator)
+        log_prob = self.density.log_prob(x)
+        for layer in reversed(cast(tuple[Planar, ...], tuple(self.layers))):
+            x, log_det = layer.generate(x)
+            log_prob = log_prob - log_det
+        return x.reshape(-1, *self.event_shape), log_prob
+
+
+def _solve(
+    target: Float[Tensor, " batch"], along: Float[Tensor, ""], margin: Float[Tensor, ""]
+) -> Float[Tensor, " batch"]:
+    """Return ``s`` with ``s + along * tanh(s) = target``; ``margin`` is ``1 + along``."""
+
+    def function(
+        s: Float[Tensor, " batch"],
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        h = s.tanh()
+        return s + along * h, margin - along * h.square()
+
+    reach = along.abs() + 1
+    return invert_monotone(function, target, target - reach, target + reach)

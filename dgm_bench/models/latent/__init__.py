@@ -1,0 +1,1 @@
+"""Latent variable models: encoders, posteriors, priors, decoders."""

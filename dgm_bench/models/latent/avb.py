@@ -1,0 +1,260 @@
+"""Adversarial variational Bayes (Mescheder, Nowozin and Geiger, 2017).
+
+The posterior ``q(z|x)`` is what a network makes of an example and noise: its density is not known.
+A discriminator tells its draws from those of a contrast ``r(z|x)``; at its optimum its log-odds are
+``log q(z|x) - log r(z|x)`` (proposition 1), which is all that the ELBO lacks. The contrast is the
+prior, or a Gaussian with the posterior's mean and variance (adaptive contrast).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from dgm_bench.models.flows.flow import StandardNormal
+from dgm_bench.models.latent.latent_variable_model import LatentVariableModel, Posterior
+from dgm_bench.models.latent.likelihoods import bernoulli
+from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior, Latents
+from dgm_bench.models.networks.perceptron import fully_connected
+
+Likelihood = Literal["bernoulli", "gaussian"]
+#: From examples beside latent variables to log-odds.
+Judge = Callable[[Float[Tensor, "n inputs"]], Float[Tensor, "n 1"]]
+#: Smallest deviation of a contrast: the posterior may narrow to a point.
+NARROWEST = 1e-4
+
+
+class Decoder(nn.Module):
+    """From latent variables to the parameters of ``p(x|z)``, in one fully connected network.
+
+    Args:
+        latent: Number of latent variables.
+        hidden: Widths of the hidden layers.
+        dim: Numbers in an example.
+        likelihood: ``bernoulli`` has logits; ``gaussian`` has means, and deviations that are
+            learnt and do not depend on ``z``.
+    """
+
+    def __init__(
+        self, latent: int, hidden: Sequence[int], dim: int, likelihood: Likelihood
+    ) -> None:
+        super().__init__()
+        self.network = fully_connected([latent, *hidden, dim], nn.SiLU)
+        self.log_scale = nn.Parameter(torch.zeros(dim)) if likelihood == "gaussian" else None
+
+    def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n outputs"]:
+        """Return logits, or means with the logs of the deviations beside them."""
+        outputs: Tensor = self.network(z)
+        if self.log_scale is None:
+            return outputs
+        return torch.cat([outputs, self.log_scale.expand_as(outputs)], 1)
+
+    def likelihood(self, outputs: Float[Tensor, "n outputs"]) -> Distribution:
+        """Return ``p(x|z)`` over flat examples."""
+        if self.log_scale is None:
+            return bernoulli(outputs)
+        mean, log_scale = outputs.chunk(2, 1)
+        return Independent(Normal(mean, log_scale.exp(), validate_args=False), 1)
+
+
+class ImplicitPosterior(nn.Module):
+    """What a network makes of features and normal noise; its density is not known.
+
+    Args:
+        features: Number of features.
+        latent: Number of latent variables.
+        noise: Number of noise variables.
+        hidden: Width of its hidden layer.
+    """
+
+    def __init__(self, features: int, latent: int, noise: int, hidden: int) -> None:
+        super().__init__()
+        self.noise = noise
+        self.network = fully_connected([features + noise, hidden, latent], nn.SiLU)
+
+    def forward(
+        self, features: Float[Tensor, "batch features"], samples: int, generator: torch.Generator
+    ) -> Latents:
+        """Return draws (the paper's figure 2)."""
+        noise = features.new_empty(len(features), samples, self.noise).normal_(generator=generator)
+        repeated = features[:, None].expand(-1, samples, -1)
+        z: Tensor = self.network(torch.cat([repeated, noise], -1))
+        return z
+
+
+class Contrast(NamedTuple):
+    """A diagonal Gaussian ``r(z|x)`` for each example, with whose draws the posterior's compare.
+
+    Attributes:
+        location: Its mean.
+        scale: Its standard deviation.
+    """
+
+    location: Float[Tensor, "batch latent"]
+    scale: Float[Tensor, "batch latent"]
+
+    def standardise(self, z: Latents) -> Latents:
+        """Return what is standard normal for draws from the contrast."""
+        return (z - self.location[:, None]) / self.scale[:, None]
+
+    def log_prob(self, z: Latents) -> Float[Tensor, "batch samples"]:
+        """Return ``log r(z|x)`` in nats."""
+        normal: Tensor = _standard_normal(self.standardise(z))
+        return normal - self.scale.log().sum(1)[:, None]
+
+
+class AVB(nn.Module):
+    """Encoder, posterior, decoder and discriminator, all fully connected; a standard normal prior.
+
+    Args:
+        event_shape: Shape of one example.
+        latent: Number of latent variables.
+        hidden: Widths of the hidden layers of the encoder, and of the decoder.
+        likelihood: ``bernoulli`` for binary examples, ``gaussian`` for others.
+        posterior: ``implicit``, or ``gaussian``: a diagonal Gaussian, whose density is known but
+            not used.
+        noise: Noise variables of the implicit posterior.
+        discriminator_hidden: Widths of the hidden layers of the discriminator.
+        contrast_draws: Draws from which the adaptive contrast's moments are estimated; None for
+            the prior as contrast.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent: int = 2,
+        hidden: Sequence[int] = (64, 64),
+        likelihood: Likelihood = "bernoulli",
+        posterior: Literal["implicit", "gaussian"] = "implicit",
+        noise: int = 4,
+        discriminator_hidden: Sequence[int] = (128, 128),
+        contrast_draws: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.event_shape, self.latent = tuple(event_shape), latent
+        self.contrast_draws = contrast_draws
+        dim, features = math.prod(event_shape), hidden[-1]
+        self.encoder = _encoder(dim, hidden)
+        self.posterior: nn.Module = (
+            ImplicitPosterior(features, latent, noise, features)
+            if posterior == "implicit"
+            else GaussianPosterior(features, latent)
+        )
+        self.decoder = Decoder(latent, hidden, dim, likelihood)
+        #: From flat examples beside standardised latent variables to log-odds.
+        self.discriminator = fully_connected([dim + latent, *discriminator_hidden, 1], nn.SiLU)
+
+    @property
+    def has_density(self) -> bool:
+        """Whether the density of the posterior is known, if not used."""
+        return not isinstance(self.posterior, ImplicitPosterior)
+
+    def draw_posterior(
+        self, x: Float[Tensor, "batch *event"], samples: int, generator: torch.Generator
+    ) -> tuple[Latents, Float[Tensor, "batch samples"] | None]:
+        """Return draws from ``q(z|x)``, and the log density of each in nats where it is known."""
+        features = self.encoder(x.flatten(1))
+        if not self.has_density:
+            return self.posterior(features, samples, generator), None
+        return cast(Posterior, self.posterior)(features, samples, generator)
+
+    def decode(self, z: Float[Tensor, "n latent"]) -> Distribution:
+        """Return ``p(x|z)`` of flat examples."""
+        outputs: Tensor = self.decoder(z)
+        return self.decoder.likelihood(outputs)
+
+    def log_prior(self, z: Latents) -> Float[Tensor, "batch samples"]:
+        """Return ``log p(z)`` in nats."""
+        return _standard_normal(z)
+
+    @torch.no_grad()
+    def contrast(self, x: Float[Tensor, "batch *event"], generator: torch.Generator) -> Contrast:
+        """Return the prior, or Gaussians with estimates of the posterior's moments.
+
+        The ELBO does not depend on the contrast, so that no gradient goes through it.
+        """
+        if self.contrast_draws is None:
+            like = x.new_zeros(len(x), self.latent)
+            return Contrast(like, torch.ones_like(like))
+        z, _ = self.draw_posterior(x, self.contrast_draws, generator)
+        return Contrast(z.mean(1), z.std(1).clamp(min=NARROWEST))
+
+    def log_odds(
+        self, x: Float[Tensor, "batch *event"], standardised: Latents, judge: Judge | None = None
+    ) -> Float[Tensor, "batch samples"]:
+        """Return the log-odds that latent variables are the posterior's, not the contrast's.
+
+        Args:
+            x: Examples.
+            standardised: Latent variables as :meth:`Contrast.standardise` gives them.
+            judge: Stands in for the discriminator.
+        """
+        repeated = x.flatten(1)[:, None].expand(-1, standardised.shape[1], -1)
+        pairs = torch.cat([repeated, standardised], -1)
+        judged: Tensor = (judge or self.discriminator)(pairs.flatten(0, 1))
+        return judged.view(standardised.shape[:2])
+
+    def log_ratio(
+        self,
+        x: Float[Tensor, "batch *event"],
+        z: Latents,
+        contrast: Contrast,
+        judge: Judge | None = None,
+    ) -> Float[Tensor, "batch samples"]:
+        """Return the estimate of ``log q(z|x) - log p(z)`` in nats."""
+        odds = self.log_odds(x, contrast.standardise(z), judge)
+        return odds + contrast.log_prob(z) - self.log_prior(z)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+        """Return the means of ``p(x|z)`` for ``n`` draws ``z`` from the prior."""
+        z = next(self.parameters()).new_empty(n, self.latent).normal_(generator=generator)
+        means: Tensor = self.decode(z).mean
+        return means.reshape(-1, *self.event_shape)
+
+
+class VAE(LatentVariableModel):
+    """The encoder, the Gaussian posterior and the decoder of :class:`AVB`, with no discriminator.
+
+    Args:
+        event_shape: Shape of one example.
+        latent: Number of latent variables.
+        hidden: Widths of the hidden layers of the encoder, and of the decoder.
+        likelihood: ``bernoulli`` for binary examples, ``gaussian`` for others.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent: int = 2,
+        hidden: Sequence[int] = (64, 64),
+        likelihood: Likelihood = "bernoulli",
+    ) -> None:
+        dim = math.prod(event_shape)
+        super().__init__(
+            event_shape,
+            latent,
+            nn.Sequential(nn.Flatten(), _encoder(dim, hidden)),
+            GaussianPosterior(hidden[-1], latent),
+            StandardNormal(latent),
+            Decoder(latent, hidden, dim, likelihood),
+        )
+
+    def likelihood(self, outputs: Tensor) -> Distribution:
+        """Return ``p(x|z)`` over flat examples."""
+        return cast(Decoder, self.decoder).likelihood(outputs)
+
+
+def _encoder(dim: int, hidden: Sequence[int]) -> nn.Sequential:
+    """Return a network to the features, which have passed a nonlinearity."""
+    return nn.Sequential(fully_connected([dim, *hidden], nn.SiLU), nn.SiLU())
+
+
+def _standard_normal(z: Latents) -> Float[Tensor, "batch samples"]:
+    return -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)

@@ -1,0 +1,207 @@
+"""Variational autoencoders with Bernoulli or categorical latent variables.
+
+The models of Jang, Gu and Poole (ICLR 2017, section 4.2) and of Maddison, Mnih and Teh (ICLR 2017,
+section 5) with one stochastic layer. What trains them is ``train/discrete_objectives.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.models.capabilities import Draws
+from dgm_bench.models.networks.discrete_relaxations import gumbel_max
+from dgm_bench.models.networks.perceptron import fully_connected
+
+DECAY = 0.9  # of the running means of layer centring and of the learning signal
+
+
+class Centring(nn.Module):
+    """Subtracts a running mean from what enters a layer (Maddison et al., appendix C).
+
+    Args:
+        size: Width of the layer's input.
+    """
+
+    mean: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+
+    def forward(self, x: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch size"]:
+        """Return the centred input; in training the mean is brought up to date after that."""
+        centred = x - self.mean
+        if self.training:
+            now = x.detach().reshape(-1, x.shape[-1]).mean(0)
+            self.mean.lerp_(now, 1 - DECAY)
+        return centred
+
+
+class SignalBaseline(nn.Module):
+    """Predicts the learning signal of a score-function estimator (NVIL: Mnih and Gregor, 2014).
+
+    A running mean and, for what remains, a network of the example whose targets are scaled by a
+    running standard deviation. Unlike NVIL's, the signal itself is not scaled, so that estimates
+    stay unbiased.
+
+    Args:
+        dim: Numbers in an example.
+        hidden: Widths of the network's hidden layers.
+    """
+
+    moments: Tensor
+
+    def __init__(self, dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.network = fully_connected([dim, *hidden, 1], nn.Tanh)
+        self.register_buffer("moments", torch.zeros(3))  # decayed sums of 1, signal, its square
+
+    def forward(
+        self, x: Float[Tensor, "batch dim"], signal: Float[Tensor, "batch samples"]
+    ) -> tuple[Float[Tensor, "batch samples"], Float[Tensor, ""]]:
+        """Return the signal less its prediction, without gradient, and the loss of the prediction.
+
+        The prediction knows earlier batches only; after it the running moments take in this one.
+        """
+        weight, first, second = (self.moments / self.moments[0].clamp_min(1e-12)).unbind()
+        scale = (second - first.square()).clamp_min(1).sqrt()
+        error = (signal - first) / scale - self.network(x)
+        batch = torch.stack([torch.ones_like(weight), signal.mean(), signal.square().mean()])
+        self.moments = torch.lerp(self.moments, batch, 1 - DECAY)
+        return scale * error.detach(), 0.5 * error.square().mean()
+
+
+class DiscreteVAE(nn.Module):
+    """One layer of discrete latent variables under Bernoulli pixels, with a uniform prior.
+
+    Args:
+        event_shape: Shape of one example, with values 0 and 1.
+        variables: Number of latent variables.
+        classes: Values of each. With 2, a variable enters the decoder as one number, otherwise as a
+            one-hot vector.
+        encoder_hidden: Widths of the encoder's hidden layers, of tanh; none makes it linear.
+        decoder_hidden: The same of the decoder.
+        centred: Whether binary variables are in {-1, 1} and not {0, 1}, layers subtract running
+            means of their inputs, and the decoder's bias starts at the pixels' log-odds in the
+            training data: the set-up of Maddison et al., appendix C.
+        baseline_hidden: Widths of the network that predicts the learning signal of score-function
+            estimators; None where these are not used.
+    """
+
+    initial_examples: int | None = None
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        variables: int = 20,
+        classes: int = 10,
+        encoder_hidden: Sequence[int] = (),
+        decoder_hidden: Sequence[int] = (200,),
+        centred: bool = False,
+        baseline_hidden: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.event_shape, self.dim = tuple(event_shape), math.prod(event_shape)
+        self.variables, self.classes, self.centred = variables, classes, centred
+        self.latent = variables * (1 if classes == 2 else classes)
+        self.encoder = _network([self.dim, *encoder_hidden, self.latent], centred)
+        self.decoder = _network([self.latent, *decoder_hidden, self.dim], centred)
+        self.baseline = (
+            SignalBaseline(self.dim, baseline_hidden) if baseline_hidden is not None else None
+        )
+
+    @torch.no_grad()
+    def initialise(self, x: Float[Tensor, "n *event"]) -> None:
+        """Set the decoder's bias from training examples, where the model is centred."""
+        if self.centred:
+            mean = x.flatten(1).mean(0).clamp(1e-3, 1 - 1e-3)
+            cast(nn.Linear, self.decoder[-1]).bias.copy_(mean.logit())
+
+    def posterior_logits(
+        self, x: Float[Tensor, "batch *event"]
+    ) -> Float[Tensor, "batch variables classes"]:
+        """Return the log probabilities of the classes given each example."""
+        raw: Tensor = self.encoder(x.flatten(1)).unflatten(1, (self.variables, -1))
+        return (F.pad(raw, (1, 0)) if self.classes == 2 else raw).log_softmax(-1)
+
+    def code(self, z: Float[Tensor, "*batch variables classes"]) -> Float[Tensor, "*batch latent"]:
+        """Return what the decoder sees of one-hot or relaxed values."""
+        if self.classes > 2:
+            return z.flatten(-2)
+        return 2 * z[..., 1] - 1 if self.centred else z[..., 1]
+
+    def log_likelihood(
+        self, x: Float[Tensor, "batch *event"], z: Float[Tensor, "batch samples variables classes"]
+    ) -> Float[Tensor, "batch samples"]:
+        """Return ``log p(x | z)`` in nats, of one-hot or relaxed values."""
+        odds = self.decoder(self.code(z))
+        log_likelihood: Tensor = (x.flatten(1)[:, None] * odds - F.softplus(odds)).sum(-1)
+        return log_likelihood
+
+    @property
+    def log_prior(self) -> float:
+        """The uniform prior's log probability of any value, in nats."""
+        return -self.variables * math.log(self.classes)
+
+    def divergence(
+        self, logits: Float[Tensor, "batch variables classes"]
+    ) -> Float[Tensor, " batch"]:
+        """Return KL(q(z|x) | p(z)) in nats, exact, of normalised logits."""
+        negative_entropy: Tensor = (logits.exp() * logits).sum((1, 2))
+        return negative_entropy - self.log_prior
+
+    def elbo(
+        self, x: Float[Tensor, "batch *event"], generator: torch.Generator
+    ) -> Float[Tensor, " batch"]:
+        """Return one draw of the bound of the discrete model in nats, with exact divergence."""
+        logits = self.posterior_logits(x)
+        z = gumbel_max(logits[:, None], generator)
+        bound: Tensor = self.log_likelihood(x, z)[:, 0] - self.divergence(logits)
+        return bound
+
+    def draw(
+        self, x: Float[Tensor, "batch *event"], samples: int, generator: torch.Generator
+    ) -> Draws:
+        """Return discrete draws from q(z|x) with their three log probabilities."""
+        logits = self.posterior_logits(x)[:, None]
+        z = gumbel_max(logits.expand(-1, samples, -1, -1), generator)
+        log_posterior = log_prob(logits, z)
+        log_prior = torch.full_like(log_posterior, self.log_prior)
+        return Draws(self.code(z), self.log_likelihood(x, z), log_prior, log_posterior)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+        """Return ``n`` examples with values 0 and 1."""
+        like = next(self.parameters())
+        z = gumbel_max(like.new_zeros(n, self.variables, self.classes), generator)
+        odds = self.decoder(self.code(z))
+        lit = torch.empty_like(odds).uniform_(generator=generator) < odds.sigmoid()
+        x: Tensor = lit.to(odds.dtype).reshape(-1, *self.event_shape)
+        return x
+
+
+def log_prob(
+    logits: Float[Tensor, "batch #samples variables classes"],
+    z: Float[Tensor, "batch samples variables classes"],
+) -> Float[Tensor, "batch samples"]:
+    """Return the log probability of one-hot values under normalised logits, in nats."""
+    log_prob: Tensor = (z * logits).sum((-2, -1))
+    return log_prob
+
+
+def _network(sizes: Sequence[int], centred: bool) -> nn.Sequential:
+    network = fully_connected(sizes, nn.Tanh)
+    if not centred:
+        return network
+    layers: list[nn.Module] = []
+    for module in network:
+        layers += [Centring(module.in_features)] if isinstance(module, nn.Linear) else []
+        layers += [module]
+    return nn.Sequential(*layers)

@@ -1,0 +1,185 @@
+"""Gated variational autoencoders of images, with any posterior and prior of this package.
+
+``ConvVAE`` is the convolutional one of the Sylvester and FFJORD papers, ``DenseVAE`` the fully
+connected one of the VampPrior paper (its models with one layer of latent variables).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.latent.latent_variable_model import LatentVariableModel
+from dgm_bench.models.latent.likelihoods import PixelLevels, bernoulli
+from dgm_bench.models.latent.posteriors import build_posterior
+from dgm_bench.models.latent.posteriors.ffjord import SolvesPosterior
+from dgm_bench.models.latent.priors import build_prior
+from dgm_bench.models.networks.gated import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
+
+#: Of Frey Faces, which has 256 levels a pixel (Sylvester code, ``models/VAE.py``).
+LEVELS, VARIANCE_BOUNDS = 256, (0.01, 7.0)
+
+
+class ConvVAE(LatentVariableModel):
+    """Gated convolutions, 64 latent variables (Sylvester code, ``models/VAE.py``).
+
+    Args:
+        event_shape: Channels, height and width, the latter multiples of 4.
+        latent: Number of latent variables.
+        levels: False for binary pixels; True for 256 levels a pixel, which also bounds the
+            posterior's variance.
+        posterior: Name of the posterior; see :mod:`dgm_bench.models.latent.posteriors`.
+        posterior_args: Arguments of the posterior's flow.
+        prior: Name of the prior; see :mod:`dgm_bench.models.latent.priors`.
+        prior_args: Arguments of the prior.
+
+    Raises:
+        DeclarationError: Examples that are no such images, or an unknown posterior or prior, or
+            the continuous posterior, which is the :class:`ContinuousConvVAE`'s.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent: int = 64,
+        levels: bool = False,
+        posterior: str = "no-flow",
+        posterior_args: Mapping[str, Any] | None = None,
+        prior: str = "standard",
+        prior_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        _require_solver(self, posterior)
+        if len(event_shape) != 3 or event_shape[1] % 4 or event_shape[2] % 4:
+            reason = f"examples of shape {tuple(event_shape)} are no images of sides divisible by 4"
+            raise DeclarationError("gated_vae:ConvVAE", reason, "use gated_vae:DenseVAE")
+        channels, height, width = event_shape
+        encoder = ConvEncoder(channels, (height, width))
+        super().__init__(
+            event_shape,
+            latent,
+            encoder,
+            build_posterior(
+                posterior,
+                encoder.features,
+                latent,
+                posterior_args or {},
+                VARIANCE_BOUNDS if levels else None,
+            ),
+            build_prior(prior, latent, prior_args or {}, event_shape),
+            ConvDecoder(latent, channels, (height, width), LEVELS if levels else None),
+        )
+        self.levels = levels
+
+    def likelihood(self, outputs: Tensor) -> Distribution:
+        """Return independent pixels with these logits."""
+        return PixelLevels(outputs) if self.levels else bernoulli(outputs)
+
+
+class DenseVAE(LatentVariableModel):
+    """Two gated layers each way, for binary examples (VampPrior code, ``models/VAE.py``).
+
+    Args:
+        event_shape: Shape of one example.
+        latent: Number of latent variables; 40 in the VampPrior paper.
+        hidden: Width of the gated layers; 300 in the VampPrior paper.
+        posterior: Name of the posterior; see :mod:`dgm_bench.models.latent.posteriors`.
+        posterior_args: Arguments of the posterior's flow.
+        prior: Name of the prior; see :mod:`dgm_bench.models.latent.priors`.
+        prior_args: Arguments of the prior.
+
+    Raises:
+        DeclarationError: An unknown posterior or prior, or the continuous posterior, which is the
+            :class:`ContinuousDenseVAE`'s.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent: int = 40,
+        hidden: int = 300,
+        posterior: str = "no-flow",
+        posterior_args: Mapping[str, Any] | None = None,
+        prior: str = "standard",
+        prior_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        _require_solver(self, posterior)
+        dim = math.prod(event_shape)
+        super().__init__(
+            event_shape,
+            latent,
+            DenseEncoder(dim, hidden),
+            build_posterior(posterior, hidden, latent, posterior_args or {}),
+            build_prior(prior, latent, prior_args or {}, event_shape),
+            DenseDecoder(latent, hidden, dim),
+        )
+
+    def likelihood(self, outputs: Tensor) -> Distribution:
+        """Return independent binary pixels with these logits."""
+        return bernoulli(outputs)
+
+
+def _require_solver(model: LatentVariableModel, posterior: str) -> None:
+    """Refuse the continuous posterior where the model would not say what solving costs."""
+    if posterior == "ffjord" and not isinstance(model, SolvesPosterior):
+        name = type(model).__name__
+        remedy = f"use gated_vae:Continuous{name}"
+        raise DeclarationError("posterior 'ffjord'", f"{name} does not count its solver", remedy)
+
+
+class ContinuousConvVAE(SolvesPosterior, ConvVAE):
+    """The :class:`ConvVAE` with posterior ``"ffjord"``, which says what solving costs.
+
+    Args:
+        event_shape: Channels, height and width, the latter multiples of 4.
+        latent: Number of latent variables.
+        levels: As for the :class:`ConvVAE`.
+        posterior_args: Arguments of ``AmortisedFFJORD``.
+        prior: Name of the prior; see :mod:`dgm_bench.models.latent.priors`.
+        prior_args: Arguments of the prior.
+
+    Raises:
+        DeclarationError: As for the :class:`ConvVAE`.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent: int = 64,
+        levels: bool = False,
+        posterior_args: Mapping[str, Any] | None = None,
+        prior: str = "standard",
+        prior_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(event_shape, latent, levels, "ffjord", posterior_args, prior, prior_args)
+
+
+class ContinuousDenseVAE(SolvesPosterior, DenseVAE):
+    """The :class:`DenseVAE` with posterior ``"ffjord"``, which says what solving costs.
+
+    Args:
+        event_shape: Shape of one example.
+        latent: Number of latent variables.
+        hidden: Width of the gated layers.
+        posterior_args: Arguments of ``AmortisedFFJORD``.
+        prior: Name of the prior; see :mod:`dgm_bench.models.latent.priors`.
+        prior_args: Arguments of the prior.
+
+    Raises:
+        DeclarationError: An unknown prior.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent: int = 40,
+        hidden: int = 300,
+        posterior_args: Mapping[str, Any] | None = None,
+        prior: str = "standard",
+        prior_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(event_shape, latent, hidden, "ffjord", posterior_args, prior, prior_args)

@@ -1,0 +1,139 @@
+"""Latent variable models: an encoder, a posterior, a prior and a decoder (variational inference).
+
+The bound of one draw ``z ~ q(z|x)`` is ``log p(x|z) + log p(z) - log q(z|x)``; its mean is the
+ELBO (Kingma and Welling, 2014, equation 2). No term of it is integrated in closed form, as in the
+Sylvester and FFJORD codes, so that any posterior and any prior go together.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.capabilities import Draws
+from dgm_bench.models.flows.flow import BaseDensity
+from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior
+from dgm_bench.models.latent.priors import AggregatedPosterior, FollowsPosterior
+
+
+class Posterior(Protocol):
+    """``q(z|x)``, given what the encoder made of ``x``."""
+
+    def __call__(
+        self, features: Float[Tensor, "batch features"], samples: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "batch samples latent"], Float[Tensor, "batch samples"]]:
+        """Return draws and the log density of each in nats."""
+        ...
+
+
+class LatentVariableModel(nn.Module):
+    """Encoder, posterior, prior and decoder.
+
+    Encoder and decoder may compute in a lower precision where the caller says so (autocast);
+    densities never do.
+
+    Args:
+        event_shape: Shape of one example.
+        latent: Number of latent variables.
+        encoder: From examples to features.
+        posterior: From features to draws; see :class:`Posterior`.
+        prior: Has ``log_prob`` and ``sample`` on flat latent variables.
+        decoder: From flat latent variables to the logits or parameters of :meth:`likelihood`.
+
+    Raises:
+        DeclarationError: The prior is made of posteriors, and these are no Gaussians.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent: int,
+        encoder: nn.Module,
+        posterior: nn.Module,
+        prior: nn.Module,
+        decoder: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.event_shape, self.latent = tuple(event_shape), latent
+        self.encoder, self.posterior, self.prior = encoder, posterior, prior
+        self.decoder = decoder
+        if isinstance(prior, FollowsPosterior):
+            self.require_gaussian(f"prior {type(prior).__name__}")
+
+    def likelihood(self, outputs: Tensor) -> Distribution:
+        """Return ``p(x|z)`` over flat examples from what the decoder gives."""
+        raise NotImplementedError
+
+    def draw(
+        self, x: Float[Tensor, "batch *event"], samples: int, generator: torch.Generator
+    ) -> Draws:
+        """Return ``samples`` draws for each example; the encoder sees each example once."""
+        features = self.encode(x)
+        with torch.autocast(x.device.type, enabled=False):
+            z, log_posterior = cast(Posterior, self.posterior)(features, samples, generator)
+            log_prior = self.density.log_prob(z.flatten(0, 1)).view(z.shape[:2])
+        repeated = x.flatten(1).repeat_interleave(samples, 0) if samples > 1 else x.flatten(1)
+        fit = self.decode(z.flatten(0, 1)).log_prob(repeated).view(z.shape[:2])
+        return Draws(z, fit, log_prior, log_posterior)
+
+    def encode(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch features"]:
+        """Return the features of examples, in their own precision."""
+        features: Tensor = self.encoder(x)
+        return features.to(x.dtype)
+
+    def elbo(
+        self, x: Float[Tensor, "batch *event"], generator: torch.Generator
+    ) -> Float[Tensor, " batch"]:
+        """Return one draw of the evidence lower bound of each example in nats."""
+        return self.draw(x, 1, generator).log_weight.squeeze(1)
+
+    def decode(self, z: Float[Tensor, "n latent"]) -> Distribution:
+        """Return ``p(x|z)`` of flat examples."""
+        outputs: Tensor = self.decoder(z)
+        return self.likelihood(outputs.to(z.dtype))
+
+    @property
+    def density(self) -> BaseDensity:
+        """The prior, typed as a density."""
+        if isinstance(self.prior, FollowsPosterior):
+            return self.prior.given(self.gaussian_of)
+        return cast(BaseDensity, self.prior)
+
+    def gaussian_of(
+        self, x: Float[Tensor, "n *event"]
+    ) -> tuple[Float[Tensor, "n latent"], Float[Tensor, "n latent"]]:
+        """Return mean and variance of ``q(z|x)`` where it is a diagonal Gaussian.
+
+        Raises:
+            DeclarationError: It is none.
+        """
+        features = self.encode(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.require_gaussian("the density of a posterior").parameters_of(features)
+
+    def calibrate(self, x: Float[Tensor, "n *event"], batch_size: int = 1_000) -> None:
+        """Give the training set to the prior that is made of its posteriors."""
+        if isinstance(self.prior, AggregatedPosterior):
+            self.prior.calibrate(x, self.gaussian_of, batch_size)
+
+    def require_gaussian(self, thing: str) -> GaussianPosterior:
+        """Return the posterior, for ``thing`` that needs a diagonal Gaussian.
+
+        Raises:
+            DeclarationError: It is none.
+        """
+        posterior = self.posterior
+        if not isinstance(posterior, GaussianPosterior) or posterior.flow is not None:
+            raise DeclarationError(thing, "needs a Gaussian posterior", "use posterior 'no-flow'")
+        return posterior
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+        """Return the means of ``p(x|z)`` for ``n`` draws ``z`` from the prior."""
+        means: Tensor = self.decode(self.density.sample(n, generator)).mean
+        return means.reshape(-1, *self.event_shape)

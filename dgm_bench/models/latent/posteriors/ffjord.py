@@ -1,0 +1,139 @@
+"""FFJORD as a posterior: continuous flows of the latent variables (Grathwohl et al., 2018, 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.continuous.dynamics import Linearisation, Nonlinearity
+from dgm_bench.models.continuous.solver import Solver, SolverName
+from dgm_bench.models.latent.posteriors.amortised_dynamics import AmortisedNetwork, Kind
+from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior, Latents
+
+Gradient = Literal["steps", "adjoint", "solver"]
+
+#: How long each flow lasts (FFJORD code, ``train_vae_flow.py``: ``time_length``, not trained).
+DURATION = 0.5
+
+
+class AmortisedFFJORD(nn.Module):
+    """Several continuous flows, each from t = 0 to 1/2, whose dynamics depend on the example.
+
+    In training the traces of their Jacobians are estimated with one Gaussian vector a sample and a
+    flow, otherwise they are exact. The FFJORD code has them exact at test alone and validates on
+    estimates (``vae_lib/optimization/training.py``). There the amortised weights are part of the
+    solver's state, with a derivative of zero; here they are constants of the solve, which changes
+    neither solution nor its errors.
+
+    Args:
+        features: Number of features.
+        latent: Number of latent variables.
+        flows: Number of flows (FFJORD Table 5).
+        hidden: Widths of the hidden layers (FFJORD Table 5).
+        rank: Rank of the amortised part of each weight (FFJORD Table 5).
+        activation: Nonlinearity (FFJORD Table 5).
+        kind: What depends on the example; the paper's is ``"rank"``.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        solver: ``"dopri5"`` or ``"rk4"``.
+        step_size: Step of ``"rk4"``.
+        gradient: By the solver's own steps one at a time (``"steps"``), by the adjoint equation
+            (``"adjoint"``, the published way), or through all steps at once (``"solver"``).
+
+    Raises:
+        DeclarationError: Another gradient, kind or solver.
+    """
+
+    span: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        latent: int,
+        flows: int = 2,
+        hidden: Sequence[int] = (1024, 1024),
+        rank: int = 64,
+        activation: Nonlinearity = "softplus",
+        kind: Kind = "rank",
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+        solver: SolverName = "dopri5",
+        step_size: float | None = None,
+        gradient: Gradient = "steps",
+    ) -> None:
+        super().__init__()
+        if gradient not in ("steps", "adjoint", "solver"):
+            raise DeclarationError("gradient", f"no {gradient!r}", "use steps, adjoint or solver")
+        self.solver = Solver(solver, rtol, atol, step_size, adjoint=gradient == "adjoint")
+        self.solver.checkpointed = gradient == "steps"
+        networks = [AmortisedNetwork(latent, hidden, activation, kind, rank) for _ in range(flows)]
+        self.networks = nn.ModuleList(networks)
+        self.amortised = nn.ModuleList(
+            nn.Linear(features, network.numbers) for network in networks if network.numbers
+        )
+        self.register_buffer("span", torch.tensor([0.0, DURATION]), persistent=False)
+
+    def forward(
+        self, z: Latents, features: Float[Tensor, "batch features"], generator: torch.Generator
+    ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
+        """Return the moved latent variables and the log-determinant (FFJORD, equation 4)."""
+        log_det = z.new_zeros(z.shape[:2])
+        for k, network in enumerate(cast(tuple[AmortisedNetwork, ...], tuple(self.networks))):
+            own = self.amortised[k](features) if network.numbers else None
+            integrand = _exact
+            if self.training:
+                noise = z.new_empty(z.shape).normal_(generator=generator)
+                integrand = partial(_estimated, noise=noise)
+            # The change of each flow begins at zero, and the solver bounds its error.
+            start = (z, torch.zeros_like(log_det))
+            z, change = self.solver.solve(network.given(own), start, self.span, integrand)
+            log_det = log_det + change
+        return z, log_det
+
+
+def _exact(at: Linearisation) -> tuple[Float[Tensor, "batch samples"]]:
+    return (at.exact_trace(),)
+
+
+def _estimated(at: Linearisation, noise: Latents) -> tuple[Float[Tensor, "batch samples"]]:
+    """Return Hutchinson's estimates, one vector a sample (FFJORD, equation 7)."""
+    return ((at.tangent(noise) * noise).sum(-1),)
+
+
+class SolvesPosterior:
+    """Of a latent variable model with posterior ``"ffjord"``: how it solves, and how often."""
+
+    posterior: nn.Module
+
+    @property
+    def _solver(self) -> Solver:
+        posterior = cast(GaussianPosterior, self.posterior)
+        return cast(AmortisedFFJORD, posterior.flow).solver
+
+    @property
+    def function_evaluations(self) -> int:
+        """Evaluations of the dynamics so far, of all flows, forward and backward."""
+        return self._solver.evaluations
+
+    @function_evaluations.setter
+    def function_evaluations(self, count: int) -> None:
+        self._solver.evaluations = count
+
+    @property
+    def solver_settings(self) -> str:
+        """The solver and how exactly it solves, for the protocol of a number."""
+        return self._solver.settings
+
+    def solve_with(self, **overrides: str | float | None) -> None:
+        """Change settings of the ``Solver``; the others stay.
+
+        Raises:
+            DeclarationError: An override that does not exist, or makes no sense.
+        """
+        self._solver.change(**overrides)

@@ -1,0 +1,73 @@
+"""Inverse autoregressive flow as a posterior (Kingma et al., 2016)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.models.flows.layers.masked import MaskedLinear, input_degrees, made_masks
+from dgm_bench.models.latent.posteriors.gaussian import Latents
+
+#: What is added to the gates before the sigmoid, so that the map starts near the identity.
+FORGET_BIAS = 1.0
+
+
+class GatedMADE(nn.Module):
+    """``z' = g * z + (1 - g) * m`` with gate and mean of a dimension from those before it.
+
+    Args:
+        latent: Number of latent variables.
+        width: Width of both hidden layers.
+    """
+
+    def __init__(self, latent: int, width: int) -> None:
+        super().__init__()
+        masks = made_masks(input_degrees(latent), [width, width], 2, "sequential")
+        self.first, self.hidden, self.last = (MaskedLinear(mask) for mask in masks)
+        # As the code's kaiming_normal on weights that are stored the other way round: by outputs,
+        # of which mean and gate have ``latent`` each.
+        for layer, outputs in ((self.first, width), (self.hidden, width), (self.last, latent)):
+            nn.init.normal_(layer.weight, std=(2 / outputs) ** 0.5)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self, z: Latents, context: Float[Tensor, "batch 1 width"]
+    ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
+        """Return the moved latent variables and the log-determinant (the paper's equation 14)."""
+        h = F.elu(self.first(z)) + context
+        mean, raw = self.last(F.elu(self.hidden(h))).chunk(2, -1)
+        gate = (raw + FORGET_BIAS).sigmoid()
+        return gate * z + (1 - gate) * mean, F.logsigmoid(raw + FORGET_BIAS).sum(-1)
+
+
+class InverseAutoregressive(nn.Module):
+    """Several gated maps, the order of the dimensions reversed before every second one.
+
+    Only the context depends on the example: a linear layer of the features that all maps share,
+    added to what leaves the first hidden layer (Sylvester code, ``models/flows.py``; the start of
+    the weights is that of its ``models/layers.py``).
+
+    Args:
+        features: Number of features.
+        latent: Number of latent variables.
+        flows: Number of maps.
+        width: Width of their hidden layers.
+    """
+
+    def __init__(self, features: int, latent: int, flows: int = 16, width: int = 1280) -> None:
+        super().__init__()
+        self.context = nn.Linear(features, width)
+        self.maps = nn.ModuleList(GatedMADE(latent, width) for _ in range(flows))
+
+    def forward(
+        self, z: Latents, features: Float[Tensor, "batch features"], generator: torch.Generator
+    ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
+        """Return the moved latent variables and the log-determinant."""
+        context = self.context(features)[:, None]
+        log_det = z.new_zeros(z.shape[:2])
+        for k, gated in enumerate(self.maps):
+            z, change = gated(z.flip(-1) if k % 2 else z, context)
+            log_det = log_det + change
+        return z, log_det

@@ -1,0 +1,43 @@
+"""The planar flow as a posterior (Rezende and Mohamed, 2015), its parameters amortised."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.models.flows.planar import constrained
+from dgm_bench.models.latent.posteriors.gaussian import Latents
+
+
+class AmortisedPlanar(nn.Module):
+    """``z' = z + û tanh(w.z + b)``, several times, with ``u``, ``w``, ``b`` of each example.
+
+    ``û`` is ``u`` moved along ``w`` until ``w.û > -1`` (the paper's appendix A.1).
+
+    Args:
+        features: Number of features.
+        latent: Number of latent variables.
+        flows: Number of maps.
+    """
+
+    def __init__(self, features: int, latent: int, flows: int = 16) -> None:
+        super().__init__()
+        self.shape = (flows, latent)
+        self.push, self.direction = (nn.Linear(features, flows * latent) for _ in range(2))
+        self.offset = nn.Linear(features, flows)
+
+    def forward(
+        self, z: Latents, features: Float[Tensor, "batch features"], generator: torch.Generator
+    ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
+        """Return the moved latent variables and the log-determinant (the paper's equation 12)."""
+        push, direction = (
+            layer(features).unflatten(1, self.shape) for layer in (self.push, self.direction)
+        )
+        push, along, margin = constrained(push, direction, (push * direction).sum(-1))
+        log_det = z.new_zeros(z.shape[:2])
+        for k, offset in enumerate(self.offset(features).unbind(1)):
+            h = torch.einsum("bsl,bl->bs", z, direction[:, k]).add(offset[:, None]).tanh()
+            z = z + h[..., None] * push[:, None, k]
+            log_det = log_det + (margin[:, None, k] - along[:, None, k] * h.square()).log()
+        return z, log_det

@@ -1,0 +1,155 @@
+"""Sylvester flows (van den Berg et al., 2018): orthogonal, Householder and triangular.
+
+``z' = z + Q R1 tanh(R2 Q^T z + b)`` with orthonormal columns in ``Q`` and upper triangular ``R1``
+and ``R2``; the map is invertible where every product of their diagonals is above -1 (section 3.1).
+All parameters depend on the example.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.latent.posteriors.gaussian import Latents
+
+Kind = Literal["orthogonal", "householder", "triangular"]
+
+#: Of the iteration that makes columns orthonormal, and when it may end (Sylvester code, VAE.py).
+MOST_STEPS, TOLERANCE = 100, 1e-6
+#: All of which a GPU takes: enough where singular values are a thousand apart. While they are small
+#: a step makes them half as large again; the last steps square the distance to 1.
+GPU_STEPS = 30
+
+
+class AmortisedSylvester(nn.Module):
+    """Several Sylvester maps.
+
+    As in the released code, the diagonals go through tanh, and one matrix gives both strictly
+    upper parts: its upper half that of ``R1``, its lower half, transposed, that of ``R2``.
+
+    Args:
+        features: Number of features.
+        latent: Number of latent variables.
+        flows: Number of maps.
+        kind: How ``Q`` is made: orthonormal columns by iteration, a product of Householder
+            reflections, or, for triangular maps, the identity and the reversal in turn.
+        vectors: Columns of an orthogonal ``Q``: the bottleneck.
+        reflections: Householder reflections in each ``Q``.
+    """
+
+    upper: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        latent: int,
+        flows: int = 16,
+        kind: Kind = "orthogonal",
+        vectors: int = 32,
+        reflections: int = 8,
+    ) -> None:
+        super().__init__()
+        if kind == "orthogonal" and not 0 < vectors <= latent:
+            reason = f"{vectors} orthonormal vectors in {latent} dimensions"
+            raise DeclarationError("vectors", reason, f"use 1 to {latent}")
+        self.latent, self.flows, self.kind = latent, flows, kind
+        self.width = vectors if kind == "orthogonal" else latent
+        self.triangle = nn.Linear(features, flows * self.width**2)
+        self.diagonals = nn.Linear(features, 2 * flows * self.width)
+        self.offset = nn.Linear(features, flows * self.width)
+        of_q = {"orthogonal": vectors, "householder": reflections, "triangular": 0}[kind]
+        self.basis = nn.Linear(features, flows * of_q * latent) if of_q else None
+        mask = torch.ones(self.width, self.width).triu(1)
+        self.register_buffer("upper", mask, persistent=False)
+
+    def forward(
+        self, z: Latents, features: Float[Tensor, "batch features"], generator: torch.Generator
+    ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
+        """Return the moved latent variables and the log-determinant (the paper's equation 10)."""
+        r1, r2, slopes = self.triangular_factors(features)
+        offset = self.offset(features).unflatten(1, (self.flows, 1, self.width))
+        basis = self.orthonormal(features)
+        log_det = z.new_zeros(z.shape[:2])
+        for k in range(self.flows):
+            inner = self._into(z, basis, k) @ r2[:, k].mT
+            h = (inner + offset[:, k]).tanh()
+            z = z + self._out_of(h @ r1[:, k].mT, basis, k)
+            log_det = log_det + (1 + slopes[:, None, k] * (1 - h.square())).log().sum(-1)
+        return z, log_det
+
+    def triangular_factors(
+        self, features: Float[Tensor, "batch features"]
+    ) -> tuple[
+        Float[Tensor, "batch flows width width"],
+        Float[Tensor, "batch flows width width"],
+        Float[Tensor, "batch flows width"],
+    ]:
+        """Return ``R1``, ``R2`` and the products of their diagonals, which are above -1."""
+        full = self.triangle(features).unflatten(1, (self.flows, self.width, self.width))
+        both = self.diagonals(features).tanh().unflatten(1, (2, self.flows, self.width))
+        one, two = both.unbind(1)
+        r1 = full * self.upper + one.diag_embed()
+        r2 = full.mT * self.upper + two.diag_embed()
+        return r1, r2, one * two
+
+    def orthonormal(
+        self, features: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch flows latent columns"] | None:
+        """Return every ``Q``, the unit normals of its reflections, or None for triangular maps."""
+        if self.basis is None:
+            return None
+        raw: Tensor = self.basis(features).unflatten(1, (self.flows, self.latent, -1))
+        if self.kind == "orthogonal":
+            return orthonormalised(raw)
+        return raw / raw.square().sum(-2, keepdim=True).sqrt()
+
+    def _into(self, z: Latents, basis: Tensor | None, k: int) -> Tensor:
+        """Return ``Q^T z``."""
+        if basis is None:
+            return z.flip(-1) if k % 2 else z
+        if self.kind == "orthogonal":
+            return z @ basis[:, k]
+        for normal in basis[:, k].unbind(-1):
+            z = _reflected(z, normal)
+        return z
+
+    def _out_of(self, h: Tensor, basis: Tensor | None, k: int) -> Latents:
+        """Return ``Q h``."""
+        if basis is None:
+            return h.flip(-1) if k % 2 else h
+        if self.kind == "orthogonal":
+            return h @ basis[:, k].mT
+        for normal in reversed(basis[:, k].unbind(-1)):
+            h = _reflected(h, normal)
+        return h
+
+
+def _reflected(z: Latents, normal: Float[Tensor, "batch latent"]) -> Latents:
+    """Return ``(I - 2 v v^T) z``."""
+    along = torch.einsum("bsl,bl->bs", z, normal)
+    return z - 2 * along[..., None] * normal[:, None]
+
+
+def orthonormalised(
+    raw: Float[Tensor, "batch flows latent columns"],
+) -> Float[Tensor, "batch flows latent columns"]:
+    """Return the nearest matrices with orthonormal columns (the paper's equation 14).
+
+    ``Q <- Q (I + (I - Q^T Q) / 2)`` from a matrix of unit Frobenius norm converges to them, and
+    stops when they are. Only in training on a GPU there are always :data:`GPU_STEPS`, or all for
+    square matrices, as asking for convergence would wait for the device.
+    """
+    asks = not (raw.is_cuda and torch.is_grad_enabled())
+    square = raw.shape[-1] == raw.shape[-2]
+    q = raw / raw.square().sum((-2, -1), keepdim=True).sqrt()
+    identity = torch.eye(raw.shape[-1], dtype=raw.dtype, device=raw.device)
+    for _ in range(MOST_STEPS if asks or square else GPU_STEPS):
+        missing = identity - q.mT @ q
+        if asks and missing.detach().square().sum((-2, -1)).max() <= TOLERANCE**2:
+            break
+        q = q + 0.5 * q @ missing
+    return q

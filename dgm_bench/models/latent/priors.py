@@ -1,0 +1,239 @@
+"""Priors of latent variable models, by name: fixed, learnt, or made of the model's posteriors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.models.arguments import require_known
+from dgm_bench.models.flows.flow import BaseDensity, StandardNormal
+from dgm_bench.models.flows.maf import MAF
+from dgm_bench.models.flows.realnvp import RealNVP
+
+#: Densities of single components held at a time: bounds the memory of large mixtures.
+AT_ONCE = 2**23
+
+#: From examples to mean and variance of their diagonal Gaussian posteriors.
+GaussianOf = Callable[
+    [Float[Tensor, "n *event"]], tuple[Float[Tensor, "n latent"], Float[Tensor, "n latent"]]
+]
+
+
+@dataclass(frozen=True)
+class GaussianMixture:
+    """Diagonal Gaussians of equal weight.
+
+    Attributes:
+        mean: Of each component.
+        variance: Of each component.
+    """
+
+    mean: Float[Tensor, "components latent"]
+    variance: Float[Tensor, "components latent"]
+
+    def log_prob(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, " n"]:
+        """Return the log density in nats, summed in float64, in the precision of ``z``."""
+        rows = max(1, AT_ONCE // len(self.mean))
+        weights, constant = self._terms
+        parts = [_log_sum(part.double(), weights, constant) for part in z.split(rows)]
+        return torch.cat(parts).to(z.dtype)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n latent"]:
+        """Return ``n`` draws."""
+        device = self.mean.device
+        chosen = torch.randint(len(self.mean), (n,), generator=generator, device=device)
+        noise = self.mean.new_empty(n, self.mean.shape[1]).normal_(generator=generator)
+        return self.mean[chosen] + self.variance[chosen].sqrt() * noise
+
+    @cached_property
+    def _terms(self) -> tuple[Float[Tensor, "twice components"], Float[Tensor, " components"]]:
+        """Return what ``z^2`` and ``z`` are multiplied by, and what is added to it.
+
+        The square is written out, so that one matrix product gives all densities; it cancels in
+        part, which is why this is in float64.
+        """
+        mean, variance = self.mean.double(), self.variance.double()
+        weights = torch.cat([-0.5 / variance, mean / variance], 1).T
+        normaliser = (mean.square() / variance + variance.log() + math.log(2 * math.pi)).sum(1)
+        return weights, -0.5 * normaliser - math.log(len(mean))
+
+
+def _log_sum(
+    z: Float[Tensor, "n latent"],
+    weights: Float[Tensor, "twice components"],
+    constant: Float[Tensor, " components"],
+) -> Float[Tensor, " n"]:
+    return torch.addmm(constant, torch.cat([z.square(), z], 1), weights).logsumexp(1)
+
+
+# ----------------------------------------------------------------------------- learnt
+
+
+class MixturePrior(nn.Module):
+    """Diagonal Gaussians of equal weight, learnt (VampPrior paper, section 3: mixture prior).
+
+    Args:
+        latent: Number of latent variables.
+        components: Number of Gaussians.
+    """
+
+    def __init__(self, latent: int, components: int = 100) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.randn(components, latent))
+        self.log_variance = nn.Parameter(torch.zeros(components, latent))
+
+    @property
+    def mixture(self) -> GaussianMixture:
+        """The mixture as it is now."""
+        return GaussianMixture(self.mean, self.log_variance.exp())
+
+    def log_prob(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, " n"]:
+        """Return the log density in nats."""
+        return self.mixture.log_prob(z)
+
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n latent"]:
+        """Return ``n`` draws."""
+        return self.mixture.sample(n, generator)
+
+
+# ----------------------------------------------------------------------------- of posteriors
+
+
+@runtime_checkable
+class FollowsPosterior(Protocol):
+    """A prior that is known only with the model's posterior, which has to be Gaussian."""
+
+    def given(self, gaussian_of: GaussianOf) -> BaseDensity:
+        """Return the prior as it is with these posteriors."""
+        ...
+
+
+class VampPrior(nn.Module):
+    """``p(z) = mean_k q(z|u_k)`` with learnt pseudo-inputs (VampPrior paper, equation 9).
+
+    Args:
+        latent: Number of latent variables; not needed, the posteriors have it.
+        event_shape: Shape of an example, and so of a pseudo-input.
+        components: Number of pseudo-inputs; 500 in the paper.
+        init_mean: Mean of the normal that they are drawn from.
+        init_std: Standard deviation of the same.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        event_shape: tuple[int, ...],
+        components: int = 500,
+        init_mean: float = 0.05,
+        init_std: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.unclipped = nn.Parameter(init_mean + init_std * torch.randn(components, *event_shape))
+
+    @property
+    def pseudo_inputs(self) -> Float[Tensor, "components *event"]:
+        """The pseudo-inputs, clipped to [0, 1] (VampPrior code, ``models/Model.py``)."""
+        return F.hardtanh(self.unclipped, 0.0, 1.0)
+
+    def given(self, gaussian_of: GaussianOf) -> GaussianMixture:
+        """Return the mixture of the posteriors of the pseudo-inputs, with gradients."""
+        return GaussianMixture(*gaussian_of(self.pseudo_inputs))
+
+
+class AggregatedPosterior(nn.Module):
+    """``p(z) = mean_n q(z|x_n)`` over the training set, for evaluation; standard in training.
+
+    No other prior gives the training set a higher ELBO (Hoffman and Johnson, 2016, section 3). Its
+    components are set by :meth:`calibrate`; before that, and while the model trains, it is the
+    standard normal.
+
+    Args:
+        latent: Number of latent variables.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        self.standard = StandardNormal(latent)
+        # Follow from the weights and the data, so that no checkpoint has to keep them.
+        self.register_buffer("mean", torch.empty(0, latent), persistent=False)
+        self.register_buffer("variance", torch.empty(0, latent), persistent=False)
+        self._mixture: GaussianMixture | None = None
+
+    @torch.no_grad()
+    def calibrate(
+        self, x: Float[Tensor, "n *event"], gaussian_of: GaussianOf, batch_size: int
+    ) -> None:
+        """Keep the posteriors of ``x``."""
+        parts = [gaussian_of(part) for part in x.split(batch_size)]
+        self.mean, self.variance = (torch.cat(part) for part in zip(*parts, strict=True))
+
+    def given(self, gaussian_of: GaussianOf) -> BaseDensity:
+        """Return the mixture of the posteriors that are kept, or the standard normal."""
+        if self.training or not len(self.mean):
+            return self.standard
+        # Its terms are large: made again only where the buffers are others, as after ``to``.
+        if self._mixture is None or self._mixture.mean is not self.mean:
+            self._mixture = GaussianMixture(self.mean, self.variance)
+        return self._mixture
+
+
+# ----------------------------------------------------------------------------- by name
+
+
+def _real_nvp(latent: int, layers: int = 6, hidden: Sequence[int] = (128,)) -> RealNVP:
+    return RealNVP((latent,), layers, hidden, batch_norm=False)
+
+
+def _maf(latent: int, layers: int = 4, hidden: Sequence[int] = (640, 640)) -> MAF:
+    return MAF((latent,), layers, hidden, batch_norm=False)
+
+
+#: Each makes a prior from the number of latent variables; "vamp" also wants the examples' shape.
+PRIORS: Mapping[str, Callable[..., nn.Module]] = {
+    "standard": StandardNormal,
+    "mixture": MixturePrior,
+    "vamp": VampPrior,
+    "real-nvp": _real_nvp,
+    "maf": _maf,
+    "aggregated": AggregatedPosterior,
+}
+
+
+def build_prior(
+    name: str, latent: int, args: Mapping[str, Any], event_shape: tuple[int, ...] | None = None
+) -> nn.Module:
+    """Return a prior.
+
+    Args:
+        name: One of :data:`PRIORS`.
+        latent: Number of latent variables.
+        args: Arguments of the prior.
+        event_shape: Shape of an example, for the prior that has pseudo-inputs.
+
+    Raises:
+        DeclarationError: There is none of that name, it has no such argument, or it wants the
+            examples' shape.
+    """
+    if name not in PRIORS:
+        remedy = did_you_mean(name, PRIORS) or f"known: {', '.join(PRIORS)}"
+        raise DeclarationError(f"prior {name!r}", "is not known", remedy)
+    vamp = PRIORS[name] is VampPrior
+    require_known(f"prior {name!r}", PRIORS[name], args, given=2 if vamp else 1)
+    if not vamp:
+        return PRIORS[name](latent, **args)
+    if event_shape is None:
+        raise DeclarationError("prior 'vamp'", "needs the examples' shape", "use 'mixture'")
+    return VampPrior(latent, event_shape, **args)

@@ -1,0 +1,60 @@
+"""Variational autoencoders (Kingma and Welling, 2014)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from dgm_bench.models.networks.perceptron import fully_connected
+
+
+class GaussianVAE(nn.Module):
+    """A fully connected VAE with Gaussian encoder and decoder (the paper's appendix C.2).
+
+    Both networks give means and log standard deviations; the prior is a standard normal.
+
+    Args:
+        event_shape: Shape of one example.
+        latent: Number of latent variables.
+        hidden: Widths of the hidden layers of the encoder, and of the decoder.
+    """
+
+    def __init__(
+        self, event_shape: tuple[int, ...], latent: int = 2, hidden: Sequence[int] = (64, 64)
+    ) -> None:
+        super().__init__()
+        self.event_shape, self.latent = tuple(event_shape), latent
+        dim = math.prod(event_shape)
+        self.encoder = fully_connected([dim, *hidden, 2 * latent], nn.Tanh)
+        self.decoder = fully_connected([latent, *hidden, 2 * dim], nn.Tanh)
+
+    def elbo(
+        self, x: Float[Tensor, "batch *event"], generator: torch.Generator
+    ) -> Float[Tensor, " batch"]:
+        """Return one draw of the lower bound of ``log p(x)`` in nats (the paper's equation 10)."""
+        mean, log_scale = self.encoder(x.flatten(1)).chunk(2, dim=1)
+        noise = torch.empty_like(mean).normal_(generator=generator)
+        fit: Tensor = self.decode(mean + log_scale.exp() * noise).log_prob(x.flatten(1))
+        divergence = 0.5 * (mean.square() + (2 * log_scale).exp() - 1) - log_scale
+        bound: Tensor = fit - divergence.sum(1)
+        return bound
+
+    def decode(self, z: Float[Tensor, "batch latent"]) -> Distribution:
+        """Return ``p(x | z)`` of flat examples."""
+        mean, log_scale = self.decoder(z).chunk(2, dim=1)
+        return Independent(Normal(mean, log_scale.exp(), validate_args=False), 1)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+        """Return ``n`` examples: latent variables from the prior, then one pass of the decoder."""
+        like = next(self.parameters())
+        z = like.new_empty(n, self.latent).normal_(generator=generator)
+        mean, log_scale = self.decoder(z).chunk(2, dim=1)
+        noise = torch.empty_like(mean).normal_(generator=generator)
+        x: Tensor = mean + log_scale.exp() * noise
+        return x.reshape(-1, *self.event_shape)

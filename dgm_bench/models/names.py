@@ -1,0 +1,59 @@
+"""Where each declared model lives: recipes and records know models by name, never by path.
+
+A name is part of a recipe's hash and stands in stored records, so it outlives every move and
+renaming of the class behind it. Imports no torch: the catalogue reads it too.
+"""
+
+from __future__ import annotations
+
+from dgm_bench.errors import DeclarationError, did_you_mean
+
+#: ``module:Class`` below ``dgm_bench.models``, by the name that a ``ModelSpec`` has.
+MODELS: dict[str, str] = {
+    "gaussian:Gaussian": "flows.gaussian:Gaussian",
+    "glow:TabularGlow": "flows.glow:TabularGlow",
+    "glow_images:Glow": "flows.glow_images:Glow",
+    "made:MADE": "flows.made:MADE",
+    "maf:MAF": "flows.maf:MAF",
+    "naf:MAFDDSF": "flows.naf:MAFDDSF",
+    "nice:NICE": "flows.nice:NICE",
+    "nsf:NSFAutoregressive": "flows.nsf:NSFAutoregressive",
+    "nsf:NSFCoupling": "flows.nsf:NSFCoupling",
+    "planar:PlanarFlow": "flows.planar:PlanarFlow",
+    "realnvp:RealNVP": "flows.realnvp:RealNVP",
+    "realnvp_images:MultiScaleRealNVP": "flows.realnvp_images:MultiScaleRealNVP",
+    "tan:TAN": "flows.tan:TAN",
+    "ffjord:FFJORD": "continuous.ffjord:FFJORD",
+    "ffjord_images:EncoderDecoderFFJORD": "continuous.ffjord_images:EncoderDecoderFFJORD",
+    "ffjord_images:MultiScaleFFJORD": "continuous.ffjord_images:MultiScaleFFJORD",
+    "planar:PlanarCNF": "continuous.planar_cnf:PlanarCNF",
+    "avb:AVB": "latent.avb:AVB",
+    "avb:VAE": "latent.avb:VAE",
+    "discrete:DiscreteVAE": "latent.discrete:DiscreteVAE",
+    "gated_vae:ContinuousConvVAE": "latent.gated_vae:ContinuousConvVAE",
+    "gated_vae:ContinuousDenseVAE": "latent.gated_vae:ContinuousDenseVAE",
+    "gated_vae:ConvVAE": "latent.gated_vae:ConvVAE",
+    "gated_vae:DenseVAE": "latent.gated_vae:DenseVAE",
+    "vae:GaussianVAE": "latent.vae:GaussianVAE",
+    "dvae:DVAE": "codes.dvae:DVAE",
+    "identity:Identity": "codes.identity:Identity",
+    "code_transformer:CodeTransformer": "codes.priors.code_transformer:CodeTransformer",
+    "pixelcnn:PixelCNN": "codes.priors.pixelcnn:PixelCNN",
+    "pixelsnail:PixelSNAIL": "codes.priors.pixelsnail:PixelSNAIL",
+    "vqvae:VQVAE": "codes.vqvae:VQVAE",
+    "vqvae:VQVAE2": "codes.vqvae:VQVAE2",
+    "gan:GAN": "adversarial.gan:GAN",
+}
+
+
+def locate(name: str) -> tuple[str, str]:
+    """Return module (below ``dgm_bench.models``) and class of a declared model.
+
+    Raises:
+        DeclarationError: No model has that name.
+    """
+    if name not in MODELS:
+        remedy = did_you_mean(name, MODELS) or f"known: {', '.join(MODELS)}"
+        raise DeclarationError(f"model {name!r}", "is not known", remedy)
+    module, _, class_name = MODELS[name].partition(":")
+    return module, class_name

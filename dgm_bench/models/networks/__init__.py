@@ -1,0 +1,1 @@
+"""Networks and operations that several families are built from."""

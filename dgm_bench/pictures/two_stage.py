@@ -1,0 +1,122 @@
+"""Pictures of a two-stage model of images: its codes, its samples, and what they are near to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dgm_bench.data import default_root
+from dgm_bench.data.dataset import Dataset
+from dgm_bench.data.labelled_images import pixels
+from dgm_bench.metrics.images.classifier import image_features, reference_classifier
+from dgm_bench.metrics.images.codes import code_counts, level_names
+from dgm_bench.metrics.images.image_evaluator import spread
+from dgm_bench.metrics.images.neighbours import nearest
+from dgm_bench.models.codes.two_stage import TwoStage
+from dgm_bench.pictures.diversity import (
+    codebook_figure,
+    neighbours_figure,
+    reconstructions_figure,
+    rejection_figure,
+    samples_figure,
+)
+from dgm_bench.records import Metric
+from dgm_bench.report.tradeoff import rejection_points
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Images reconstructed, samples of each class, classes shown, samples with neighbours, neighbours.
+RECONSTRUCTED, PER_CLASS, CLASSES, QUERIES, NEAREST = 8, 10, 10, 8, 5
+#: Images encoded at a time; training images among which neighbours are sought, and their pixels.
+BATCH, SOUGHT, SOUGHT_PIXELS = 100, 10_000, 1 << 28
+
+
+def two_stage_figures(
+    model: TwoStage,
+    data: Dataset,
+    title: str,
+    generator: torch.Generator,
+    metrics: Sequence[Metric],
+) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure of each picture.
+
+    Args:
+        model: Trained, in evaluation mode.
+        data: Its images.
+        title: Name of model and data, for the headings.
+        generator: Source of the samples, on the model's device.
+        metrics: Of the run; the rejection curve is drawn from them.
+    """
+    yield "reconstructions", _reconstructions(model, data, title, generator)
+    samples, labels = _samples(model, generator)
+    names = [_class_name(data, label) for label in labels[::PER_CLASS].tolist()]
+    yield "samples", samples_figure(samples.unflatten(0, (-1, PER_CLASS)), names, title)
+    some = samples[:: len(samples) // QUERIES][:QUERIES]
+    yield "neighbours", _neighbours(some, data, title, generator.device)
+    yield "codes", _codebooks(model, data, title, generator)
+    for features, points in rejection_points(metrics).items():
+        yield f"rejection-{features}", rejection_figure(points, f"{title}, {features} features")
+
+
+def _reconstructions(
+    model: TwoStage, data: Dataset, title: str, generator: torch.Generator
+) -> Figure:
+    """Decode the codes of more and more levels; those below are drawn, given what is kept."""
+    x = pixels(data.splits["test"][:RECONSTRUCTED].to(generator.device))
+    labels = data.labels["test"][:RECONSTRUCTED] if data.labels else torch.zeros(len(x)).long()
+    codes, names = model.coder.encode(x), level_names(len(model.coder.grids))
+    shown = []
+    for known in range(1, len(codes) + 1):
+        whole = model.draw_codes(labels.to(generator.device), generator, codes[:known])
+        kept = " + ".join(names[:known])
+        row = kept if known == len(codes) else f"{kept}, the rest drawn"
+        shown.append((row, model.coder.decode(whole).cpu()))
+    return reconstructions_figure(x.cpu(), shown, title)
+
+
+def _samples(
+    model: TwoStage, generator: torch.Generator
+) -> tuple[Float[Tensor, "n c h w"], Tensor]:
+    """Draw samples of the first classes, or without classes as many of none."""
+    classes = min(model.classes or CLASSES, CLASSES)
+    labels = torch.arange(classes).repeat_interleave(PER_CLASS)
+    given = labels if model.classes else torch.zeros_like(labels)
+    images = model.draw_images(given.to(generator.device), generator)
+    return images.cpu(), given
+
+
+def _class_name(data: Dataset, label: int) -> str:
+    return data.classes[label] if data.classes else ""
+
+
+def _neighbours(
+    queries: Float[Tensor, "n c h w"], data: Dataset, title: str, device: torch.device
+) -> Figure:
+    """Find neighbours by the classifier's features, or by pixels where there is none.
+
+    A classifier is not trained on data that does not fit the device for the sake of a picture.
+    """
+    train = pixels(spread(data.splits["train"], min(SOUGHT, SOUGHT_PIXELS // data.dim)))
+    if data.classes and data.resident:
+        classifier, _ = reference_classifier(data, default_root() / "classifiers", device)
+        ours, theirs = (image_features(classifier, images) for images in (queries, train))
+        by = "the classifier's features"
+    else:
+        ours, theirs = queries.flatten(1), train.flatten(1).cpu()
+        by = "pixels"
+    found = nearest(ours, theirs, NEAREST)
+    near = train[found.indices.flatten().to(train.device)].cpu().unflatten(0, found.indices.shape)
+    heading = f"{title}: nearest of {len(train):,} training images by {by}"
+    return neighbours_figure(queries, near, found.distances.cpu(), heading)
+
+
+def _codebooks(model: TwoStage, data: Dataset, title: str, generator: torch.Generator) -> Figure:
+    split = "train" if data.resident else "test"
+    counts = code_counts(model.coder, data, split=split, batch_size=BATCH, generator=generator)
+    names = level_names(len(counts))
+    return codebook_figure([(n, c.cpu()) for n, c in zip(names, counts, strict=True)], title)

@@ -1,0 +1,185 @@
+"""Judging the images of a model: what is drawn, what is refused, what the numbers are of."""
+
+import pytest
+import torch
+
+from dgm_bench import data as datasets
+from dgm_bench.errors import DataError, DataUnavailable, DeclarationError, RunFailure
+from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
+from dgm_bench.metrics.images import image_bytes
+from dgm_bench.metrics.images.diversity import in_turn
+from dgm_bench.metrics.images.image_bytes import gathered
+from dgm_bench.metrics.images.image_evaluator import spread
+from dgm_bench.models.codes.identity import Identity
+from dgm_bench.report.tradeoff import rejection_points
+from dgm_bench.spec import EvaluationSpec, ImageEvaluationSpec
+
+FEW = {"isc_splits": 2, "kid_subsets": 5, "kid_subset_size": 50}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A data root that keeps the classifier of the digits, trained once."""
+    return tmp_path_factory.mktemp("root")
+
+
+@pytest.fixture
+def digits(root):
+    with datasets.rooted(root):
+        yield datasets.load("digits-labelled", root)
+
+
+class Drawer(torch.nn.Module):
+    """Draws what a function makes of the classes."""
+
+    def __init__(self, draw, classes=10):
+        super().__init__()
+        self.draw, self.classes = draw, classes
+
+    def draw_images(self, labels, generator):
+        return self.draw(labels)
+
+
+class BothWays(Drawer):
+    """Draws black images, and reconstructs as the identity does."""
+
+    reconstruct = Identity.reconstruct
+
+    def __init__(self):
+        super().__init__(lambda labels: torch.zeros(len(labels), 1, 8, 8))
+
+
+def held_out(data):
+    """A model that draws held-out images of the class that is asked for: as good as real."""
+    of_class = [data.splits["test"][data.labels["test"] == k].float() / 255 for k in range(10)]
+    taken = dict.fromkeys(range(10), 0)
+
+    def draw(labels):
+        images = []
+        for label in labels.tolist():
+            images.append(of_class[label][taken[label] % len(of_class[label])])
+            taken[label] += 1
+        return torch.stack(images)
+
+    return Drawer(draw)
+
+
+def measured(model, data, metrics=("samples",), **settings):
+    spec = EvaluationSpec(
+        metrics=metrics, batch_size=64, judge=ImageEvaluationSpec(**{**FEW, **settings})
+    )
+    prepare(model, data, spec)
+    return {metric.name: metric for metric in evaluate(model, data, spec, 0)}
+
+
+def test_real_images_are_good_and_diverse_and_noise_is_neither(digits):
+    many = {"samples": 1_000, "compared": 200}
+    real = measured(held_out(digits), digits, **many)
+    noise = measured(Drawer(lambda labels: torch.rand(len(labels), 1, 8, 8)), digits, **many)
+    assert real["classifier-precision"].value > 0.8
+    assert real["classifier-recall"].value > 0.8
+    assert noise["classifier-recall"].value < 0.3
+    assert noise["classifier-fid"].value > 5 * real["classifier-fid"].value
+    assert real["cas-top1"].value > 80 > 50 > noise["cas-top1"].value
+    assert real["classifier-precision"].split == "train"
+    assert "200 generated against 1347 of train" in real["classifier-precision"].protocol
+
+
+def test_the_identity_stands_for_real_data(digits):
+    found = measured(Identity((1, 8, 8)), digits, ("reconstructions",), samples=1_000)
+    assert found["reconstruction-classifier-precision"].n == 250
+    assert found["reconstruction-cas-top1"].value > 95
+
+
+def test_rejection_keeps_what_the_classifier_is_sure_of(digits):
+    """Of a mixture of real images and noise that is the real half."""
+    real = held_out(digits)
+
+    def mixed(labels):
+        coins = torch.arange(len(labels)) // 10 % 2
+        noise = torch.rand(len(labels), 1, 8, 8)
+        return torch.where(coins.bool()[:, None, None, None], real.draw(labels), noise)
+
+    found = measured(Drawer(mixed), digits, samples=200, keep=0.5, score=False)
+    ours, kept = found["classifier-precision"].value, found["rejected-classifier-precision"].value
+    assert kept > ours + 0.1
+    assert found["rejected-classifier-precision"].n == 200
+    points = rejection_points(list(found.values()))["classifier"]
+    assert [kept for kept, _, _ in points] == [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
+    assert points[-1][1] > points[0][1]
+
+
+def test_only_the_first_are_compared_and_all_are_learnt_from(digits):
+    found = measured(held_out(digits), digits, samples=300, compared=100)
+    assert found["classifier-fid"].n == 100
+    assert "trained on 300 of these images" in found["cas-top1"].protocol
+
+
+@pytest.mark.parametrize(
+    ("settings", "classes", "words"),
+    [
+        ({"samples": 3, "neighbours": 3}, 10, "neighbours"),
+        ({"samples": 200, "compared": 30}, 10, "kid_subset_size"),
+        ({"samples": 200, "reference": 5_000}, 10, "1347"),
+        ({"samples": 200, "features": ("clasifier",)}, 10, "did you mean 'classifier'"),
+        ({"samples": 200, "keep": 0.5}, None, "knows no classes"),
+        ({"samples": 200}, 7, "7 classes"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_in_one_line(digits, settings, classes, words):
+    model = Drawer(lambda labels: torch.zeros(len(labels), 1, 8, 8), classes)
+    spec = EvaluationSpec(metrics=("samples",), judge=ImageEvaluationSpec(**{**FEW, **settings}))
+    with pytest.raises(DeclarationError, match=words) as caught:
+        require_fit(spec, model, digits)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_here_are_told_before_anything_is_trained(digits):
+    judge = ImageEvaluationSpec(samples=200, features=("inception-v3-compat",), **FEW)
+    spec = EvaluationSpec(metrics=("samples",), judge=judge)
+    with pytest.raises(DataUnavailable, match="dgm-bench data fetch inception-v3-compat"):
+        require_fit(spec, Drawer(lambda labels: torch.zeros(len(labels), 1, 8, 8)), digits)
+
+
+def test_classes_take_turns():
+    labels = torch.tensor([2, 0, 0, 1, 2, 1, 0, 2])
+    assert in_turn(torch.tensor([1, 2, 3, 4, 6, 7]), labels).tolist() == [1, 3, 4, 2, 7, 6]
+
+
+def test_some_are_taken_from_everywhere():
+    assert spread(torch.arange(10), 4).tolist() == [0, 2, 5, 7]
+    assert (
+        spread(torch.arange(3), 4).tolist() == spread(torch.arange(3), None).tolist() == [0, 1, 2]
+    )
+
+
+def test_reconstructions_have_no_more_held_out_images_than_there_are(digits):
+    judge = ImageEvaluationSpec(samples=1_000, isc_splits=2, kid_subsets=5, kid_subset_size=260)
+    spec = EvaluationSpec(metrics=("samples", "reconstructions"), judge=judge)
+    with pytest.raises(DeclarationError, match="is 250"):
+        require_fit(spec, BothWays(), digits)
+
+
+def test_a_data_root_that_keeps_nothing_is_told_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    digits = datasets.load("digits-labelled", tmp_path)
+    spec = EvaluationSpec(
+        metrics=("reconstructions",), judge=ImageEvaluationSpec(samples=200, **FEW)
+    )
+    with datasets.rooted(tmp_path / "file"), pytest.raises(DataError, match="--data-root"):
+        require_fit(spec, Identity((1, 8, 8)), digits)
+
+
+def test_images_that_are_not_finite_end_the_run(digits):
+    broken = Drawer(lambda labels: torch.full((len(labels), 1, 8, 8), torch.nan))
+    with pytest.raises(RunFailure, match="not finite"):
+        measured(broken, digits, samples=200)
+
+
+def test_many_images_are_kept_in_a_file(monkeypatch):
+    parts = [torch.full((2, 1, 3, 3), level / 255) for level in range(5)]
+    expected = gathered(parts, 10)
+    monkeypatch.setattr(image_bytes, "IN_MEMORY", 10)
+    mapped = gathered(iter(parts), 10)
+    assert torch.equal(mapped, expected)
+    assert mapped[:, 0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]

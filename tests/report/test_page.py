@@ -1,0 +1,456 @@
+"""Plots, pictures and the page, from small hand-made declarations and records."""
+
+import csv
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import pytest
+import torch
+from factories import (
+    make_budget,
+    make_cell,
+    make_column,
+    make_metric,
+    make_published,
+    make_record,
+    make_table,
+)
+from torch import nn
+
+from dgm_bench.catalog import load_catalog
+from dgm_bench.data.dataset import Dataset
+from dgm_bench.pictures.pictures import make_pictures
+from dgm_bench.records import write_record
+from dgm_bench.report.figures import write_figures
+from dgm_bench.report.page import write_report
+from dgm_bench.report.plots import comparison_plot, gap_plot, learning_curve, to_svg
+from dgm_bench.report.ranking import kendall, ranked_rows, ranking_plots
+from dgm_bench.report.tradeoff import tradeoff_plots
+from dgm_bench.spec import Erratum, Paper, Source
+from dgm_bench.store import Store
+from dgm_bench.verdict import Verdict
+
+ERRATUM = Erratum(id="e", cells=("x",), text="Copied <wrongly> & unsaid.", source="a paper")
+CELLS = [
+    make_cell("maf", "power", published=make_published("-0.24"), errata=(ERRATUM,)),
+    make_cell("made", "power", published=make_published("3.08", note="one run"), same_as="maf-5"),
+    make_cell("tan", "power", published=make_published("-0.48"), recipe=None),
+    make_cell("maf", "oracle-6"),
+    make_cell("made", "oracle-6"),
+]
+TABLE = make_table(CELLS)
+
+
+def curve_rows(steps=20, start=-0.24):
+    return [
+        {
+            "step": 100.0 * i,
+            "epoch": i / 2,
+            "seconds": 3.0 * i,
+            "train_loss": math.nan if i == 1 else start + 1 / i,
+            "validation": start + 1.1 / i,
+            "lr": 1e-3 if i < 10 else 1e-4,
+            "function_evaluations": math.nan,
+        }
+        for i in range(1, steps + 1)
+    ]
+
+
+def labels_of(axes):
+    return (
+        axes.get_xlabel(),
+        axes.get_ylabel(),
+        [text.get_text() for text in axes.get_yticklabels()],
+    )
+
+
+# --------------------------------------------------------------------------- plots
+
+
+def test_learning_curve_shows_losses_best_step_drops_and_published():
+    record = make_record(CELLS[0], budget=make_budget(best_step=1500))
+    figure = learning_curve(curve_rows(), record, published=-0.24)
+    (axes,) = figure.axes
+    assert labels_of(axes)[:2] == ("training step", "loss (nats per example)")
+    _, names = axes.get_legend_handles_labels()
+    assert names == [
+        "training",
+        "validation",
+        "best, step 1,500",
+        "learning rate drops",
+        "published",
+    ]
+    (above,) = axes.child_axes
+    assert above.get_xlabel() == "training and validation time (seconds)"
+    figure.draw_without_rendering()
+    assert above.get_xlim()[1] == pytest.approx(axes.get_xlim()[1] * 3 / 100)
+    low, high = axes.get_ylim()
+    assert low < -0.24 < high
+
+
+@pytest.mark.parametrize(
+    "rows", [[], curve_rows(1), curve_rows(2), [*curve_rows(9), *curve_rows(9)]]
+)
+def test_learning_curve_of_few_rows_or_of_two_stages(rows):
+    figure = learning_curve(rows, make_record(CELLS[0]))
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_xlabel()
+
+
+def test_huge_first_losses_do_not_flatten_the_rest():
+    rows = curve_rows(100)
+    rows[0]["validation"] = 1e9
+    (axes,) = learning_curve(rows, make_record(CELLS[0])).axes
+    assert axes.get_ylim()[1] < 10
+
+
+def test_comparison_shows_the_interval_on_the_printed_scale():
+    verdicts = {cell.id: Verdict(cell.id, "not-run", "") for cell in CELLS}
+    verdicts[CELLS[0].id] = Verdict(
+        CELLS[0].id, "worse", "", mean=-0.2, seeds=3, delta=0.02, interval=(-0.07, -0.01)
+    )
+    figure = comparison_plot(TABLE, verdicts)
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "measured - published (nats), lower is better"
+    assert labels_of(axes)[2] == ["MAF"]
+    (bar,) = axes.containers[-1].lines[2]
+    assert bar.get_segments()[0][:, 0] == pytest.approx([0.01, 0.07])
+
+
+def test_comparison_of_nothing_is_none():
+    assert comparison_plot(TABLE, {c.id: Verdict(c.id, "not-run", "") for c in CELLS}) is None
+
+
+def test_gaps_are_shown_by_seed_where_they_were_measured():
+    gaps = [make_metric(8.05), make_metric(0.05, name="gap", se=0.01)]
+    runs = {c.id: [] for c in CELLS}
+    runs[CELLS[3].id] = [make_record(CELLS[3], seed=s, metrics=tuple(gaps)) for s in range(2)]
+    (axes,) = gap_plot(TABLE, runs).axes
+    assert axes.get_xlabel() == "gap to the entropy (nats)"
+    assert axes.get_title(loc="left") == "ORACLE-6"
+    assert labels_of(axes)[2] == ["MAF"]
+    assert len(axes.containers) == 2
+    assert gap_plot(TABLE, {c.id: [make_record(c)] for c in CELLS}) is None
+
+
+def test_svg_has_ids_of_its_own_and_the_colours_of_the_page():
+    figure = learning_curve(curve_rows(), make_record(CELLS[0]), published=-0.2)
+    svg = to_svg(figure, "one")
+    assert svg.startswith("<svg")
+    ids = re.findall(r'\bid="([^"]*)"', svg)
+    assert all(name.startswith("one-") for name in ids)
+    assert set(re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', svg)) <= {
+        pair for name in ids for pair in ((name, ""), ("", name))
+    }
+    assert "http" not in svg
+    assert "#24292f" not in svg
+    assert svg == to_svg(learning_curve(curve_rows(), make_record(CELLS[0]), -0.2), "one")
+
+
+# --------------------------------------------------------------------------- pictures
+
+
+class Plane(nn.Module):
+    """A standard normal density in two dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest = 0
+
+    def log_prob(self, x):
+        self.largest = max(self.largest, len(x))
+        return -0.5 * x.square().sum(-1) - math.log(2 * math.pi)
+
+
+class SamplingPlane(Plane):
+    def sample(self, n, generator):
+        return torch.randn(n, 2, generator=generator)
+
+
+class Images(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def sample(self, n, generator):
+        self.asked.append(n)
+        return torch.rand(n, 12, generator=generator) * math.inf
+
+
+def plane_data(**known):
+    points = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    return Dataset("plane", "1", {"train": points, "test": points}, **known)
+
+
+def titles(path, monkeypatch, *args):
+    """Make pictures, and return what they are titled and how the axes are labelled."""
+    from dgm_bench.pictures import pictures
+
+    seen = []
+    real = pictures._save
+    monkeypatch.setattr(
+        pictures, "_save", lambda figure, path: (seen.append(figure), real(figure, path))
+    )
+    made = make_pictures(*args, "title", path, torch.Generator().manual_seed(0))
+    panels = [axes for axes in seen[0].axes if axes.get_title()]
+    return made, [axes.get_title() for axes in panels], panels
+
+
+def test_a_plane_has_data_samples_and_both_densities(tmp_path, monkeypatch):
+    model = SamplingPlane()
+    data = plane_data(log_density=Plane().log_prob)
+    made, names, panels = titles(tmp_path / "new", monkeypatch, model, data)
+    assert made == {"density": "density.png"}
+    assert (tmp_path / "new" / "density.png").read_bytes().startswith(b"\x89PNG")
+    assert names == [
+        "data (300 test points)", "samples (2,000)", "density of the model", "true density"
+    ]  # fmt: skip
+    assert {(axes.get_xlabel(), axes.get_ylabel()) for axes in panels} == {("$x_1$", "$x_2$")}
+    assert model.largest <= 10_000
+
+
+def test_the_density_lies_where_the_points_do(tmp_path, monkeypatch):
+    class Right(Plane):
+        def log_prob(self, x):
+            return torch.where(x[:, 0] > 0, 0.0, -50.0)
+
+    _, _, panels = titles(tmp_path, monkeypatch, Right(), plane_data())
+    image = panels[-1].images[0]
+    left, right, _, _ = image.get_extent()
+    columns = torch.linspace(left, right, 200)
+    assert torch.equal(torch.as_tensor(image.get_array().data)[7] > 0.5, columns > 0)
+
+
+def test_a_model_that_cannot_sample_is_drawn_without_samples(tmp_path, monkeypatch):
+    _, names, _ = titles(tmp_path, monkeypatch, Plane(), plane_data())
+    assert names == ["data (300 test points)", "density of the model"]
+
+
+@pytest.mark.parametrize(("patience", "asked"), [(10.0, [8, 56]), (0.0, [8])])
+def test_images_are_drawn_while_there_is_time(tmp_path, monkeypatch, patience, asked):
+    monkeypatch.setattr("dgm_bench.pictures.pictures.SECONDS_FOR_FIRST_ROW", patience)
+    x = torch.rand(100, 12)
+    splits = {"train": x, "test": x}
+    data = Dataset("colour", "1", splits, image_shape=(3, 2, 2), to_pixels=lambda x: x)
+    model = Images()
+    made, names, _ = titles(tmp_path, monkeypatch, model, data)
+    assert made == {"samples": "samples.png"}
+    assert model.asked == asked
+    assert names == ["real (64 images)", f"sampled from the model ({sum(asked)} images)"]
+
+
+def test_stored_examples_are_dequantised_first(tmp_path, monkeypatch):
+    stored = torch.zeros(9, 4, dtype=torch.uint8)
+    data = Dataset(
+        "grey",
+        "1",
+        {"train": stored, "test": stored},
+        dequantise=lambda x, generator: x.float() + 0.5,
+        image_shape=(1, 2, 2),
+        to_pixels=lambda x: x,
+    )
+    _, _, (panel,) = titles(tmp_path, monkeypatch, nn.Identity(), data)
+    assert panel.images[0].get_array()[0, 0] == 0.5
+
+
+def test_there_is_nothing_to_draw_of_other_data(tmp_path):
+    six = torch.zeros(5, 6)
+    data = Dataset("oracle-6", "1", {"train": six, "test": six})
+    assert make_pictures(SamplingPlane(), data, "", tmp_path / "x", torch.Generator()) == {}
+    assert not (tmp_path / "x").exists()
+
+
+# --------------------------------------------------------------------------- page
+
+
+PAPER = Paper(
+    id="ffjord",
+    title="Free-form <flows>",
+    authors="A. Author",
+    year=2019,
+    url="https://arxiv.org/abs/1810.01367",
+    bibtex="@inproceedings{x, url={https://arxiv.org/abs/1810.01367}}",
+    sources=(
+        Source(
+            id="maf-paper",
+            citation="Papamakarios (2017)",
+            where="Table 1",
+            pm_kind="two_se_test",
+            selection="best",
+        ),
+    ),
+    tables=(TABLE.model_copy(update={"columns": (
+        make_column("power"), make_column("oracle-6", published=False))}),),
+)  # fmt: skip
+VOID = {"meta", "img", "input", "br", "link"}
+
+
+class Checker(HTMLParser):
+    """Follows the tags of a page, and collects ids, links and what is loaded."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.links, self.loaded = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        named = dict(attrs)
+        self.ids += [named["id"]] if "id" in named else []
+        self.links += [named["href"]] if tag == "a" else []
+        self.loaded += [named[key] for key in ("src", "srcset", "data") if key in named]
+        self.loaded += [named["href"]] if tag == "link" else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def page(tmp_path):
+    """The page of a small store, as text."""
+    results = tmp_path / "results"
+    for seed in range(3):
+        record = make_record(CELLS[0], value=-0.23 - 0.001 * seed, seed=seed, curve=f"c{seed}.csv")
+        path = write_record(record, results)
+        with path.with_name(f"c{seed}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(curve_rows()[0]))
+            writer.writeheader()
+            writer.writerows(
+                {k: "" if math.isnan(v) else v for k, v in row.items()} for row in curve_rows()
+            )
+    picture = results / "artifacts" / record.run_id / "samples.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"\x89PNG picture")
+    write_record(make_record(CELLS[1], value=None, status="diverged", metrics=()), results)
+    gaps = (make_metric(8.05), make_metric(0.05, name="gap", se=0.01))
+    write_record(make_record(CELLS[3], metrics=gaps), results)
+    target = tmp_path / "page.html"
+    write_report(target, catalog=SimpleNamespace(papers=(PAPER,)), store=Store(results))
+    return target.read_text()
+
+
+def test_the_page_is_well_formed_and_loads_nothing(page):
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    assert checker.open == []
+    assert len(checker.ids) == len(set(checker.ids))
+    inner = {link[1:] for link in checker.links if link.startswith("#")}
+    assert inner <= set(checker.ids)
+    outer = {link for link in checker.links if not link.startswith("#")}
+    assert outer == {PAPER.url}
+    assert len(checker.loaded) == 1
+    assert checker.loaded[0].startswith("data:image/png;base64,")
+    without_citations = page.replace(PAPER.url, "")
+    assert not re.search(r"https?://|@import|\burl\((?!#)", without_citations)
+
+
+def test_the_page_says_everything_about_every_cell(page):
+    for cell in CELLS:
+        assert f"<code>{cell.id}</code>" in page
+    assert "dgm-bench run ffjord/density/maf/power" in page
+    assert "dgm-bench run ffjord/density/tan/power" not in page
+    assert "-0.24 ±0.01" in page
+    assert "two standard errors over the test points of one model" in page
+    assert "Papamakarios (2017), Table 1" in page
+    assert "optimizer.lr</dt><dd>0.0001" in page
+    assert 'id="ffjord-density-maf-power-curve-' in page
+    assert "gap to the entropy (nats)" in page
+    assert "Columns of ours" in page
+    assert '<p class="quiet">one run.</p>' in page
+    assert "Reproduced by the recipe of row maf-5." in page
+
+
+def test_texts_are_escaped(page):
+    assert "Copied &lt;wrongly&gt; &amp; unsaid." in page
+    assert "<wrongly>" not in page
+    assert "Free-form &lt;flows&gt;" in page
+
+
+def test_an_empty_store_makes_a_page_that_says_how_to_start(tmp_path):
+    target = tmp_path / "page.html"
+    write_report(target, catalog=SimpleNamespace(papers=(PAPER,)), store=Store(tmp_path))
+    assert "No run is stored yet" in target.read_text()
+
+
+def test_the_page_needs_neither_torch_nor_mlflow():
+    heavy = {"torch", "mlflow", "matplotlib"}
+    code = f"import sys, dgm_bench.report.page; print({heavy} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "set()"
+
+
+def test_the_figures_of_tables_are_files(page, tmp_path):
+    catalog = SimpleNamespace(tables=[TABLE])
+    written = write_figures(
+        tmp_path / "figures", catalog=catalog, store=Store(tmp_path / "results")
+    )
+    names = [path.name for path in written]
+    assert names == ["ffjord-density-comparison.png", "ffjord-density-gaps.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+
+
+def ranked(row, published, gap):
+    """Cells of a row in a published column and in one that ought to rank like it, and its runs."""
+    like = make_column("oracle-6", published=False, ranks_like="power")
+    theirs = make_cell(row, "power", published=make_published(published))
+    ours = make_cell(row, like)
+    metrics = (make_metric(8.0), make_metric(gap, name="gap", se=0.01))
+    runs = {ours.id: [make_record(ours, seed=s, metrics=metrics) for s in range(2)]}
+    return [theirs, ours], runs
+
+
+def test_a_ranking_is_plotted_against_the_published_one():
+    cells, runs = [], {}
+    for row, published, gap in (("maf", "1.0", 0.2), ("made", "3.0", 0.9), ("nice", "2.0", 1.1)):
+        found, more = ranked(row, published, gap)
+        cells += found
+        runs |= more
+    table = make_table(cells)
+    rows = ranked_rows(table, table.columns[1], runs)
+    assert [(row.title, row.published, row.gap) for row in rows] == [
+        ("MAF", 1.0, 0.2), ("NICE", 2.0, 1.1), ("MADE", 3.0, 0.9)]  # fmt: skip
+    assert rows[0].se == pytest.approx(0.01 / 2**0.5)
+    assert kendall(rows) == pytest.approx(1 / 3)
+    (figure,) = ranking_plots(table, runs).values()
+    (axes,) = figure.axes
+    assert "tau 0.33" in axes.get_title(loc="left")
+    assert labels_of(axes)[2] == ["MAF  1.00", "NICE  2.00", "MADE  3.00"]
+
+
+def test_two_rows_make_no_ranking():
+    cells, runs = ranked("maf", "1.0", 0.2)
+    assert ranking_plots(make_table(cells), runs) == {}
+
+
+def test_precision_against_recall_has_a_point_a_row_and_the_way_of_rejection():
+    table = load_catalog().table("vqvae2/diversity")
+    names = {"": 0.6, "rejected-": 0.8, "reconstruction-": 0.9}
+    metrics = [
+        make_metric(value, name=f"{prefix}classifier-{what}")
+        for prefix, value in names.items()
+        for what in ("precision", "recall")
+    ]
+    for kept in (100, 50):
+        for what in ("precision", "recall"):
+            metrics.append(make_metric(kept / 100, name=f"classifier-{what}-kept-{kept}%"))
+    runs = {
+        cell.id: [make_record(cell, metrics=tuple(metrics))]
+        for cell in table.cells
+        if cell.row.id.startswith("vqvae-2") and cell.column.id == "digits-precision"
+    }
+    (figure,) = tradeoff_plots(table, runs).values()
+    (axes,) = figure.axes
+    assert len(axes.containers) == len(runs)
+    paths = [line for line in axes.lines if len(line.get_xdata()) == 2]
+    assert any(list(line.get_xdata()) == [1.0, 0.5] for line in paths)
+    assert tradeoff_plots(table, {}) == {}
