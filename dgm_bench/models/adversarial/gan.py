@@ -16,10 +16,18 @@ from dgm_bench.models.networks.perceptron import fully_connected
 class GAN(nn.Module):
     """A fully connected generator and the discriminator that it plays against.
 
+    Goodfellow et al. (2014), https://arxiv.org/abs/1406.2661, section 3.
+
     Args:
         event_shape: Shape of one example.
         latent: Number of noise variables.
         hidden: Widths of the hidden layers of the generator, and of the discriminator.
+
+    Example:
+        >>> model = GAN((4,), latent=2, hidden=[8])
+        >>> x = model.sample(5, torch.Generator().manual_seed(0))
+        >>> x.shape, model.discriminate(x).shape
+        (torch.Size([5, 4]), torch.Size([5]))
     """
 
     def __init__(

@@ -19,6 +19,8 @@ class DVAE(nn.Module):
 
     The decoder gives mean and log scale of a logit-Laplace density of each pixel and channel.
 
+    Ramesh et al. (2021), https://arxiv.org/abs/2102.12092, section 2.1 and appendix A.
+
     Args:
         event_shape: Channels, height and width.
         codes: Number of classes of each variable.
@@ -29,6 +31,12 @@ class DVAE(nn.Module):
 
     Raises:
         ValueError: Examples are no images, or sides cannot be halved so often.
+
+    Example:
+        >>> model = DVAE((3, 8, 8), codes=16, hidden=4, blocks=1, poolings=1, dim=4)
+        >>> x = torch.rand(5, 3, 8, 8)
+        >>> model.encode(x)[0].shape, model.reconstruct(x).shape, model.negative_elbo(x).shape
+        (torch.Size([5, 4, 4]), torch.Size([5, 3, 8, 8]), torch.Size([5]))
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The autoencoder that loses nothing: with it, real images are measured as any model's are."""
+"""The identity as an autoencoder: with it, real images are measured as reconstructions are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from torch import Tensor, nn
 class Identity(nn.Module):
     """Reconstructs every image exactly, without a parameter.
 
+    The row of real data in tables of generative models: Razavi, van den Oord and Vinyals (2019),
+    https://arxiv.org/abs/1906.00446, classification accuracy score.
+
     Args:
         event_shape: Of the images; any.
+
+    Example:
+        >>> x = torch.rand(5, 3, 8, 8)
+        >>> torch.equal(Identity((3, 8, 8)).reconstruct(x), x)
+        True
     """
 
     def __init__(self, event_shape: tuple[int, ...]) -> None:

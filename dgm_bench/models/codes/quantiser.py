@@ -65,6 +65,9 @@ class VectorQuantiser(nn.Module):
     The code is ``m_i / N'_i`` with ``N'_i = (N_i + eps) / (N + codes eps) N`` for ``N = sum N_i``.
     Each code starts as if it had been given itself once.
 
+    Van den Oord, Vinyals and Kavukcuoglu (2017), https://arxiv.org/abs/1711.00937, section 3.2
+    and appendix A.1.
+
     Args:
         codes: Number of codes.
         dim: Dimensions of each.
@@ -75,6 +78,13 @@ class VectorQuantiser(nn.Module):
 
     Raises:
         ValueError: An argument is out of range, or codes that learn by gradient are to restart.
+
+    Example:
+        >>> quantiser = VectorQuantiser(codes=16, dim=4)
+        >>> codes = torch.arange(16).view(1, 4, 4)
+        >>> quantised = quantiser(quantiser.values_of(codes))  # they are their own codes
+        >>> torch.equal(quantised.codes, codes), quantised.commitment.item()
+        (True, 0.0)
     """
 
     codebook: Tensor

@@ -31,6 +31,8 @@ class VQVAE2(nn.Module):
     Strided convolutions but the last, and transposed ones but the first, have half the hidden
     units: the paper leaves that open and the authors' example of a VQ-VAE in Sonnet has it so.
 
+    Razavi, van den Oord and Vinyals (2019), https://arxiv.org/abs/1906.00446, section 3.1.
+
     Args:
         event_shape: Channels, height and width.
         strides: Sides of the image by those of the bottom level's grid, those by the next level's,
@@ -47,6 +49,14 @@ class VQVAE2(nn.Module):
     Raises:
         ValueError: The strides are no powers of 2, or do not divide the image's sides, or are too
             few; an argument is out of range.
+
+    Example:
+        >>> model = VQVAE2((3, 8, 8), strides=[2, 2], hidden=8, codes=16, dim=4)
+        >>> x = torch.rand(5, 3, 8, 8)
+        >>> [tuple(level.shape) for level in model.encode(x)]  # top first
+        [(5, 2, 2), (5, 4, 4)]
+        >>> model.reconstruct(x).shape
+        torch.Size([5, 3, 8, 8])
     """
 
     smooth = True
@@ -184,6 +194,8 @@ class VQVAE(VQVAE2):
     the residual units. The paper does not say how many codes of how many dimensions it has for
     CIFAR-10; the defaults are the 512 codes of ImageNet and 64 dimensions.
 
+    Van den Oord, Vinyals and Kavukcuoglu (2017), https://arxiv.org/abs/1711.00937, section 4.1.
+
     Args:
         event_shape: Channels, height and width.
         strides: The only entry is how often the grid's sides go into the image's; a power of 2.
@@ -198,6 +210,12 @@ class VQVAE(VQVAE2):
 
     Raises:
         ValueError: As for :class:`VQVAE2`.
+
+    Example:
+        >>> model = VQVAE((3, 8, 8), strides=[2], hidden=8, codes=16, dim=4)
+        >>> x = torch.rand(5, 3, 8, 8)
+        >>> model.encode(x)[0].shape, model.reconstruct(x).shape
+        (torch.Size([5, 4, 4]), torch.Size([5, 3, 8, 8]))
     """
 
     smooth = False

@@ -21,6 +21,9 @@ class FFJORD(SolvedFlow):
     ``log_prob`` takes the exact trace of the Jacobian, which the paper uses for its tests;
     ``log_prob_estimate`` Hutchinson's estimate, which it uses for training.
 
+    Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud (2018), https://arxiv.org/abs/1810.01367,
+    section 3.
+
     Args:
         event_shape: Shape of one example.
         flows: Number of flows (FFJORD Table 4).
@@ -34,6 +37,14 @@ class FFJORD(SolvedFlow):
         step_size: Step of ``"rk4"``.
         adjoint: Gradients by the adjoint equation, in constant memory, or through the solver.
         noise: Distribution of the vectors of Hutchinson's estimate.
+
+    Example:
+        >>> model = FFJORD((2,), hidden=[8], solver="rk4", step_size=0.25)
+        >>> x, generator = torch.randn(5, 2), torch.Generator().manual_seed(0)
+        >>> model.log_prob(x).shape, model.log_prob_estimate(x, generator).shape
+        (torch.Size([5]), torch.Size([5]))
+        >>> model.function_evaluations  # two solutions of four steps of four evaluations
+        32
     """
 
     def __init__(

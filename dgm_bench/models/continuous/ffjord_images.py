@@ -33,6 +33,9 @@ class MultiScaleFFJORD(SolvedFlow):
     leaves; the last one neither squeezes nor lets anything leave. There are as many scales as
     halvings keep both sides at 4 or more: 3 on MNIST, 4 on CIFAR-10.
 
+    Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud (2018), https://arxiv.org/abs/1810.01367,
+    appendix B.1.
+
     Args:
         event_shape: Shape of one example.
         flows: Continuous flows before, and after, each squeeze.
@@ -48,6 +51,12 @@ class MultiScaleFFJORD(SolvedFlow):
 
     Raises:
         DeclarationError: The image is too small for a single scale.
+
+    Example:
+        >>> model = MultiScaleFFJORD((1, 8, 8), flows=1, filters=[4], solver="rk4", step_size=0.5)
+        >>> x, generator = torch.rand(2, 1, 8, 8), torch.Generator().manual_seed(0)
+        >>> model.log_prob_estimate(x, generator).shape
+        torch.Size([2])
     """
 
     def __init__(
@@ -92,6 +101,9 @@ class EncoderDecoderFFJORD(SolvedFlow):
     released code (``train_cnf.py``, ``ODEnet``): these filters make the middle wider than it, not
     the bottleneck that would lower the variance (FFJORD, section 3.1.1).
 
+    Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud (2018), https://arxiv.org/abs/1810.01367,
+    appendix B.1.
+
     Args:
         event_shape: Shape of one example; sides that can be halved for every second filter.
         filters: Channels of the convolutions up to the middle.
@@ -106,6 +118,12 @@ class EncoderDecoderFFJORD(SolvedFlow):
 
     Raises:
         DeclarationError: The sides cannot be halved that often.
+
+    Example:
+        >>> model = EncoderDecoderFFJORD((1, 4, 4), filters=[4, 4], solver="rk4", step_size=0.5)
+        >>> x, generator = torch.rand(2, 1, 4, 4), torch.Generator().manual_seed(0)
+        >>> model.log_prob_estimate(x, generator).shape
+        torch.Size([2])
     """
 
     def __init__(

@@ -22,8 +22,14 @@ class BaseDensity(HasLogProb, HasSample, Protocol):
 class StandardNormal(nn.Module):
     """N(0, I), the usual base.
 
+    As prior of latent variables: Kingma and Welling (2013), https://arxiv.org/abs/1312.6114.
+
     Args:
         dim: Number of dimensions.
+
+    Example:
+        >>> StandardNormal(2).log_prob(torch.zeros(1, 2))  # -log(2 pi)
+        tensor([-1.8379])
     """
 
     origin: Tensor

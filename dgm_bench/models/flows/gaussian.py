@@ -14,8 +14,18 @@ from dgm_bench.errors import DataError
 class Gaussian(nn.Module):
     """N(mean, L L^T). It has no parameters: :meth:`calibrate` is the maximum-likelihood fit.
 
+    Papamakarios, Pavlakou and Murray (2017), https://arxiv.org/abs/1705.07057, Table 1.
+
     Args:
         event_shape: Shape of one example.
+
+    Example:
+        >>> model = Gaussian((3,))
+        >>> model.log_prob(torch.zeros(1, 3))  # -3/2 log(2 pi), before it is fitted
+        tensor([-2.7568])
+        >>> model.calibrate(torch.randn(100, 3))
+        >>> model.sample(4, torch.Generator().manual_seed(0)).shape
+        torch.Size([4, 3])
     """
 
     mean: Tensor

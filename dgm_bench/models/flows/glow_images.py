@@ -247,6 +247,8 @@ class Glow(Flow):
 
     The defaults are those of CIFAR-10 (openai/glow README and train.py).
 
+    Kingma and Dhariwal (2018), https://arxiv.org/abs/1807.03039, section 3.
+
     Args:
         event_shape: Shape of one example.
         levels: Number of levels, at most; an odd height or width is not squeezed further.
@@ -256,6 +258,13 @@ class Glow(Flow):
 
     Raises:
         DeclarationError: If the image cannot be squeezed even once.
+
+    Example:
+        >>> model = Glow((3, 8, 8), levels=2, depth=1, width=4)
+        >>> images = torch.rand(16, 3, 8, 8)
+        >>> model.initialise(images)
+        >>> model.log_prob(images).shape
+        torch.Size([16])
     """
 
     def __init__(

@@ -16,6 +16,8 @@ from dgm_bench.models.flows.made import GaussianMADE, MixtureMADE
 class MAF(Flow):
     """A stack of MADEs, each with the order of the one before reversed (MAF paper, section 3).
 
+    Papamakarios, Pavlakou and Murray (2017), https://arxiv.org/abs/1705.07057, section 3.
+
     Args:
         event_shape: Shape of one example.
         layers: Number of MADEs: 5 or 10 in the paper.
@@ -25,6 +27,13 @@ class MAF(Flow):
         batch_norm: Whether batch normalisation follows each MADE, the last one too.
         components: Gaussians per conditional of a MADE MoG as the base density: the paper's
             MAF MoG has 10. None for a standard normal base.
+
+    Example:
+        >>> model = MAF((3,), layers=2, hidden=[16]).eval()
+        >>> x = torch.randn(5, 3)
+        >>> u, log_det = model.forward_and_log_det(x)
+        >>> torch.allclose(model.inverse(u), x, atol=1e-3)
+        True
     """
 
     def __init__(

@@ -262,6 +262,8 @@ class MAFDDSF(Flow):
     The order is reversed from one to the next, and a scale and a shift follow the last. Hidden
     degrees are sequential where the released code shuffles them.
 
+    Huang, Krueger, Lacoste and Courville (2018), https://arxiv.org/abs/1804.00779.
+
     Args:
         event_shape: Shape of one example.
         layers: Number of autoregressive maps: 5 or 10 in the paper.
@@ -272,6 +274,13 @@ class MAFDDSF(Flow):
 
     Raises:
         DeclarationError: The last hidden layer is narrower than the number of dimensions.
+
+    Example:
+        >>> model = MAFDDSF((3,), layers=2, hidden=[12], sigmoid_dim=4)
+        >>> x = torch.randn(5, 3)
+        >>> u, log_det = model.forward_and_log_det(x)
+        >>> torch.allclose(model.inverse(u), x, atol=1e-3)
+        True
     """
 
     def __init__(

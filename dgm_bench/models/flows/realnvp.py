@@ -52,11 +52,21 @@ class AffineCoupling(EvenOddCoupling):
 class RealNVP(Flow):
     """Couplings that keep the even and the odd dimensions by turns (MAF paper, section 4).
 
+    Dinh, Sohl-Dickstein and Bengio (2016), https://arxiv.org/abs/1605.08803, section 3.2; on tables
+    as in Papamakarios et al. (2017), https://arxiv.org/abs/1705.07057, section 4.
+
     Args:
         event_shape: Shape of one example.
         layers: Number of couplings: 5 or 10 in the MAF paper.
         hidden: Widths of the hidden layers of each network.
         batch_norm: Whether batch normalisation follows each coupling, the last one too.
+
+    Example:
+        >>> model = RealNVP((3,), layers=2, hidden=[16]).eval()
+        >>> x = torch.randn(5, 3)
+        >>> u, log_det = model.forward_and_log_det(x)
+        >>> torch.allclose(model.inverse(u), x, atol=1e-3)
+        True
     """
 
     def __init__(

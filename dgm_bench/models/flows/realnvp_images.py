@@ -227,6 +227,8 @@ class MultiScaleRealNVP(Flow):
     The defaults are those of CIFAR-10 (section 4.1: 8 residual blocks, 64 feature maps,
     "downscale only once").
 
+    Dinh, Sohl-Dickstein and Bengio (2016), https://arxiv.org/abs/1605.08803, sections 3.4 to 4.1.
+
     Args:
         event_shape: Shape of one example.
         features: Channels of the residual networks; twice as many after each squeeze.
@@ -238,6 +240,13 @@ class MultiScaleRealNVP(Flow):
 
     Raises:
         DeclarationError: If there is no scale.
+
+    Example:
+        >>> model = MultiScaleRealNVP((3, 8, 8), features=4, blocks=1).eval()
+        >>> model.log_prob(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2])
+        >>> model.sample(2, torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 3, 8, 8])
     """
 
     def __init__(

@@ -170,6 +170,8 @@ class TAN(Flow):
 
     The first linear map starts by scaling each dimension into [-1, 1]: see :meth:`initialise`.
 
+    Oliva et al. (2018), https://arxiv.org/abs/1801.09819, section 3.
+
     Args:
         event_shape: Shape of one example.
         groups: Groups of {leaky ReLU, rescaling, recurrent shift, reversal, linear map}; the last
@@ -181,6 +183,14 @@ class TAN(Flow):
 
     Raises:
         DeclarationError: There is no group.
+
+    Example:
+        >>> model = TAN((3,), groups=2, units=8, components=2)
+        >>> model.initialise(torch.randn(100, 3))
+        >>> model.log_prob(torch.zeros(5, 3)).shape
+        torch.Size([5])
+        >>> model.sample(4, torch.Generator().manual_seed(0)).shape
+        torch.Size([4, 3])
     """
 
     def __init__(

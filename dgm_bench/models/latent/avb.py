@@ -112,6 +112,8 @@ class Contrast(NamedTuple):
 class AVB(nn.Module):
     """Encoder, posterior, decoder and discriminator, all fully connected; a standard normal prior.
 
+    Mescheder, Nowozin and Geiger (2017), https://arxiv.org/abs/1701.04722, sections 3 and 4.
+
     Args:
         event_shape: Shape of one example.
         latent: Number of latent variables.
@@ -123,6 +125,15 @@ class AVB(nn.Module):
         discriminator_hidden: Widths of the hidden layers of the discriminator.
         contrast_draws: Draws from which the adaptive contrast's moments are estimated; None for
             the prior as contrast.
+
+    Example:
+        >>> model = AVB((4,), latent=2, hidden=[8])
+        >>> x, generator = torch.ones(5, 4), torch.Generator().manual_seed(0)
+        >>> z, log_posterior = model.draw_posterior(x, 3, generator)
+        >>> z.shape, log_posterior  # the density of the draws is not known
+        (torch.Size([5, 3, 2]), None)
+        >>> model.log_ratio(x, z, model.contrast(x, generator)).shape
+        torch.Size([5, 3])
     """
 
     def __init__(
@@ -222,11 +233,22 @@ class AVB(nn.Module):
 class VAE(LatentVariableModel):
     """The encoder, the Gaussian posterior and the decoder of :class:`AVB`, with no discriminator.
 
+    Kingma and Welling (2013), https://arxiv.org/abs/1312.6114; what Mescheder et al. (2017),
+    https://arxiv.org/abs/1701.04722, compare with.
+
     Args:
         event_shape: Shape of one example.
         latent: Number of latent variables.
         hidden: Widths of the hidden layers of the encoder, and of the decoder.
         likelihood: ``bernoulli`` for binary examples, ``gaussian`` for others.
+
+    Example:
+        >>> model = VAE((4,), latent=2, hidden=[8])
+        >>> x, generator = torch.ones(5, 4), torch.Generator().manual_seed(0)
+        >>> model.elbo(x, generator).shape
+        torch.Size([5])
+        >>> model.sample(3, generator).shape
+        torch.Size([3, 4])
     """
 
     def __init__(

@@ -81,6 +81,9 @@ class SignalBaseline(nn.Module):
 class DiscreteVAE(nn.Module):
     """One layer of discrete latent variables under Bernoulli pixels, with a uniform prior.
 
+    Jang, Gu and Poole (2016), https://arxiv.org/abs/1611.01144, section 4.2; Maddison, Mnih and Teh
+    (2016), https://arxiv.org/abs/1611.00712, section 5.
+
     Args:
         event_shape: Shape of one example, with values 0 and 1.
         variables: Number of latent variables.
@@ -93,6 +96,13 @@ class DiscreteVAE(nn.Module):
             training data: the set-up of Maddison et al., appendix C.
         baseline_hidden: Widths of the network that predicts the learning signal of score-function
             estimators; None where these are not used.
+
+    Example:
+        >>> model = DiscreteVAE((4,), variables=2, classes=10, decoder_hidden=[8])
+        >>> model.elbo(torch.ones(5, 4), torch.Generator().manual_seed(0)).shape
+        torch.Size([5])
+        >>> round(model.log_prior, 3)  # -2 log 10
+        -4.605
     """
 
     initial_examples: int | None = None

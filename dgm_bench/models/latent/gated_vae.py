@@ -28,6 +28,9 @@ LEVELS, VARIANCE_BOUNDS = 256, (0.01, 7.0)
 class ConvVAE(LatentVariableModel):
     """Gated convolutions, 64 latent variables (Sylvester code, ``models/VAE.py``).
 
+    Van den Berg, Hasenclever, Tomczak and Welling (2018), https://arxiv.org/abs/1803.05649;
+    the same in Grathwohl et al. (2018), https://arxiv.org/abs/1810.01367, section 4.3.
+
     Args:
         event_shape: Channels, height and width, the latter multiples of 4.
         latent: Number of latent variables.
@@ -41,6 +44,14 @@ class ConvVAE(LatentVariableModel):
     Raises:
         DeclarationError: Examples that are no such images, or an unknown posterior or prior, or
             the continuous posterior, which is the :class:`ContinuousConvVAE`'s.
+
+    Example:
+        >>> model = ConvVAE((1, 8, 8), latent=4, posterior="planar", posterior_args={"flows": 2})
+        >>> x, generator = torch.ones(5, 1, 8, 8), torch.Generator().manual_seed(0)
+        >>> model.elbo(x, generator).shape
+        torch.Size([5])
+        >>> model.sample(3, generator).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     def __init__(
@@ -83,6 +94,8 @@ class ConvVAE(LatentVariableModel):
 class DenseVAE(LatentVariableModel):
     """Two gated layers each way, for binary examples (VampPrior code, ``models/VAE.py``).
 
+    Tomczak and Welling (2017), https://arxiv.org/abs/1705.07120.
+
     Args:
         event_shape: Shape of one example.
         latent: Number of latent variables; 40 in the VampPrior paper.
@@ -95,6 +108,14 @@ class DenseVAE(LatentVariableModel):
     Raises:
         DeclarationError: An unknown posterior or prior, or the continuous posterior, which is the
             :class:`ContinuousDenseVAE`'s.
+
+    Example:
+        >>> model = DenseVAE((4,), latent=2, hidden=8, prior="vamp", prior_args={"components": 3})
+        >>> x, generator = torch.ones(5, 4), torch.Generator().manual_seed(0)
+        >>> model.elbo(x, generator).shape
+        torch.Size([5])
+        >>> model.sample(3, generator).shape
+        torch.Size([3, 4])
     """
 
     def __init__(
@@ -134,6 +155,9 @@ def _require_solver(model: LatentVariableModel, posterior: str) -> None:
 class ContinuousConvVAE(SolvesPosterior, ConvVAE):
     """The :class:`ConvVAE` with posterior ``"ffjord"``, which says what solving costs.
 
+    Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud (2018), https://arxiv.org/abs/1810.01367,
+    section 4.3 and appendix B.2.
+
     Args:
         event_shape: Channels, height and width, the latter multiples of 4.
         latent: Number of latent variables.
@@ -144,6 +168,14 @@ class ContinuousConvVAE(SolvesPosterior, ConvVAE):
 
     Raises:
         DeclarationError: As for the :class:`ConvVAE`.
+
+    Example:
+        >>> small = {"flows": 1, "hidden": [4], "rank": 2}
+        >>> model = ContinuousConvVAE((1, 8, 8), latent=4, posterior_args=small)
+        >>> model.elbo(torch.ones(5, 1, 8, 8), torch.Generator().manual_seed(0)).shape
+        torch.Size([5])
+        >>> model.function_evaluations > 0
+        True
     """
 
     def __init__(
@@ -161,6 +193,9 @@ class ContinuousConvVAE(SolvesPosterior, ConvVAE):
 class ContinuousDenseVAE(SolvesPosterior, DenseVAE):
     """The :class:`DenseVAE` with posterior ``"ffjord"``, which says what solving costs.
 
+    Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud (2018), https://arxiv.org/abs/1810.01367,
+    section 4.3 and appendix B.2.
+
     Args:
         event_shape: Shape of one example.
         latent: Number of latent variables.
@@ -171,6 +206,14 @@ class ContinuousDenseVAE(SolvesPosterior, DenseVAE):
 
     Raises:
         DeclarationError: An unknown prior.
+
+    Example:
+        >>> small = {"flows": 1, "hidden": [4], "rank": 2}
+        >>> model = ContinuousDenseVAE((4,), latent=2, hidden=8, posterior_args=small)
+        >>> model.elbo(torch.ones(5, 4), torch.Generator().manual_seed(0)).shape
+        torch.Size([5])
+        >>> model.function_evaluations > 0
+        True
     """
 
     def __init__(

@@ -82,9 +82,16 @@ def _log_sum(
 class MixturePrior(nn.Module):
     """Diagonal Gaussians of equal weight, learnt (VampPrior paper, section 3: mixture prior).
 
+    Tomczak and Welling (2017), https://arxiv.org/abs/1705.07120, section 3.
+
     Args:
         latent: Number of latent variables.
         components: Number of Gaussians.
+
+    Example:
+        >>> prior = MixturePrior(2, components=3)
+        >>> prior.log_prob(prior.sample(4, torch.Generator().manual_seed(0))).shape
+        torch.Size([4])
     """
 
     def __init__(self, latent: int, components: int = 100) -> None:
@@ -121,12 +128,20 @@ class FollowsPosterior(Protocol):
 class VampPrior(nn.Module):
     """``p(z) = mean_k q(z|u_k)`` with learnt pseudo-inputs (VampPrior paper, equation 9).
 
+    Tomczak and Welling (2017), https://arxiv.org/abs/1705.07120, equation 9.
+
     Args:
         latent: Number of latent variables; not needed, the posteriors have it.
         event_shape: Shape of an example, and so of a pseudo-input.
         components: Number of pseudo-inputs; 500 in the paper.
         init_mean: Mean of the normal that they are drawn from.
         init_std: Standard deviation of the same.
+
+    Example:
+        >>> prior = VampPrior(2, (4,), components=3)
+        >>> encode = lambda x: (x[:, :2], torch.ones(len(x), 2))  # to mean and variance
+        >>> prior.given(encode).log_prob(torch.zeros(5, 2)).shape
+        torch.Size([5])
     """
 
     def __init__(
@@ -157,8 +172,17 @@ class AggregatedPosterior(nn.Module):
     components are set by :meth:`calibrate`; before that, and while the model trains, it is the
     standard normal.
 
+    Tomczak and Welling (2017), https://arxiv.org/abs/1705.07120, section 3.
+
     Args:
         latent: Number of latent variables.
+
+    Example:
+        >>> prior = AggregatedPosterior(2).eval()
+        >>> encode = lambda x: (x, torch.ones_like(x))  # to mean and variance
+        >>> prior.calibrate(torch.zeros(10, 2), encode, batch_size=5)
+        >>> prior.given(encode).log_prob(torch.zeros(1, 2))  # ten standard normals: -log(2 pi)
+        tensor([-1.8379])
     """
 
     mean: Tensor

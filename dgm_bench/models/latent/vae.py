@@ -18,10 +18,20 @@ class GaussianVAE(nn.Module):
 
     Both networks give means and log standard deviations; the prior is a standard normal.
 
+    Kingma and Welling (2013), https://arxiv.org/abs/1312.6114, section 3 and appendix C.2.
+
     Args:
         event_shape: Shape of one example.
         latent: Number of latent variables.
         hidden: Widths of the hidden layers of the encoder, and of the decoder.
+
+    Example:
+        >>> model = GaussianVAE((4,), latent=2, hidden=[8])
+        >>> x, generator = torch.ones(5, 4), torch.Generator().manual_seed(0)
+        >>> model.elbo(x, generator).shape
+        torch.Size([5])
+        >>> model.sample(3, generator).shape
+        torch.Size([3, 4])
     """
 
     def __init__(

@@ -79,6 +79,8 @@ class CodeTransformer(nn.Module):
     neighbourhood; text is bytes and not byte pairs; and the text is given, not modelled: DALL-E's
     loss is 1/8 that of the text and 7/8 that of the image, this one is the image's alone.
 
+    Ramesh et al. (2021), https://arxiv.org/abs/2102.12092, section 2.2 and appendix B.
+
     Args:
         event_shape: Length of a packed row, in a tuple.
         grids: Rows and columns of each level, top first.
@@ -95,6 +97,13 @@ class CodeTransformer(nn.Module):
     Raises:
         DeclarationError: Shape, grids, level and numbers of codes do not belong together.
         ValueError: Prefix, classes and captions, or width and heads, do not.
+
+    Example:
+        >>> shape = {"grids": [[1, 1]], "level": 0, "codes": 3, "width": 8}
+        >>> model = CodeTransformer((2,), **shape, depth=1, heads=2)
+        >>> rows = torch.tensor([[0, 0], [1, 0], [2, 0]])  # code and class, which is unused
+        >>> round(model.log_prob(rows).exp().sum().item(), 4)
+        1.0
     """
 
     captions: Tensor

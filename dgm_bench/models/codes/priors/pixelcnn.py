@@ -81,6 +81,9 @@ class PixelCNN(CodePrior):
 
     Residual connections are in the horizontal stack alone, as in the paper.
 
+    Van den Oord et al. (2016), https://arxiv.org/abs/1606.05328, section 2; over codes: Van den
+    Oord, Vinyals and Kavukcuoglu (2017), https://arxiv.org/abs/1711.00937, section 3.3.
+
     Args:
         event_shape: Shape of a row of packed codes.
         grids: Rows and columns of each level, top first.
@@ -98,6 +101,13 @@ class PixelCNN(CodePrior):
 
     Raises:
         DeclarationError: Shape, grids, level and numbers of codes do not belong together.
+
+    Example:
+        >>> shape = {"grids": [[1, 1]], "level": 0, "codes": 3, "hidden": 8, "residual": 4}
+        >>> model = PixelCNN((2,), **shape, layers=1)
+        >>> rows = torch.tensor([[0, 0], [1, 0], [2, 0]])  # code and class, which is unused
+        >>> round(model.log_prob(rows).exp().sum().item(), 4)
+        1.0
     """
 
     def __init__(

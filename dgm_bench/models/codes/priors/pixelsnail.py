@@ -68,6 +68,9 @@ class PixelSNAIL(CodePrior):
     The published widths of queries and keys (16) and values (128) do not say whether they are of
     one head or of all; here each of 8 heads has 16 of each, which makes 128 values in all.
 
+    Chen, Mishra, Rohaninejad and Abbeel (2017), https://arxiv.org/abs/1712.09763, figure 2; over
+    codes: Razavi, van den Oord and Vinyals (2019), https://arxiv.org/abs/1906.00446, section 3.2.
+
     Args:
         event_shape: Shape of a row of packed codes.
         grids: Rows and columns of each level, top first.
@@ -89,6 +92,13 @@ class PixelSNAIL(CodePrior):
     Raises:
         DeclarationError: Shape, grids, level and numbers of codes do not belong together, or there
             are more attention layers than others, or none.
+
+    Example:
+        >>> shape = {"grids": [[1, 1]], "level": 0, "codes": 3, "hidden": 8, "residual": 4}
+        >>> model = PixelSNAIL((2,), **shape, layers=1, attention_layers=1, output_layers=1)
+        >>> rows = torch.tensor([[0, 0], [1, 0], [2, 0]])  # code and class, which is unused
+        >>> round(model.log_prob(rows).exp().sum().item(), 4)
+        1.0
     """
 
     coordinates: Float[Tensor, "rows columns 2"]

@@ -31,6 +31,9 @@ class AmortisedFFJORD(nn.Module):
     solver's state, with a derivative of zero; here they are constants of the solve, which changes
     neither solution nor its errors.
 
+    Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud (2018), https://arxiv.org/abs/1810.01367,
+    section 4.3 and appendix B.2.
+
     Args:
         features: Number of features.
         latent: Number of latent variables.
@@ -48,6 +51,13 @@ class AmortisedFFJORD(nn.Module):
 
     Raises:
         DeclarationError: Another gradient, kind or solver.
+
+    Example:
+        >>> flow = AmortisedFFJORD(features=8, latent=2, flows=1, hidden=[4], rank=2)
+        >>> features, z = torch.randn(5, 8), torch.randn(5, 3, 2)
+        >>> z, log_det = flow(z, features, torch.Generator().manual_seed(0))
+        >>> z.shape, log_det.shape
+        (torch.Size([5, 3, 2]), torch.Size([5, 3]))
     """
 
     span: Tensor

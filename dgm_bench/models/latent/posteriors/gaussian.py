@@ -29,11 +29,20 @@ class GaussianPosterior(nn.Module):
     A softplus makes the variance positive (Sylvester code, ``models/VAE.py``); where a flow is
     given, it moves the draws.
 
+    Kingma and Welling (2013), https://arxiv.org/abs/1312.6114, section 3; with a flow: Rezende and
+    Mohamed (2015), https://arxiv.org/abs/1505.05770, equation 13.
+
     Args:
         features: Number of features.
         latent: Number of latent variables.
         variance_bounds: Least and greatest variance; the code has (0.01, 7) for Frey Faces.
         flow: What moves the draws, or None.
+
+    Example:
+        >>> posterior = GaussianPosterior(features=8, latent=2)
+        >>> z, log_q = posterior(torch.randn(5, 8), 3, torch.Generator().manual_seed(0))
+        >>> z.shape, log_q.shape
+        (torch.Size([5, 3, 2]), torch.Size([5, 3]))
     """
 
     def __init__(

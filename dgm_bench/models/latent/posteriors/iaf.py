@@ -49,11 +49,20 @@ class InverseAutoregressive(nn.Module):
     added to what leaves the first hidden layer (Sylvester code, ``models/flows.py``; the start of
     the weights is that of its ``models/layers.py``).
 
+    Kingma et al. (2016), https://arxiv.org/abs/1606.04934, section 4.
+
     Args:
         features: Number of features.
         latent: Number of latent variables.
         flows: Number of maps.
         width: Width of their hidden layers.
+
+    Example:
+        >>> flow = InverseAutoregressive(features=8, latent=2, flows=2, width=6)
+        >>> features, z = torch.randn(5, 8), torch.randn(5, 3, 2)
+        >>> z, log_det = flow(z, features, torch.Generator().manual_seed(0))
+        >>> z.shape, log_det.shape
+        (torch.Size([5, 3, 2]), torch.Size([5, 3]))
     """
 
     def __init__(self, features: int, latent: int, flows: int = 16, width: int = 1280) -> None:

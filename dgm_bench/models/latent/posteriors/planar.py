@@ -15,10 +15,19 @@ class AmortisedPlanar(nn.Module):
 
     ``û`` is ``u`` moved along ``w`` until ``w.û > -1`` (the paper's appendix A.1).
 
+    Rezende and Mohamed (2015), https://arxiv.org/abs/1505.05770, section 4.1.
+
     Args:
         features: Number of features.
         latent: Number of latent variables.
         flows: Number of maps.
+
+    Example:
+        >>> flow = AmortisedPlanar(features=8, latent=2, flows=2)
+        >>> features, z = torch.randn(5, 8), torch.randn(5, 3, 2)
+        >>> z, log_det = flow(z, features, torch.Generator().manual_seed(0))
+        >>> z.shape, log_det.shape
+        (torch.Size([5, 3, 2]), torch.Size([5, 3]))
     """
 
     def __init__(self, features: int, latent: int, flows: int = 16) -> None:

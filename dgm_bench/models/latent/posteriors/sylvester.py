@@ -31,6 +31,9 @@ class AmortisedSylvester(nn.Module):
     As in the released code, the diagonals go through tanh, and one matrix gives both strictly
     upper parts: its upper half that of ``R1``, its lower half, transposed, that of ``R2``.
 
+    Van den Berg, Hasenclever, Tomczak and Welling (2018), https://arxiv.org/abs/1803.05649,
+    section 3.
+
     Args:
         features: Number of features.
         latent: Number of latent variables.
@@ -39,6 +42,13 @@ class AmortisedSylvester(nn.Module):
             reflections, or, for triangular maps, the identity and the reversal in turn.
         vectors: Columns of an orthogonal ``Q``: the bottleneck.
         reflections: Householder reflections in each ``Q``.
+
+    Example:
+        >>> flow = AmortisedSylvester(features=8, latent=2, flows=2, kind="triangular")
+        >>> features, z = torch.randn(5, 8), torch.randn(5, 3, 2)
+        >>> z, log_det = flow(z, features, torch.Generator().manual_seed(0))
+        >>> z.shape, log_det.shape
+        (torch.Size([5, 3, 2]), torch.Size([5, 3]))
     """
 
     upper: Tensor
