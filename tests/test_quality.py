@@ -17,7 +17,7 @@ PACKAGE = ROOT / "dgm_bench"
 LAYERS = (
     ("errors", "paths", "_typing"),
     ("spec",),
-    ("records", "stats", "provenance", "overrides", "workdir"),
+    ("records", "stats", "provenance", "overrides", "workdir", "wording", "measured"),
     ("store", "verdict", "planner", "compare"),
     ("data",),
     ("keyed_tensors",),

@@ -1,0 +1,27 @@
+"""Whether a published number holds: a pure function of a cell and its records.
+
+The rule: the difference from the published number is oriented so that positive is better, and
+its 90 % interval (two one-sided tests at 5 %) is held against a margin. Inside is reproduced,
+wholly below is worse, wholly above is better (an alarm: leaked data, easier data, other units),
+anything else is inconclusive, with the number of further seeds that should decide.
+
+A record whose data are not verified as the published files is not comparable with a published
+number. For columns of ours it still counts, and the reason says so.
+"""
+
+from dgm_bench.verdict.judgement import Verdict
+from dgm_bench.verdict.pool import Pool, pool_variances
+from dgm_bench.verdict.rule import FLOORS, judge, judge_table, neighbour_gap, not_run
+from dgm_bench.wording import State
+
+__all__ = [
+    "FLOORS",
+    "Pool",
+    "State",
+    "Verdict",
+    "judge",
+    "judge_table",
+    "neighbour_gap",
+    "not_run",
+    "pool_variances",
+]

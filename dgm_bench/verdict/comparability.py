@@ -1,0 +1,64 @@
+"""Which records measure what a cell prints, and why others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dgm_bench.records import FAILED, Metric, RunRecord
+from dgm_bench.spec import YES_NO, Cell
+
+
+def value_of(cell: Cell, record: RunRecord) -> Metric | None:
+    """Return the metric of a run that a cell shows; None if the run broke or has no value."""
+    metric = record.metric(cell.metric)
+    broke = record.outcome.status in FAILED
+    return None if broke or metric is None or metric.value is None else metric
+
+
+def comparable_runs(cell: Cell, records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
+    """Return the records that measure what the cell prints, and why others do not.
+
+    Args:
+        cell: The cell, with its recipe.
+        records: Records with a value, newest last.
+    """
+    obstacles: dict[str, None] = {}
+    passed = []
+    for record in records:
+        found = _obstacles(cell, record)
+        obstacles.update(dict.fromkeys(found))
+        if not found:
+            passed.append(record)
+    agreeing = [record for record in passed if _same_data(cell, record, passed[-1])]
+    if len(agreeing) < len(passed):
+        left = f"{len(passed) - len(agreeing)} of {len(passed)} runs"
+        obstacles[f"{left}, on other data or by another protocol than the newest"] = None
+    return agreeing, list(obstacles)
+
+
+def _obstacles(cell: Cell, record: RunRecord) -> list[str]:
+    metric, found = value_of(cell, record), []
+    split = cell.column.split or (cell.recipe and cell.recipe.evaluation.split)
+    if record.modified:
+        found.append(f"recipe modified ({', '.join(record.modified)})")
+    if cell.recipe and record.recipe_hash != cell.recipe.content_hash:
+        found.append("another recipe")
+    if metric and metric.unit != cell.column.unit:
+        found.append(f"measured in {metric.unit}, printed in {cell.column.unit}")
+    if metric and split and metric.split != split:
+        found.append(f"measured on {metric.split}, not {split}")
+    if cell.published and not record.data.verified:
+        found.append(f"{record.data.name} is not verified as the published data")
+    return found
+
+
+def _same_data(cell: Cell, record: RunRecord, newest: RunRecord) -> bool:
+    ours, theirs = value_of(cell, record), value_of(cell, newest)
+    if ours is None or theirs is None:
+        return False
+    # The protocol of a property tells what its experiment gave, which no two seeds share.
+    if ours.protocol != theirs.protocol and cell.column.unit != YES_NO:
+        return False
+    prints = (record.data.fingerprints, newest.data.fingerprints)
+    splits = (prints[0].keys() & prints[1].keys()) | {ours.split}
+    return all(prints[0].get(split) == prints[1].get(split) for split in splits)

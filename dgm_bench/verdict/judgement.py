@@ -1,0 +1,49 @@
+"""What a verdict holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dgm_bench.measured import error_bar
+from dgm_bench.wording import State
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The state of a cell, and the numbers that it rests on, in the metric's unit.
+
+    Attributes:
+        cell: The cell's identifier.
+        state: One of :data:`~dgm_bench.wording.State`; ``measured`` is a cell without a
+            published number.
+        reason: One sentence.
+        mean: Mean over seeds; sd and se are the spread between seeds, None for one seed.
+        se_test: Typical standard error over the test points of one run.
+        seeds: How many seeds the mean is over.
+        difference: Mean minus published, oriented so that positive is better.
+        delta: Margin within which the difference counts as none.
+        interval: 90 % interval of the difference.
+        more_seeds: Further seeds expected to decide, where that would.
+        gap: For data of known entropy, mean distance from it in nats.
+        remarks: What a reader has to know besides; the reason ends with them.
+    """
+
+    cell: str
+    state: State
+    reason: str
+    mean: float | None = None
+    sd: float | None = None
+    se: float | None = None
+    se_test: float | None = None
+    seeds: int = 0
+    difference: float | None = None
+    delta: float | None = None
+    interval: tuple[float, float] | None = None
+    more_seeds: int | None = None
+    gap: float | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def error(self) -> float | None:
+        """What stands after ±: the spread over seeds, else two standard errors of the run."""
+        return error_bar(self.sd, self.se_test)
