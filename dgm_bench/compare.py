@@ -12,18 +12,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 from dgm_bench import stats
+from dgm_bench.measured import measured
 from dgm_bench.records import COMPLETE, FAILED, Metric, RunRecord
 from dgm_bench.spec import Direction, Paper
 from dgm_bench.store import one_per_seed
 from dgm_bench.verdict import FLOORS, Pool, pool_variances
+from dgm_bench.wording import ROW_STATES, RowState, spoken
 
-#: The states of a row, those first that want attention.
-State = Literal[
-    "worse", "not-comparable", "better", "changed", "noise", "same", "only-new", "only-baseline"
-]
 #: Which way is better, by ``paper/table`` and metric.
 Directions = Mapping[tuple[str, str], Direction]
 
@@ -34,12 +31,16 @@ MIN_PAIRS = 5
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: mean and spread over seeds, and mean training time in seconds."""
+    """One side of a comparison: mean and spread over seeds, and mean training time in seconds.
 
-    mean: float | None
-    sd: float | None
-    seeds: int
-    train_seconds: float | None
+    ``se_test`` is the typical standard error of one run.
+    """
+
+    mean: float | None = None
+    sd: float | None = None
+    seeds: int = 0
+    train_seconds: float | None = None
+    se_test: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class ComparedRow:
     cell: str
     metric: str
     unit: str
-    state: State
+    state: RowState
     reason: str
     baseline: Side
     new: Side
@@ -83,7 +84,7 @@ class Comparison:
     def summary(self) -> str:
         """How many rows are in which state, in one sentence."""
         counts = Counter(row.state for row in self.rows)
-        told = ", ".join(f"{counts[s]} {s.replace('-', ' ')}" for s in get_args(State) if counts[s])
+        told = ", ".join(f"{counts[s]} {spoken(s)}" for s in ROW_STATES if counts[s])
         return f"{len(self.rows)} numbers compared: {told}." if told else "Nothing to compare."
 
 
@@ -296,7 +297,7 @@ class _Pair:
 
     def _single(self, difference: float, remarks: Sequence[str]) -> ComparedRow:
         """Return the row of one run on each side, where no spread is known."""
-        state: State = "not-comparable"
+        state: RowState = "not-comparable"
         reason = "one run on each side, and no spread is known; run 3 seeds"
         if self._neutral:
             unit = self._metric(self.new).unit
@@ -306,7 +307,7 @@ class _Pair:
             reason = f"worse by {-difference:.3g} {self._metric(self.new).unit}"
         return self._row(state, "; ".join([reason, *remarks]), difference, margin=self._floor())
 
-    def _unjudged(self, state: State) -> State:
+    def _unjudged(self, state: RowState) -> RowState:
         """Return ``changed`` for what is called worse or better where no way is better."""
         return "changed" if self._neutral and state in ("worse", "better") else state
 
@@ -375,7 +376,7 @@ class _Pair:
 
     def _row(
         self,
-        state: State,
+        state: RowState,
         reason: str,
         difference: float | None = None,
         bound: float | None = None,
@@ -390,11 +391,11 @@ class _Pair:
         )
 
     def _side(self, runs: Sequence[RunRecord]) -> Side:
-        if not runs:
-            return Side(None, None, 0, None)
-        values = [m.value for run in runs if (m := run.metric(self.name)) and m.value is not None]
+        found = measured(runs, self.name)
+        if found is None:
+            return Side()
         seconds = stats.mean([run.budget.train_seconds for run in runs])
-        return Side(stats.mean(values), stats.sd(values), len(values), seconds)
+        return Side(found.mean, found.sd, found.seeds, seconds, found.se_test)
 
 
 def _has(run: RunRecord, name: str) -> bool:
@@ -402,7 +403,7 @@ def _has(run: RunRecord, name: str) -> bool:
     return metric is not None and metric.value is not None
 
 
-def _state(estimate: stats.Estimate, floor: float, same_within: float) -> State:
+def _state(estimate: stats.Estimate, floor: float, same_within: float) -> RowState:
     if estimate.upper() < -floor:
         return "worse"
     if estimate.lower() > floor:

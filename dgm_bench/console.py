@@ -17,10 +17,20 @@ from rich.table import Table
 from rich.text import Text
 
 from dgm_bench.data.cards import DatasetCard
+from dgm_bench.measured import error_bar
 from dgm_bench.planner import Plan, PlannedRun, duration, gigabytes
 from dgm_bench.records import COMPLETE, FAILED, Metric, RunRecord
-from dgm_bench.report.tables import MARKS, yes_or_no
+from dgm_bench.report.numbers import measured_text, published_text
 from dgm_bench.spec import YES_NO
+from dgm_bench.wording import (
+    MEASURED_LEGEND,
+    PUBLISHED_LEGEND,
+    RUN_LEGEND,
+    STATES,
+    spoken,
+    with_error,
+    yes_or_no,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,39 +156,20 @@ def cells_view(pairs: Iterable[tuple[Cell, Verdict]]) -> RenderableType:
     parts: list[RenderableType] = []
     for name, group in groupby(pairs, key=lambda pair: f"{pair[0].paper}/{pair[0].table}"):
         parts += [Text(name, style="bold"), _cells_table(list(group)), Text()]
-    return Group(*parts[:-1])
+    legend = (Text(line) for line in (MEASURED_LEGEND, PUBLISHED_LEGEND))
+    return Group(*parts, *legend)
 
 
 def _cells_table(pairs: Iterable[tuple[Cell, Verdict]]) -> Table:
     numbers = ("published", "measured", "seeds")
     table = new_table("row/column", *numbers, "state", right=numbers)
     for cell, verdict in pairs:
-        mark, style = MARKS[verdict.state]
-        state = Text(f"{mark} {verdict.state.replace('-', ' ')}", style=style)
+        words = STATES[verdict.state]
+        state = Text(f"{words.mark} {spoken(verdict.state)}", style=words.style)
         name, seeds = f"{cell.row.id}/{cell.column.id}", str(verdict.seeds or "")
-        table.add_row(name, _published(cell), measured_text(cell, verdict), seeds, state)
+        shown = (published_text(cell), measured_text(cell, verdict))
+        table.add_row(name, *shown, seeds, state)
     return table
-
-
-def _published(cell: Cell) -> str:
-    if cell.published is None:
-        return ""
-    value, pm = cell.published.value, cell.published.pm
-    if cell.column.unit == YES_NO:
-        return yes_or_no(float(value))
-    return f"{value} ± {pm}" if pm is not None else f"{value}"
-
-
-def measured_text(cell: Cell, verdict: Verdict) -> str:
-    """Return mean ± standard error with one digit more than the paper prints, or three."""
-    if verdict.mean is None:
-        return ""
-    if cell.column.unit == YES_NO:
-        return yes_or_no(verdict.mean)
-    exponent = int(cell.published.value.as_tuple().exponent) if cell.published else -2
-    digits = max(1 - exponent, 0)
-    text = f"{verdict.mean:.{digits}f}"
-    return text if verdict.se is None else f"{text} ± {verdict.se:.{digits}f}"
 
 
 def data_view(
@@ -270,8 +261,11 @@ def _in_words(metric: Metric) -> str:
     """Return a metric's name and value: a number with its error and unit, or yes or no."""
     if metric.unit == YES_NO and metric.value is not None:
         return f"{metric.name} {yes_or_no(metric.value)}"
-    error = f" ± {number(metric.se)}" if metric.se is not None else ""
-    return f"{metric.name} {number(metric.value)}{error} {metric.unit}"
+    if metric.value is None or metric.se is None:
+        return f"{metric.name} {number(metric.value)} {metric.unit}"
+    decimals = 3 if abs(metric.value) < 1e5 else 0
+    shown = with_error(metric.value, error_bar(None, metric.se), decimals)
+    return f"{metric.name} {shown} {metric.unit}"
 
 
 def outcome_line(title: str, record: RunRecord, published: str | None) -> str:
@@ -321,6 +315,8 @@ class PlainReporter:
         self._total = len(plan.chosen)
         self._told = {run.cell.id for run in plan.left_out}
         self.console.print(plan_view(plan))
+        if plan.chosen:
+            self.message(RUN_LEGEND)
 
     def run_started(
         self,

@@ -24,6 +24,7 @@ from dgm_bench.spec import (
 )
 from dgm_bench.train.events import Progress, Reporter
 from dgm_bench.verdict import Verdict
+from dgm_bench.wording import RUN_LEGEND
 
 RECIPE = Recipe(
     name="maf",
@@ -104,7 +105,7 @@ def shown(view, width=100):
 
 
 def started(reporter):
-    reporter.run_started("MAF (5) on digits", "2.31 ± 0.02", 120.0, None)
+    reporter.run_started("MAF (5) on digits", "2.31 ±0.02", 120.0, None)
     return reporter
 
 
@@ -116,9 +117,9 @@ def test_both_reporters_are_reporters():
 
 def test_a_start_names_run_published_value_limit_and_where_it_goes_on():
     reporter = PlainReporter(screen())
-    reporter.run_started("MAF (5) on digits", "2.31 ± 0.02", 120.0, 400)
+    reporter.run_started("MAF (5) on digits", "2.31 ±0.02", 120.0, 400)
     text = reporter.console.file.getvalue()
-    assert text == "MAF (5) on digits, published 2.31 ± 0.02, at most 2 min, goes on at step 400\n"
+    assert text == "MAF (5) on digits, published 2.31 ±0.02, at most 2 min, goes on at step 400\n"
 
 
 def test_plain_progress_is_rate_limited():
@@ -161,7 +162,7 @@ def test_a_finished_run_shows_number_error_published_and_time():
     reporter = started(PlainReporter(screen()))
     reporter.run_finished(RecordOf())
     assert (
-        "MAF (5) on digits: nll 2.346 ± 0.012 bits/dim (published 2.31 ± 0.02), 40 s"
+        "MAF (5) on digits: nll 2.346 ±0.025 bits/dim (published 2.31 ±0.02), 40 s"
         in reporter.console.file.getvalue()
     )
 
@@ -190,7 +191,7 @@ def test_live_progress_shows_title_published_and_losses_and_goes_away():
     reporter = started(RichReporter(screen(terminal=True)))
     reporter.progress(an_event())
     live = reporter.console.file.getvalue()
-    assert "MAF (5) on digits published 2.31 ± 0.02" in live
+    assert "MAF (5) on digits published 2.31 ±0.02" in live
     assert "val 2.600 (best 2.400)" in live
     reporter.run_finished(RecordOf())
     assert reporter._live is None
@@ -249,6 +250,13 @@ def test_a_skipped_cell_that_the_plan_has_named_is_not_named_again():
     assert "file is broken" in reporter.console.file.getvalue()
 
 
+def test_a_plan_with_runs_says_what_the_errors_of_their_numbers_are():
+    for runs, told in (((RUNS,), True), ((WAITS,), False)):
+        reporter = PlainReporter(screen())
+        reporter.plan(Plan(runs, None, MACHINE))
+        assert (RUN_LEGEND in reporter.console.file.getvalue()) == told
+
+
 def test_runs_are_counted():
     reporter = PlainReporter(screen())
     reporter.plan(Plan((RUNS, RUNS), None, MACHINE))
@@ -256,24 +264,18 @@ def test_runs_are_counted():
     assert "[2/2] MAF" in reporter.console.file.getvalue()
 
 
-def test_measured_numbers_have_one_digit_more_than_the_paper_prints():
-    verdict = Verdict("c", "reproduced", "", mean=2.34567, se=0.01234, seeds=3)
-    assert console.measured_text(a_cell(), verdict) == "2.346 ± 0.012"
-    assert console.measured_text(a_cell(value=None), verdict) == "2.346 ± 0.012"
-    assert console.measured_text(a_cell(), Verdict("c", "not-run", "")) == ""
-
-
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_list_fits(width):
     cell = a_cell("maf-ddsf", "bsds300", "-157.73", "0.28")
-    verdict = Verdict(cell.id, "inconclusive", "", mean=-156.1234, se=0.1234, seeds=3)
+    verdict = Verdict(cell.id, "inconclusive", "", mean=-156.1234, sd=0.1234, se=0.07, seeds=3)
     text = shown(console.cells_view([(cell, verdict)]), width)
     for part in (
         "ffjord/density\n",
         "maf-ddsf/bsds300",
-        "-157.73 ± 0.28",
-        "-156.123 ± 0.123",
+        "-157.73 ±0.28",
+        "-156.12 ±0.12",
         "inconclusive",
+        "standard deviation over seeds",
     ):
         assert part in text
     assert max(map(len, text.splitlines())) <= width

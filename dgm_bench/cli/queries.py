@@ -86,7 +86,8 @@ def _published_json(published: Published) -> dict[str, Any]:
 def _measured_json(verdict: Verdict) -> dict[str, Any] | None:
     if verdict.mean is None:
         return None
-    return {"mean": verdict.mean, "se": verdict.se, "seeds": verdict.seeds}
+    numbers = {"mean": verdict.mean, "se": verdict.se, "seeds": verdict.seeds}
+    return {**numbers, "sd": verdict.sd, "se_test": verdict.se_test}
 
 
 def plan_json(plan: planner.Plan) -> dict[str, Any]:

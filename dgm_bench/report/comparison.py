@@ -5,26 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Literal
 
-from dgm_bench.compare import ComparedRow, Comparison, Side, State
+from dgm_bench.compare import ComparedRow, Comparison, Side
+from dgm_bench.measured import error_bar
 from dgm_bench.report import grid
 from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
-from dgm_bench.report.tables import with_error
-
-#: Mark and terminal colour of each state, those first that want attention.
-_MARKS: Mapping[State, tuple[str, str]] = {
-    "worse": ("▼", "red"),
-    "not-comparable": ("≠", "yellow"),
-    "better": ("▲", "cyan"),
-    "changed": ("~", "yellow"),
-    "noise": ("?", "yellow"),
-    "same": ("✓", "green"),
-    "only-new": ("+", "dim"),
-    "only-baseline": ("-", "dim"),
-}
+from dgm_bench.wording import MEASURED_LEGEND, ROW_STATES, counted, spoken, with_error
 
 
 def render_comparison(
@@ -60,7 +48,7 @@ def _csv(comparison: Comparison) -> str:
 
 def _page(comparison: Comparison) -> Page:
     names = ("", "metric", "baseline", "new", "difference", "verdict")
-    order = list(_MARKS)
+    order = list(ROW_STATES)
     rows = sorted(comparison.rows, key=lambda row: (order.index(row.state), row.cell))
     body, reasons = [], list(dict.fromkeys(row.reason for row in rows))
     for row in rows:
@@ -69,17 +57,18 @@ def _page(comparison: Comparison) -> Page:
     section = Section("", tuple(Heading((name,)) for name in names), tuple(body))
     listed = tuple((grid.superscript(str(n)), reason) for n, reason in enumerate(reasons, 1))
     legend = (
-        "difference: + is better, - is worse; below a worse one, what it exceeds with 99 % "
-        "confidence. A changed one is + or - only in size: no way is better. Training time, in "
-        "seconds, is shown and not judged."
+        "difference: new minus baseline, + if better and - if worse; where the metric has no "
+        "better direction, + if larger. Below a worse one stands how much worse it is with 99 % "
+        "confidence. Training time, in seconds, is shown and not judged."
     )
-    notes = (Notes("", (("", comparison.summary), ("", legend))), Notes("Notes", listed))
+    said = (comparison.summary, MEASURED_LEGEND, legend)
+    notes = (Notes("", tuple(("", text) for text in said)), Notes("Notes", listed))
     return Page("New records against the baseline", (section,) if body else (), notes)
 
 
 def _entries(row: ComparedRow, label: str) -> tuple[Entry, ...]:
     paper, table, name, column = row.cell.split("/")
-    mark, style = _MARKS[row.state]
+    words = ROW_STATES[row.state]
     difference = [] if row.difference is None else [f"{row.difference:+.3g}"]
     bound = [f"> {row.bound:.3g}"] if row.state == "worse" and row.bound is not None else []
     return (
@@ -88,12 +77,13 @@ def _entries(row: ComparedRow, label: str) -> tuple[Entry, ...]:
         _side_entry(row.baseline),
         _side_entry(row.new),
         Entry.of(*difference, *bound),
-        Entry((Line(f"{mark} {row.state.replace('-', ' ')} {label}", style),)),
+        Entry((Line(f"{words.mark} {spoken(row.state)} {label}", words.style),)),
     )
 
 
 def _side_entry(side: Side) -> Entry:
     if side.mean is None or side.train_seconds is None:
         return Entry.of("-")
-    seeds = "1 seed" if side.seeds == 1 else f"{side.seeds} seeds"
-    return Entry.of(with_error(side.mean, side.sd), f"{seeds}, {side.train_seconds:.4g} s")
+    seeds = counted(side.seeds, "seed")
+    number = with_error(side.mean, error_bar(side.sd, side.se_test))
+    return Entry.of(number, f"{seeds}, {side.train_seconds:.4g} s")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from dgm_bench.wording import PLUS_MINUS
+
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text as RichText
@@ -24,7 +26,8 @@ _RAISED = re.compile("[" + "".join(map(chr, _FROM_SUPERSCRIPT)) + "]+")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "✓": r"$\surd$", "✗": r"$\times$",
+    PLUS_MINUS: r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "✓": r"$\surd$",
+    "✗": r"$\times$",
     "▼": r"$\triangledown$", "▲": r"$\triangle$", "≠": r"$\neq$", "•": r"\textbullet{}",
     "\u2013": "--", "\u00d7": r"$\times$", "→": r"$\to$", "≈": r"$\approx$", "§": r"\S{}",
     "\u2212": r"$-$", "τ": r"$\tau$",

@@ -17,13 +17,21 @@ from typing import TYPE_CHECKING
 from dgm_bench import __version__
 from dgm_bench.planner import duration, gigabytes, run_command
 from dgm_bench.records import RunRecord, write_atomically
+from dgm_bench.report.numbers import measured_text, published_text
 from dgm_bench.report.plots import comparison_plot, gap_plot, learning_curve, to_svg
 from dgm_bench.report.ranking import ranking_plots
-from dgm_bench.report.tables import MARKS, measured_text, published_text
 from dgm_bench.report.tradeoff import tradeoff_plots
-from dgm_bench.spec import YES_NO, Cell, Column, Paper, Published, Recipe, Row, Source, Table
+from dgm_bench.spec import YES_NO, Cell, Column, Paper, Recipe, Row, Source, Table
 from dgm_bench.store import Store
-from dgm_bench.verdict import Pool, State, Verdict, judge_table, pool_variances
+from dgm_bench.verdict import Pool, Verdict, judge_table, pool_variances
+from dgm_bench.wording import (
+    MEASURED_ERROR,
+    PLUS_MINUS,
+    STATES,
+    State,
+    published_error,
+    spoken,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,26 +40,6 @@ if TYPE_CHECKING:
     from dgm_bench.catalog import Catalog
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-#: What each state means, in the words of the page.
-MEANINGS: Mapping[State, str] = {
-    "reproduced": "The 90 % interval of the difference lies wholly inside the margin.",
-    "worse": "The interval lies wholly on the worse side of the margin.",
-    "better": "The interval lies wholly on the better side. An alarm as much as a success: look "
-    "for leaked or easier data, or another unit.",
-    "inconclusive": "The interval reaches over the edge of the margin, or there is too little to "
-    "form one. The reason says how many more seeds should decide.",
-    "not-comparable": "There are runs, but of other data, another unit or a changed recipe.",
-    "failed": "Every run broke: a loss that is not a number, a solver that gave up.",
-    "not-run": "No run is stored; the reason says what is missing.",
-    "measured": "A row or column of ours, without a published number to compare with.",
-}
-_PM_MEANINGS: Mapping[str, str] = {
-    "sd_runs": "standard deviation over runs",
-    "two_se_test": "two standard errors over the test points of one model",
-    "none": "no ± is printed",
-    "unknown": "what the ± means is not known",
-}
 
 
 def write_report(path: Path, *, catalog: Catalog, store: Store) -> None:
@@ -89,7 +77,6 @@ class CellView:
 
     cell: Cell
     verdict: Verdict
-    mark: str
     published: str
     measured: str
     pm_meaning: str
@@ -161,7 +148,9 @@ class _Page:
                 yes_no=YES_NO,
                 papers=papers,
                 counts=_counts(cells),
-                meanings=[(state, MARKS[state][0], MEANINGS[state]) for state in MEANINGS],
+                states=STATES,
+                plus_minus=PLUS_MINUS,
+                measured_error=MEASURED_ERROR,
                 runs=[_run(record, _headline(record)) for record in reversed(records)],
                 newest=max((record.created for record in records), default=""),
                 hours=duration(sum(record.budget.train_seconds for record in records)),
@@ -198,10 +187,9 @@ class _Page:
         return CellView(
             cell=cell,
             verdict=verdict,
-            mark=MARKS[verdict.state][0],
             published=published_text(cell),
             measured=measured_text(cell, verdict),
-            pm_meaning=_pm_meaning(published) if published else "",
+            pm_meaning=published_error(published) if published else "",
             source=sources.get(published.source) if published else None,
             command=run_command(cell.id) if cell.recipe else "",
             settings=_settings(cell.recipe) if cell.recipe else (),
@@ -240,10 +228,10 @@ class _Page:
 # --------------------------------------------------------------------------- pieces
 
 
-def _counts(cells: Iterable[CellView]) -> list[tuple[State, str, int]]:
+def _counts(cells: Iterable[CellView]) -> list[tuple[State, int]]:
     """Return how many cells are in each state that occurs."""
     found = Counter(view.verdict.state for view in cells)
-    return [(state, MARKS[state][0], found[state]) for state in MARKS if found[state]]
+    return [(state, found[state]) for state in STATES if found[state]]
 
 
 def _parts(table: Table) -> Iterable[Part]:
@@ -331,11 +319,6 @@ def _verified(verified: bool) -> str:
     return "verified as the published files" if verified else "not verified as the published files"
 
 
-def _pm_meaning(published: Published) -> str:
-    runs = f" (n = {published.pm_n})" if published.pm_n else ""
-    return _PM_MEANINGS[published.pm_kind] + runs
-
-
 def _published_nats(cell: Cell) -> float | None:
     """Return the published value where it is a loss in nats, as curves are."""
     column = cell.column
@@ -358,6 +341,7 @@ def _templates() -> Environment:
     )
     environment.filters["identifier"] = _identifier
     environment.filters["duration"] = duration
+    environment.filters["spoken"] = spoken
     return environment
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dgm_bench.records import RunRecord
 from dgm_bench.spec import YES_NO, Cell, Column, Table
+from dgm_bench.wording import PUBLISHED_BAR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -234,7 +235,7 @@ def _draw_difference(axes: Axes, height: int, cell: Cell, verdict: Verdict) -> N
         axes.barh(height, 2 * verdict.delta, 0.6, -verdict.delta, label="margin", **look)
     pm = float(cell.published.pm or 0)
     look = {"fmt": "D", "color": BLUE, "markerfacecolor": "none", "markersize": 7}
-    axes.errorbar(0.0, height, xerr=pm, label="published, ± as printed", **look)
+    axes.errorbar(0.0, height, xerr=pm, label=PUBLISHED_BAR, **look)
     difference = verdict.mean - float(cell.published.value)
     bars = [[side] for side in _bars(cell, verdict, difference)]
     look = {"fmt": "o", "color": VERMILION, "markersize": 6, "capsize": 3}

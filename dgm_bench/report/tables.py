@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from dgm_bench.report import grid
+from dgm_bench.report import fields, grid
 from dgm_bench.report.footnotes import Errata, Footnotes, Placement
 from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
-from dgm_bench.spec import YES_NO, Cell, Column, Direction, Published, Row, Table
-from dgm_bench.verdict import State, Verdict, not_run
+from dgm_bench.report.numbers import count_line, measured_text, published_text
+from dgm_bench.spec import YES_NO, Cell, Column, Direction, Row, Table
+from dgm_bench.verdict import Verdict, not_run
+from dgm_bench.wording import MEASURED_LEGEND, STATES, counted, published_legend
 
 Format = Literal["text", "markdown", "csv", "json", "latex"]
 
-#: Mark and terminal colour of each state.
-MARKS: Mapping[State, tuple[str, str]] = {
-    "reproduced": ("✓", "green"),
-    "worse": ("▼", "red"),
-    "better": ("▲", "magenta"),
-    "inconclusive": ("?", "yellow"),
-    "not-comparable": ("≠", "yellow"),
-    "failed": ("✗", "red"),
-    "not-run": ("-", "dim"),
-    "measured": ("•", ""),
-}
-_MEANINGS: Mapping[State, str] = {
-    "reproduced": "reproduced",
-    "worse": "worse than published",
-    "better": "better than published (ask why)",
-    "inconclusive": "inconclusive (seeds run + seeds expected to decide)",
-    "not-comparable": "not comparable",
-    "failed": "failed",
-    "not-run": "not run",
-    "measured": "measured, nothing published",
-}
-_PM_MEANINGS: Mapping[str, str] = {
-    "two_se_test": "two standard errors over the test points of one model",
-    "sd_runs": "standard deviation over {runs}",
-    "unknown": "meaning unknown",
-    "none": "none",
-}
 _ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 
 
@@ -69,133 +39,13 @@ def render_table(
     """
     known = {cell.id: verdicts.get(cell.id) or not_run(cell) for cell in table.cells}
     if format == "csv":
-        return _csv(table, known)
+        return fields.to_csv(table, known)
     if format == "json":
-        return _json(table, known)
+        return fields.to_json(table, known)
     page = _Layout(table, known).page()
     if format == "text":
         return grid.to_text(page, width, colour)
     return grid.to_markdown(page) if format == "markdown" else grid.to_latex(page)
-
-
-def count_line(table: Table, verdicts: Mapping[str, Verdict]) -> str:
-    """Return how many of the paper's numbers, or of ours, are in which state, in one sentence."""
-    printed = [
-        cell
-        for cell in table.cells
-        if cell.published and cell.row.published and cell.column.published
-    ]
-    counted = printed or [cell for cell in table.cells if not cell.repeats]
-    states = Counter((verdicts.get(cell.id) or not_run(cell)).state for cell in counted)
-    counts = ", ".join(
-        f"{states[state]} {state.replace('-', ' ')}" for state in MARKS if states[state]
-    )
-    what = f"Of {len(printed)} published numbers" if printed else "No published numbers; of ours"
-    return f"{what}: {counts or 'none declared'}."
-
-
-# --------------------------------------------------------------------------- machine-readable
-
-
-def cell_fields(cell: Cell, verdict: Verdict) -> dict[str, Any]:
-    """Return everything that is known about a cell, flat, with null for what is not."""
-    published = cell.published
-    fields: dict[str, Any] = {
-        "id": cell.id,
-        "row": cell.row.id,
-        "column": cell.column.id,
-        "metric": cell.metric,
-        "unit": cell.column.unit,
-        "direction": cell.column.direction,
-        "published": _float(published and published.value),
-        "pm": _float(published and published.pm),
-    }
-    for name in ("pm_kind", "pm_n", "selection", "source", "model", "note"):
-        fields[f"published_{name}"] = getattr(published, name, None)
-    fields |= {name: value for name, value in asdict(verdict).items() if name != "cell"}
-    fields["low"], fields["high"] = fields.pop("interval") or (None, None)
-    fields["remarks"] = list(verdict.remarks)
-    fields["errata"] = [erratum.id for erratum in cell.errata]
-    return fields
-
-
-def _float(value: Any) -> float | None:  # noqa: ANN401  Decimal or None
-    return None if value is None else float(value)
-
-
-def _csv(table: Table, verdicts: Mapping[str, Verdict]) -> str:
-    rows = [cell_fields(cell, verdicts[cell.id]) for cell in table.cells]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(rows[0] if rows else ["id"])
-    for row in rows:
-        writer.writerow("; ".join(v) if isinstance(v, list) else v for v in row.values())
-    return file.getvalue()
-
-
-def _json(table: Table, verdicts: Mapping[str, Verdict]) -> str:
-    cells = [json.dumps(cell_fields(cell, verdicts[cell.id])) for cell in table.cells]
-    head = f'{{"table": {json.dumps(table.name)}, "title": {json.dumps(table.title)}, "cells": ['
-    return head + "\n" + ",\n".join(cells) + "\n]}\n"
-
-
-# --------------------------------------------------------------------------- numbers
-
-
-def measured_number(verdict: Verdict, published: Published | None) -> str:
-    """Return ``mean ± error``: seed spread, or for one seed two errors over test points."""
-    if verdict.mean is None:
-        return ""
-    error = verdict.sd if verdict.sd is not None else _doubled(verdict.se_test)
-    decimals = max(-int(published.value.as_tuple().exponent), 0) if published else 2
-    return with_error(verdict.mean, error, decimals)
-
-
-def with_error(value: float, error: float | None, decimals: int = 2) -> str:
-    """Return ``value ± error`` with that many decimals, up to 4 where the error is smaller.
-
-    A value that these would round away, and that its error does not, is given as a power of ten.
-    An error that is rounding alone is none: equal runs have equal numbers.
-    """
-    if error is not None and error < 1e-14 * abs(value):
-        error = 0.0
-    if (error or 0.0) < abs(value) < 0.5 * 10.0**-decimals:
-        spread = f" ±{error:.1e}" if error else " ±0" if error is not None else ""
-        return f"{value:.1e}{spread}"
-    if error:
-        decimals = min(max(decimals, math.ceil(-math.log10(error))), 4)
-    number = f"{value:.{decimals}f}"
-    return number if error is None else f"{number} ±{error:.{decimals}f}"
-
-
-def published_number(published: Published | None) -> str:
-    """Return ``value ± pm`` in the printed digits."""
-    if published is None:
-        return ""
-    return f"{published.value}" + (f" ±{published.pm}" if published.pm is not None else "")
-
-
-def published_text(cell: Cell) -> str:
-    """Return the published number, or yes or no for a property."""
-    if cell.published is not None and cell.column.unit == YES_NO:
-        return yes_or_no(float(cell.published.value))
-    return published_number(cell.published)
-
-
-def measured_text(cell: Cell, verdict: Verdict) -> str:
-    """Return the measured number with its error, or yes or no for a property."""
-    if verdict.mean is not None and cell.column.unit == YES_NO:
-        return yes_or_no(verdict.mean)
-    return measured_number(verdict, cell.published)
-
-
-def yes_or_no(value: float) -> str:
-    """Return a property in words; a number where seeds differ."""
-    return {1.0: "yes", 0.0: "no"}.get(value, f"{value:.2f}")
-
-
-def _doubled(error: float | None) -> float | None:
-    return None if error is None else 2 * error
 
 
 def _aligned(texts: Sequence[str]) -> Callable[[str], str]:
@@ -332,15 +182,12 @@ class _Layout:
         directions = {c.direction for c in self.table.columns if c.unit != YES_NO}
         if said := ". ".join(part for part in self._reading(directions) if part):
             yield said
-        yield from _published_legend(self.table.cells)
+        yield from published_legend(self.table.cells)
         states = {verdict.state for verdict in self.verdicts.values()}
         if directions and any(verdict.mean is not None for verdict in self.verdicts.values()):
-            yield (
-                "± of measured numbers: standard deviation over seeds; for a single seed, two "
-                "standard errors by the metric's protocol."
-            )
-        marks = (f"{MARKS[state][0]} {_MEANINGS[state]}" for state in MARKS if state in states)
-        yield "; ".join(marks) + "."
+            yield MEASURED_LEGEND
+        known = (words for state, words in STATES.items() if state in states)
+        yield "; ".join(f"{words.mark} {words.brief}" for words in known) + "."
         if "not-run" in states:
             yield f"To run what can run: dgm-bench run '{self.table.name}/*'"
 
@@ -408,9 +255,9 @@ class _Styled:
         verdict = self.layout.verdicts[cell.id]
         lines = [self._published_line(cell)] if cell.published else []
         if verdict.mean is not None:
-            lines.append(Line(self.align(self._measured(cell)), MARKS[verdict.state][1]))
+            lines.append(Line(self.align(self._measured(cell)), STATES[verdict.state].style))
         if verdict.state != "not-run" or (blank and self.column.published):
-            lines.append(Line(self._mark(cell, verdict), MARKS[verdict.state][1]))
+            lines.append(Line(self._mark(cell, verdict), STATES[verdict.state].style))
         return Entry((*lines, *self._context(cell, verdict)))
 
     def _cell(self, row: Row) -> Cell | None:
@@ -433,7 +280,7 @@ class _Styled:
         return Line(text, bold=best and cell.row.published)
 
     def _mark(self, cell: Cell, verdict: Verdict) -> str:
-        parts = [MARKS[verdict.state][0], _seed_count(verdict), self._reference(cell, verdict)]
+        parts = [STATES[verdict.state].mark, _seed_count(verdict), self._reference(cell, verdict)]
         return " ".join(part for part in parts if part)
 
     def _reference(self, cell: Cell, verdict: Verdict) -> str:
@@ -455,20 +302,6 @@ class _Styled:
 def _seed_count(verdict: Verdict) -> str:
     if not verdict.seeds:
         return "failed" if verdict.state == "failed" else ""
-    more = f"+{verdict.more_seeds}" if verdict.more_seeds else ""
-    return f"{verdict.seeds}{more} seed" + ("" if verdict.seeds == 1 and not more else "s")
-
-
-def _published_legend(cells: Iterable[Cell]) -> Iterable[str]:
-    """Yield what the published ± means, with the rows and sources that it belongs to."""
-    rows: dict[str, dict[str, None]] = {}
-    sources: dict[str, dict[str, None]] = {}
-    for cell in cells:
-        published = cell.published
-        if published is not None and published.pm is not None:
-            runs = f"{published.pm_n} runs" if published.pm_n else "runs, how many is not known"
-            meaning = _PM_MEANINGS[published.pm_kind].format(runs=runs)
-            rows.setdefault(meaning, {})[cell.row.title] = None
-            sources.setdefault(meaning, {})[published.source] = None
-    for meaning, titles in rows.items():
-        yield f"Published ± of {', '.join(titles)} ({', '.join(sources[meaning])}): {meaning}."
+    if not verdict.more_seeds:
+        return counted(verdict.seeds, "seed")
+    return f"{verdict.seeds}+{verdict.more_seeds} seeds"

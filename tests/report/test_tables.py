@@ -7,9 +7,11 @@ import json
 import pytest
 from factories import make_cell, make_column, make_published, make_recipe, make_table
 
-from dgm_bench.report.tables import count_line, measured_number, render_table, with_error
+from dgm_bench.report.numbers import count_line, measured_number
+from dgm_bench.report.tables import render_table
 from dgm_bench.spec import YES_NO, Erratum, Row
 from dgm_bench.verdict import Verdict
+from dgm_bench.wording import with_error
 
 ERRATUM = Erratum(id="mixed", cells=(), text="mixes 5 & 10 layers", source="MAF paper")
 IMAGES = {"metric": "bits_per_dim", "unit": "bits/dim"}

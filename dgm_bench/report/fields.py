@@ -1,0 +1,57 @@
+"""All that is known about the cells of a table, for machines: CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from dgm_bench.spec import Cell, Table
+from dgm_bench.verdict import Verdict
+
+
+def cell_fields(cell: Cell, verdict: Verdict) -> dict[str, Any]:
+    """Return everything that is known about a cell, flat, with null for what is not."""
+    published = cell.published
+    fields: dict[str, Any] = {
+        "id": cell.id,
+        "row": cell.row.id,
+        "column": cell.column.id,
+        "metric": cell.metric,
+        "unit": cell.column.unit,
+        "direction": cell.column.direction,
+        "published": _float(published and published.value),
+        "pm": _float(published and published.pm),
+    }
+    for name in ("pm_kind", "pm_n", "selection", "source", "model", "note"):
+        fields[f"published_{name}"] = getattr(published, name, None)
+    fields |= {name: value for name, value in asdict(verdict).items() if name != "cell"}
+    fields["low"], fields["high"] = fields.pop("interval") or (None, None)
+    fields["remarks"] = list(verdict.remarks)
+    fields["errata"] = [erratum.id for erratum in cell.errata]
+    return fields
+
+
+def to_csv(table: Table, verdicts: Mapping[str, Verdict]) -> str:
+    """Return one line for each cell, below a line of names."""
+    rows = [cell_fields(cell, verdicts[cell.id]) for cell in table.cells]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(rows[0] if rows else ["id"])
+    for row in rows:
+        writer.writerow("; ".join(v) if isinstance(v, list) else v for v in row.values())
+    return file.getvalue()
+
+
+def to_json(table: Table, verdicts: Mapping[str, Verdict]) -> str:
+    """Return the table with its cells, one on each line."""
+    cells = [json.dumps(cell_fields(cell, verdicts[cell.id])) for cell in table.cells]
+    head = f'{{"table": {json.dumps(table.name)}, "title": {json.dumps(table.title)}, "cells": ['
+    return head + "\n" + ",\n".join(cells) + "\n]}\n"
+
+
+def _float(value: Any) -> float | None:  # noqa: ANN401  Decimal or None
+    return None if value is None else float(value)
