@@ -124,10 +124,10 @@ def test_evaluations_are_counted_on_both_ways():
 
 
 def small_run(function, flow, monkeypatch):
-    monkeypatch.setattr(gradients, "TOLERANCES", ("1e-2", "1e-6"))
-    monkeypatch.setattr(gradients, "REPEATS", 1)
-    monkeypatch.setattr(gradients, "REFERENCE", 1e-9)
-    monkeypatch.setattr(gradients, "CHECK", 1e-8)
+    monkeypatch.setattr(solver_gradients, "TOLERANCES", ("1e-2", "1e-6"))
+    monkeypatch.setattr(solver_gradients, "REPEATS", 1)
+    monkeypatch.setattr(solver_gradients, "REFERENCE", 1e-9)
+    monkeypatch.setattr(solver_gradients, "CHECK", 1e-8)
     data = Dataset("toy", "1", {"test": torch.randn(9, 2)}, verified=False)
     metrics = function(flow, data, EvaluationSpec(), torch.Generator().manual_seed(0), "")
     return {metric.name: metric for metric in metrics}
