@@ -55,21 +55,21 @@ class Execution:
     """Trains, evaluates and records one planned run.
 
     Args:
-        run: The cell and the seed.
-        recipe: What to run: the cell's, with any ``--set`` changes.
+        run: The cell, the seed, and the recipe with any ``--set`` changes.
         data: The data set, on the host.
         folder: The run's work folder, locked by this process.
         device: Where to compute.
         control: Asked between steps whether to stop.
         reporter: Told how it goes.
         limit_seconds: Training and validation may take this long, or None.
-        modified: The ``--set`` changes in the recipe.
+
+    Raises:
+        ValueError: The run has no recipe.
     """
 
     def __init__(
         self,
         run: PlannedRun,
-        recipe: Recipe,
         data: Dataset,
         folder: WorkFolder,
         *,
@@ -77,11 +77,12 @@ class Execution:
         control: Control,
         reporter: Reporter,
         limit_seconds: float | None = None,
-        modified: tuple[str, ...] = (),
     ) -> None:
-        self.run_, self.recipe, self.data, self.folder = run, recipe, data, folder
+        if run.recipe is None:
+            raise ValueError(f"{run.cell.id} was planned without a recipe")
+        self.run_, self.recipe, self.data, self.folder = run, run.recipe, data, folder
         self.device, self.control, self.reporter = device, control, reporter
-        self.limit_seconds, self.modified = limit_seconds, modified
+        self.limit_seconds = limit_seconds
         self.code = provenance.code()
         self.fingerprints = data.fingerprints()
         self.trainers: list[Trainer] = []
@@ -287,7 +288,7 @@ class Execution:
             recipe=self.recipe,
             recipe_hash=self.recipe.content_hash,
             seed=self.run_.seed,
-            modified=self.modified,
+            modified=self.run_.modified,
             supersedes=state.supersedes,
             code=self.code,
             data=self._data(),

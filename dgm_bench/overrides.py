@@ -1,19 +1,46 @@
-"""``--set key=value``: change a recipe from the command line, and mark it as changed."""
+"""``--set key=value``: change recipes from the command line, and mark their cells as changed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from dgm_bench.errors import UsageError, did_you_mean
-from dgm_bench.spec import Recipe
+from dgm_bench.spec import Cell, Cost, Recipe, Stage
+
+
+def change_cells(cells: Sequence[Cell], overrides: Mapping[str, str]) -> list[Cell]:
+    """Return the cells with values of their recipes replaced, as ``modified`` says of each.
+
+    Of several recipes each is changed as far as it has the keys.
+
+    Args:
+        cells: The cells; one without a recipe stays as it is.
+        overrides: Values by key, as :func:`apply_overrides` takes them.
+
+    Raises:
+        UsageError: When no recipe has a key, or a value does not fit.
+    """
+    changed, faults = [], []
+    for cell in cells:
+        if cell.recipe is not None:
+            recipe, unknown = _applied(cell.recipe, overrides)
+            faults.append(unknown)
+            used = tuple(f"{key}={overrides[key]}" for key in overrides if key not in unknown)
+            changed.append(_marked(cell, recipe, used))
+        else:
+            changed.append(cell)
+    for key in overrides:
+        if faults and all(key in unknown for unknown in faults):
+            raise faults[0][key]
+    return changed
 
 
 def apply_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
-    """Return the recipe with values replaced.
+    """Return the recipe with values replaced, and its cost in proportion.
 
     A key is a path such as ``optimizer.lr``, ``model.args.layers`` or ``stopping.max_steps``,
     which is looked up in every stage, or ``evaluation.trace``. The name of a stage ahead of it, as
@@ -23,16 +50,37 @@ def apply_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     Raises:
         UsageError: When a key does not exist or a value does not fit.
     """
-    body = recipe.model_dump(mode="json")
+    changed, unknown = _applied(recipe, overrides)
+    for fault in unknown.values():
+        raise fault
+    return changed
+
+
+def _applied(recipe: Recipe, overrides: Mapping[str, str]) -> tuple[Recipe, dict[str, UsageError]]:
+    """Return the recipe with values replaced, and by its name the fault of a key it lacks."""
+    body, unknown = recipe.model_dump(mode="json"), {}
     for key, text in overrides.items():
-        for target, path in _targets(body, key):
-            _set(target, path, _parse(text), key)
+        try:
+            places = [_place(target, path, key) for target, path in _targets(body, key)]
+        except UsageError as fault:
+            unknown[key] = fault
+        else:
+            for folder, last in places:
+                folder[last] = _parse(text)
     try:
-        return Recipe.model_validate(body)
+        changed = Recipe.model_validate(body)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
         raise UsageError(f"--set {where}", first["msg"], "see the recipe in a record") from error
+    return changed.model_copy(update={"cost": _cost(recipe, changed)}), unknown
+
+
+def _marked(cell: Cell, recipe: Recipe, modified: tuple[str, ...]) -> Cell:
+    """Return the cell with another recipe, or as it is where nothing that matters changed."""
+    if cell.recipe is None or recipe.content_hash == cell.recipe.content_hash:
+        return cell
+    return cell.model_copy(update={"recipe": recipe, "modified": modified})
 
 
 def _targets(body: dict[str, Any], key: str) -> list[tuple[dict[str, Any], str]]:
@@ -44,7 +92,8 @@ def _targets(body: dict[str, Any], key: str) -> list[tuple[dict[str, Any], str]]
     return [(stage, rest) for stage in named] or [(stage, key) for stage in body["stages"]]
 
 
-def _set(target: dict[str, Any], path: str, value: object, key: str) -> None:
+def _place(target: dict[str, Any], path: str, key: str) -> tuple[dict[str, Any], str]:
+    """Return the mapping that holds the value at the end of a path, and its name there."""
     *folders, last = path.split(".")
     for folder in folders:
         if not isinstance(target.get(folder), dict):
@@ -53,7 +102,7 @@ def _set(target: dict[str, Any], path: str, value: object, key: str) -> None:
     # Arguments of models, data and objectives are open; every other key must exist.
     if last not in target and "args" not in folders:
         raise _unknown(key, last, target)
-    target[last] = value
+    return target, last
 
 
 def _unknown(key: str, part: str, target: Mapping[str, Any]) -> UsageError:
@@ -66,3 +115,43 @@ def _parse(text: str) -> object:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+# --------------------------------------------------------------------------- cost
+
+
+def _cost(before: Recipe, after: Recipe) -> Cost | None:
+    """Return the declared cost for other batches, other epochs and other numbers of steps.
+
+    The work of a step is in proportion to the batch; what else may change it is left out.
+    """
+    cost = before.cost
+    if cost is None or before.stages == after.stages:
+        return cost
+    shares = _shares(cost, len(before.stages))
+    pairs = list(zip(shares, before.stages, after.stages, strict=True))
+    steps = cost.steps * sum(share * _steps_ratio(old, new) for share, old, new in pairs)
+    most = [stage.stopping.max_steps for stage in after.stages]
+    if None not in most:
+        steps = min(steps, sum(n for n in most if n is not None))
+    work = sum(share * new.batch_size / old.batch_size for share, old, new in pairs)
+    update = {"steps": round(steps), "flops_per_step": work * cost.flops_per_step}
+    return cost.model_copy(update=update)
+
+
+def _shares(cost: Cost, stages: int) -> tuple[float, ...]:
+    """Return each stage's share of the work: as declared, where that is one for each stage."""
+    equal = (1 / stages,) * stages
+    return cost.stage_shares if len(cost.stage_shares) == stages else equal
+
+
+def _steps_ratio(before: Stage, after: Stage) -> float:
+    """Return how many times as many steps a stage takes whose epochs are counted, else 1."""
+    old, new = before.stopping, after.stopping
+    patient = new.patience is not None
+    if new.max_epochs is None and not (patient and after.validation.unit == "epochs"):
+        return 1.0
+    epochs = 1.0
+    if not patient and old.max_epochs and new.max_epochs is not None:
+        epochs = new.max_epochs / old.max_epochs
+    return epochs * before.batch_size / after.batch_size

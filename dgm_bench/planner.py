@@ -217,6 +217,7 @@ class PlannedRun:
     Attributes:
         cell: The cell whose row and column name the record.
         cells: Ids of all cells it serves, that one first.
+        recipe: What runs, with any ``--set`` changes.
         data: State of its data: ``embedded``, ``here``, ``missing``, ``incomplete``, or ``""``.
         seconds: What it is expected to take; None where nothing is known.
         memory_bytes: What it is expected to need.
@@ -236,6 +237,11 @@ class PlannedRun:
     reason: str = ""
     command: str = ""
     h200_seconds: float | None = None
+
+    @property
+    def modified(self) -> tuple[str, ...]:
+        """The ``--set`` changes in its recipe."""
+        return self.cell.modified
 
 
 @dataclass(frozen=True)
@@ -278,7 +284,6 @@ class PlanningContext:
         runnable: Whether a cell's recipe resolves and its model builds, and why not.
         records: Stored records, for what earlier runs took.
         may_fetch: Whether missing data may be downloaded; done only where time is unlimited.
-        changed: A recipe as it would run.
     """
 
     machine: Machine
@@ -286,7 +291,6 @@ class PlanningContext:
     runnable: Callable[[Cell], tuple[bool, str]]
     records: Sequence[RunRecord] = field(default=())
     may_fetch: bool = False
-    changed: Callable[[Recipe], Recipe] = lambda recipe: recipe
 
 
 def plan(
@@ -299,7 +303,7 @@ def plan(
     single cell without a budget runs whatever it takes.
 
     Args:
-        cells: The cells that were asked for.
+        cells: The cells that were asked for, with any ``--set`` changes in their recipes.
         context: Machine, data and earlier runs.
         budget: Seconds for all runs together; None for no limit.
         seeds: Runs of each recipe, with seeds 0, 1, ...
@@ -322,11 +326,18 @@ def plan(
 
 
 def _by_recipe(cells: Iterable[Cell]) -> list[list[Cell]]:
-    """Group cells by recipe; a cell that borrows another row's recipe comes after that row's."""
+    """Group cells by recipe, those first for which it is declared.
+
+    After them come cells that borrow another row's recipe, then those that ``--set`` gave it.
+    """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.recipe.content_hash if cell.recipe else cell.id, []).append(cell)
-    return [sorted(group, key=lambda cell: cell.same_as is not None) for group in groups.values()]
+    return [sorted(group, key=_declared_first) for group in groups.values()]
+
+
+def _declared_first(cell: Cell) -> tuple[bool, bool]:
+    return bool(cell.modified), cell.same_as is not None
 
 
 def _offer(
@@ -347,7 +358,7 @@ def _offer(
         seconds=_seconds(cell.recipe, context.machine.speed, measured),
         h200_seconds=_seconds(cell.recipe, Speed.h200(), {}),
         memory_bytes=cell.recipe.cost.memory_bytes if cell.recipe.cost else None,
-        command=run_command(cell.id),
+        command=run_command(cell),
     )
     offer = _with_data(offer, cell.recipe, context)
     return _with_memory(offer, context.machine, insist)
@@ -373,7 +384,7 @@ def _with_data(offer: PlannedRun, recipe: Recipe, context: PlanningContext) -> P
 
 def _with_weights(offer: PlannedRun, recipe: Recipe, context: PlanningContext) -> PlannedRun:
     """Say where weights of others are missing; they are fetched only when asked for by name."""
-    judge = context.changed(recipe).evaluation.judge
+    judge = recipe.evaluation.judge
     for name in judge.weights if judge is not None else ():
         state = context.data_state(name)
         if not state.loadable:
@@ -418,7 +429,7 @@ def _too_long(offer: PlannedRun, budget: float, seeds: int) -> PlannedRun:
         spent = "others take the" if offer.seconds <= budget else "over the"
         why = f"needs about {duration(offer.seconds)}, {spent} budget of {duration(budget)}"
         enough = option_value(offer.seconds * seeds)
-    command = run_command(offer.cell.id, enough, seeds)
+    command = run_command(offer.cell, enough, seeds)
     return replace(offer, reason=f"{why}: {command}", command=command)
 
 
@@ -427,9 +438,10 @@ def _cut_short(offer: PlannedRun, budget: float) -> PlannedRun:
     return replace(offer, seconds=budget, runs=True, reason=reason)
 
 
-def run_command(cell_id: str, budget: str = "", seeds: int = 1) -> str:
-    """Return the command that runs one cell."""
-    words = ["dgm-bench", "run", cell_id]
+def run_command(cell: Cell, budget: str = "", seeds: int = 1) -> str:
+    """Return the command that runs one cell, with its ``--set`` changes."""
+    words = ["dgm-bench", "run", cell.id]
+    words += [word for change in cell.modified for word in ("--set", change)]
     words += ["--seeds", str(seeds)] if seeds > 1 else []
     words += ["--budget", budget] if budget else []
     return shlex.join(words)

@@ -7,7 +7,7 @@ The same command goes on where it stopped and repeats nothing that is finished: 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,11 +18,10 @@ from dgm_bench import provenance, tracking
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DataError, DataUnavailable, UsageError
 from dgm_bench.execution import Execution
-from dgm_bench.overrides import apply_overrides
 from dgm_bench.paths import PACKAGE
 from dgm_bench.planner import Plan, PlannedRun, share_of
 from dgm_bench.records import FAILED, RunRecord, read_record
-from dgm_bench.spec import DataSpec, Recipe
+from dgm_bench.spec import DataSpec
 from dgm_bench.store import ensure_writable
 from dgm_bench.train.control import Control, Interrupted
 from dgm_bench.train.events import Reporter
@@ -52,7 +51,6 @@ def run_plan(
     threads: int | None,
     time_limit: float | None,
     offline: bool,
-    overrides: Mapping[str, str],
     reporter: Reporter,
     track: bool,
 ) -> RunSummary:
@@ -66,7 +64,6 @@ def run_plan(
         threads: CPU threads, or None for torch's own choice.
         time_limit: Seconds until this process checkpoints and leaves.
         offline: Fetch nothing.
-        overrides: ``--set`` changes; they mark the records as modified.
         reporter: Told what happens.
         track: Log to MLflow after each run.
 
@@ -83,7 +80,6 @@ def run_plan(
         device=resolve_device(device),
         control=Control(time_limit),
         reporter=reporter,
-        overrides=overrides,
         track=track,
         source=_DataSource(data_root, offline),
     )
@@ -125,7 +121,6 @@ class _Session:
     device: torch.device
     control: Control
     reporter: Reporter
-    overrides: Mapping[str, str]
     track: bool
     source: _DataSource
     summary: RunSummary = field(default_factory=RunSummary)
@@ -152,19 +147,17 @@ class _Session:
             return False
         if run.recipe is None:
             raise ValueError(f"{run.cell.id} was planned without a recipe")
-        recipe = apply_overrides(run.recipe, self.overrides)
-        folder = WorkFolder(self.results, recipe.content_hash, run.seed)
+        folder = WorkFolder(self.results, run.recipe.content_hash, run.seed)
         with folder.locked():
             try:
-                self._require_weights(recipe)
-                data = self.source.load(recipe.stages[0].data, run.seed)
+                data = self.source.load(run.recipe.stages[0].data, run.seed)
                 finished = self._finished_before(folder, data)
                 if finished is not None:
                     path = finished.path(self.results)
                     self.reporter.message(f"{run.cell.id} seed {run.seed} is finished: {path}")
                     self.summary.finished.append(finished)
                     return True
-                record = self._execute(run, recipe, data, folder, limit)
+                record = self._execute(run, data, folder, limit)
             except Interrupted as stop:
                 self.reporter.message(
                     f"stopped ({stop.reason}); the same command goes on from here"
@@ -176,41 +169,17 @@ class _Session:
         self._took(record)
         return True
 
-    def _require_weights(self, recipe: Recipe) -> None:
-        """Refuse missing or wrong weights of others before data is loaded, which may take hours.
-
-        Raises:
-            DataError: They are missing, or not the published ones.
-        """
-        judge = recipe.evaluation.judge
-        for name in judge.weights if judge is not None else ():
-            if name in datasets.weights_names():
-                datasets.find_weights(name, self.source.root)
-
-    def _changes(self, run: PlannedRun, recipe: Recipe) -> tuple[str, ...]:
-        """Return the ``--set`` changes, if they change anything."""
-        if run.recipe is None or recipe.content_hash == run.recipe.content_hash:
-            return ()
-        return tuple(f"{key}={value}" for key, value in self.overrides.items())
-
     def _execute(
-        self,
-        run: PlannedRun,
-        recipe: Recipe,
-        data: Dataset,
-        folder: WorkFolder,
-        limit: float | None,
+        self, run: PlannedRun, data: Dataset, folder: WorkFolder, limit: float | None
     ) -> RunRecord:
         return Execution(
             run,
-            recipe,
             data,
             folder,
             device=self.device,
             control=self.control,
             reporter=self.reporter,
             limit_seconds=limit,
-            modified=self._changes(run, recipe),
         ).run()
 
     def _finished_before(self, folder: WorkFolder, data: Dataset) -> RunRecord | None:

@@ -306,7 +306,8 @@ class Cell(Spec):
     """One number of one table: published value with its meaning, and the recipe behind it.
 
     ``same_as`` names the row whose recipe reproduces this cell: a published row that mixes models.
-    ``no_recipe`` says why there is no recipe.
+    ``no_recipe`` says why there is no recipe. ``modified`` is empty in every declaration: it names
+    the ``--set`` changes of a recipe that is to be run.
     """
 
     paper: str
@@ -319,6 +320,7 @@ class Cell(Spec):
     no_recipe: str = ""
     errata: tuple[Erratum, ...] = ()
     priority: int = 0
+    modified: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

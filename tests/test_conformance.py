@@ -174,7 +174,6 @@ def test_every_recipe_takes_a_step_and_leaves_a_record(cell, tmp_path, monkeypat
     with folder.locked():
         record = Execution(
             PlannedRun(cell, (cell.id,), 0, recipe),
-            recipe,
             fake_data(recipe.stages[0].data, fit=cell.row.id == "gaussian"),
             folder,
             device=torch.device("cpu"),

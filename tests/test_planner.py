@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from dgm_bench.errors import UsageError
+from dgm_bench.overrides import change_cells
 from dgm_bench.planner import (
     AUTO_BUDGET,
     PLANNED_SHARE,
@@ -298,3 +299,54 @@ def test_every_run_is_priced_on_one_h200_too():
     (run,) = plan([a_cell(recipe=recipe)], around(), budget=None).runs
     assert run.h200_seconds == pytest.approx(expected_seconds(recipe.cost, Speed.h200()))
     assert run.h200_seconds < run.seconds
+
+
+# ------------------------------------------------------------------------------ --set
+
+
+def test_a_changed_run_is_priced_as_it_runs_and_not_as_what_was_measured_of_the_declared_one():
+    recipe = a_recipe(seconds=500)
+    records = [Record(recipe.content_hash, Spent(33.0))]
+    (cell,) = change_cells([a_cell(recipe=recipe)], {"stopping.max_steps": "10"})
+    (run,) = plan([cell], around(records=records), budget=600).chosen
+    assert run.seconds == pytest.approx(50)
+    assert run.recipe == cell.recipe
+    assert run.modified == ("stopping.max_steps=10",)
+    assert run.command == ("dgm-bench run ffjord/density/maf/digits --set stopping.max_steps=10")
+
+
+def test_a_run_that_does_not_fit_is_offered_with_its_changes():
+    cells = [a_cell("long", recipe=a_recipe(3e3, lr=1)), a_cell("b", recipe=a_recipe(1, lr=2))]
+    cells = change_cells(cells, {"model.args.hidden": "[3, 4]"})
+    (out,) = plan(cells, around(), budget=600).left_out
+    assert out.reason.endswith(
+        "dgm-bench run ffjord/density/long/digits --set 'model.args.hidden=[3, 4]' --budget 63m"
+    )
+
+
+def test_recipes_that_become_the_same_are_one_run():
+    cells = [a_cell("a", recipe=a_recipe(lr=1)), a_cell("b", recipe=a_recipe(lr=2))]
+    assert len(plan(cells, around(), budget=None).chosen) == 2
+    (run,) = plan(change_cells(cells, {"optimizer.lr": "3"}), around(), budget=None).chosen
+    assert run.cells == ("ffjord/density/a/digits", "ffjord/density/b/digits")
+    assert run.modified == ("optimizer.lr=3",)
+
+
+def test_a_run_is_named_after_the_cell_that_declares_its_recipe():
+    cells = [a_cell("a", recipe=a_recipe(lr=1)), a_cell("b", recipe=a_recipe(lr=2))]
+    (run,) = plan(change_cells(cells, {"optimizer.lr": "2"}), around(), budget=None).chosen
+    assert run.cell.row.id == "b"
+    assert run.modified == ()
+
+
+def test_data_and_weights_are_those_of_the_changed_recipe():
+    cells = [a_cell(recipe=a_recipe())]
+    absent = {
+        "power": State("missing", "dgm-bench data fetch power"),
+        "vgg16": State("missing", "dgm-bench data fetch vgg16"),
+    }
+    (run,) = plan(change_cells(cells, {"data.name": "power"}), around(absent), budget=None).runs
+    assert run.reason == "data not here: dgm-bench data fetch power"
+    judge = {"evaluation.judge": '{"samples": 9, "features": ["vgg16"]}'}
+    (run,) = plan(change_cells(cells, judge), around(absent), budget=None).runs
+    assert run.reason == "weights of vgg16 missing: dgm-bench data fetch vgg16"

@@ -120,7 +120,6 @@ class Messages(SilentReporter):
 def execution(folder, wanted, *, control=None, limit=None, reporter=None):
     return Execution(
         PlannedRun(CELL, (CELL.id,), 0, wanted),
-        wanted,
         digits(),
         folder,
         device=torch.device("cpu"),

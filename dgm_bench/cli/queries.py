@@ -8,7 +8,6 @@ from typing import Any
 
 from dgm_bench import data, planner
 from dgm_bench.catalog import Catalog, runnable
-from dgm_bench.overrides import apply_overrides
 from dgm_bench.spec import Cell, Published
 from dgm_bench.store import Store
 from dgm_bench.verdict import Verdict, judge_table
@@ -34,7 +33,6 @@ def make_plan(
     device: str = "auto",
     threads: int | None = None,
     may_fetch: bool = False,
-    changes: Mapping[str, str] | None = None,
 ) -> planner.Plan:
     """Plan runs on this machine from the options of the command line.
 
@@ -48,7 +46,6 @@ def make_plan(
         runnable=runnable,
         records=Store(results).records(),
         may_fetch=may_fetch,
-        changed=lambda recipe: apply_overrides(recipe, changes or {}),
     )
     seconds = planner.parse_budget(budget, machine.device)
     return planner.plan(cells, context, budget=seconds, seeds=seeds)

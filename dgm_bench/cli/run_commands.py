@@ -80,10 +80,11 @@ def run(
     from dgm_bench.catalog import load_catalog
     from dgm_bench.cli import queries
     from dgm_bench.console import make_reporter
+    from dgm_bench.overrides import change_cells
 
     limit = planner.parse_duration(time_limit, "--time-limit") if time_limit else None
     overrides = dict(_setting(text) for text in settings)
-    cells = load_catalog().select(*_patterns(pattern, paper))
+    cells = change_cells(load_catalog().select(*_patterns(pattern, paper)), overrides)
 
     from dgm_bench.runner import resolve_device, run_plan
 
@@ -96,7 +97,6 @@ def run(
         device=resolve_device(device).type,
         threads=threads,
         may_fetch=not offline,
-        changes=overrides,
     )
 
     with make_reporter() as reporter:
@@ -108,7 +108,6 @@ def run(
             threads=threads,
             time_limit=limit,
             offline=offline,
-            overrides=overrides,
             reporter=reporter,
             track=not no_tracking,
         )

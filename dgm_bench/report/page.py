@@ -191,7 +191,7 @@ class _Page:
             measured=measured_text(cell, verdict),
             pm_meaning=published_error(published) if published else "",
             source=sources.get(published.source) if published else None,
-            command=run_command(cell.id) if cell.recipe else "",
+            command=run_command(cell) if cell.recipe else "",
             settings=_settings(cell.recipe) if cell.recipe else (),
             runs=[_run(record, cell.metric) for record in records],
             environment=_environment(records[-1]) if records else (),

@@ -121,6 +121,8 @@ def test_data_that_is_not_here_is_a_reason_with_the_command(call):
         (["plan", "--seeds", "0"], "--seeds"),
         (["run", CELL, "--time-limit", "0s"], "--time-limit 0s"),
         (["run", CELL, "--set", "lr"], "write --set optimizer.lr=1e-4"),
+        (["run", CELL, "--set", "optimizer.rate=1"], "a recipe has no 'rate'"),
+        (["run", CELL, "--set", "batch_size=many"], "--set stages.batch_size"),
         (["run"], "PATTERN"),
         (["run", CELL, "--device", "tpu"], "--device"),
         (["run", "ffjord/density/maf-5/digts"], "digits"),
@@ -170,13 +172,23 @@ def test_run_hands_its_options_on(call, fake_run, tmp_path):
     ((plan, options),) = calls
     assert [run.seed for run in plan.chosen] == [0, 1]
     assert plan.budget_seconds is None
-    assert options["overrides"] == {"optimizer.lr": "1e-4", "stopping.max_steps": "5"}
+    for run in plan.chosen:
+        assert run.modified == ("optimizer.lr=1e-4", "stopping.max_steps=5")
+        (stage,) = run.recipe.stages
+        assert (stage.optimizer.lr, stage.stopping.max_steps) == (1e-4, 5)
     assert options["time_limit"] == 540
     assert options["offline"]
     assert options["threads"] == 1
     assert not options["track"]
     assert options["results"] == tmp_path / "results"
     assert result.stdout == ""
+
+
+def test_a_wrong_change_is_told_before_anything_is_planned(call, fake_run, monkeypatch):
+    calls = fake_run()
+    monkeypatch.setattr("dgm_bench.planner.plan", lambda *args, **options: calls.append(args))
+    assert "a recipe has no 'rate'" in told(call("run", CELL, "--set", "optimizer.rate=1"))
+    assert calls == []
 
 
 def test_run_exits_with_0_1_or_130(call, fake_run):
