@@ -61,69 +61,42 @@ def quick_recipes():
     return [cell for cell in recipes() if not cell.id.endswith(SLOW)]
 
 
-#: Images of FFJORD's convention: pixels, and no validation split.
-PIXELS = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
-
-
-#: Images of zeros and ones; those of Frey Faces are such images too.
-BINARY = {
-    "mnist-static": (1, 28, 28),
-    "omniglot": (1, 28, 28),
-    "omniglot-resized28": (1, 28, 28),
-    "caltech": (1, 28, 28),
-    "freyfaces": (1, 28, 20),
-    "digits-binary": (1, 8, 8),
-}
-
-
-#: Images with classes, as bytes.
-LABELLED = {
-    "digits-labelled": (1, 8, 8),
-    "mnist-labelled": (1, 32, 32),
-    "cifar10-labelled": (3, 32, 32),
-    "imagenet-256": (3, 256, 256),
-    "ffhq-1024": (3, 1024, 1024),
-}
-
-
-def fake_images(name):
-    """Random bytes of the first classes of as many as there are."""
+def fake_images(known):
+    """Random bytes, of the first classes of as many as there are."""
     generator = torch.Generator().manual_seed(0)
     n = {"train": 30, "val": 8, "test": 20}
-    shape = LABELLED[name]
-    splits = {key: torch.randint(256, (size, *shape), generator=generator).to(torch.uint8)
+    splits = {key: torch.randint(256, (size, *known.event_shape), generator=generator)
               for key, size in n.items()}  # fmt: skip
     return Dataset(
-        name,
+        known.name,
         "fake",
-        splits,
+        {key: split.to(torch.uint8) for key, split in splits.items()},
         verified=False,
         augment=pixels,
         dequantise=pixels,
-        image_shape=shape,
-        labels={key: torch.arange(size) % 10 for key, size in n.items()},
-        classes=tuple(str(k) for k in range(1_000 if name == "imagenet-256" else 10)),
+        image_shape=known.event_shape,
+        labels={key: torch.arange(size) % 10 for key, size in n.items()} if known.classes else {},
+        classes=tuple(str(k) for k in range(known.classes or 0)),
     )
 
 
 def fake_data(spec, *, fit):
     """Random examples of the data set's shape: where a fit is to exist, 60 more than dimensions."""
-    if spec.name in LABELLED:
-        return fake_images(spec.name)
-    dim = card(spec.name).dim
-    generator = torch.Generator().manual_seed(0)
-    n = {"train": dim + 60 if fit else 80, "val": 20, "test": 20}
-    if spec.name in BINARY:
-        shape = BINARY[spec.name]
+    known = card(spec.name)
+    module = known.loader.split(":")[0]
+    if module in ("labelled_images", "image_folder"):
+        return fake_images(known)
+    shape, generator = known.event_shape, torch.Generator().manual_seed(0)
+    n = {"train": known.dim + 60 if fit else 80, "val": 20, "test": 20}
+    if module in ("binary_images", "freyfaces"):
         images = {key: torch.rand(size, *shape, generator=generator).round()
                   for key, size in n.items()}  # fmt: skip
-        return Dataset(spec.name, "fake", images, unit=card(spec.name).unit, verified=False)
+        return Dataset(spec.name, "fake", images, unit=known.unit, verified=False)
     if spec.args.get("convention") == "ffjord":
         n = {"train": 8, "test": 4}
-        splits = {key: torch.rand(size, *PIXELS[spec.name], generator=generator)
-                  for key, size in n.items()}  # fmt: skip
+        splits = {key: torch.rand(size, *shape, generator=generator) for key, size in n.items()}
     else:
-        splits = {key: torch.randn(size, dim, generator=generator) for key, size in n.items()}
+        splits = {key: torch.randn(size, known.dim, generator=generator) for key, size in n.items()}
     return Dataset(spec.name, "fake", splits, verified=False)
 
 

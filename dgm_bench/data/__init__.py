@@ -161,7 +161,7 @@ def load(
 
     Raises:
         DataUnavailable: Its files are missing and cannot be fetched.
-        DataError: Its files are broken.
+        DataError: Its files are broken, or it is not what its card says.
         UsageError: There is no such data set or option.
     """
     wanted = card(name)
@@ -174,7 +174,29 @@ def load(
     if wanted.seeded:
         options["seed"] = seed
     dataset: Dataset = loader(wanted, home_of(wanted, root), **options)
+    _require_as_declared(wanted, dataset)
     return dataset
+
+
+def _require_as_declared(wanted: DatasetCard, loaded: Dataset) -> None:
+    """Refuse a data set of another shape, unit or other classes than its card says.
+
+    A folder of the user's own may have fewer classes than the published data set.
+    """
+    found = loaded.image_shape if wanted.is_image else loaded.event_shape
+    classes = len(loaded.classes) or None
+    if wanted.layout and classes and wanted.classes:
+        classes = max(classes, wanted.classes)
+    for what, value, declared in (
+        ("examples of shape", found, wanted.event_shape),
+        ("dimensions", loaded.dim, wanted.dim),
+        ("unit", loaded.unit, wanted.unit),
+        ("classes", classes, wanted.classes),
+    ):
+        if value != declared:
+            reason = f"is loaded with {what} {value}, and its card says {declared}"
+            remedy = "mend its card in dgm_bench/data/registry.py, or its loader"
+            raise DataError(wanted.name, reason, remedy)
 
 
 def _obtain(

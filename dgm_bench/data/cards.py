@@ -5,6 +5,7 @@ Torch-free: the planner and ``data list`` read cards and file sizes only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,10 +71,12 @@ class DatasetCard:
     Attributes:
         name: The name on the command line.
         title: One line for people.
-        dim: Dimensions of one example.
+        event_shape: Shape of one example: ``(channels, height, width)`` of an image, also where
+            the loader gives its pixels as a vector, else ``(dim,)``.
         unit: Unit of the likelihood reported for it: ``nats`` or ``bits/dim``.
         sizes: Examples in each split.
         loader: ``module:function`` below ``dgm_bench.data``; called with card, home and options.
+        classes: How many classes the examples have; None where they have no labels.
         version: Changes whenever the prepared arrays do.
         homes: Folders below the data root that may hold the files; the first that has any is used.
         files: What it is read from; empty for embedded sets.
@@ -87,10 +90,11 @@ class DatasetCard:
 
     name: str
     title: str
-    dim: int
+    event_shape: tuple[int, ...]
     unit: str
     sizes: Mapping[str, int]
     loader: str
+    classes: int | None = None
     version: str = "1"
     homes: tuple[str, ...] = ()
     files: tuple[DataFile, ...] = ()
@@ -100,6 +104,16 @@ class DatasetCard:
     manual: str = ""
     layout: str = ""
     note: str = ""
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of one example."""
+        return math.prod(self.event_shape)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether one example is an image."""
+        return len(self.event_shape) == 3
 
     @property
     def embedded(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,12 +15,11 @@ from torch import Tensor
 
 from dgm_bench.data.cards import DataFile, DatasetCard
 from dgm_bench.data.dataset import Dataset
-from dgm_bench.data.decoded import Decoded, Source, decoded, opened
+from dgm_bench.data.decoded import Decoded, Prepare, Source, decoded, opened
 from dgm_bench.data.files import Listed, listed
 from dgm_bench.data.labelled_images import image_dataset
 from dgm_bench.errors import DataError
 
-IMAGENET_SIDE, FFHQ_SIDE = 256, 1024
 #: At most this many images validate; of a folder with few, a tenth.
 IMAGENET_VALIDATION = 10_000
 VALIDATION_SEED = 256
@@ -44,20 +44,20 @@ def load_imagenet(card: DatasetCard, home: Path) -> Dataset:
     """
     train, test = (_images_in(card, home, file) for file in card.files)
     classes = _classes(home, train, test)
-    _probe(home / card.files[0].path, home, train)
+    side = card.event_shape[-1]
+    _probe(home / card.files[0].path, home, train, side)
     splits = {**_validating_on_random(card, home, train), "test": test}
     number = {wnid: label for label, wnid in enumerate(classes)}
     labels = {
         name: torch.tensor([number[_wnid(file)] for file in files], dtype=torch.int64)
         for name, files in splits.items()
     }
-    shape = (3, IMAGENET_SIDE, IMAGENET_SIDE)
-    source = Source(f"{card.name} {card.version}", home, splits, shape, square)
-    return _dataset(card, decoded(source, _cache(card, home)), labels, classes)
+    found = _decoded(card, home, splits, partial(square, side=side))
+    return _dataset(card, found, labels, classes)
 
 
-def square(image: Image.Image, path: Path) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return the square in the middle, as long as the shorter side, as 256x256 in RGB.
+def square(image: Image.Image, path: Path, *, side: int) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return the square in the middle, as long as the shorter side, as ``side`` by ``side`` in RGB.
 
     It is resized with Pillow's bicubic filter, whose support grows with the reduction, so that
     nothing is aliased. Grey and CMYK images, of which ImageNet has some, become RGB, and smaller
@@ -68,11 +68,11 @@ def square(image: Image.Image, path: Path) -> tuple[Image.Image, tuple[str, ...]
     """
     done = (image.mode,) if image.mode in (*GREY_MODES, "CMYK") else ()
     _require_bytes(image, path)
-    side = min(image.size)
-    left, top = ((length - side) // 2 for length in image.size)
-    middle = image.convert("RGB").crop((left, top, left + side, top + side))
-    resized = middle.resize((IMAGENET_SIDE, IMAGENET_SIDE), Image.Resampling.BICUBIC)
-    return resized, (*done, "smaller") if side < IMAGENET_SIDE else done
+    shorter = min(image.size)
+    left, top = ((length - shorter) // 2 for length in image.size)
+    middle = image.convert("RGB").crop((left, top, left + shorter, top + shorter))
+    resized = middle.resize((side, side), Image.Resampling.BICUBIC)
+    return resized, (*done, "smaller") if shorter < side else done
 
 
 def _wnid(file: Listed) -> str:
@@ -108,7 +108,7 @@ def _validating_on_random(
     }
 
 
-def _probe(folder: Path, home: Path, files: Sequence[Listed]) -> None:
+def _probe(folder: Path, home: Path, files: Sequence[Listed], side: int) -> None:
     """Look at some images before hours are spent on them.
 
     Raises:
@@ -124,10 +124,9 @@ def _probe(folder: Path, home: Path, files: Sequence[Listed]) -> None:
     if modes <= set(GREY_MODES):
         reason = f"all {len(some)} images looked at are grey, {first} among them, expected colour"
         raise DataError(folder, reason, "put the images in colour there, or convert them to RGB")
-    if max(sides) < IMAGENET_SIDE:
+    if max(sides) < side:
         reason = (
-            f"all {len(some)} images looked at, {first} among them, are smaller than "
-            f"{IMAGENET_SIDE}x{IMAGENET_SIDE}"
+            f"all {len(some)} images looked at, {first} among them, are smaller than {side}x{side}"
         )
         raise DataError(folder, reason, "put the images in their original size there")
 
@@ -153,13 +152,14 @@ def load_ffhq(card: DatasetCard, home: Path) -> Dataset:
         _too_few(home, len(files), 14)
     train = len(files) - test - val
     splits = {"train": files[:train], "val": files[train:-test], "test": files[-test:]}
-    shape = (3, FFHQ_SIDE, FFHQ_SIDE)
-    source = Source(f"{card.name} {card.version}", home, splits, shape, as_published)
-    return _dataset(card, decoded(source, _cache(card, home)), {}, ())
+    prepare = partial(as_published, side=card.event_shape[-1])
+    return _dataset(card, _decoded(card, home, splits, prepare), {}, ())
 
 
-def as_published(image: Image.Image, path: Path) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return an image of 1024x1024 in colour as it is, in RGB.
+def as_published(
+    image: Image.Image, path: Path, *, side: int
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return an image of ``side`` by ``side`` in colour as it is, in RGB.
 
     Raises:
         DataError: It is grey, of another size, or its pixels are not 8 bits a channel.
@@ -168,9 +168,9 @@ def as_published(image: Image.Image, path: Path) -> tuple[Image.Image, tuple[str
     if image.mode in GREY_MODES:
         remedy = "replace it by the image in colour, or convert it to RGB"
         raise DataError(path, f"is grey (mode {image.mode}), expected colour", remedy)
-    if image.size != (FFHQ_SIDE, FFHQ_SIDE):
+    if image.size != (side, side):
         found = "x".join(map(str, image.size))
-        reason = f"is {found}, expected {FFHQ_SIDE}x{FFHQ_SIDE}"
+        reason = f"is {found}, expected {side}x{side}"
         raise DataError(path, reason, "put the images of images1024x1024 there")
     return image.convert("RGB"), ()
 
@@ -201,9 +201,14 @@ def _too_few(folder: Path, found: int, needed: int) -> NoReturn:
     raise DataError(folder, reason, "put more of them there")
 
 
-def _cache(card: DatasetCard, home: Path) -> Path:
-    """Return where decoded arrays go: below the data root, which holds ``home``."""
-    return home.parent / "decoded" / card.name
+def _decoded(
+    card: DatasetCard, home: Path, splits: Mapping[str, Sequence[Listed]], prepare: Prepare
+) -> Decoded:
+    """Return the arrays of the images, which go below the data root, which holds ``home``."""
+    channels, height, width = card.event_shape
+    shape = (channels, height, width)
+    source = Source(f"{card.name} {card.version}", home, splits, shape, prepare)
+    return decoded(source, home.parent / "decoded" / card.name)
 
 
 def _dataset(

@@ -6,6 +6,11 @@ from dataclasses import replace
 
 from dgm_bench.data.cards import DataFile, DatasetCard, Download
 
+
+def _sizes(train: int, val: int, test: int) -> dict[str, int]:
+    return {"train": train, "val": val, "test": test}
+
+
 _BSDS_IMAGES = Download(
     urls=(
         "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/BSDS300-images.tgz",
@@ -20,9 +25,9 @@ _BSDS_IMAGES = Download(
 _PATCHES = DatasetCard(
     name="bsds300-patches",
     title="8x8 grey patches drawn again from the 300 images of BSDS300",
-    dim=63,
+    event_shape=(63,),
     unit="nats",
-    sizes={"train": 1_000_000, "val": 50_000, "test": 250_000},
+    sizes=_sizes(1_000_000, 50_000, 250_000),
     loader="patches:load",
     homes=("bsds300", "BSDS300"),
     files=(
@@ -62,9 +67,9 @@ def _tabular(name: str, dim: int, sizes: tuple[int, int, int], *paths: str) -> D
     return DatasetCard(
         name=name,
         title=f"{name.upper()} as prepared for the MAF paper",
-        dim=dim,
+        event_shape=(dim,),
         unit="nats",
-        sizes=dict(zip(("train", "val", "test"), sizes, strict=True)),
+        sizes=_sizes(*sizes),
         loader="tabular:load",
         homes=("", "data"),
         files=tuple(DataFile(path) for path in paths),
@@ -127,9 +132,9 @@ _MNIST_FILES = (
 _MNIST = DatasetCard(
     name="mnist",
     title="MNIST, 28x28 grey digits",
-    dim=784,
+    event_shape=(1, 28, 28),
     unit="bits/dim",
-    sizes={"train": 50_000, "val": 10_000, "test": 10_000},
+    sizes=_sizes(50_000, 10_000, 10_000),
     loader="images:load_mnist",
     homes=("mnist",),
     files=_MNIST_FILES,
@@ -151,9 +156,9 @@ _CIFAR_MD5 = {
 _CIFAR10 = DatasetCard(
     name="cifar10",
     title="CIFAR-10, 32x32 colour photographs",
-    dim=3072,
+    event_shape=(3, 32, 32),
     unit="bits/dim",
-    sizes={"train": 90_000, "val": 5_000, "test": 10_000},
+    sizes=_sizes(90_000, 5_000, 10_000),
     loader="images:load_cifar10",
     homes=("cifar10", ""),
     files=tuple(
@@ -197,9 +202,9 @@ _AMAT_FILES = (
 _STATIC_MNIST = DatasetCard(
     name="mnist-static",
     title="MNIST, binarised once by Larochelle",
-    dim=784,
+    event_shape=(1, 28, 28),
     unit="nats",
-    sizes={"train": 50_000, "val": 10_000, "test": 10_000},
+    sizes=_sizes(50_000, 10_000, 10_000),
     loader="binary_images:load_static_mnist",
     homes=("binarized_mnist", "MNIST_static"),
     files=_AMAT_FILES,
@@ -210,9 +215,9 @@ _STATIC_MNIST = DatasetCard(
 _OMNIGLOT = DatasetCard(
     name="omniglot",
     title="Omniglot, 28x28 as prepared for the importance-weighted autoencoder",
-    dim=784,
+    event_shape=(1, 28, 28),
     unit="nats",
-    sizes={"train": 23_000, "val": 1_345, "test": 8_070},
+    sizes=_sizes(23_000, 1_345, 8_070),
     loader="binary_images:load_omniglot",
     homes=("omniglot", "OMNIGLOT"),
     files=(DataFile("chardata.mat", git_blob="016a3536ffe5e1d38e42563a18d7a78bfaf643ec"),),
@@ -231,9 +236,9 @@ _OMNIGLOT = DatasetCard(
 _OMNIGLOT_RESIZED = DatasetCard(
     name="omniglot-resized28",
     title="all 32,460 Omniglot characters, resized to 28x28 bits",
-    dim=784,
+    event_shape=(1, 28, 28),
     unit="nats",
-    sizes={"train": 22_722, "val": 1_623, "test": 8_115},
+    sizes=_sizes(22_722, 1_623, 8_115),
     loader="binary_images:load_resized_omniglot",
     homes=("omniglot_resized28",),
     files=(
@@ -256,9 +261,9 @@ _FREY_FILE = DataFile(
 _FREYFACES = DatasetCard(
     name="freyfaces",
     title="Frey Faces, 28x20 grey frames of one face",
-    dim=560,
+    event_shape=(1, 28, 20),
     unit="bits/dim",
-    sizes={"train": 1_565, "val": 200, "test": 200},
+    sizes=_sizes(1_565, 200, 200),
     loader="freyfaces:load",
     homes=("freyfaces", "Freyfaces"),
     files=(_FREY_FILE,),
@@ -284,9 +289,9 @@ _CALTECH_FILE = DataFile(
 _CALTECH = DatasetCard(
     name="caltech",
     title="Caltech 101 silhouettes, 28x28",
-    dim=784,
+    event_shape=(1, 28, 28),
     unit="nats",
-    sizes={"train": 4_100, "val": 2_264, "test": 2_307},
+    sizes=_sizes(4_100, 2_264, 2_307),
     loader="binary_images:load_caltech",
     homes=("caltech101_silhouettes", "Caltech101Silhouettes"),
     files=(_CALTECH_FILE,),
@@ -317,7 +322,8 @@ _MNIST_LABELLED = replace(
     _MNIST,
     name="mnist-labelled",
     title="MNIST with classes, padded to 32x32",
-    dim=1024,
+    event_shape=(1, 32, 32),
+    classes=10,
     unit="nats",
     loader="labelled_images:load_mnist",
     files=(*_MNIST_FILES, *_MNIST_LABELS),
@@ -332,8 +338,9 @@ _CIFAR10_LABELLED = replace(
     _CIFAR10,
     name="cifar10-labelled",
     title="CIFAR-10 with classes, 32x32 colour photographs",
+    classes=10,
     unit="nats",
-    sizes={"train": 45_000, "val": 5_000, "test": 10_000},
+    sizes=_sizes(45_000, 5_000, 10_000),
     loader="labelled_images:load_cifar10",
     options={},
     note="bytes / 255, no noise and no mirror images; the last 5,000 train images validate",
@@ -344,9 +351,10 @@ _BY_NUMBERS = "compared by numbers of images alone: no checksums of the files ar
 _IMAGENET = DatasetCard(
     name="imagenet-256",
     title="ImageNet (ILSVRC 2012) with classes, 256x256, from a folder of yours",
-    dim=3 * 256 * 256,
+    event_shape=(3, 256, 256),
+    classes=1_000,
     unit="nats",
-    sizes={"train": 1_271_167, "val": 10_000, "test": 50_000},
+    sizes=_sizes(1_271_167, 10_000, 50_000),
     loader="image_folder:load_imagenet",
     homes=("imagenet-256", "imagenet"),
     files=(
@@ -363,9 +371,9 @@ _IMAGENET = DatasetCard(
 _FFHQ = DatasetCard(
     name="ffhq-1024",
     title="Flickr-Faces-HQ, 1024x1024, from a folder of yours",
-    dim=3 * 1024 * 1024,
+    event_shape=(3, 1024, 1024),
     unit="nats",
-    sizes={"train": 55_000, "val": 5_000, "test": 10_000},
+    sizes=_sizes(55_000, 5_000, 10_000),
     loader="image_folder:load_ffhq",
     homes=("ffhq-1024", "ffhq"),
     files=(DataFile(".", count=70_000, suffixes=(".png",)),),
@@ -377,43 +385,42 @@ _FFHQ = DatasetCard(
 
 # -------------------------------------------------------------------------------- embedded
 
-_DIGITS_LABELLED = DatasetCard(
-    name="digits-labelled",
-    title="scikit-learn's digits with classes, 8x8",
-    dim=64,
-    unit="nats",
-    sizes={"train": 1_347, "val": 200, "test": 250},
-    loader="labelled_images:load_digits",
-    note="the images and the split of digits; levels 0 to 16 become bytes, pixels are bytes / 255",
+_DIGITS = DatasetCard(
+    name="digits",
+    title="scikit-learn's 1,797 handwritten digits, 8x8 with 17 levels",
+    event_shape=(1, 8, 8),
+    unit="bits/dim",
+    sizes=_sizes(1_347, 200, 250),
+    loader="digits:load",
+    note="fixed split and fixed noise; bits/dim count 17 levels",
 )
 
-_BINARY_DIGITS = DatasetCard(
+_BINARY_DIGITS = replace(
+    _DIGITS,
     name="digits-binary",
     title="scikit-learn's digits, 8x8, drawn black and white once",
-    dim=64,
     unit="nats",
-    sizes={"train": 1_347, "val": 200, "test": 250},
     loader="binary_images:load_digits",
     note="the images and the split of digits; a pixel is 1 with its level / 16 as probability",
 )
 
-_DIGITS = DatasetCard(
-    name="digits",
-    title="scikit-learn's 1,797 handwritten digits, 8x8 with 17 levels",
-    dim=64,
-    unit="bits/dim",
-    sizes={"train": 1_347, "val": 200, "test": 250},
-    loader="digits:load",
-    note="fixed split and fixed noise; bits/dim count 17 levels",
+_DIGITS_LABELLED = replace(
+    _DIGITS,
+    name="digits-labelled",
+    title="scikit-learn's digits with classes, 8x8",
+    classes=10,
+    unit="nats",
+    loader="labelled_images:load_digits",
+    note="the images and the split of digits; levels 0 to 16 become bytes, pixels are bytes / 255",
 )
 
 _TOYS = tuple(
     DatasetCard(
         name=name,
         title=f"{title}, a 2-D density of the FFJORD paper",
-        dim=2,
+        event_shape=(2,),
         unit="nats",
-        sizes={"train": 20_000, "val": 5_000, "test": 5_000},
+        sizes=_sizes(20_000, 5_000, 5_000),
         loader="toys:load",
     )
     for name, title in {
@@ -432,9 +439,9 @@ _ORACLES = tuple(
     DatasetCard(
         name=f"oracle-{dim}",
         title=f"a fixed random transformation of a simple base in {dim} dimensions",
-        dim=dim,
+        event_shape=(dim,),
         unit="nats",
-        sizes={"train": 100_000, "val": 10_000, "test": 20_000},
+        sizes=_sizes(100_000, 10_000, 20_000),
         loader="oracles:load",
         note="log density and entropy are known",
     )

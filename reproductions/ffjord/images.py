@@ -21,7 +21,7 @@ from dgm_bench.spec import (
 )
 
 from . import shared
-from .shared import IMAGE_SHAPES, IMAGES, SMALL_SOURCE, image_shape, pixel_data
+from .shared import IMAGES, SMALL_SOURCE, image_shape, pixel_data
 
 # --------------------------------------------------------------------------- Glow
 
@@ -67,7 +67,7 @@ def glow_multiscale(data: str) -> Recipe:
 
 
 def _glow_size(data: str, args: dict[str, Any]) -> Size:
-    channels, height, width = IMAGE_SHAPES[data]
+    channels, height, width = card(data).event_shape
     hidden, depth, products, weights, kept = args["width"], args["depth"], 0, 0, 0
     for _ in range(args["levels"]):
         channels, height, width = 4 * channels, height // 2, width // 2
@@ -124,7 +124,7 @@ def real_nvp_multiscale(data: str) -> Recipe:
 
 def _real_nvp_size(data: str, args: dict[str, Any]) -> Size:
     """Count each coupling's residual network: two 3 x 3 convolutions a block."""
-    _, height, width = IMAGE_SHAPES[data]
+    _, height, width = card(data).event_shape
     features, products, weights, kept = args["features"], 0, 0, 0
     for scale in range(args["scales"]):
         last = scale == args["scales"] - 1
@@ -276,7 +276,7 @@ def _ffjord_stage(data: str, model: str, args: dict[str, Any]) -> Stage:
 
 def _ffjord_products(data: str, filters: Sequence[int]) -> int:
     """Return multiplications of one evaluation of every flow's dynamics for one example."""
-    channels, height, width = IMAGE_SHAPES[data]
+    channels, height, width = card(data).event_shape
     products = 0
     while min(height, width) >= 4:
         products += 2 * _conv_products(channels, height * width, filters)
@@ -294,7 +294,7 @@ def _conv_products(channels: int, pixels: int, filters: Sequence[int]) -> int:
 
 def _single_products(data: str, filters: Sequence[int]) -> int:
     """Return multiplications of one evaluation: down to a quarter of the size and up again."""
-    channels, height, width = IMAGE_SHAPES[data]
+    channels, height, width = card(data).event_shape
     return 2 * _conv_products(channels, height * width // 2, filters)
 
 

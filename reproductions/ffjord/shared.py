@@ -20,9 +20,6 @@ from dgm_bench.spec import (
 IMAGES = ("mnist", "cifar10")
 TABLES = ("power", "gas", "hepmass", "miniboone", "bsds300", "bsds300-patches")
 
-#: Images as (channels, height, width), for models that convolve.
-IMAGE_SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "digits": (1, 8, 8)}
-
 SMALL_SOURCE = "chosen for this project: no paper has this column"
 
 # --------------------------------------------------------------------------- our columns
@@ -112,7 +109,7 @@ def pixel_data(data: str) -> DataSpec:
 
 def image_shape(data: str) -> list[int] | None:
     """Return what a convolving model has to be told; None where examples are images already."""
-    return None if data in IMAGES else list(IMAGE_SHAPES[data])
+    return None if data in IMAGES else list(card(data).event_shape)
 
 
 # --------------------------------------------------------------------------- cost

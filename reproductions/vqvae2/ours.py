@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from dgm_bench.data import card
 from dgm_bench.spec import DataSpec, ImageEvaluationSpec, ModelSpec, ObjectiveSpec, Recipe, Stage
 
 from .shared import (
     AUTOENCODER,
-    CLASSES,
     SAMPLED,
     convolution_products,
     cost,
@@ -182,7 +182,7 @@ def _priors(data: str, strides: list[int], conditional: bool, attention: bool) -
     shared = {
         "grids": grids_of(data, strides),
         "codes": setting.autoencoder["codes"],
-        "classes": CLASSES[data] if conditional else None,
+        "classes": card(data).classes if conditional else None,
         **setting.prior,
     }
     models = []
@@ -236,7 +236,7 @@ def dvae(data: str, *, prefix: str, features: str) -> Recipe:
             "grids": [grid],
             "level": 0,
             "codes": setting.dvae["codes"],
-            "classes": CLASSES[data],
+            "classes": card(data).classes,
             "prefix": prefix,
             "captions": captions(data) if prefix == "text" else None,
             **setting.transformer,

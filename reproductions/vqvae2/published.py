@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dgm_bench.data import card
 from dgm_bench.spec import (
     DataSpec,
     ImageEvaluationSpec,
@@ -23,7 +24,6 @@ from dgm_bench.spec import (
 
 from .shared import (
     AUTOENCODER,
-    CLASSES,
     convolution_products,
     cost,
     discrete_products,
@@ -156,7 +156,7 @@ def vqvae2(data: str) -> Recipe:
                 "grids": grids,
                 "level": level,
                 "codes": AUTOENCODER_ARGS["codes"],
-                "classes": CLASSES[data],
+                "classes": card(data).classes,
                 **args,
             },
         )
@@ -221,7 +221,7 @@ def dvae(data: str) -> Recipe:
             "grids": [grid],
             "level": 0,
             "codes": DALLE["codes"],
-            "classes": CLASSES[data],
+            "classes": card(data).classes,
             "prefix": "class",
             "captions": None,
             **TRANSFORMER,

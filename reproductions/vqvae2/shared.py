@@ -24,22 +24,6 @@ from dgm_bench.spec import (
     ValidationSpec,
 )
 
-#: Images as (channels, height, width).
-SHAPES = {
-    "digits-labelled": (1, 8, 8),
-    "mnist-labelled": (1, 32, 32),
-    "cifar10-labelled": (3, 32, 32),
-    "imagenet-256": (3, 256, 256),
-    "ffhq-1024": (3, 1024, 1024),
-}
-CLASSES = {
-    "digits-labelled": 10,
-    "mnist-labelled": 10,
-    "cifar10-labelled": 10,
-    "imagenet-256": 1000,
-    "ffhq-1024": None,
-}
-
 #: Multiplications for an image in the whole training of a classifier on such images; those of
 #: Inception v3 where there are no classes.
 LEARNING = {
@@ -68,7 +52,7 @@ def grids_of(data: str, strides: Sequence[int]) -> list[list[int]]:
         data: Name of the data set.
         strides: Of the bottom level, then of each above it, as the autoencoders take them.
     """
-    _, height, width = SHAPES[data]
+    _, height, width = card(data).event_shape
     finest_first = [[height // k, width // k] for k in accumulate(strides, mul)]
     return finest_first[::-1]
 
@@ -235,7 +219,7 @@ def judging_flops(data: str, images: int) -> float:
 
 def convolution_products(data: str, strides: Sequence[int], args: dict[str, Any]) -> float:
     """Return the multiplications of a VQ-VAE for an image: encoders, decoders, residual units."""
-    _, height, width = SHAPES[data]
+    _, height, width = card(data).event_shape
     hidden, units, layers = args["hidden"], args["residual_units"], args["residual_layers"]
     # All but one of several strided convolutions have half the hidden units.
     block = 12.5 * hidden**2 + layers * 10 * hidden * units
@@ -245,7 +229,7 @@ def convolution_products(data: str, strides: Sequence[int], args: dict[str, Any]
 
 def discrete_products(data: str, args: dict[str, Any]) -> float:
     """Return the multiplications of a discrete VAE: as many in each group of either network."""
-    channels, height, width = SHAPES[data]
+    channels, height, width = card(data).event_shape
     groups, hidden = 2 * (args["poolings"] + 1), args["hidden"]
     blocks = groups * args["blocks"] * 3.6 * hidden**2
     return float(height * width * (blocks + 49 * channels * hidden))

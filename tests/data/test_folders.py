@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,8 @@ def imagenet(tmp_path):
 @pytest.fixture
 def ffhq(tmp_path, monkeypatch):
     """28 images of 16x16, as the test's FFHQ has them."""
-    monkeypatch.setattr(image_folder, "FFHQ_SIDE", 16)
+    small = replace(data.card("ffhq-1024"), event_shape=(3, 16, 16))
+    monkeypatch.setattr(data, "CARDS", (small,))
     for i in range(28):
         save(colour(i, (16, 16)), tmp_path / f"ffhq-1024/{i // 10:02}000/{i:05}.png")
     return tmp_path
@@ -102,11 +104,11 @@ def test_labels_stay_with_their_images(imagenet):
 def test_the_middle_square_is_resized_bicubically(tmp_path):
     pixels = np.random.default_rng(0).integers(256, size=(300, 700, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
-    found, done = image_folder.square(image, tmp_path)
+    found, done = image_folder.square(image, tmp_path, side=256)
     middle = image.crop((200, 0, 500, 300)).resize((256, 256), Image.Resampling.BICUBIC)
     assert np.array_equal(np.asarray(found), np.asarray(middle))
     assert done == ()
-    exact, _ = image_folder.square(image.crop((0, 0, 256, 256)), tmp_path)
+    exact, _ = image_folder.square(image.crop((0, 0, 256, 256)), tmp_path, side=256)
     assert np.array_equal(np.asarray(exact), pixels[:256, :256])
 
 
@@ -199,8 +201,10 @@ def test_splits_stay_on_disk_and_a_batch_is_selected_from_them(ffhq):
 def test_what_a_killed_process_leaves_is_not_taken_for_whole(ffhq, decodings):
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from dgm_bench import data; from dgm_bench.data import decoded, image_folder\n"
-        "image_folder.FFHQ_SIDE = 16; decoded._AT_A_TIME = 1; old = decoded._decode\n"
+        "from dataclasses import replace\n"
+        "from dgm_bench import data; from dgm_bench.data import decoded\n"
+        "small = replace(data.card('ffhq-1024'), event_shape=(3, 16, 16)); data.CARDS = (small,)\n"
+        "decoded._AT_A_TIME = 1; old = decoded._decode\n"
         "def slow(s, f):\n  time.sleep(60 if '00014' in f.path else 0); return old(s, f)\n"
         "decoded._decode = slow; data.load('ffhq-1024', Path(sys.argv[1]))\n"
     )

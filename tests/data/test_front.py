@@ -3,6 +3,7 @@
 import gzip
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,25 @@ def test_an_embedded_set_is_as_its_card_says(name, tmp_path):
     assert all(bool(split.isfinite().all()) for split in loaded.splits.values())
     assert data.state(name, tmp_path).status == "embedded"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "match"),
+    [
+        (
+            "digits",
+            {"event_shape": (1, 4, 16)},
+            r"\(1, 8, 8\), and its card says \(1, 4, 16\)",
+        ),
+        ("moons", {"event_shape": (3,)}, r"shape \(2,\), and its card says \(3,\)"),
+        ("digits-labelled", {"classes": 9}, "classes 10, and its card says 9"),
+        ("digits-labelled", {"classes": None}, "classes 10, and its card says None"),
+    ],
+)
+def test_a_set_that_is_not_as_its_card_says_is_refused(name, wrong, match, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "CARDS", (replace(data.card(name), **wrong),))
+    with pytest.raises(DataError, match=match):
+        data.load(name, tmp_path)
 
 
 def test_loading_twice_gives_the_same_arrays(tmp_path):
