@@ -20,6 +20,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from dgm_bench.errors import DeclarationError
+from dgm_bench.products import GridEntry, Product, expanded
 from dgm_bench.spec import (
     Cell,
     Column,
@@ -85,7 +86,8 @@ class _TableEntry(Spec):
     where: str
     metric: str
     direction: Direction
-    columns: tuple[Raw, ...]
+    columns: tuple[Raw, ...] = ()
+    products: tuple[Raw, ...] = ()
     rows: tuple[Raw, ...]
     cells: tuple[Raw, ...] = ()
     grids: tuple[Raw, ...] = ()
@@ -120,15 +122,6 @@ class _CellEntry(Spec):
             model=self.model,
             note=self.note,
         )
-
-
-class _GridEntry(Spec):
-    """Cells without a published number: each row with each column."""
-
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    same_as: str | None = None
-    priority: int = 0
 
 
 class _ErratumEntry(Spec):
@@ -264,8 +257,16 @@ class _TableReader:
         self.paper, self.file, self.entry = paper, paper.file, entry
         self.start, self.end = start, end
         defaults = {"metric": entry.metric, "direction": entry.direction}
-        columns = [{**defaults, **raw} for raw in entry.columns]
-        self.columns = {column.id: column for column, _, _ in self._entries(Column, columns)}
+        self.products = [
+            Product(self.file, *found) for found in self._located("products", entry.products)
+        ]
+        columns = self._entries(Column, [{**defaults, **raw} for raw in entry.columns])
+        columns += [found for each in self.products for found in each.columns(defaults)]
+        self.file.refuse_duplicates([(what, line) for _, what, line in columns])
+        if not columns:
+            remedy = "add columns = [...] or [[tables.products]]"
+            raise self.file.error(start, f"table {entry.id} has no columns", remedy)
+        self.columns = {column.id: column for column, _, _ in columns}
         rows = self._entries(Row, entry.rows)
         self.rows = {row.id: row for row, _, _ in rows}
         self.row_lines = {row.id: line for row, _, line in rows}
@@ -334,14 +335,33 @@ class _TableReader:
                 row, column, line, published, entry.same_as, entry.no_recipe, entry.priority
             )
 
+    def _located(self, name: str, raws: Sequence[Raw]) -> list[tuple[Raw, str, int]]:
+        """Return entries, each with its name for messages and its line."""
+        places = self.file.locate(f"tables.{name}", raws, self.start, self.end)
+        return [(raw, *place) for raw, place in zip(raws, places, strict=True)]
+
+    def _grids(self) -> Iterable[tuple[GridEntry, str, int]]:
+        for raw, what, line in self._located("grids", self.entry.grids):
+            yield self.file.parse(GridEntry, raw, what, line), what, line
+        for each in self.products:
+            yield from ((grid, each.what, each.line) for grid in each.grids())
+
     def _grid_slots(self) -> Iterable[_Slot]:
-        raws = self.entry.grids
-        places = self.file.locate("tables.grids", raws, self.start, self.end)
-        for raw, (what, line) in zip(raws, places, strict=True):
-            grid = self.file.parse(_GridEntry, raw, what, line)
-            for row_id, column_id in product(grid.rows, grid.columns):
-                row, column = self._pair(row_id, column_id, what, line)
-                yield _Slot(row, column, line, None, grid.same_as, "", grid.priority)
+        for grid, what, line in self._grids():
+            rows = expanded(self.file, "row", grid.rows, self.rows, what, line)
+            columns = expanded(self.file, "column", grid.columns, self.columns, what, line)
+            for name in grid.same_as if isinstance(grid.same_as, dict) else ():
+                self.file.require("row", name, rows, f"{what}: same_as", line)
+            for row, column in product(rows, columns):
+                yield _Slot(
+                    self.rows[row],
+                    self.columns[column],
+                    line,
+                    None,
+                    grid.lender(row),
+                    "",
+                    grid.priority,
+                )
 
     def _pair(self, row: str, column: str, what: str, line: int) -> tuple[Row, Column]:
         self.file.require("row", row, self.rows, what, line)

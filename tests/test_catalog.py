@@ -155,6 +155,106 @@ def test_errata_touch_published_cells_only(catalog):
     assert catalog.papers[0].errata[0].cells == ("toy/first/deep/power",)
 
 
+PRODUCT = """\
+columns = ["digits"]
+priority = 4
+
+[[tables.products]]
+data = [
+  { id = "moons", title = "two moons", data = "moons", unit = "nats", published = false },
+  { id = "rings", title = "four rings", data = "rings", unit = "nats" },
+]
+metrics = [
+  { id = "nll", title = "NLL" },
+  { id = "time", title = "time", metric = "seconds", unit = "s", split = "train" },
+]
+changes = [{ id = "rings-nll", note = "hard", published = true }]
+grids = [
+  { rows = ["mixed"], metrics = ["time"] },
+  { rows = ["*e*"], metrics = ["n*"], priority = { rings = 7 } },
+]
+"""
+MIXED_CELL = '{ row = "mixed", column = "power", value = 2.0, source = "here", same_as = "deep" },'
+TAIL = 'columns = ["digits"]\npriority = 4\n'
+
+
+def test_a_product_is_each_data_set_with_each_metric(write):
+    table = load_catalog(write((TAIL, PRODUCT))).tables[0]
+    columns = {column.id: column for column in table.columns[2:]}
+    assert list(columns) == ["moons-nll", "moons-time", "rings-nll", "rings-time"]
+    assert columns["moons-time"].title == "two moons: time"
+    of = [(c.data, c.metric, c.unit, c.split, c.published, c.note) for c in columns.values()]
+    assert of == [
+        ("moons", "nll", "nats", None, False, ""),
+        ("moons", "seconds", "s", "train", False, ""),
+        ("rings", "nll", "nats", None, True, "hard"),
+        ("rings", "seconds", "s", "train", True, ""),
+    ]
+    cells = [(cell.row.id, cell.column.id, cell.priority) for cell in table.cells[3:]]
+    assert cells == [
+        ("mixed", "moons-time", 0),
+        ("deep", "moons-nll", 0),
+        ("mixed", "moons-nll", 0),
+        ("mixed", "rings-time", 0),
+        ("deep", "rings-nll", 7),
+        ("mixed", "rings-nll", 7),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('id = "moons", ', "", "product: an entry of data has no id; add id = ..."),
+        ('title = "NLL"', 'name = "NLL"', "product: an entry of metrics has no title"),
+        ('id = "rings", t', 'id = "moons", t', "product: duplicate data 'moons'"),
+        ('split = "train"', 'spilt = "train"', "unknown key 'spilt'; did you mean 'split'?"),
+        ("grids = [", "grid = [", "product: unknown key 'grid'; did you mean 'grids'?"),
+        ('"rings-nll"', '"ring-nll"', "unknown column 'ring-nll'; did you mean 'rings-nll'?"),
+        ('["time"]', '["tmie"]', "unknown metric 'tmie'; did you mean 'time'?"),
+        ('["mixed"]', '["mxied"]', "product: unknown row 'mxied'; did you mean 'mixed'?"),
+        ('["*e*"]', '["*x"]', "product: unknown row '*x'"),
+        ("{ rings = 7 }", "{ ring = 7 }", "unknown data 'ring'; did you mean 'rings'?"),
+        ('id = "moons", ', 'id = "moons", x = 1, ', "column moons-nll: unknown key 'x'"),
+        ('id = "nll", ', 'id = "nll", unit = 3, ', "column moons-nll: unit: Input should be"),
+    ],
+)
+def test_a_wrong_product_is_told_with_its_line(write, old, new, said):
+    assert old in PRODUCT
+    folder = write((TAIL, PRODUCT.replace(old, new, 1)))
+    with pytest.raises(DeclarationError) as caught:
+        load_catalog(folder)
+    message = str(caught.value)
+    first, last = line_of(TAIL) + 3, line_of(TAIL) + PRODUCT.count("\n")
+    line = int(message.removeprefix(f"{folder / 'toy' / 'paper.toml'}:").split(":")[0])
+    assert first <= line <= last
+    assert said in message
+
+
+def test_a_product_may_not_repeat_a_column(write):
+    clash = PRODUCT.replace('id = "moons"', 'id = "moons-nll"')
+    column = '{ id = "moons-nll-nll", title = "x", data = "moons", unit = "nats" }'
+    with pytest.raises(DeclarationError, match="duplicate column moons-nll-nll"):
+        load_catalog(write((TAIL, clash), ('{ id = "digits"', f'{column},\n  {{ id = "digits"')))
+
+
+def test_rows_of_a_grid_may_borrow_from_different_rows(write):
+    grid = '\n[[tables.grids]]\nrows = ["mixed"]\ncolumns = ["*"]\nsame_as = { mixed = "deep" }\n'
+    table = load_catalog(write((TAIL, TAIL + grid), (MIXED_CELL, ""))).tables[0]
+    assert {cell.column.id: cell.same_as for cell in table.cells if cell.row.id == "mixed"} == {
+        "power": "deep",
+        "digits": "deep",
+    }
+    wrong = grid.replace("{ mixed =", "{ mxied =")
+    with pytest.raises(DeclarationError, match="same_as: unknown row 'mxied'; did you mean"):
+        load_catalog(write((TAIL, TAIL + wrong), (MIXED_CELL, "")))
+
+
+def test_a_table_without_columns_is_an_error(write):
+    columns = 'columns = [{ id = "power", title = "POWER", data = "power", unit = "nats" }]'
+    with pytest.raises(DeclarationError, match="table second has no columns; add columns = "):
+        load_catalog(write((columns, "")))
+
+
 def test_a_recipe_may_leave_columns_out(write):
     recipes = RECIPES.replace(
         "    stage =", "    if data == 'digits':\n        return None\n    stage ="

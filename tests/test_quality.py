@@ -22,7 +22,7 @@ LAYERS = (
     ("data",),
     ("keyed_tensors",),
     ("models",),
-    ("tomlfile", "declarations"),
+    ("tomlfile", "products", "declarations"),
     ("catalog",),
     ("metrics",),
     ("train",),
