@@ -55,8 +55,8 @@ def slow(model: Prior, n: int, positions: int) -> tuple[torch.Tensor, float]:
     """Return codes of so many positions at least, and the seconds that all would take."""
     start = time.perf_counter()
     if isinstance(model, CodeTransformer):
-        return model.sample_codes_slowly([], *_given(n)), time.perf_counter() - start
-    codes = model.sample_codes_slowly([], *_given(n), positions)
+        return model.sample_codes_uncached([], *_given(n)), time.perf_counter() - start
+    codes = model.sample_codes_uncached([], *_given(n), positions)
     return codes, (time.perf_counter() - start) * codes[0].numel() / positions
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
-from dgm_bench.models.latent.avb import AVB, Judge
+from dgm_bench.models.latent.avb import AVB, Discriminator
 from dgm_bench.train.losses import Loss, Objective, detached
 
 #: From model, batch, step and noise to the loss of each player, to be added up.
@@ -69,12 +69,12 @@ def avb(discriminator_steps: int = 1) -> PlayerLosses:
     return losses
 
 
-def held(network: nn.Module) -> Judge:
+def held(network: nn.Module) -> Discriminator:
     """Return the network as a function through which gradients reach its inputs only."""
     fixed = {name: parameter.detach() for name, parameter in network.named_parameters()}
 
-    def judge(inputs: Float[Tensor, "n inputs"]) -> Float[Tensor, "n 1"]:
+    def discriminator(inputs: Float[Tensor, "n inputs"]) -> Float[Tensor, "n 1"]:
         odds: Tensor = torch.func.functional_call(network, fixed, (inputs,))
         return odds
 
-    return judge
+    return discriminator

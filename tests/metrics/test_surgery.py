@@ -80,7 +80,7 @@ def test_standard_errors_are_those_of_repeated_measurements():
 
 def test_divergence_is_the_closed_form_for_gaussians():
     model, x = trained("standard"), images()
-    mean, variance = model.gaussian_of(x)
+    mean, variance = model.posterior_moments(x)
     exact = 0.5 * (mean.square() + variance - variance.log() - 1).sum(1).mean().item()
     assert within(surgery(model, x, generator()).divergence, exact)
 
@@ -89,7 +89,7 @@ def test_marginal_divergence_by_quadrature():
     """Mutual information and marginal divergence in one dimension, integrated over a grid."""
     model, x = trained("standard", latent=1), images(40)
     with torch.no_grad():
-        mean, variance = model.gaussian_of(x)
+        mean, variance = model.posterior_moments(x)
     z = torch.linspace(-12, 12, 24_001, dtype=torch.float64)
     each = torch.distributions.Normal(mean, variance.sqrt()).log_prob(z)
     mixture = each.logsumexp(0) - math.log(len(x))

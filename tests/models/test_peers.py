@@ -192,7 +192,7 @@ def test_nflows_realnvp(batch_norm):
         if isinstance(layer, FlowBatchNorm):
             return nflows_batch_norm(layer)
         mask = torch.zeros(DIM)
-        mask[layer.moved] = 1
+        mask[layer.transformed] = 1
         return coupling.AffineCouplingTransform(mask, lambda i, o: Conditioner(layer))
 
     x = torch.randn(50, DIM)

@@ -9,7 +9,7 @@ from torch import nn
 
 from dgm_bench.models.flows.glow import ScaleShiftCoupling
 from dgm_bench.models.flows.layers.linear import FullLinear, LULinear, Permutation
-from dgm_bench.models.flows.layers.splines import LEAST_SIZE, LEAST_SLOPE, Spline
+from dgm_bench.models.flows.layers.splines import MIN_BIN_SIZE, MIN_DERIVATIVE, Spline
 from dgm_bench.models.flows.nsf import NSFAutoregressive, NSFCoupling, SplineCoupling, SplineMADE
 
 DIM, HIDDEN, BLOCKS, BINS, TAIL = 5, 16, 2, 4, 3.0
@@ -62,7 +62,7 @@ def nflows_coupling(layer):
     coupling = pytest.importorskip("nflows.transforms.coupling")
     resnet = pytest.importorskip("nflows.nn.nets.resnet")
     mask = torch.zeros(DIM)
-    mask[layer.moved] = 1
+    mask[layer.transformed] = 1
     peer = coupling.PiecewiseRationalQuadraticCouplingTransform(
         mask,
         lambda inputs, outputs: resnet.ResidualNet(inputs, outputs, HIDDEN, num_blocks=BLOCKS),
@@ -140,7 +140,7 @@ def test_tabular_glow():
             return torch.cat([ours.shift(kept), torch.logit(scale) - 2], dim=1)
 
     mask = torch.zeros(DIM)
-    mask[ours.moved] = 1
+    mask[ours.transformed] = 1
     peer = coupling.AffineCouplingTransform(mask, lambda inputs, outputs: Both())
     naive = linear.NaiveLinear(DIM, orthogonal_initialization=False)
     naive._weight.data.copy_(matrix.weight)
@@ -173,7 +173,7 @@ def raw_in_zuko(spline):
         logs = logs - logs.mean(-1, keepdim=True)
         return logs / (1 - 2 * logs.abs() / LIMIT)
 
-    slopes = spline.slopes[..., 1:-1].log()
+    slopes = spline.derivatives[..., 1:-1].log()
     return sizes(spline.x), sizes(spline.y), slopes / (1 - slopes.abs() / LIMIT)
 
 
@@ -188,7 +188,7 @@ def test_spline_in_zuko():
     agree(value, peer(x))
     agree(log_slope, peer.log_abs_det_jacobian(x, peer(x)))
     agree(ours.inverse(value), peer.inv(value))
-    assert LEAST_SIZE == LEAST_SLOPE == SLOPE
+    assert MIN_BIN_SIZE == MIN_DERIVATIVE == SLOPE
 
 
 class RawNumbers(nn.Module):
@@ -199,7 +199,9 @@ class RawNumbers(nn.Module):
         self.made = made
 
     def forward(self, x):
-        raw = self.made.network(x).unflatten(-1, (self.made.numbers, DIM)).transpose(-1, -2)
+        raw = (
+            self.made.network(x).unflatten(-1, (self.made.curve_parameters, DIM)).transpose(-1, -2)
+        )
         return torch.cat(raw_in_zuko(Spline(raw, BINS, TAIL)), dim=-1).flatten(-2)
 
 

@@ -35,7 +35,7 @@ class Ours(nn.Module):
 def nflows_coupling(layer):
     transforms = pytest.importorskip("nflows.transforms")
     mask = torch.zeros(DIM)
-    mask[layer.moved] = 1
+    mask[layer.transformed] = 1
     return transforms.AdditiveCouplingTransform(mask, lambda i, o: Ours(layer))
 
 

@@ -85,7 +85,7 @@ def surgery(
     Raises:
         DeclarationError: The posterior is no Gaussian.
     """
-    parts = [model.gaussian_of(part) for part in x.split(BATCH)]
+    parts = [model.posterior_moments(part) for part in x.split(BATCH)]
     aggregated = GaussianMixture(*(torch.cat(part) for part in zip(*parts, strict=True)))
     bound, fit, divergence = (_for_every_example(model, x, i, generator) for i in range(3))
     z, own = _draw(aggregated, draws, generator)

@@ -115,7 +115,7 @@ class LinearAt(NamedTuple):
     value: Float[Tensor, "batch dim"]
     matrix: Float[Tensor, "dim dim"]
 
-    def tangent(self, v: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+    def jvp(self, v: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``A v``."""
         return F.linear(v, self.matrix)
 

@@ -69,7 +69,7 @@ class DVAE(nn.Module):
         self, codes: Sequence[Int[Tensor, "batch rows columns"]]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return ``phi^-1(sigmoid(mean))``, pixels in [0, 1]."""
-        mean, _ = self._maps(self.vectors(codes[0].long()))
+        mean, _ = self._mean_and_log_scale(self.vectors(codes[0].long()))
         return out_of_support(mean.sigmoid())
 
     def reconstruct(
@@ -112,7 +112,9 @@ class DVAE(nn.Module):
         negative_entropy = (logits.exp() * logits).flatten(1).sum(1)
         with torch.autocast(x.device.type, enabled=False):
             vectors = z @ self.vectors.weight
-        return self._misfit(x, vectors), negative_entropy + self._log_states()
+        return self._negative_log_likelihood(
+            x, vectors
+        ), negative_entropy + self._negative_log_prior()
 
     def negative_elbo(
         self, x: Float[Tensor, "batch channels height width"]
@@ -122,20 +124,25 @@ class DVAE(nn.Module):
         Its posterior has all its mass on the most probable codes, so its divergence from the
         uniform prior is ``log codes`` for each.
         """
-        return self._misfit(x, self.vectors(self.encode(x)[0])) + self._log_states()
+        return (
+            self._negative_log_likelihood(x, self.vectors(self.encode(x)[0]))
+            + self._negative_log_prior()
+        )
 
-    def _log_states(self) -> float:
+    def _negative_log_prior(self) -> float:
         return math.prod(self.grids[0]) * math.log(self.codebook_sizes[0])
 
-    def _misfit(
+    def _negative_log_likelihood(
         self,
         x: Float[Tensor, "batch channels height width"],
         vectors: Float[Tensor, "batch rows columns dim"],
     ) -> Float[Tensor, " batch"]:
-        mean, log_scale = (maps.to(x.dtype) for maps in self._maps(vectors))
+        mean, log_scale = (maps.to(x.dtype) for maps in self._mean_and_log_scale(vectors))
         return -log_density(into_support(x), mean, log_scale).flatten(1).sum(1)
 
-    def _maps(self, vectors: Float[Tensor, "batch rows columns dim"]) -> tuple[Tensor, ...]:
+    def _mean_and_log_scale(
+        self, vectors: Float[Tensor, "batch rows columns dim"]
+    ) -> tuple[Tensor, ...]:
         maps: Tensor = self.decoder(vectors.movedim(-1, 1))
         return maps.chunk(2, 1)
 

@@ -18,7 +18,7 @@ from dgm_bench.models.networks.discrete_relaxations import straight_through
 
 CodebookRule = Literal["ema", "gradient"]
 #: Distances in memory at a time.
-DISTANCES = 2**25
+MAX_DISTANCES = 2**25
 #: Sonnet's epsilon: the count, in examples, that smoothing adds to each code.
 SMOOTHING = 1e-5
 
@@ -41,7 +41,7 @@ class Quantised(NamedTuple):
 
 @torch.no_grad()
 def nearest_codes(
-    z: Float[Tensor, "n dim"], codebook: Float[Tensor, "codes dim"], limit: int = DISTANCES
+    z: Float[Tensor, "n dim"], codebook: Float[Tensor, "codes dim"], limit: int = MAX_DISTANCES
 ) -> Int[Tensor, " n"]:
     """Return the index of the nearest code of each vector.
 
@@ -100,17 +100,17 @@ class VectorQuantiser(nn.Module):
         restart: float | None = None,
     ) -> None:
         super().__init__()
-        _require_sound(codes, dim, codebook, decay, restart)
-        self.decay, self.restart, self.averages = decay, restart, codebook == "ema"
+        _check_arguments(codes, dim, codebook, decay, restart)
+        self.decay, self.restart, self.is_ema = decay, restart, codebook == "ema"
         # Sonnet's initialiser: variance 1 / dim, uniform.
         bound = math.sqrt(3 / dim)
-        start = torch.empty(codes, dim).uniform_(-bound, bound)
-        if not self.averages:
-            self.codebook = nn.Parameter(start)
+        initial = torch.empty(codes, dim).uniform_(-bound, bound)
+        if not self.is_ema:
+            self.codebook = nn.Parameter(initial)
             return
-        self.register_buffer("codebook", start)
+        self.register_buffer("codebook", initial)
         self.register_buffer("counts", torch.ones(codes))
-        self.register_buffer("sums", start.clone())
+        self.register_buffer("sums", initial.clone())
 
     def forward(self, z: Float[Tensor, "batch dim rows columns"]) -> Quantised:
         """Return ``z`` quantised; the codebook does not change.
@@ -123,7 +123,7 @@ class VectorQuantiser(nn.Module):
             codes = codes.view(len(z), *z.shape[2:])
             values = self.values_of(codes)
             fixed = values.detach()
-            codebook = None if self.averages else (values - z.detach()).square().mean()
+            codebook = None if self.is_ema else (values - z.detach()).square().mean()
             commitment = (fixed - z).square().mean()
             return Quantised(straight_through(fixed, z), codes, commitment, codebook)
 
@@ -147,7 +147,7 @@ class VectorQuantiser(nn.Module):
             codes: The codes it got.
             generator: Draws the vectors that replace codes which are hardly used.
         """
-        if not (self.training and self.averages):
+        if not (self.training and self.is_ema):
             return
         rows, index = _rows(z).to(self.sums), codes.flatten()
         ones = torch.ones_like(self.counts[:1]).expand(len(rows))
@@ -165,13 +165,13 @@ class VectorQuantiser(nn.Module):
     ) -> None:
         shape = (len(self.counts),)
         drawn = torch.randint(len(rows), shape, generator=generator, device=rows.device)
-        idle = self.counts < threshold
-        self.sums.copy_(torch.where(idle[:, None], threshold * rows[drawn], self.sums))
-        self.counts.masked_fill_(idle, threshold)
+        unused = self.counts < threshold
+        self.sums.copy_(torch.where(unused[:, None], threshold * rows[drawn], self.sums))
+        self.counts.masked_fill_(unused, threshold)
 
     def extra_repr(self) -> str:
         """Return size and rule."""
-        rule = f"ema, decay={self.decay}" if self.averages else "gradient"
+        rule = f"ema, decay={self.decay}" if self.is_ema else "gradient"
         return f"{len(self.codebook)}, {self.codebook.shape[1]}, {rule}, restart={self.restart}"
 
 
@@ -179,7 +179,7 @@ def _rows(z: Float[Tensor, "batch dim rows columns"]) -> Float[Tensor, "n dim"]:
     return z.movedim(1, -1).flatten(0, -2)
 
 
-def _require_sound(
+def _check_arguments(
     codes: int, dim: int, codebook: CodebookRule, decay: float, restart: float | None
 ) -> None:
     if codes < 1 or dim < 1:

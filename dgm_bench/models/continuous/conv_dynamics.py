@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dgm_bench.errors import DeclarationError
 
 # Numbers in one layer's tangents; bounds the memory of the exact trace.
-TANGENT_NUMBERS = 2**24
+MAX_TANGENT_ELEMENTS = 2**24
 
 
 class ConcatConv(nn.Module):
@@ -88,7 +88,7 @@ class LinearisedConv(NamedTuple):
     layers: tuple[ConcatConv, ...]
     slopes: list[Tensor]
 
-    def tangent(self, v: Tensor) -> Tensor:
+    def jvp(self, v: Tensor) -> Tensor:
         """Return ``J v``, in one pass through the layers."""
         for layer, slope in zip(self.layers[:-1], self.slopes, strict=True):
             v = layer.linear(v) * slope
@@ -98,9 +98,9 @@ class LinearisedConv(NamedTuple):
         """Return ``Tr J`` by the tangents of all dimensions: for tests and tiny images."""
         batch, *shape = self.value.shape
         dim = self.value[0].numel()
-        at_once = max(1, TANGENT_NUMBERS // max(slope.numel() for slope in self.slopes))
+        chunk = max(1, MAX_TANGENT_ELEMENTS // max(slope.numel() for slope in self.slopes))
         units = torch.eye(dim, dtype=self.value.dtype, device=self.value.device)
-        parts = [self._diagonal(part.view(-1, *shape), batch) for part in units.split(at_once)]
+        parts = [self._diagonal(part.view(-1, *shape), batch) for part in units.split(chunk)]
         return torch.stack(parts).sum(0)
 
     def _diagonal(self, units: Float[Tensor, "k *shape"], batch: int) -> Float[Tensor, " batch"]:
@@ -108,7 +108,7 @@ class LinearisedConv(NamedTuple):
         k = len(units)
         v = units[:, None].expand(k, batch, *units.shape[1:]).flatten(0, 1)
         repeated = [slope.repeat(k, 1, 1, 1) for slope in self.slopes]
-        tangent = self._replace(slopes=repeated).tangent(v)
+        tangent = self._replace(slopes=repeated).jvp(v)
         return (tangent * v).flatten(1).sum(1).view(k, batch).sum(0)
 
 

@@ -47,9 +47,9 @@ class _Recorder:
 
     def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
         self.function.callback_step(t, state, step)
-        self._note(t, state, step)
+        self._record(t, state, step)
 
-    def _note(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
+    def _record(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
         self.times.append(t)
         self.steps.append(step)
         self.states.append(state)
@@ -61,7 +61,7 @@ class _AdaptiveRecorder(_Recorder):
     def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
         self.function.callback_step(t, state, step)
 
-    callback_accept_step = _Recorder._note
+    callback_accept_step = _Recorder._record
 
 
 class _Context(FunctionCtx):
@@ -107,17 +107,17 @@ class _Steps(torch.autograd.Function):
         for k in reversed(range(count)):
             start = tuple(part.detach().requires_grad_() for part in saved[parts * k :][:parts])
             with torch.enable_grad():
-                end = _one_step(ctx, start, k)
-                found = torch.autograd.grad(end, (*start, *inputs), gradient, allow_unused=True)
+                end = _repeat_step(ctx, start, k)
+                gradients = torch.autograd.grad(end, (*start, *inputs), gradient, allow_unused=True)
             gradient = tuple(
-                torch.zeros_like(part) if slope is None else slope
-                for part, slope in zip(start, found, strict=False)
+                torch.zeros_like(part) if gradient_of is None else gradient_of
+                for part, gradient_of in zip(start, gradients, strict=False)
             )
-            _accumulate(totals, found[parts:])
+            _accumulate(totals, gradients[parts:])
         return None, None, None, None, *gradient, *totals
 
 
-def _one_step(ctx: _Context, start: State, k: int) -> State:
+def _repeat_step(ctx: _Context, start: State, k: int) -> State:
     """Return the state after step ``k``, the last one as far as the end of the span."""
     # With infinite tolerance the solver takes the very step that it is offered.
     options = {"first_step": ctx.steps[k]} if ctx.method == "dopri5" else None
@@ -133,16 +133,16 @@ def _one_step(ctx: _Context, start: State, k: int) -> State:
     return tuple(part[-1] for part in solution)
 
 
-def _accumulate(totals: list[Tensor | None], found: Sequence[Tensor | None]) -> None:
+def _accumulate(totals: list[Tensor | None], gradients: Sequence[Tensor | None]) -> None:
     """Add each gradient found to its total."""
-    for i, slope in enumerate(found):
-        if slope is not None:
+    for i, gradient_of in enumerate(gradients):
+        if gradient_of is not None:
             total = totals[i]
             # What autograd returns may be shared with another input, or be an expanded view.
-            totals[i] = slope.clone() if total is None else total.add_(slope)
+            totals[i] = gradient_of.clone() if total is None else total.add_(gradient_of)
 
 
-def solve_by_steps(
+def solve_with_discrete_adjoint(
     function: RightHandSide,
     state: State,
     span: Float[Tensor, "2"],

@@ -23,7 +23,7 @@ Layer = Literal["concatsquash", "concat"]
 Nonlinearity = Literal["tanh", "softplus"]
 
 # Numbers in one hidden layer's tangents; bounds the memory of the exact trace.
-TANGENT_NUMBERS = 2**24
+MAX_TANGENT_ELEMENTS = 2**24
 
 
 class Linearisation(Protocol):
@@ -34,7 +34,7 @@ class Linearisation(Protocol):
         """``dz/dt``, of the shape of ``z``."""
         ...
 
-    def tangent(self, v: Tensor) -> Tensor:
+    def jvp(self, v: Tensor) -> Tensor:
         """Return ``J v`` for one vector an example."""
         ...
 
@@ -45,7 +45,7 @@ class Linearisation(Protocol):
 
 def hutchinson_trace(at: Linearisation, noise: Tensor) -> Float[Tensor, " batch"]:
     """Return ``e^T J e``, an unbiased estimate of ``Tr J`` (FFJORD, equation 7)."""
-    return (at.tangent(noise) * noise).flatten(1).sum(1)
+    return (at.jvp(noise) * noise).flatten(1).sum(1)
 
 
 class Dynamics(Protocol):
@@ -77,7 +77,7 @@ class Linearised(NamedTuple):
     weights: list[Tensor]
     slopes: list[Tensor]
 
-    def tangent(self, v: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+    def jvp(self, v: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``J v``, in one pass through the factors."""
         for weight, slope in zip(self.weights[:-1], self.slopes, strict=True):
             v = F.linear(v, weight) * slope
@@ -93,8 +93,8 @@ class Linearised(NamedTuple):
             (first, second, third), (s1, s2) = self.weights, self.slopes
             return (F.linear(s1, second * (first @ third).T) * s2).sum(1)
         dim = self.weights[0].shape[1]
-        at_once = max(1, TANGENT_NUMBERS // max(slope.numel() for slope in self.slopes))
-        parts = [slice(start, start + at_once) for start in range(0, dim, at_once)]
+        chunk = max(1, MAX_TANGENT_ELEMENTS // max(slope.numel() for slope in self.slopes))
+        parts = [slice(start, start + chunk) for start in range(0, dim, chunk)]
         return torch.stack([self._partial_trace(part) for part in parts]).sum(0)
 
     def _partial_trace(self, dims: slice) -> Float[Tensor, " batch"]:

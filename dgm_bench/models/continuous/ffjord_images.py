@@ -23,7 +23,7 @@ from dgm_bench.models.flows.multiscale import (
 )
 
 #: Smallest side of an image that gets a scale of its own (released code, ``lib/odenvp.py``).
-SMALLEST = 4
+MIN_SIDE = 4
 
 
 class MultiScaleFFJORD(SolvedFlow):
@@ -75,7 +75,7 @@ class MultiScaleFFJORD(SolvedFlow):
     ) -> None:
         shared = Solver(solver, rtol, atol, step_size, adjoint)
         shape = image_shape_of(event_shape, image_shape)
-        if min(shape[1:]) < SMALLEST:
+        if min(shape[1:]) < MIN_SIDE:
             raise DeclarationError(f"{shape[1]} x {shape[2]} pixels", "too few", "give 4 x 4")
 
         def stack(channels: int) -> list[nn.Module]:
@@ -83,12 +83,12 @@ class MultiScaleFFJORD(SolvedFlow):
 
         def scales(shape: ImageShape) -> list[nn.Module]:
             smaller = squeezed(shape)
-            if min(smaller[1:]) < SMALLEST or shape[1] % 2 or shape[2] % 2:
+            if min(smaller[1:]) < MIN_SIDE or shape[1] % 2 or shape[2] % 2:
                 return [*stack(shape[0]), Flatten(shape)]
             rest = FactorOut(smaller, scales(halved(smaller)))
             return [*stack(shape[0]), Squeeze(), *stack(smaller[0]), rest]
 
-        layers = [*_entrance(shape, alpha), *scales(shape)]
+        layers = [*_to_logits(shape, alpha), *scales(shape)]
         super().__init__(event_shape, layers, shared, noise)
 
 
@@ -150,9 +150,9 @@ class EncoderDecoderFFJORD(SolvedFlow):
         network = ConvDynamics(shape[0], [*filters, *reversed(filters[:-1])], [*down, *up])
         flow = ContinuousFlow(network, shared)
         super().__init__(
-            event_shape, [*_entrance(shape, alpha), flow, Flatten(shape)], shared, noise
+            event_shape, [*_to_logits(shape, alpha), flow, Flatten(shape)], shared, noise
         )
 
 
-def _entrance(shape: ImageShape, alpha: float | None) -> list[nn.Module]:
+def _to_logits(shape: ImageShape, alpha: float | None) -> list[nn.Module]:
     return [ToImage(shape), *([] if alpha is None else [Logit(alpha)])]

@@ -24,9 +24,9 @@ def _estimated(at: Linearisation, noise: Tensor) -> State:
 
 def _regularised(at: Linearisation, noise: Tensor) -> State:
     """Return the estimates of the trace and, as means over dimensions, of RNODE's penalties."""
-    tangent = at.tangent(noise)
-    trace = (tangent * noise).flatten(1).sum(1)
-    return trace, 0.5 * at.value.flatten(1).square().mean(1), tangent.flatten(1).square().mean(1)
+    jvp = at.jvp(noise)
+    trace = (jvp * noise).flatten(1).sum(1)
+    return trace, 0.5 * at.value.flatten(1).square().mean(1), jvp.flatten(1).square().mean(1)
 
 
 class ContinuousFlow(nn.Module):

@@ -13,16 +13,16 @@ from dgm_bench.models.continuous.flow import ContinuousFlow, SolvedFlow
 from dgm_bench.models.continuous.solver import Solver, SolverName
 
 
-class LinearisedUnits(Linearised):
+class LinearisedPlanar(Linearised):
     """Planar units at a point. Their trace takes no tangents."""
 
     def exact_trace(self) -> Float[Tensor, " batch"]:
         """Return ``sum_m g_m(t) (u_m.w_m) tanh'(w_m.z + b_m)`` (neural ODEs, section 4)."""
-        inward, outward = self.weights
-        return self.slopes[0] @ (inward * outward.T).sum(1)
+        w, u = self.weights
+        return self.slopes[0] @ (w * u.T).sum(1)
 
 
-class GatedUnits(nn.Module):
+class PlanarDynamics(nn.Module):
     """``dz/dt = sum_m g_m(t) u_m tanh(w_m.z + b_m)``: planar units that time turns on and off.
 
     Of the two ways in which time may enter a planar flow (neural ODEs, section 4), this is the
@@ -47,16 +47,16 @@ class GatedUnits(nn.Module):
         self, t: Float[Tensor, ""], z: Float[Tensor, "batch dim"]
     ) -> Float[Tensor, "batch dim"]:
         """Return ``dz/dt``."""
-        return F.linear(self.inward(z).tanh(), self._gated(t))
+        return F.linear(self.inward(z).tanh(), self._gated_u(t))
 
-    def linearise(self, t: Float[Tensor, ""], z: Float[Tensor, "batch dim"]) -> LinearisedUnits:
+    def linearise(self, t: Float[Tensor, ""], z: Float[Tensor, "batch dim"]) -> LinearisedPlanar:
         """Return ``dz/dt`` and the factors of its Jacobian in ``z``."""
-        weight, h = self._gated(t), self.inward(z).tanh()
-        return LinearisedUnits(F.linear(h, weight), [self.inward.weight, weight], [1 - h.square()])
+        u, h = self._gated_u(t), self.inward(z).tanh()
+        return LinearisedPlanar(F.linear(h, u), [self.inward.weight, u], [1 - h.square()])
 
-    def _gated(self, t: Float[Tensor, ""]) -> Float[Tensor, "dim width"]:
-        weight: Tensor = self.outward.weight * self.gate(t.view(1))
-        return weight
+    def _gated_u(self, t: Float[Tensor, ""]) -> Float[Tensor, "dim width"]:
+        u: Tensor = self.outward.weight * self.gate(t.view(1))
+        return u
 
 
 class PlanarCNF(SolvedFlow):
@@ -95,5 +95,5 @@ class PlanarCNF(SolvedFlow):
         adjoint: bool = True,
     ) -> None:
         shared = Solver(solver, rtol, atol, step_size, adjoint)
-        network = GatedUnits(math.prod(event_shape), width, gate_hidden)
+        network = PlanarDynamics(math.prod(event_shape), width, gate_hidden)
         super().__init__(event_shape, [ContinuousFlow(network, shared)], shared)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dgm_bench.errors import DeclarationError, RunFailure, did_you_mean
-from dgm_bench.models.continuous.discrete_adjoint import solve_by_steps
+from dgm_bench.models.continuous.discrete_adjoint import solve_with_discrete_adjoint
 from dgm_bench.models.continuous.dynamics import Dynamics, Linearisation
 
 Noise = Literal["gaussian", "rademacher"]
@@ -24,7 +24,7 @@ State = tuple[Tensor, ...]
 Integrand = Callable[[Linearisation], State]
 
 #: Absolute tolerance of what is not to choose the steps (released RNODE code, ``cnf.py``).
-UNCONTROLLED = 1e20
+NO_ERROR_CONTROL = 1e20
 
 
 @dataclass
@@ -131,11 +131,11 @@ class Solver:
             "rtol": self.rtol, "atol": self.atol, "method": self.solver, "options": options,
         }  # fmt: skip
         if self.solver == "dopri5" and (free := len(state) - 2) > 0:
-            settings["atol"] = (self.atol, self.atol, *[UNCONTROLLED] * free)
+            settings["atol"] = (self.atol, self.atol, *[NO_ERROR_CONTROL] * free)
         function = _Derivative(network, self, integrand)
         parameters = tuple(network.parameters())
         if self.checkpointed:
-            return solve_by_steps(function, state, span, parameters, settings)
+            return solve_with_discrete_adjoint(function, state, span, parameters, settings)
         if self.adjoint:
             solution = torchdiffeq.odeint_adjoint(
                 function,

@@ -43,14 +43,14 @@ class ScaleShiftCoupling(EvenOddCoupling):
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
-        kept, moved = x[:, self.kept], x[:, self.moved]
+        kept, transformed = x[:, self.kept], x[:, self.transformed]
         log_scale = self.log_scale(kept)
-        return self.join(kept, moved * log_scale.exp() + self.shift(kept)), log_scale.sum(1)
+        return self.join(kept, transformed * log_scale.exp() + self.shift(kept)), log_scale.sum(1)
 
     def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``x``."""
-        kept, moved = u[:, self.kept], u[:, self.moved]
-        return self.join(kept, (moved - self.shift(kept)) * (-self.log_scale(kept)).exp())
+        kept, transformed = u[:, self.kept], u[:, self.transformed]
+        return self.join(kept, (transformed - self.shift(kept)) * (-self.log_scale(kept)).exp())
 
 
 class TabularGlow(Flow):

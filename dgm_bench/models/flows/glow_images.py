@@ -97,18 +97,18 @@ class AffineCoupling(nn.Module):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
-        kept, moved = x.chunk(2, 1)
+        kept, transformed = x.chunk(2, 1)
         shift, log_scale = self._shift_and_log_scale(kept)
-        moved = (moved + shift) * log_scale.exp()
-        return torch.cat([kept, moved], dim=1), log_scale.sum((1, 2, 3))
+        transformed = (transformed + shift) * log_scale.exp()
+        return torch.cat([kept, transformed], dim=1), log_scale.sum((1, 2, 3))
 
     def inverse(
         self, u: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return ``x``."""
-        kept, moved = u.chunk(2, 1)
+        kept, transformed = u.chunk(2, 1)
         shift, log_scale = self._shift_and_log_scale(kept)
-        return torch.cat([kept, moved * (-log_scale).exp() - shift], dim=1)
+        return torch.cat([kept, transformed * (-log_scale).exp() - shift], dim=1)
 
     def _shift_and_log_scale(
         self, kept: Float[Tensor, "batch half height width"]
@@ -186,25 +186,25 @@ class SplitPrior(nn.Module):
     def forward_and_log_det(
         self,
         x: Float[Tensor, "batch channels height width"],
-        given: Float[Tensor, "batch channels height width"],
+        context: Float[Tensor, "batch channels height width"],
     ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, " batch"]]:
         """Return the standardised ``x`` and the log-determinant."""
-        mean, log_scale = self._mean_and_log_scale(given)
+        mean, log_scale = self._mean_and_log_scale(context)
         return (x - mean) * (-log_scale).exp(), -log_scale.sum((1, 2, 3))
 
     def inverse(
         self,
         u: Float[Tensor, "batch channels height width"],
-        given: Float[Tensor, "batch channels height width"],
+        context: Float[Tensor, "batch channels height width"],
     ) -> Float[Tensor, "batch channels height width"]:
         """Return ``x``."""
-        mean, log_scale = self._mean_and_log_scale(given)
+        mean, log_scale = self._mean_and_log_scale(context)
         return u * log_scale.exp() + mean
 
     def _mean_and_log_scale(
-        self, given: Float[Tensor, "batch channels height width"]
+        self, context: Float[Tensor, "batch channels height width"]
     ) -> tuple[Tensor, ...]:
-        parameters: Tensor = self.network(given)
+        parameters: Tensor = self.network(context)
         return parameters.chunk(2, 1)
 
 
@@ -320,6 +320,6 @@ def _levels(shape: ImageShape, levels: int, depth: int, width: int) -> list[nn.M
     layers: list[nn.Module] = [Squeeze(), Level(shape[0], depth, width)]
     if levels == 1:
         return [*layers, TopPrior(shape), Flatten(shape)]
-    stays = halved(shape)
-    inner = _levels(stays, levels - 1, depth, width)
-    return [*layers, FactorOut(shape, inner, SplitPrior(stays[0]))]
+    continuing = halved(shape)
+    inner = _levels(continuing, levels - 1, depth, width)
+    return [*layers, FactorOut(shape, inner, SplitPrior(continuing[0]))]

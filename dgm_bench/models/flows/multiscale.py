@@ -213,13 +213,13 @@ class ConditionalLayer(Protocol):
     """A layer that depends on a second image."""
 
     def forward_and_log_det(
-        self, x: Float[Tensor, "batch *shape"], given: Float[Tensor, "batch *shape"]
+        self, x: Float[Tensor, "batch *shape"], context: Float[Tensor, "batch *shape"]
     ) -> tuple[Float[Tensor, "batch *shape"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
         ...
 
     def inverse(
-        self, u: Float[Tensor, "batch *shape"], given: Float[Tensor, "batch *shape"]
+        self, u: Float[Tensor, "batch *shape"], context: Float[Tensor, "batch *shape"]
     ) -> Float[Tensor, "batch *shape"]:
         """Return ``x``."""
         ...
@@ -262,19 +262,22 @@ class FactorOut(nn.Module):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
-        stays, leaves = x.chunk(2, 1)
-        u, log_det = self.inner.forward_and_log_det(stays)
+        continuing, factored_out = x.chunk(2, 1)
+        u, log_det = self.inner.forward_and_log_det(continuing)
         if self.conditional is not None:
-            leaves, change = self.conditional.forward_and_log_det(leaves, stays)
+            factored_out, change = self.conditional.forward_and_log_det(factored_out, continuing)
             log_det = log_det + change
-        return torch.cat([u, leaves.flatten(1)], dim=1), log_det
+        return torch.cat([u, factored_out.flatten(1)], dim=1), log_det
 
     def inverse(
         self, u: Float[Tensor, "batch dim"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return ``x``."""
-        inside, outside = u.chunk(2, 1)
-        stays, leaves = self.inner.inverse(inside), outside.reshape(-1, *self.shape)
+        inner_u, factored_out_u = u.chunk(2, 1)
+        continuing, factored_out = (
+            self.inner.inverse(inner_u),
+            factored_out_u.reshape(-1, *self.shape),
+        )
         if self.conditional is not None:
-            leaves = self.conditional.inverse(leaves, stays)
-        return torch.cat([stays, leaves], dim=1)
+            factored_out = self.conditional.inverse(factored_out, continuing)
+        return torch.cat([continuing, factored_out], dim=1)

@@ -30,7 +30,7 @@ from dgm_bench.models.flows.layers.monotone_inverse import invert_monotone
 from dgm_bench.models.flows.layers.ordered_inverse import invert_in_order
 
 #: Least slope of a sigmoid and least scale (torchkit, nn.py, ``delta``).
-LEAST = 1e-6
+DELTA = 1e-6
 
 
 class Sigmoids(NamedTuple):
@@ -118,7 +118,7 @@ class DenseSigmoidalFlow(nn.Module):
             a, b, w, u = part.split(sizes, dim=-1)
             log_w = F.log_softmax(self.w[i] + w[..., None, :], dim=-1)
             log_u = F.log_softmax(self.u[i - 1] + u[..., None, :], dim=-1) if i else None
-            layers.append(Sigmoids(F.softplus(a) + LEAST, b, log_w, log_u))
+            layers.append(Sigmoids(F.softplus(a) + DELTA, b, log_w, log_u))
         return layers
 
 
@@ -237,12 +237,12 @@ class Affine(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.shift = nn.Parameter(torch.empty(dim).uniform_(-1e-3, 1e-3))
-        one = math.log(math.expm1(1 - LEAST))
+        one = math.log(math.expm1(1 - DELTA))
         self.raw_scale = nn.Parameter(torch.empty(dim).uniform_(one - 1e-3, one + 1e-3))
 
     def scale(self) -> Float[Tensor, " dim"]:
         """Return the factors, positive."""
-        return F.softplus(self.raw_scale) + LEAST
+        return F.softplus(self.raw_scale) + DELTA
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch dim"]

@@ -35,13 +35,13 @@ class AdditiveCoupling(EvenOddCoupling):
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``, the latter zero."""
         u = x.clone()
-        u[:, self.moved] += self.network(x[:, self.kept])
+        u[:, self.transformed] += self.network(x[:, self.kept])
         return u, x.new_zeros(len(x))
 
     def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``x``."""
         x = u.clone()
-        x[:, self.moved] -= self.network(u[:, self.kept])
+        x[:, self.transformed] -= self.network(u[:, self.kept])
         return x
 
 

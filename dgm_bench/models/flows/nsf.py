@@ -16,7 +16,7 @@ from dgm_bench.models.flows.layers.linear import LULinear, Permutation
 from dgm_bench.models.flows.layers.masked import input_degrees
 from dgm_bench.models.flows.layers.masked_residual import ResidualMaskedNetwork, ResidualNetwork
 from dgm_bench.models.flows.layers.ordered_inverse import invert_in_order
-from dgm_bench.models.flows.layers.splines import LEAST_SIZE, Spline
+from dgm_bench.models.flows.layers.splines import MIN_BIN_SIZE, Spline
 
 
 class SplineCoupling(EvenOddCoupling):
@@ -35,7 +35,7 @@ class SplineCoupling(EvenOddCoupling):
         keep_even: Whether dimensions 0, 2, 4, ... condition the others, or these them.
     """
 
-    temper: Tensor
+    output_scale: Tensor
 
     def __init__(
         self,
@@ -48,29 +48,29 @@ class SplineCoupling(EvenOddCoupling):
         keep_even: bool,
     ) -> None:
         super().__init__(dim, keep_even)
-        self.numbers, self.bins, self.tail = 3 * bins - 1, bins, tail
-        outputs = self.outputs * self.numbers
+        self.curve_parameters, self.bins, self.tail = 3 * bins - 1, bins, tail
+        outputs = self.outputs * self.curve_parameters
         self.network = ResidualNetwork(self.inputs, hidden, blocks, outputs, dropout)
-        self.own = nn.Parameter(torch.rand(self.inputs, self.numbers))
-        self.register_buffer("temper", _temper(bins, hidden), persistent=False)
+        self.own = nn.Parameter(torch.rand(self.inputs, self.curve_parameters))
+        self.register_buffer("output_scale", _output_scale(bins, hidden), persistent=False)
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
-        kept, moved = x[:, self.kept], x[:, self.moved]
-        moved, log_slopes = self._conditioned(kept).forward(moved)
+        kept, transformed = x[:, self.kept], x[:, self.transformed]
+        transformed, log_slopes = self._conditioned(kept).forward(transformed)
         kept, own_log_slopes = self._unconditioned().forward(kept)
-        return self.join(kept, moved), log_slopes.sum(1) + own_log_slopes.sum(1)
+        return self.join(kept, transformed), log_slopes.sum(1) + own_log_slopes.sum(1)
 
     def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``x``."""
         kept = self._unconditioned().inverse(u[:, self.kept])
-        return self.join(kept, self._conditioned(kept).inverse(u[:, self.moved]))
+        return self.join(kept, self._conditioned(kept).inverse(u[:, self.transformed]))
 
     def _conditioned(self, kept: Float[Tensor, "batch kept"]) -> Spline:
-        raw = self.network(kept).view(len(kept), -1, self.numbers)
-        return Spline(raw * self.temper, self.bins, self.tail)
+        raw = self.network(kept).view(len(kept), -1, self.curve_parameters)
+        return Spline(raw * self.output_scale, self.bins, self.tail)
 
     def _unconditioned(self) -> Spline:
         return Spline(self.own, self.bins, self.tail)
@@ -95,15 +95,15 @@ class SplineMADE(nn.Module):
         self, dim: int, hidden: int, blocks: int, bins: int, tail: float, dropout: float
     ) -> None:
         super().__init__()
-        self.numbers, self.bins, self.tail = 3 * bins - 1, bins, tail
+        self.curve_parameters, self.bins, self.tail = 3 * bins - 1, bins, tail
         order = input_degrees(dim)
-        self.network = ResidualMaskedNetwork(order, hidden, blocks, self.numbers, dropout)
+        self.network = ResidualMaskedNetwork(order, hidden, blocks, self.curve_parameters, dropout)
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``, in one pass."""
-        raw = self.network(x).view(len(x), self.numbers, -1).transpose(1, 2)
+        raw = self.network(x).view(len(x), self.curve_parameters, -1).transpose(1, 2)
         u, log_slopes = self._spline(raw).forward(x)
         return u, log_slopes.sum(1)
 
@@ -155,12 +155,12 @@ class NSFCoupling(Flow):
         dim = math.prod(event_shape)
         if dim < 2:
             raise DeclarationError("event_shape", "nothing to couple", "use two dimensions or more")
-        _check(bins, tail)
+        _check_spline(bins, tail)
         couplings = (
             SplineCoupling(dim, hidden, blocks, bins, tail, dropout, keep_even=i % 2 == 1)
             for i in range(layers)
         )
-        super().__init__(event_shape, _among_linear_layers(dim, couplings))
+        super().__init__(event_shape, _with_linear_layers(dim, couplings))
 
 
 class NSFAutoregressive(Flow):
@@ -199,12 +199,12 @@ class NSFAutoregressive(Flow):
         dropout: float = 0.0,
     ) -> None:
         dim = math.prod(event_shape)
-        _check(bins, tail)
+        _check_spline(bins, tail)
         mades = (SplineMADE(dim, hidden, blocks, bins, tail, dropout) for _ in range(layers))
-        super().__init__(event_shape, _among_linear_layers(dim, mades))
+        super().__init__(event_shape, _with_linear_layers(dim, mades))
 
 
-def _among_linear_layers(dim: int, layers: Iterable[nn.Module]) -> list[nn.Module]:
+def _with_linear_layers(dim: int, layers: Iterable[nn.Module]) -> list[nn.Module]:
     """Return layers with a permutation and an LU layer before each, and after the last."""
     modules: list[nn.Module] = []
     for layer in layers:
@@ -212,14 +212,14 @@ def _among_linear_layers(dim: int, layers: Iterable[nn.Module]) -> list[nn.Modul
     return [*modules, Permutation(dim), LULinear(dim)]
 
 
-def _check(bins: int, tail: float) -> None:
+def _check_spline(bins: int, tail: float) -> None:
     """Raise if there can be no spline of this kind."""
-    if not 1 <= bins < 1 / LEAST_SIZE:
+    if not 1 <= bins < 1 / MIN_BIN_SIZE:
         raise DeclarationError("bins", f"{bins} bins do not fit", "use 1 to 999")
     if not 0 < tail < math.inf:
         raise DeclarationError("tail", f"no interval of half length {tail}", "use 3")
 
 
-def _temper(bins: int, hidden: int) -> Float[Tensor, " numbers"]:
+def _output_scale(bins: int, hidden: int) -> Float[Tensor, " numbers"]:
     """Return factors of a network's outputs: the released code divides sizes by a root of width."""
     return torch.tensor(2 * bins * [hidden**-0.5] + (bins - 1) * [1.0])

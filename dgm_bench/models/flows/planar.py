@@ -33,15 +33,15 @@ class Planar(nn.Module):
 
     def constrained(self) -> tuple[Float[Tensor, " dim"], Float[Tensor, ""], Float[Tensor, ""]]:
         """Return ``û``, ``w.û`` and, without cancellation, ``1 + w.û > 0``."""
-        return constrained(self.push, self.direction, self.push @ self.direction)
+        return constrained_u(self.push, self.direction, self.push @ self.direction)
 
     def generate(
         self, z: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Return ``(x, log|det dx/dz|)``, in one pass (equations 10 to 12)."""
-        push, along, margin = self.constrained()
+        u_hat, w_u_hat, margin = self.constrained()
         h = (z @ self.direction + self.offset).tanh()
-        return z + h[:, None] * push, (margin - along * h.square()).log()
+        return z + h[:, None] * u_hat, (margin - w_u_hat * h.square()).log()
 
     def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``x`` from noise ``u``, in one pass."""
@@ -51,32 +51,32 @@ class Planar(nn.Module):
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Return ``(z, log|det dz/dx|)``, by root finding; gradients are those of the solution."""
-        push, along, margin = self.constrained()
+        u_hat, w_u_hat, margin = self.constrained()
         target = x @ self.direction + self.offset
-        s = _solve(target.detach(), along.detach(), margin.detach())
+        s = _solve(target.detach(), w_u_hat.detach(), margin.detach())
         # One more step of Newton's changes nothing but brings the implicit function's gradient.
         h = s.tanh()
-        slope = margin.detach() - along.detach() * h.square()
-        h = (s + (target - s - along * h) / slope).tanh()
-        return x - h[:, None] * push, -(margin - along * h.square()).log()
+        slope = margin.detach() - w_u_hat.detach() * h.square()
+        h = (s + (target - s - w_u_hat * h) / slope).tanh()
+        return x - h[:, None] * u_hat, -(margin - w_u_hat * h.square()).log()
 
 
-def constrained(
-    push: Float[Tensor, "*batch dim"],
-    direction: Float[Tensor, "*batch dim"],
-    product: Float[Tensor, "*batch"],
+def constrained_u(
+    u: Float[Tensor, "*batch dim"],
+    w: Float[Tensor, "*batch dim"],
+    w_u: Float[Tensor, "*batch"],
 ) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """Return ``û``, ``w.û`` and, without cancellation, ``1 + w.û > 0`` (planar flows, A.1).
 
     Args:
-        push: ``u``.
-        direction: ``w``.
-        product: ``w.u``.
+        u: ``u``.
+        w: ``w``.
+        w_u: ``w.u``.
     """
-    margin = F.softplus(product)
-    along = margin - 1
-    unit = direction / direction.square().sum(-1, keepdim=True)
-    return push + (along - product)[..., None] * unit, along, margin
+    margin = F.softplus(w_u)
+    w_u_hat = margin - 1
+    unit = w / w.square().sum(-1, keepdim=True)
+    return u + (w_u_hat - w_u)[..., None] * unit, w_u_hat, margin
 
 
 class PlanarFlow(Flow):
@@ -115,15 +115,15 @@ class PlanarFlow(Flow):
 
 
 def _solve(
-    target: Float[Tensor, " batch"], along: Float[Tensor, ""], margin: Float[Tensor, ""]
+    target: Float[Tensor, " batch"], w_u_hat: Float[Tensor, ""], margin: Float[Tensor, ""]
 ) -> Float[Tensor, " batch"]:
-    """Return ``s`` with ``s + along * tanh(s) = target``; ``margin`` is ``1 + along``."""
+    """Return ``s`` with ``s + w_u_hat * tanh(s) = target``; ``margin`` is ``1 + w_u_hat``."""
 
     def function(
         s: Float[Tensor, " batch"],
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         h = s.tanh()
-        return s + along * h, margin - along * h.square()
+        return s + w_u_hat * h, margin - w_u_hat * h.square()
 
-    reach = along.abs() + 1
+    reach = w_u_hat.abs() + 1
     return invert_monotone(function, target, target - reach, target + reach)

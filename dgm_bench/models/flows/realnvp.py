@@ -38,15 +38,15 @@ class AffineCoupling(EvenOddCoupling):
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
-        kept, moved = x[:, self.kept], x[:, self.moved]
+        kept, transformed = x[:, self.kept], x[:, self.transformed]
         log_scale = self.log_scale(kept)
-        moved = (moved - self.shift(kept)) * (-log_scale).exp()
-        return self.join(kept, moved), -log_scale.sum(1)
+        transformed = (transformed - self.shift(kept)) * (-log_scale).exp()
+        return self.join(kept, transformed), -log_scale.sum(1)
 
     def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``x``."""
-        kept, moved = u[:, self.kept], u[:, self.moved]
-        return self.join(kept, moved * self.log_scale(kept).exp() + self.shift(kept))
+        kept, transformed = u[:, self.kept], u[:, self.transformed]
+        return self.join(kept, transformed * self.log_scale(kept).exp() + self.shift(kept))
 
 
 class RealNVP(Flow):

@@ -127,9 +127,11 @@ class CheckerboardCoupling(nn.Module):
         Float[Tensor, "batch channels height width"], Float[Tensor, "batch channels height width"]
     ]:
         """Return ``t`` and ``s``, which are zero where ``x`` is kept."""
-        seen = 2 * self.norm(x * self.kept)
-        colour = self.kept.expand(x.shape[0], -1, -1, -1)
-        parameters = self.network(torch.cat([seen, -seen, colour], dim=1).relu())
+        conditioner_input = 2 * self.norm(x * self.kept)
+        mask = self.kept.expand(x.shape[0], -1, -1, -1)
+        parameters = self.network(
+            torch.cat([conditioner_input, -conditioner_input, mask], dim=1).relu()
+        )
         shift, unbounded = (parameters * (1 - self.kept)).chunk(2, 1)
         return shift, self.scale * unbounded.tanh()
 
@@ -156,19 +158,19 @@ class ChannelCoupling(nn.Module):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
-        kept, moved = self._kept_and_moved(x)
+        kept, transformed = self._kept_and_transformed(x)
         shift, log_scale = self._shift_and_log_scale(kept)
-        return self._join(kept, (moved + shift) * log_scale.exp()), log_scale.sum((1, 2, 3))
+        return self._join(kept, (transformed + shift) * log_scale.exp()), log_scale.sum((1, 2, 3))
 
     def inverse(
         self, u: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return ``x``."""
-        kept, moved = self._kept_and_moved(u)
+        kept, transformed = self._kept_and_transformed(u)
         shift, log_scale = self._shift_and_log_scale(kept)
-        return self._join(kept, moved * (-log_scale).exp() - shift)
+        return self._join(kept, transformed * (-log_scale).exp() - shift)
 
-    def _kept_and_moved(
+    def _kept_and_transformed(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> tuple[Float[Tensor, "batch half height width"], Float[Tensor, "batch half height width"]]:
         first, second = x.chunk(2, 1)
@@ -177,15 +179,17 @@ class ChannelCoupling(nn.Module):
     def _join(
         self,
         kept: Float[Tensor, "batch half height width"],
-        moved: Float[Tensor, "batch half height width"],
+        transformed: Float[Tensor, "batch half height width"],
     ) -> Float[Tensor, "batch channels height width"]:
-        return torch.cat([kept, moved] if self.keep_first else [moved, kept], dim=1)
+        return torch.cat([kept, transformed] if self.keep_first else [transformed, kept], dim=1)
 
     def _shift_and_log_scale(
         self, kept: Float[Tensor, "batch half height width"]
     ) -> tuple[Float[Tensor, "batch half height width"], Float[Tensor, "batch half height width"]]:
-        seen = self.norm(kept)
-        shift, unbounded = self.network(torch.cat([seen, -seen], dim=1).relu()).chunk(2, 1)
+        conditioner_input = self.norm(kept)
+        shift, unbounded = self.network(
+            torch.cat([conditioner_input, -conditioner_input], dim=1).relu()
+        ).chunk(2, 1)
         return shift, self.scale * unbounded.tanh()
 
 
@@ -200,13 +204,13 @@ class DiagonalsFirst(nn.Module):
     """
 
     order: Tensor
-    back: Tensor
+    inverse_order: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         order = torch.arange(channels).view(-1, 4)[:, [0, 3, 1, 2]].T.flatten()
         self.register_buffer("order", order, persistent=False)
-        self.register_buffer("back", order.argsort(), persistent=False)
+        self.register_buffer("inverse_order", order.argsort(), persistent=False)
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch channels height width"]
@@ -218,7 +222,7 @@ class DiagonalsFirst(nn.Module):
         self, u: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return ``x``."""
-        return u[:, self.back]
+        return u[:, self.inverse_order]
 
 
 class MultiScaleRealNVP(Flow):

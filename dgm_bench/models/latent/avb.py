@@ -25,9 +25,9 @@ from dgm_bench.models.networks.perceptron import fully_connected
 
 Likelihood = Literal["bernoulli", "gaussian"]
 #: From examples beside latent variables to log-odds.
-Judge = Callable[[Float[Tensor, "n inputs"]], Float[Tensor, "n 1"]]
+Discriminator = Callable[[Float[Tensor, "n inputs"]], Float[Tensor, "n 1"]]
 #: Smallest deviation of a contrast: the posterior may narrow to a point.
-NARROWEST = 1e-4
+MIN_SCALE = 1e-4
 
 
 class Decoder(nn.Module):
@@ -194,32 +194,35 @@ class AVB(nn.Module):
             like = x.new_zeros(len(x), self.latent)
             return Contrast(like, torch.ones_like(like))
         z, _ = self.draw_posterior(x, self.contrast_draws, generator)
-        return Contrast(z.mean(1), z.std(1).clamp(min=NARROWEST))
+        return Contrast(z.mean(1), z.std(1).clamp(min=MIN_SCALE))
 
     def log_odds(
-        self, x: Float[Tensor, "batch *event"], standardised: Latents, judge: Judge | None = None
+        self,
+        x: Float[Tensor, "batch *event"],
+        standardised: Latents,
+        discriminator: Discriminator | None = None,
     ) -> Float[Tensor, "batch samples"]:
         """Return the log-odds that latent variables are the posterior's, not the contrast's.
 
         Args:
             x: Examples.
             standardised: Latent variables as :meth:`Contrast.standardise` gives them.
-            judge: Stands in for the discriminator.
+            discriminator: In the place of the model's own.
         """
         repeated = x.flatten(1)[:, None].expand(-1, standardised.shape[1], -1)
         pairs = torch.cat([repeated, standardised], -1)
-        judged: Tensor = (judge or self.discriminator)(pairs.flatten(0, 1))
-        return judged.view(standardised.shape[:2])
+        log_odds: Tensor = (discriminator or self.discriminator)(pairs.flatten(0, 1))
+        return log_odds.view(standardised.shape[:2])
 
     def log_ratio(
         self,
         x: Float[Tensor, "batch *event"],
         z: Latents,
         contrast: Contrast,
-        judge: Judge | None = None,
+        discriminator: Discriminator | None = None,
     ) -> Float[Tensor, "batch samples"]:
         """Return the estimate of ``log q(z|x) - log p(z)`` in nats."""
-        odds = self.log_odds(x, contrast.standardise(z), judge)
+        odds = self.log_odds(x, contrast.standardise(z), discriminator)
         return odds + contrast.log_prob(z) - self.log_prior(z)
 
     @torch.no_grad()

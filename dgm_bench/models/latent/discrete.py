@@ -141,7 +141,9 @@ class DiscreteVAE(nn.Module):
         raw: Tensor = self.encoder(x.flatten(1)).unflatten(1, (self.variables, -1))
         return (F.pad(raw, (1, 0)) if self.classes == 2 else raw).log_softmax(-1)
 
-    def code(self, z: Float[Tensor, "*batch variables classes"]) -> Float[Tensor, "*batch latent"]:
+    def decoder_input(
+        self, z: Float[Tensor, "*batch variables classes"]
+    ) -> Float[Tensor, "*batch latent"]:
         """Return what the decoder sees of one-hot or relaxed values."""
         if self.classes > 2:
             return z.flatten(-2)
@@ -151,8 +153,8 @@ class DiscreteVAE(nn.Module):
         self, x: Float[Tensor, "batch *event"], z: Float[Tensor, "batch samples variables classes"]
     ) -> Float[Tensor, "batch samples"]:
         """Return ``log p(x | z)`` in nats, of one-hot or relaxed values."""
-        odds = self.decoder(self.code(z))
-        log_likelihood: Tensor = (x.flatten(1)[:, None] * odds - F.softplus(odds)).sum(-1)
+        logits = self.decoder(self.decoder_input(z))
+        log_likelihood: Tensor = (x.flatten(1)[:, None] * logits - F.softplus(logits)).sum(-1)
         return log_likelihood
 
     @property
@@ -184,16 +186,16 @@ class DiscreteVAE(nn.Module):
         z = gumbel_max(logits.expand(-1, samples, -1, -1), generator)
         log_posterior = log_prob(logits, z)
         log_prior = torch.full_like(log_posterior, self.log_prior)
-        return Draws(self.code(z), self.log_likelihood(x, z), log_prior, log_posterior)
+        return Draws(self.decoder_input(z), self.log_likelihood(x, z), log_prior, log_posterior)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
         """Return ``n`` examples with values 0 and 1."""
         like = next(self.parameters())
         z = gumbel_max(like.new_zeros(n, self.variables, self.classes), generator)
-        odds = self.decoder(self.code(z))
-        lit = torch.empty_like(odds).uniform_(generator=generator) < odds.sigmoid()
-        x: Tensor = lit.to(odds.dtype).reshape(-1, *self.event_shape)
+        logits = self.decoder(self.decoder_input(z))
+        ones = torch.empty_like(logits).uniform_(generator=generator) < logits.sigmoid()
+        x: Tensor = ones.to(logits.dtype).reshape(-1, *self.event_shape)
         return x
 
 

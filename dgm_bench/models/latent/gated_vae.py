@@ -17,7 +17,7 @@ from dgm_bench.errors import DeclarationError
 from dgm_bench.models.latent.latent_variable_model import LatentVariableModel
 from dgm_bench.models.latent.likelihoods import PixelLevels, bernoulli
 from dgm_bench.models.latent.posteriors import build_posterior
-from dgm_bench.models.latent.posteriors.ffjord import SolvesPosterior
+from dgm_bench.models.latent.posteriors.ffjord import ContinuousPosteriorMixin
 from dgm_bench.models.latent.priors import build_prior
 from dgm_bench.models.networks.gated import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 
@@ -146,13 +146,13 @@ class DenseVAE(LatentVariableModel):
 
 def _require_solver(model: LatentVariableModel, posterior: str) -> None:
     """Refuse the continuous posterior where the model would not say what solving costs."""
-    if posterior == "ffjord" and not isinstance(model, SolvesPosterior):
+    if posterior == "ffjord" and not isinstance(model, ContinuousPosteriorMixin):
         name = type(model).__name__
         remedy = f"use gated_vae:Continuous{name}"
         raise DeclarationError("posterior 'ffjord'", f"{name} does not count its solver", remedy)
 
 
-class ContinuousConvVAE(SolvesPosterior, ConvVAE):
+class ContinuousConvVAE(ContinuousPosteriorMixin, ConvVAE):
     """The :class:`ConvVAE` with posterior ``"ffjord"``, which says what solving costs.
 
     Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud (2018), https://arxiv.org/abs/1810.01367,
@@ -190,7 +190,7 @@ class ContinuousConvVAE(SolvesPosterior, ConvVAE):
         super().__init__(event_shape, latent, levels, "ffjord", posterior_args, prior, prior_args)
 
 
-class ContinuousDenseVAE(SolvesPosterior, DenseVAE):
+class ContinuousDenseVAE(ContinuousPosteriorMixin, DenseVAE):
     """The :class:`DenseVAE` with posterior ``"ffjord"``, which says what solving costs.
 
     Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud (2018), https://arxiv.org/abs/1810.01367,

@@ -18,7 +18,7 @@ from dgm_bench.errors import DeclarationError
 from dgm_bench.models.capabilities import Draws
 from dgm_bench.models.flows.flow import BaseDensity
 from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior
-from dgm_bench.models.latent.priors import AggregatedPosterior, FollowsPosterior
+from dgm_bench.models.latent.priors import AggregatedPosterior, PosteriorDependentPrior
 
 
 class Posterior(Protocol):
@@ -62,7 +62,7 @@ class LatentVariableModel(nn.Module):
         self.event_shape, self.latent = tuple(event_shape), latent
         self.encoder, self.posterior, self.prior = encoder, posterior, prior
         self.decoder = decoder
-        if isinstance(prior, FollowsPosterior):
+        if isinstance(prior, PosteriorDependentPrior):
             self.require_gaussian(f"prior {type(prior).__name__}")
 
     def likelihood(self, outputs: Tensor) -> Distribution:
@@ -78,8 +78,8 @@ class LatentVariableModel(nn.Module):
             z, log_posterior = cast(Posterior, self.posterior)(features, samples, generator)
             log_prior = self.density.log_prob(z.flatten(0, 1)).view(z.shape[:2])
         repeated = x.flatten(1).repeat_interleave(samples, 0) if samples > 1 else x.flatten(1)
-        fit = self.decode(z.flatten(0, 1)).log_prob(repeated).view(z.shape[:2])
-        return Draws(z, fit, log_prior, log_posterior)
+        log_likelihood = self.decode(z.flatten(0, 1)).log_prob(repeated).view(z.shape[:2])
+        return Draws(z, log_likelihood, log_prior, log_posterior)
 
     def encode(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch features"]:
         """Return the features of examples, in their own precision."""
@@ -100,11 +100,11 @@ class LatentVariableModel(nn.Module):
     @property
     def density(self) -> BaseDensity:
         """The prior, typed as a density."""
-        if isinstance(self.prior, FollowsPosterior):
-            return self.prior.given(self.gaussian_of)
+        if isinstance(self.prior, PosteriorDependentPrior):
+            return self.prior.with_posterior(self.posterior_moments)
         return cast(BaseDensity, self.prior)
 
-    def gaussian_of(
+    def posterior_moments(
         self, x: Float[Tensor, "n *event"]
     ) -> tuple[Float[Tensor, "n latent"], Float[Tensor, "n latent"]]:
         """Return mean and variance of ``q(z|x)`` where it is a diagonal Gaussian.
@@ -114,12 +114,12 @@ class LatentVariableModel(nn.Module):
         """
         features = self.encode(x)
         with torch.autocast(x.device.type, enabled=False):
-            return self.require_gaussian("the density of a posterior").parameters_of(features)
+            return self.require_gaussian("the density of a posterior").moments(features)
 
     def calibrate(self, x: Float[Tensor, "n *event"], batch_size: int = 1_000) -> None:
         """Give the training set to the prior that is made of its posteriors."""
         if isinstance(self.prior, AggregatedPosterior):
-            self.prior.calibrate(x, self.gaussian_of, batch_size)
+            self.prior.calibrate(x, self.posterior_moments, batch_size)
 
     def require_gaussian(self, thing: str) -> GaussianPosterior:
         """Return the posterior, for ``thing`` that needs a diagonal Gaussian.

@@ -20,10 +20,10 @@ from dgm_bench.models.flows.maf import MAF
 from dgm_bench.models.flows.realnvp import RealNVP
 
 #: Densities of single components held at a time: bounds the memory of large mixtures.
-AT_ONCE = 2**23
+MAX_DENSITIES = 2**23
 
 #: From examples to mean and variance of their diagonal Gaussian posteriors.
-GaussianOf = Callable[
+PosteriorMoments = Callable[
     [Float[Tensor, "n *event"]], tuple[Float[Tensor, "n latent"], Float[Tensor, "n latent"]]
 ]
 
@@ -42,7 +42,7 @@ class GaussianMixture:
 
     def log_prob(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, " n"]:
         """Return the log density in nats, summed in float64, in the precision of ``z``."""
-        rows = max(1, AT_ONCE // len(self.mean))
+        rows = max(1, MAX_DENSITIES // len(self.mean))
         weights, constant = self._terms
         parts = [_log_sum(part.double(), weights, constant) for part in z.split(rows)]
         return torch.cat(parts).to(z.dtype)
@@ -117,10 +117,10 @@ class MixturePrior(nn.Module):
 
 
 @runtime_checkable
-class FollowsPosterior(Protocol):
+class PosteriorDependentPrior(Protocol):
     """A prior that is known only with the model's posterior, which has to be Gaussian."""
 
-    def given(self, gaussian_of: GaussianOf) -> BaseDensity:
+    def with_posterior(self, posterior_moments: PosteriorMoments) -> BaseDensity:
         """Return the prior as it is with these posteriors."""
         ...
 
@@ -140,7 +140,7 @@ class VampPrior(nn.Module):
     Example:
         >>> prior = VampPrior(2, (4,), components=3)
         >>> encode = lambda x: (x[:, :2], torch.ones(len(x), 2))  # to mean and variance
-        >>> prior.given(encode).log_prob(torch.zeros(5, 2)).shape
+        >>> prior.with_posterior(encode).log_prob(torch.zeros(5, 2)).shape
         torch.Size([5])
     """
 
@@ -160,9 +160,9 @@ class VampPrior(nn.Module):
         """The pseudo-inputs, clipped to [0, 1] (VampPrior code, ``models/Model.py``)."""
         return F.hardtanh(self.unclipped, 0.0, 1.0)
 
-    def given(self, gaussian_of: GaussianOf) -> GaussianMixture:
+    def with_posterior(self, posterior_moments: PosteriorMoments) -> GaussianMixture:
         """Return the mixture of the posteriors of the pseudo-inputs, with gradients."""
-        return GaussianMixture(*gaussian_of(self.pseudo_inputs))
+        return GaussianMixture(*posterior_moments(self.pseudo_inputs))
 
 
 class AggregatedPosterior(nn.Module):
@@ -181,7 +181,7 @@ class AggregatedPosterior(nn.Module):
         >>> prior = AggregatedPosterior(2).eval()
         >>> encode = lambda x: (x, torch.ones_like(x))  # to mean and variance
         >>> prior.calibrate(torch.zeros(10, 2), encode, batch_size=5)
-        >>> prior.given(encode).log_prob(torch.zeros(1, 2))  # ten standard normals: -log(2 pi)
+        >>> prior.with_posterior(encode).log_prob(torch.zeros(1, 2))  # -log(2 pi)
         tensor([-1.8379])
     """
 
@@ -198,13 +198,13 @@ class AggregatedPosterior(nn.Module):
 
     @torch.no_grad()
     def calibrate(
-        self, x: Float[Tensor, "n *event"], gaussian_of: GaussianOf, batch_size: int
+        self, x: Float[Tensor, "n *event"], posterior_moments: PosteriorMoments, batch_size: int
     ) -> None:
         """Keep the posteriors of ``x``."""
-        parts = [gaussian_of(part) for part in x.split(batch_size)]
+        parts = [posterior_moments(part) for part in x.split(batch_size)]
         self.mean, self.variance = (torch.cat(part) for part in zip(*parts, strict=True))
 
-    def given(self, gaussian_of: GaussianOf) -> BaseDensity:
+    def with_posterior(self, posterior_moments: PosteriorMoments) -> BaseDensity:
         """Return the mixture of the posteriors that are kept, or the standard normal."""
         if self.training or not len(self.mean):
             return self.standard

@@ -49,9 +49,9 @@ class GaussianVAE(nn.Module):
         """Return one draw of the lower bound of ``log p(x)`` in nats (the paper's equation 10)."""
         mean, log_scale = self.encoder(x.flatten(1)).chunk(2, dim=1)
         noise = torch.empty_like(mean).normal_(generator=generator)
-        fit: Tensor = self.decode(mean + log_scale.exp() * noise).log_prob(x.flatten(1))
-        divergence = 0.5 * (mean.square() + (2 * log_scale).exp() - 1) - log_scale
-        bound: Tensor = fit - divergence.sum(1)
+        log_likelihood: Tensor = self.decode(mean + log_scale.exp() * noise).log_prob(x.flatten(1))
+        kl = 0.5 * (mean.square() + (2 * log_scale).exp() - 1) - log_scale
+        bound: Tensor = log_likelihood - kl.sum(1)
         return bound
 
     def decode(self, z: Float[Tensor, "batch latent"]) -> Distribution:

@@ -122,20 +122,20 @@ def test_examples_do_not_touch_each_other(name, place):
 
 @every_network
 @every_larger_place
-def test_steps_give_the_logits_of_the_whole_network(name, place):
+def test_cached_networks_give_the_logits_of_the_whole_network(name, place):
     """Each step before the code at its position is taken in."""
     grids, level, _, _ = LARGER[place]
     model = new(name, LARGER[place], kernel=5).eval()
     levels, labels = unpack(rows(LARGER[place], 3), grids)
     codes, context = levels[level], model.context(levels[:level], labels)
     with torch.no_grad():
-        expected, steps = model.logits(codes, context), model.steps(3, context)
+        expected, cached = model.logits(codes, context), model.cached(3, context)
         for row in range(grids[level][0]):
-            steps.begin_row(row)
+            cached.begin_row(row)
             for column in range(grids[level][1]):
-                logits = steps.logits(column)
+                logits = cached.logits(column)
                 torch.testing.assert_close(logits, expected[:, row, column], rtol=0, atol=1e-12)
-                steps.take(codes[:, row, column], column)
+                cached.feed(codes[:, row, column], column)
 
 
 @every_network
@@ -147,7 +147,7 @@ def test_fast_sampling_gives_what_slow_sampling_gives(name, place, dtype):
     levels, labels = unpack(rows(LARGER[place], 6), grids)
     fast, slow = (
         draw(levels[:level], labels, torch.Generator().manual_seed(4))
-        for draw in (model.sample_codes, model.sample_codes_slowly)
+        for draw in (model.sample_codes, model.sample_codes_uncached)
     )
     assert fast.shape == (6, *grids[level])
     assert torch.equal(fast, slow)

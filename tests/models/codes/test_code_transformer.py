@@ -175,7 +175,7 @@ def test_cache_changes_no_code(prefix, dtype):
     labels = torch.arange(8) % 3
     above = [torch.randint(7, (8, 2, 2))]
     fast = model.sample_codes(above, labels, torch.Generator().manual_seed(3))
-    slow = model.sample_codes_slowly(above, labels, torch.Generator().manual_seed(3))
+    slow = model.sample_codes_uncached(above, labels, torch.Generator().manual_seed(3))
     assert fast.shape == (8, 6, 5)
     assert fast.dtype == torch.int64
     assert torch.equal(fast, slow)

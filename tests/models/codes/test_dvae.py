@@ -78,7 +78,7 @@ def test_codes_and_reconstructions_have_their_shapes(poolings, side, grid):
 def test_decoded_pixels_are_those_of_the_mean():
     model, x = new().eval(), pixels(3)
     codes = model.encode(x)
-    mean, log_scale = model._maps(model.vectors(codes[0]))
+    mean, log_scale = model._mean_and_log_scale(model.vectors(codes[0]))
     assert mean.shape == log_scale.shape == x.shape
     expected = ((mean.sigmoid() - 0.1) / 0.8).clamp(0, 1)
     torch.testing.assert_close(model.decode(codes), expected)
@@ -91,7 +91,7 @@ def test_relaxed_draws_of_low_temperature_are_codes_to_the_decoder(generator):
     misfit, _ = model.relaxed_terms(x, 1e-6, torch.Generator().manual_seed(5))
     noise = torch.empty_like(logits).exponential_(generator=torch.Generator().manual_seed(5))
     drawn = (logits - noise.log()).argmax(-1)
-    torch.testing.assert_close(misfit, model._misfit(x, model.vectors(drawn)))
+    torch.testing.assert_close(misfit, model._negative_log_likelihood(x, model.vectors(drawn)))
 
 
 def test_divergence_is_that_from_the_uniform_prior(generator):
@@ -105,7 +105,7 @@ def test_divergence_is_that_from_the_uniform_prior(generator):
 
 def test_bound_is_that_of_the_most_probable_codes():
     model, x = new().eval(), pixels(4)
-    mean, log_scale = model._maps(model.vectors(model.encode(x)[0]))
+    mean, log_scale = model._mean_and_log_scale(model.vectors(model.encode(x)[0]))
     fit = log_density(0.8 * x + 0.1, mean, log_scale).sum((1, 2, 3))
     torch.testing.assert_close(model.negative_elbo(x), -fit + 4 * math.log(11))
 

@@ -45,7 +45,7 @@ def test_the_norm_of_a_tangent_estimates_the_frobenius_norm(generator):
     many = z.expand(20_000, 3)
     norms = (
         network.linearise(t, many)
-        .tangent(torch.empty_like(many).normal_(generator=generator))
+        .jvp(torch.empty_like(many).normal_(generator=generator))
         .square()
         .sum(1)
     )

@@ -11,7 +11,7 @@ from torch import nn
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.flows.layers.monotone_inverse import invert_monotone
 from dgm_bench.models.flows.naf import (
-    LEAST,
+    DELTA,
     MAFDDSF,
     Affine,
     DenseSigmoidalFlow,
@@ -37,7 +37,7 @@ def plain_ddsf(flow, features, x):
         start += sum(sizes)
         if i:
             h = ((flow.u[i - 1] + u[..., None, :]).softmax(-1) @ h[..., None])[..., 0]
-        sigmoids = ((F.softplus(a) + LEAST) * h + b).sigmoid()
+        sigmoids = ((F.softplus(a) + DELTA) * h + b).sigmoid()
         h = torch.logit(((weights + w[..., None, :]).softmax(-1) @ sigmoids[..., None])[..., 0])
     return h[..., 0]
 

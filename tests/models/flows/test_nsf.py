@@ -126,7 +126,7 @@ def test_inversion_unit_by_unit_is_that_of_whole_passes():
     u = torch.randn(9, 6)
     x = torch.zeros_like(u)
     for d in range(6):
-        raw = layer.network(x).view(9, layer.numbers, 6).transpose(1, 2)[:, d]
+        raw = layer.network(x).view(9, layer.curve_parameters, 6).transpose(1, 2)[:, d]
         x[:, d] = layer._spline(raw).inverse(u[:, d])
     torch.testing.assert_close(layer.inverse(u), x)
 

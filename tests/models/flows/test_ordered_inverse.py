@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dgm_bench.models.flows.layers.masked import (
+    MaskedLayer,
     MaskedLinear,
     MaskedNetwork,
-    Stage,
     input_degrees,
     made_masks,
 )
@@ -91,13 +91,13 @@ class Residual(torch.nn.Module):
         h = first(x)
         return last(h + outer(self.activation(inner(self.activation(h)))))
 
-    def stages(self):
+    def masked_layers(self):
         first, inner, outer, last = self.linears
         return [
-            Stage(first),
-            Stage(inner, self.activation),
-            Stage(outer, self.activation, adds=0),
-            Stage(last),
+            MaskedLayer(first),
+            MaskedLayer(inner, self.activation),
+            MaskedLayer(outer, self.activation, skip_from=0),
+            MaskedLayer(last),
         ]
 
 

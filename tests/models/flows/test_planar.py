@@ -7,7 +7,7 @@ import torch
 
 from dgm_bench.models.capabilities import HasSampleWithLogProb, SolvesODE
 from dgm_bench.models.continuous.dynamics import Linearised
-from dgm_bench.models.continuous.planar_cnf import GatedUnits, PlanarCNF
+from dgm_bench.models.continuous.planar_cnf import PlanarCNF, PlanarDynamics
 from dgm_bench.models.flows.planar import Planar, PlanarFlow
 
 SCALES = [0.01, 1.0, 10.0, 1000.0]
@@ -127,7 +127,7 @@ def test_density_can_be_fitted_by_its_own_samples(generator):
 
 
 def test_continuous_dynamics_are_the_papers_formula():
-    network, t, z = GatedUnits(3, 5, 4), torch.tensor(0.3), torch.randn(6, 3)
+    network, t, z = PlanarDynamics(3, 5, 4), torch.tensor(0.3), torch.randn(6, 3)
     first, last = network.gate[0], network.gate[2]
     gates = torch.sigmoid(last(torch.tanh(first.weight[:, 0] * t + first.bias)))
     w, b, u = network.inward.weight, network.inward.bias, network.outward.weight
@@ -139,7 +139,7 @@ def test_continuous_dynamics_are_the_papers_formula():
 
 
 def test_closed_trace_is_that_of_the_jacobian():
-    network, t, z = GatedUnits(3, 5, 4), torch.tensor(0.3), torch.randn(6, 3)
+    network, t, z = PlanarDynamics(3, 5, 4), torch.tensor(0.3), torch.randn(6, 3)
     trace = network.linearise(t, z).exact_trace()
     for i in range(6):
         j = torch.autograd.functional.jacobian(lambda x: network(t, x[None])[0], z[i])
@@ -149,7 +149,7 @@ def test_closed_trace_is_that_of_the_jacobian():
 
 
 def test_gates_change_with_time():
-    network, z = GatedUnits(3, 5, 4), torch.randn(6, 3)
+    network, z = PlanarDynamics(3, 5, 4), torch.randn(6, 3)
     assert not torch.allclose(network(torch.tensor(0.0), z), network(torch.tensor(1.0), z))
     gates = network.gate(torch.linspace(-50, 50, 20)[:, None])
     assert ((gates > 0) & (gates < 1)).all()

@@ -32,7 +32,7 @@ SMALL = {"hidden": (16, 16), "discriminator_hidden": (16,)}
 
 def gaussian_of(game, x):
     """The posterior's mean and deviation."""
-    mean, variance = game.posterior.parameters_of(game.encoder(x.flatten(1)))
+    mean, variance = game.posterior.moments(game.encoder(x.flatten(1)))
     return mean, variance.sqrt()
 
 

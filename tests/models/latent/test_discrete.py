@@ -322,7 +322,7 @@ def test_shapes_and_capabilities(classes, centred, generator):
 def test_log_posterior_is_that_of_the_enumerated_latent_space(classes, generator):
     model, x = tiny(classes).eval(), binary(1)
     draws = model.draw(x, 3_000, generator)
-    codes = model.code(all_values(model))
+    codes = model.decoder_input(all_values(model))
     found = (draws.z[0, :, None] == codes).all(-1)
     assert (found.sum(1) == 1).all()
     first = found.int().argmax(0)

@@ -12,10 +12,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.capabilities import HasPosteriorDraws, SolvesODE
 from dgm_bench.models.continuous import dynamics
-from dgm_bench.models.continuous.discrete_adjoint import solve_by_steps
+from dgm_bench.models.continuous.discrete_adjoint import solve_with_discrete_adjoint
 from dgm_bench.models.continuous.dynamics import DynamicsNetwork
 from dgm_bench.models.continuous.ffjord import FFJORD
-from dgm_bench.models.flows.planar import Planar, constrained
+from dgm_bench.models.flows.planar import Planar, constrained_u
 from dgm_bench.models.latent.gated_vae import (
     ContinuousConvVAE,
     ContinuousDenseVAE,
@@ -130,7 +130,7 @@ def test_planar_maps_stay_invertible():
         push, direction = (
             layer(features).unflatten(1, flow.shape) for layer in (flow.push, flow.direction)
         )
-        moved, _, margin = constrained(push, direction, (push * direction).sum(-1))
+        moved, _, margin = constrained_u(push, direction, (push * direction).sum(-1))
         assert (margin > 0).all()
         size = moved.norm(dim=-1) * direction.norm(dim=-1)
         assert ((moved * direction).sum(-1) + 1 > -1e-12 * size).all()
@@ -142,7 +142,7 @@ def test_planar_constraint_of_many_is_that_of_each(dtype):
     push, direction = torch.randn(2, 3, 5, 43, dtype=dtype)
     pairs = zip(push.view(-1, 43), direction.view(-1, 43), strict=True)
     product = torch.stack([u @ w for u, w in pairs])
-    many = [part.flatten(0, 1) for part in constrained(push, direction, product.view(3, 5))]
+    many = [part.flatten(0, 1) for part in constrained_u(push, direction, product.view(3, 5))]
     one = Planar(43).to(dtype)
     for row in range(15):
         one.push.data, one.direction.data = push.view(-1, 43)[row], direction.view(-1, 43)[row]
@@ -153,7 +153,7 @@ def test_planar_constraint_of_many_is_that_of_each(dtype):
 @pytest.mark.parametrize(("rows", "columns"), [(64, 32), (32, 32), (64, 8)])
 def test_the_steps_of_a_gpu_make_ill_conditioned_columns_orthonormal(rows, columns, monkeypatch):
     """Singular values from 1 to a thousandth; the steps are taken without asking when to end."""
-    monkeypatch.setattr("dgm_bench.models.latent.posteriors.sylvester.MOST_STEPS", GPU_STEPS)
+    monkeypatch.setattr("dgm_bench.models.latent.posteriors.sylvester.MAX_STEPS", GPU_STEPS)
     monkeypatch.setattr("dgm_bench.models.latent.posteriors.sylvester.TOLERANCE", 0.0)
     left = torch.linalg.qr(torch.randn(3, 2, rows, columns)).Q
     right = torch.linalg.qr(torch.randn(3, 2, columns, columns)).Q
@@ -210,7 +210,7 @@ def test_gates_of_the_inverse_autoregressive_flow_see_only_earlier_dimensions(ge
 def test_amortised_numbers_are_those_of_the_released_code(hidden, rank, numbers):
     with torch.device("meta"):
         network = AmortisedNetwork(64, hidden, "softplus", "rank", rank)
-    assert network.numbers == numbers
+    assert network.amortised_size == numbers
 
 
 @pytest.mark.parametrize(
@@ -218,13 +218,13 @@ def test_amortised_numbers_are_those_of_the_released_code(hidden, rank, numbers)
     [("none", 0), ("bias", 15), ("hyper", 5 * 6 + 6 + 7 * 5 + 5 + 6 * 4 + 4), ("last", 28)],
 )
 def test_amortised_numbers_of_the_variants(kind, numbers):
-    assert AmortisedNetwork(4, [6, 5], "softplus", kind, 1).numbers == numbers
+    assert AmortisedNetwork(4, [6, 5], "softplus", kind, 1).amortised_size == numbers
 
 
 def test_amortised_dynamics_are_the_papers_formula():
     network, (z, _) = AmortisedNetwork(LATENT, [6], "softplus", "rank", 2), inputs()
-    own, t = torch.randn(3, network.numbers), torch.tensor(0.3)
-    value = network.given(own)(t, z)
+    own, t = torch.randn(3, network.amortised_size), torch.tensor(0.3)
+    value = network.condition_on(own)(t, z)
     for b in range(3):
         v1, u1, b1, v2, u2, b2 = own[b].split([LATENT * 2, 12, 6, 12, 2 * LATENT, LATENT])
         h = z[b]
@@ -241,31 +241,31 @@ def test_amortised_dynamics_are_the_papers_formula():
 @pytest.mark.parametrize("hidden", [[6], [6, 5], [6, 5, 7]])
 def test_traces_and_tangents(kind, hidden, monkeypatch):
     network, (z, _) = AmortisedNetwork(LATENT, hidden, "tanh", kind, 2), inputs()
-    own = torch.randn(3, network.numbers) if network.numbers else None
-    bound, t = network.given(own), torch.tensor(0.2)
+    own = torch.randn(3, network.amortised_size) if network.amortised_size else None
+    bound, t = network.condition_on(own), torch.tensor(0.2)
     at = bound.linearise(t, z)
     torch.testing.assert_close(at.value, bound(t, z))
     _, tangent = torch.func.jvp(lambda v: bound(t, v), (z,), (torch.ones_like(z),))
-    torch.testing.assert_close(at.tangent(torch.ones_like(z)), tangent)
+    torch.testing.assert_close(at.jvp(torch.ones_like(z)), tangent)
     jacobian = torch.autograd.functional.jacobian(lambda v: bound(t, v).sum((0, 1)), z)
     trace = torch.einsum("ibsi->bs", jacobian)
     torch.testing.assert_close(at.exact_trace(), trace)
-    monkeypatch.setattr(amortised_dynamics, "MOST_WEIGHTS", 0)
+    monkeypatch.setattr(amortised_dynamics, "MAX_TRACE_WEIGHTS", 0)
     torch.testing.assert_close(at.exact_trace(), trace)
-    monkeypatch.setattr(dynamics, "TANGENT_NUMBERS", 1)
+    monkeypatch.setattr(dynamics, "MAX_TANGENT_ELEMENTS", 1)
     torch.testing.assert_close(at.exact_trace(), trace)
 
 
 @pytest.mark.parametrize("hidden", [[6], [6, 5]])
 def test_a_solve_keeps_the_weights_of_its_traces_but_no_gradient(hidden):
     network, (z, _) = AmortisedNetwork(LATENT, hidden, "tanh", "rank", 2), inputs()
-    own = torch.randn(3, network.numbers, requires_grad=True)
-    bound = network.given(own)
+    own = torch.randn(3, network.amortised_size, requires_grad=True)
+    bound = network.condition_on(own)
     with torch.no_grad():
         kept = bound.linearise(torch.tensor(0.1), z).exact_trace()
         later = bound.linearise(torch.tensor(0.7), z).exact_trace()
     torch.testing.assert_close(bound.linearise(torch.tensor(0.1), z).exact_trace(), kept)
-    fresh = network.given(own).linearise(torch.tensor(0.7), z).exact_trace()
+    fresh = network.condition_on(own).linearise(torch.tensor(0.7), z).exact_trace()
     torch.testing.assert_close(fresh, later)
     (slope,) = torch.autograd.grad(fresh.sum(), own)
     (again,) = torch.autograd.grad(bound.linearise(torch.tensor(0.7), z).exact_trace().sum(), own)
@@ -349,7 +349,7 @@ def test_gradient_by_steps_is_that_of_the_solver(method, reverse):
     f, x, v = Pendulum(), torch.randn(2, 3, requires_grad=True), torch.randn(2, 3)
     variables = [x, f.strength, f.raw]
     plain = tuple(part[-1] for part in torchdiffeq.odeint(f, (x, v), span, **settings))
-    steps = solve_by_steps(f, (x, v), span, [f.strength, f.constant], settings)
+    steps = solve_with_discrete_adjoint(f, (x, v), span, [f.strength, f.constant], settings)
     weights = [torch.randn(2, 3) for _ in range(2)]
     for one, two in zip(steps, plain, strict=True):
         assert torch.equal(one, two)
@@ -367,7 +367,7 @@ def test_nothing_of_a_solve_outlives_its_result(method):
     gc.disable()
     try:
         span = torch.tensor([0.0, 1.0])
-        x = solve_by_steps(f, state, span, [f.strength, f.constant], settings)[0]
+        x = solve_with_discrete_adjoint(f, state, span, [f.strength, f.constant], settings)[0]
         x.sum().backward()
         held = weakref.ref(f.constant)
         del x, f

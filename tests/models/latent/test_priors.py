@@ -115,7 +115,7 @@ def test_mixture_is_the_mean_of_its_components(monkeypatch):
     normal = torch.distributions.Normal(mean, variance.sqrt())
     expected = normal.log_prob(z[:, None]).sum(-1).logsumexp(1) - math.log(7)
     torch.testing.assert_close(GaussianMixture(mean, variance).log_prob(z), expected)
-    monkeypatch.setattr("dgm_bench.models.latent.priors.AT_ONCE", 15)  # two rows at a time
+    monkeypatch.setattr("dgm_bench.models.latent.priors.MAX_DENSITIES", 15)  # two rows at a time
     torch.testing.assert_close(GaussianMixture(mean, variance).log_prob(z), expected)
 
 
@@ -144,7 +144,7 @@ def test_vamp_on_the_training_set_is_the_aggregated_posterior():
     torch.testing.assert_close(
         aggregated.eval().density.log_prob(z), vamp.eval().density.log_prob(z)
     )
-    mean, variance = vamp.gaussian_of(x)
+    mean, variance = vamp.posterior_moments(x)
     normal = torch.distributions.Normal(mean, variance.sqrt())
     expected = normal.log_prob(z[:, None]).sum(-1).logsumexp(1) - math.log(len(x))
     torch.testing.assert_close(vamp.density.log_prob(z), expected)

@@ -5,8 +5,8 @@ a layer is causal if what it gives at a position depends on that position and th
 What a network must not see at a position is kept from it at its input (:func:`shift_down`,
 :func:`shift_right`, a strict convolution), so that all layers after that are alike.
 
-The classes whose names end in ``Steps`` compute the same as the layers for one position at the
-price of that position: rows above are convolved once a row, and what is to the left is kept.
+The classes whose names begin with ``Cached`` compute the same, one position at a time, at the
+price of that position: rows above are convolved once a row, and what is to the left is cached.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class GatedBlock(nn.Module):
         return x + F.glu(h + condition(self.condition, context), -1)
 
 
-class PointBlock(nn.Module):
+class PointwiseBlock(nn.Module):
     """A gated residual block of 1 x 1 convolutions; serves whole grids and single positions.
 
     Args:
@@ -154,7 +154,7 @@ class Head(nn.Module):
 
     def __init__(self, hidden: int, residual: int, layers: int, dropout: float, codes: int) -> None:
         super().__init__()
-        blocks = (PointBlock(hidden, residual, dropout) for _ in range(layers))
+        blocks = (PointwiseBlock(hidden, residual, dropout) for _ in range(layers))
         self.blocks = nn.Sequential(*blocks)
         self.logits = nn.Linear(hidden, codes)
 
@@ -203,7 +203,7 @@ class CausalAttention(nn.Module):
         return self._by_head(keys), self._by_head(values)
 
 
-class RowSteps:
+class CachedRowConv:
     """The part of a causal convolution that sees the current row.
 
     Args:
@@ -231,7 +231,7 @@ class RowSteps:
         return torch.addmm(term, self._patches[column], self.weight)
 
 
-class RowsSteps:
+class CachedRowsConv:
     """A convolution over the latest rows, a whole row at a time.
 
     Args:
@@ -253,7 +253,7 @@ class RowsSteps:
         self.rows = weight.new_zeros(n, height, columns + width - 1, channels)
         self._within = slice(width // 2, width // 2 + columns)
 
-    def push(self, row: Float[Tensor, "n columns c"]) -> None:
+    def append_row(self, row: Float[Tensor, "n columns c"]) -> None:
         """Take in the next row and forget the oldest."""
         self.rows[:, :-1] = self.rows[:, 1:].clone()
         self.rows[:, -1, self._within] = row
@@ -263,7 +263,7 @@ class RowsSteps:
         return convolve(self.rows, self.weight, self.bias)[:, 0]
 
 
-class CausalConvSteps:
+class CachedCausalConv:
     """One position at a time of a :class:`CausalConv`.
 
     If that is strict, the input at a column is what is left of it, zeros at the first.
@@ -275,8 +275,8 @@ class CausalConvSteps:
     """
 
     def __init__(self, conv: CausalConv, n: int, columns: int) -> None:
-        self._above = RowsSteps(conv.above.weight, conv.here.bias, n, columns)
-        self._here = RowSteps(conv.here.weight, n, columns)
+        self._above = CachedRowsConv(conv.above.weight, conv.here.bias, n, columns)
+        self._here = CachedRowConv(conv.here.weight, n, columns)
 
     def begin_row(self, term: Float[Tensor, "n columns out"] | float = 0.0) -> None:
         """Go on to the next row, where ``term`` is added to the output."""
@@ -284,14 +284,14 @@ class CausalConvSteps:
 
     def end_row(self, row: Float[Tensor, "n columns c"] | None = None) -> None:
         """Keep the row for those below: the inputs as they came, or of a strict one ``row``."""
-        self._above.push(self._here.row if row is None else row)
+        self._above.append_row(self._here.row if row is None else row)
 
     def step(self, x: Float[Tensor, "n c"], column: int) -> Float[Tensor, "n out"]:
         """Take in the input at a column; return the output there."""
         return self._here.step(x, column, self._terms[column])
 
 
-class GatedBlockSteps:
+class CachedGatedBlock:
     """One position at a time of a :class:`GatedBlock`, without dropout.
 
     Args:
@@ -302,8 +302,8 @@ class GatedBlockSteps:
 
     def __init__(self, block: GatedBlock, n: int, columns: int) -> None:
         self.block = block
-        self.inner = CausalConvSteps(block.inner, n, columns)
-        self.outer = CausalConvSteps(block.outer, n, columns)
+        self.inner = CachedCausalConv(block.inner, n, columns)
+        self.outer = CachedCausalConv(block.outer, n, columns)
 
     def begin_row(self, context: Float[Tensor, "n columns hidden"] | None) -> None:
         """Go on to the next row, of this context."""
@@ -321,7 +321,7 @@ class GatedBlockSteps:
         return x + F.glu(h, -1)
 
 
-class CausalAttentionSteps:
+class CachedCausalAttention:
     """One position at a time of a :class:`CausalAttention`, with keys and values kept.
 
     Args:
@@ -336,20 +336,20 @@ class CausalAttentionSteps:
         # Keys are kept transposed, as their product with the query wants them.
         self.keys = weight.new_zeros(*self.shape, positions + 1)
         self.values = weight.new_zeros(len(self.keys), positions + 1, attention.width)
-        self.known = 1
+        self.length = 1
 
     def step(self, x: Float[Tensor, "n queries"]) -> Float[Tensor, "n values"]:
         """Return what the next position attends to among those remembered."""
         query = self.attention.query(x).view(*self.shape).unsqueeze(1) * self.shape[1] ** -0.5
-        weights = torch.bmm(query, self.keys[:, :, : self.known]).softmax(-1)
-        return torch.bmm(weights, self.values[:, : self.known]).view(len(x), -1)
+        weights = torch.bmm(query, self.keys[:, :, : self.length]).softmax(-1)
+        return torch.bmm(weights, self.values[:, : self.length]).view(len(x), -1)
 
-    def remember(self, memory: Float[Tensor, "n memory"]) -> None:
+    def append(self, memory: Float[Tensor, "n memory"]) -> None:
         """Let later positions attend to this one."""
         keys, values = self.attention.memory(memory).chunk(2, -1)
-        self.keys[:, :, self.known] = keys.reshape(self.shape)
-        self.values[:, self.known] = values.reshape(self.shape)
-        self.known += 1
+        self.keys[:, :, self.length] = keys.reshape(self.shape)
+        self.values[:, self.length] = values.reshape(self.shape)
+        self.length += 1
 
 
 def by_column(row: Float[Tensor, "n columns c"]) -> tuple[Float[Tensor, "n c"], ...]:

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.codes.packing import packed_size, unpack
 from dgm_bench.models.codes.priors.code_sampling import (
+    CachedNetwork,
     Context,
-    Steps,
     draw_codes,
-    draw_codes_slowly,
+    draw_codes_uncached,
 )
 
 
 @dataclass(frozen=True)
-class Place:
+class CodeLevel:
     """Which level of which codes a prior is for.
 
     Args:
@@ -104,15 +104,15 @@ class ConditioningStack(nn.Module):
     grid, where they are added to its own; the residual blocks work on the grid just above.
 
     Args:
-        place: Of a level below the top.
+        code_level: Of a level below the top.
         hidden: Channels.
         residual: Channels inside the residual blocks.
         layers: Number of residual blocks.
     """
 
-    def __init__(self, place: Place, hidden: int, residual: int, layers: int) -> None:
+    def __init__(self, code_level: CodeLevel, hidden: int, residual: int, layers: int) -> None:
         super().__init__()
-        sizes, ratios = place.sizes[: place.level], place.ratios
+        sizes, ratios = code_level.sizes[: code_level.level], code_level.ratios
         self.embeddings = nn.ModuleList(nn.Embedding(size, hidden) for size in sizes)
         self.finer = nn.ModuleList(nn.ConvTranspose2d(hidden, hidden, r, r) for r in ratios)
         self.blocks = nn.Sequential(*(ResidualConv(hidden, residual) for _ in range(layers)))
@@ -133,25 +133,31 @@ class CodePrior(nn.Module):
     """A density of one level's codes, by an autoregressive network that subclasses define.
 
     Args:
-        place: Which level of which codes.
+        code_level: Which level of which codes.
         hidden: Channels.
         conditioning_residual: Channels inside the residual blocks of the conditioning stack.
         conditioning_layers: Number of residual blocks of the conditioning stack.
     """
 
     def __init__(
-        self, place: Place, hidden: int, conditioning_residual: int, conditioning_layers: int
+        self,
+        code_level: CodeLevel,
+        hidden: int,
+        conditioning_residual: int,
+        conditioning_layers: int,
     ) -> None:
         super().__init__()
-        self.event_shape, self.level = tuple(place.event_shape), place.level
-        self.grids, self.classes = tuple((g[0], g[1]) for g in place.grids), place.classes
-        self.grid = self.grids[place.level]
-        self.codebook_sizes = tuple(place.sizes)
-        self.codes = place.sizes[place.level]
+        self.event_shape, self.level = tuple(code_level.event_shape), code_level.level
+        self.grids, self.classes = tuple((g[0], g[1]) for g in code_level.grids), code_level.classes
+        self.grid = self.grids[code_level.level]
+        self.codebook_sizes = tuple(code_level.sizes)
+        self.codes = code_level.sizes[code_level.level]
         self.embedding = nn.Embedding(self.codes, hidden)
-        self.class_embedding = nn.Embedding(place.classes, hidden) if place.classes else None
-        stack = (place, hidden, conditioning_residual, conditioning_layers)
-        self.conditioning = ConditioningStack(*stack) if place.level else None
+        self.class_embedding = (
+            nn.Embedding(code_level.classes, hidden) if code_level.classes else None
+        )
+        stack = (code_level, hidden, conditioning_residual, conditioning_layers)
+        self.conditioning = ConditioningStack(*stack) if code_level.level else None
 
     @property
     def conditional(self) -> bool:
@@ -175,7 +181,7 @@ class CodePrior(nn.Module):
         """Return all logits, each from the embedded codes before it."""
         raise NotImplementedError
 
-    def steps(self, n: int, context: Context) -> Steps:
+    def cached(self, n: int, context: Context) -> CachedNetwork:
         """Return the network at the first position."""
         raise NotImplementedError
 
@@ -216,7 +222,7 @@ class CodePrior(nn.Module):
         with evaluating(self), torch.no_grad():
             return draw_codes(self, len(labels), self.context(above, labels), generator)
 
-    def sample_codes_slowly(
+    def sample_codes_uncached(
         self,
         above: Sequence[Int[Tensor, "n rows columns"]],
         labels: Int[Tensor, " n"],
@@ -233,7 +239,7 @@ class CodePrior(nn.Module):
         """
         with evaluating(self), torch.no_grad():
             context = self.context(above, labels)
-            return draw_codes_slowly(self, len(labels), context, generator, positions)
+            return draw_codes_uncached(self, len(labels), context, generator, positions)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from dgm_bench.models.networks.discrete_relaxations import gumbel_noise
 Context = Float[Tensor, "n rows columns hidden"] | None
 
 
-class Steps(Protocol):
+class CachedNetwork(Protocol):
     """A network that goes from position to position, row by row from left to right."""
 
     def begin_row(self, row: int) -> None:
@@ -28,7 +28,7 @@ class Steps(Protocol):
     def logits(self, column: int) -> Float[Tensor, "n codes"]:
         """Return the logits at a column of the row."""
 
-    def take(self, code: Int[Tensor, " n"], column: int) -> None:
+    def feed(self, code: Int[Tensor, " n"], column: int) -> None:
         """Take in the codes that were drawn there."""
 
 
@@ -44,7 +44,7 @@ class CodeNetwork(Protocol):
     ) -> Float[Tensor, "n rows columns codes"]:
         """Return all logits, each from the codes before it."""
 
-    def steps(self, n: int, context: Context) -> Steps:
+    def cached(self, n: int, context: Context) -> CachedNetwork:
         """Return the network at the first position."""
 
 
@@ -55,19 +55,19 @@ def draw_codes(
     """Return ``n`` grids of codes, for the work of about one pass over them."""
     rows, columns = network.grid
     codes = torch.empty(rows, columns, n, dtype=torch.long, device=generator.device)
-    steps = network.steps(n, context)
+    cached = network.cached(n, context)
     for row in range(rows):
-        steps.begin_row(row)
+        cached.begin_row(row)
         for column in range(columns):
-            logits = steps.logits(column)
+            logits = cached.logits(column)
             code = (logits + gumbel_noise(logits, generator)).argmax(-1)
             codes[row, column] = code
-            steps.take(code, column)
+            cached.feed(code, column)
     return codes.permute(2, 0, 1).contiguous()
 
 
 @torch.no_grad()
-def draw_codes_slowly(
+def draw_codes_uncached(
     network: CodeNetwork,
     n: int,
     context: Context,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dgm_bench.models.codes.packing import Grids, unpack
 from dgm_bench.models.codes.priors.attention import WEIGHT_STD, CausalTransformer, init_as_gpt
-from dgm_bench.models.codes.priors.code_prior import Place
+from dgm_bench.models.codes.priors.code_prior import CodeLevel
 from dgm_bench.models.networks.discrete_relaxations import gumbel_noise
 
 Prefix = Literal["none", "class", "text"]
@@ -33,16 +33,16 @@ class GridEmbedding(nn.Module):
 
     def __init__(self, codes: int, grid: Sequence[int], width: int) -> None:
         super().__init__()
-        rows, self.across = grid
+        rows, self.row_length = grid
         self.code = nn.Embedding(codes, width)
-        self.row, self.column = nn.Embedding(rows, width), nn.Embedding(self.across, width)
+        self.row, self.column = nn.Embedding(rows, width), nn.Embedding(self.row_length, width)
 
     def forward(
         self, codes: Int[Tensor, "batch new"], first: int = 0
     ) -> Float[Tensor, "batch new width"]:
         """Return tokens of codes that follow each other, row by row, from place ``first``."""
         places = torch.arange(first, first + codes.shape[1], device=codes.device)
-        where = self.row(places // self.across) + self.column(places % self.across)
+        where = self.row(places // self.row_length) + self.column(places % self.row_length)
         tokens: Tensor = self.code(codes) + where
         return tokens
 
@@ -124,7 +124,7 @@ class CodeTransformer(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        sizes = Place(event_shape, grids, level, codes, classes).sizes
+        sizes = CodeLevel(event_shape, grids, level, codes, classes).sizes
         _check_prefix(prefix, classes, captions)
         self.grids = tuple((rows, columns) for rows, columns in grids)
         self.codebook_sizes, self.level, self.classes = tuple(sizes), level, classes
@@ -198,7 +198,7 @@ class CodeTransformer(nn.Module):
         return torch.cat(drawn, 1).reshape(-1, *grid)
 
     @torch.no_grad()
-    def sample_codes_slowly(
+    def sample_codes_uncached(
         self,
         above: Sequence[Int[Tensor, "n rows columns"]],
         labels: Int[Tensor, " n"],

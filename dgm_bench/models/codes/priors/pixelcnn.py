@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dgm_bench.models.codes.priors.causal import (
+    CachedRowConv,
+    CachedRowsConv,
     Head,
-    RowsSteps,
-    RowSteps,
     by_column,
     condition,
     convolve,
@@ -20,7 +20,7 @@ from dgm_bench.models.codes.priors.causal import (
     shift_down,
     shift_right,
 )
-from dgm_bench.models.codes.priors.code_prior import CodePrior, Place
+from dgm_bench.models.codes.priors.code_prior import CodeLevel, CodePrior
 from dgm_bench.models.codes.priors.code_sampling import Context
 
 
@@ -127,8 +127,8 @@ class PixelCNN(CodePrior):
         conditioning_layers: int = 20,
         conditioning_residual: int | None = None,
     ) -> None:
-        place = Place(event_shape, grids, level, codes, classes)
-        super().__init__(place, hidden, conditioning_residual or hidden, conditioning_layers)
+        code_level = CodeLevel(event_shape, grids, level, codes, classes)
+        super().__init__(code_level, hidden, conditioning_residual or hidden, conditioning_layers)
         block = (hidden, residual, kernel, dropout, self.conditional)
         self.layers = nn.ModuleList(GatedLayer(*block) for _ in range(layers))
         self.head = Head(hidden, residual, output_layers, dropout, self.codes)
@@ -143,12 +143,12 @@ class PixelCNN(CodePrior):
         logits: Tensor = self.head(h)
         return logits
 
-    def steps(self, n: int, context: Context) -> PixelCNNSteps:
+    def cached(self, n: int, context: Context) -> CachedPixelCNN:
         """Return the network at the first position, without dropout."""
-        return PixelCNNSteps(self, n, context)
+        return CachedPixelCNN(self, n, context)
 
 
-class GatedLayerSteps:
+class CachedGatedLayer:
     """A :class:`GatedLayer`: its vertical stack a row, its horizontal one a position at a time.
 
     Args:
@@ -159,8 +159,8 @@ class GatedLayerSteps:
 
     def __init__(self, layer: GatedLayer, n: int, columns: int) -> None:
         self.layer = layer
-        self.vertical = RowsSteps(layer.vertical.weight, layer.vertical.bias, n, columns)
-        self.horizontal = RowSteps(layer.horizontal.weight, n, columns)
+        self.vertical = CachedRowsConv(layer.vertical.weight, layer.vertical.bias, n, columns)
+        self.horizontal = CachedRowConv(layer.horizontal.weight, n, columns)
 
     def begin_row(
         self,
@@ -168,7 +168,7 @@ class GatedLayerSteps:
         context: Float[Tensor, "n columns hidden"] | None,
     ) -> Float[Tensor, "n columns hidden"]:
         """Take in the vertical stack's row; return it one layer further."""
-        self.vertical.push(vertical)
+        self.vertical.append_row(vertical)
         v = self.vertical.convolve() + condition(self.layer.condition, context)
         self._terms = by_column(self.layer.across(v))
         return gate(v)
@@ -180,7 +180,7 @@ class GatedLayerSteps:
         return x + y
 
 
-class PixelCNNSteps:
+class CachedPixelCNN:
     """A :class:`PixelCNN` that goes from position to position.
 
     Args:
@@ -192,7 +192,7 @@ class PixelCNNSteps:
     def __init__(self, model: PixelCNN, n: int, context: Context) -> None:
         self.model, self.context = model, context
         layers = cast(Sequence[GatedLayer], model.layers)
-        self.layers = [GatedLayerSteps(layer, n, model.grid[1]) for layer in layers]
+        self.layers = [CachedGatedLayer(layer, n, model.grid[1]) for layer in layers]
         hidden = model.embedding.embedding_dim
         #: Embedded codes of the latest row, after a column of zeros.
         self.row = model.embedding.weight.new_zeros(n, model.grid[1] + 1, hidden)
@@ -211,6 +211,6 @@ class PixelCNNSteps:
         logits: Tensor = self.model.head(h)
         return logits
 
-    def take(self, code: Int[Tensor, " n"], column: int) -> None:
+    def feed(self, code: Int[Tensor, " n"], column: int) -> None:
         """Take in the codes that were drawn there."""
         self.row[:, column + 1] = F.embedding(code, self.model.embedding.weight)

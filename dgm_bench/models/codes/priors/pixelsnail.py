@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.codes.priors.causal import (
+    CachedCausalAttention,
+    CachedCausalConv,
+    CachedGatedBlock,
     CausalAttention,
-    CausalAttentionSteps,
     CausalConv,
-    CausalConvSteps,
     GatedBlock,
-    GatedBlockSteps,
     Head,
-    PointBlock,
+    PointwiseBlock,
 )
-from dgm_bench.models.codes.priors.code_prior import CodePrior, Place
+from dgm_bench.models.codes.priors.code_prior import CodeLevel, CodePrior
 from dgm_bench.models.codes.priors.code_sampling import Context
 
 
@@ -45,7 +45,7 @@ class Group(nn.Module):
         hidden, residual, _, dropout, _ = block
         self.blocks = nn.ModuleList(GatedBlock(*block) for _ in range(blocks))
         self.attention = CausalAttention(hidden + 2, 2 * hidden + 2, heads, head_width)
-        self.merge = PointBlock(hidden, residual, dropout, heads * head_width)
+        self.merge = PointwiseBlock(hidden, residual, dropout, heads * head_width)
 
     def forward(
         self,
@@ -123,8 +123,8 @@ class PixelSNAIL(CodePrior):
         conditioning_layers: int = 20,
         conditioning_residual: int | None = None,
     ) -> None:
-        place = Place(event_shape, grids, level, codes, classes)
-        super().__init__(place, hidden, conditioning_residual or hidden, conditioning_layers)
+        code_level = CodeLevel(event_shape, grids, level, codes, classes)
+        super().__init__(code_level, hidden, conditioning_residual or hidden, conditioning_layers)
         self.first = CausalConv(hidden, hidden, kernel, strict=True)
         block = (hidden, residual, kernel, dropout, self.conditional)
         sizes = group_sizes(layers, attention_layers)
@@ -142,12 +142,12 @@ class PixelSNAIL(CodePrior):
         logits: Tensor = self.head(x)
         return logits
 
-    def steps(self, n: int, context: Context) -> PixelSNAILSteps:
+    def cached(self, n: int, context: Context) -> CachedPixelSNAIL:
         """Return the network at the first position, without dropout."""
-        return PixelSNAILSteps(self, n, context)
+        return CachedPixelSNAIL(self, n, context)
 
 
-class GroupSteps:
+class CachedGroup:
     """One position at a time of a :class:`Group`.
 
     Args:
@@ -159,8 +159,8 @@ class GroupSteps:
     def __init__(self, group: Group, n: int, grid: tuple[int, int]) -> None:
         blocks = cast(Sequence[GatedBlock], group.blocks)
         self.group = group
-        self.blocks = [GatedBlockSteps(block, n, grid[1]) for block in blocks]
-        self.attention = CausalAttentionSteps(group.attention, n, grid[0] * grid[1])
+        self.blocks = [CachedGatedBlock(block, n, grid[1]) for block in blocks]
+        self.attention = CachedCausalAttention(group.attention, n, grid[0] * grid[1])
 
     def begin_row(self, context: Float[Tensor, "n columns hidden"] | None) -> None:
         """Go on to the next row."""
@@ -182,12 +182,12 @@ class GroupSteps:
         y: Tensor = self.group.merge(x, self.attention.step(self._query))
         return y
 
-    def remember(self, embedded: Float[Tensor, "n hidden"]) -> None:
+    def append(self, embedded: Float[Tensor, "n hidden"]) -> None:
         """Let later positions attend to this one, whose code is known now."""
-        self.attention.remember(torch.cat([self._query, embedded], -1))
+        self.attention.append(torch.cat([self._query, embedded], -1))
 
 
-class PixelSNAILSteps:
+class CachedPixelSNAIL:
     """A :class:`PixelSNAIL` that goes from position to position.
 
     Args:
@@ -198,9 +198,9 @@ class PixelSNAILSteps:
 
     def __init__(self, model: PixelSNAIL, n: int, context: Context) -> None:
         self.model, self.context = model, context
-        self.first = CausalConvSteps(model.first, n, model.grid[1])
+        self.first = CachedCausalConv(model.first, n, model.grid[1])
         groups = cast(Sequence[Group], model.groups)
-        self.groups = [GroupSteps(group, n, model.grid) for group in groups]
+        self.groups = [CachedGroup(group, n, model.grid) for group in groups]
         self.coordinates = model.coordinates.unsqueeze(2).expand(-1, -1, n, -1)
         hidden = model.embedding.embedding_dim
         #: Embedded codes of the latest row, after a column of zeros.
@@ -223,12 +223,12 @@ class PixelSNAILSteps:
         logits: Tensor = self.model.head(x)
         return logits
 
-    def take(self, code: Int[Tensor, " n"], column: int) -> None:
+    def feed(self, code: Int[Tensor, " n"], column: int) -> None:
         """Take in the codes that were drawn there."""
         embedded = F.embedding(code, self.model.embedding.weight)
         self.row[:, column + 1] = embedded
         for group in self.groups:
-            group.remember(embedded)
+            group.append(embedded)
 
     def _end_row(self) -> None:
         self.first.end_row(self.row[:, 1:])

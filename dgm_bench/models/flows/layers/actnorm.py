@@ -37,7 +37,7 @@ class ActNorm(nn.Module):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
-        self.see(x)
+        self.initialise_on(x)
         log_scale = self.log_scale
         scale = log_scale.exp()
         u = torch.addcmul(per_channel(self.bias * scale), x, per_channel(scale))
@@ -50,7 +50,7 @@ class ActNorm(nn.Module):
         return u * per_channel((-self.log_scale).exp()) - per_channel(self.bias)
 
     @torch.no_grad()
-    def see(self, x: Float[Tensor, "batch channels height width"]) -> None:
+    def initialise_on(self, x: Float[Tensor, "batch channels height width"]) -> None:
         """When initialising, choose the parameters such that ``x`` gets mean 0 and variance 1."""
         if self.initialising:
             variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
@@ -74,8 +74,8 @@ class EdgeConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, size: int, std: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(_drawn(std, outputs, inputs, size, size))
-        self.edge = nn.Parameter(_drawn(std, outputs, 1, size, size)) if size > 1 else None
+        self.weight = nn.Parameter(_normal_weights(std, outputs, inputs, size, size))
+        self.edge = nn.Parameter(_normal_weights(std, outputs, 1, size, size)) if size > 1 else None
 
     def convolve(
         self,
@@ -112,8 +112,8 @@ class ActNormConv(EdgeConv):
     ) -> Float[Tensor, "batch outputs height width"]:
         """Return the normalised convolution of ``x``."""
         if self.norm.initialising:
-            nothing = torch.zeros_like(self.norm.bias)
-            self.norm.see(self.convolve(x, nothing, nothing))
+            zeros = torch.zeros_like(self.norm.bias)
+            self.norm.initialise_on(self.convolve(x, zeros, zeros))
         return self.convolve(x, self.norm.bias, self.norm.log_scale)
 
 
@@ -175,5 +175,5 @@ def per_channel(values: Float[Tensor, " channels"]) -> Float[Tensor, "channels 1
     return values.view(-1, 1, 1)
 
 
-def _drawn(std: float, *shape: int) -> Float[Tensor, "..."]:
+def _normal_weights(std: float, *shape: int) -> Float[Tensor, "..."]:
     return torch.randn(shape) * std if std else torch.zeros(shape)

@@ -23,16 +23,16 @@ class EvenOddCoupling(nn.Module):
     def __init__(self, dim: int, keep_even: bool) -> None:
         super().__init__()
         self.kept = slice(0 if keep_even else 1, None, 2)
-        self.moved = slice(1 if keep_even else 0, None, 2)
-        self.inputs, self.outputs = len(range(dim)[self.kept]), len(range(dim)[self.moved])
+        self.transformed = slice(1 if keep_even else 0, None, 2)
+        self.inputs, self.outputs = len(range(dim)[self.kept]), len(range(dim)[self.transformed])
 
     def join(
-        self, kept: Float[Tensor, "batch k"], moved: Float[Tensor, "batch m"]
+        self, kept: Float[Tensor, "batch k"], transformed: Float[Tensor, "batch m"]
     ) -> Float[Tensor, "batch dim"]:
         """Return both halves in their places."""
-        whole = moved.new_empty(moved.shape[0], kept.shape[1] + moved.shape[1])
+        whole = transformed.new_empty(transformed.shape[0], kept.shape[1] + transformed.shape[1])
         whole[:, self.kept] = kept
-        whole[:, self.moved] = moved
+        whole[:, self.transformed] = transformed
         return whole
 
     def extra_repr(self) -> str:

@@ -47,11 +47,11 @@ class LULinear(nn.Module):
         dim: Number of dimensions.
     """
 
-    LEAST = 1e-3
+    MIN_DIAGONAL = 1e-3
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.factors = nn.Parameter(math.log(math.expm1(1 - self.LEAST)) * torch.eye(dim))
+        self.factors = nn.Parameter(math.log(math.expm1(1 - self.MIN_DIAGONAL)) * torch.eye(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward_and_log_det(
@@ -72,7 +72,7 @@ class LULinear(nn.Module):
 
     def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``L``, ``U`` and the diagonal of ``U``."""
-        diagonal = F.softplus(self.factors.diagonal()) + self.LEAST
+        diagonal = F.softplus(self.factors.diagonal()) + self.MIN_DIAGONAL
         eye = torch.eye(len(diagonal), dtype=diagonal.dtype, device=diagonal.device)
         return self.factors.tril(-1) + eye, self.factors.triu(1) + diagonal.diag(), diagonal
 

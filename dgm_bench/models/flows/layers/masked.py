@@ -108,7 +108,7 @@ class MaskedLinear(nn.Linear):
         return self.weight * self.mask
 
 
-class Stage(NamedTuple):
+class MaskedLayer(NamedTuple):
     """A layer of an autoregressive network, for those who compute it unit by unit.
 
     Attributes:
@@ -120,7 +120,7 @@ class Stage(NamedTuple):
 
     linear: MaskedLinear
     activation: nn.Module | None = None
-    adds: int | None = None
+    skip_from: int | None = None
 
 
 class MaskedNetwork(nn.Sequential):
@@ -156,8 +156,8 @@ class MaskedNetwork(nn.Sequential):
         """The output layer."""
         return cast(MaskedLinear, self[-1])
 
-    def stages(self) -> list[Stage]:
+    def masked_layers(self) -> list[MaskedLayer]:
         """Return the layers, each with the nonlinearity before it."""
         layers = list(self)
         linears = cast(list[MaskedLinear], layers[::2])
-        return [Stage(linears[0]), *map(Stage, linears[1:], layers[1::2])]
+        return [MaskedLayer(linears[0]), *map(MaskedLayer, linears[1:], layers[1::2])]

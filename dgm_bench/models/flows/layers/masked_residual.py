@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dgm_bench.models.flows.layers.masked import MaskedLinear, Stage, made_masks
+from dgm_bench.models.flows.layers.masked import MaskedLayer, MaskedLinear, made_masks
 
 
 class ResidualMaskedNetwork(nn.Module):
@@ -56,13 +56,13 @@ class ResidualMaskedNetwork(nn.Module):
         outputs: Tensor = last(h)
         return outputs
 
-    def stages(self) -> list[Stage]:
+    def masked_layers(self) -> list[MaskedLayer]:
         """Return the layers, each with the nonlinearity before it and what is added after."""
         first, *inner, last = self._linears
-        stages = [Stage(first)]
+        layers = [MaskedLayer(first)]
         for i, linear in enumerate(inner):
-            stages.append(Stage(linear, self.relu, adds=i - 1 if i % 2 else None))
-        return [*stages, Stage(last)]
+            layers.append(MaskedLayer(linear, self.relu, skip_from=i - 1 if i % 2 else None))
+        return [*layers, MaskedLayer(last)]
 
     @property
     def _linears(self) -> tuple[MaskedLinear, ...]:

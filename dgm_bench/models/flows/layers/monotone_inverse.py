@@ -18,7 +18,7 @@ def invert_monotone(
     target: Float[Tensor, "*n"],
     low: Float[Tensor, "*n"],
     high: Float[Tensor, "*n"],
-    most_steps: int = 200,
+    max_steps: int = 200,
 ) -> Float[Tensor, "*n"]:
     """Return ``x`` with ``function(x) = target``, elementwise, to the precision of its type.
 
@@ -30,24 +30,24 @@ def invert_monotone(
         target: The values to reach.
         low: Somewhere below the solution.
         high: Somewhere above it.
-        most_steps: After these the search ends in any case; halving alone takes about 60.
+        max_steps: After these the search ends in any case; halving alone takes about 60.
     """
     tiny = 4 * torch.finfo(target.dtype).eps
     x, step = torch.lerp(low, high, 0.5), high - low
-    found = torch.zeros_like(x, dtype=torch.bool)
-    for _ in range(most_steps):
+    converged = torch.zeros_like(x, dtype=torch.bool)
+    for _ in range(max_steps):
         value, slope = function(x)
         error = value - target
         # What is found stays: rounding errors would send it back to the middle of its bracket.
-        found |= error.abs() <= tiny * (1 + target.abs())
+        converged |= error.abs() <= tiny * (1 + target.abs())
         low, high = torch.where(error > 0, low, x), torch.where(error > 0, x, high)
         newton = x - error / slope
         # A comparison with NaN is false: no slope, no Newton step.
-        good = (newton > low) & (newton < high) & (2 * (newton - x).abs() < step)
-        new = torch.where(good, newton, torch.lerp(low, high, 0.5))
+        accepted = (newton > low) & (newton < high) & (2 * (newton - x).abs() < step)
+        new = torch.where(accepted, newton, torch.lerp(low, high, 0.5))
         step = (new - x).abs()
-        x = torch.where(found, x, new)
-        found |= step <= tiny * (1 + x.abs())
-        if bool(found.all()):
+        x = torch.where(converged, x, new)
+        converged |= step <= tiny * (1 + x.abs())
+        if bool(converged.all()):
             break
     return x

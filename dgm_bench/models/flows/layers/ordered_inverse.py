@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dgm_bench.models.flows.layers.masked import Stage
+from dgm_bench.models.flows.layers.masked import MaskedLayer
 
 #: Returns the values of dimension ``d`` from its parameters.
 Value = Callable[[int, Float[Tensor, "outputs n"]], Float[Tensor, " n"]]
@@ -28,7 +28,7 @@ class AutoregressiveNetwork(Protocol):
     def order(self) -> Int[Tensor, " dim"]:
         """Degree of each input, a permutation of 1 ... dim."""
 
-    def stages(self) -> Sequence[Stage]:
+    def masked_layers(self) -> Sequence[MaskedLayer]:
         """Return the layers, the output layer last."""
 
 
@@ -42,14 +42,14 @@ def invert_in_order(network: AutoregressiveNetwork, n: int, value: Value) -> Flo
         value: Called with the number of each dimension and its parameters, in the order of the
             factorisation; row ``k`` of the parameters is output ``k * dim + d`` of the network.
     """
-    filling = _Filling(network, n)
+    units = _KnownUnits(network, n)
     for known, d in enumerate(network.order.argsort().tolist()):
-        filling.compute_units(known)
-        filling.set(known, value(d, filling.parameters(known)))
-    return filling.vectors(network.order)
+        units.compute_units(known)
+        units.set(known, value(d, units.parameters(known)))
+    return units.vectors(network.order)
 
 
-class _Level:
+class _LayerUnits:
     """Units of one layer in order of their degrees, so that what a unit sees is the top rows.
 
     Rows are units, columns examples.
@@ -81,7 +81,7 @@ class _Level:
             self.activated[rows] = self.activation(self.values[rows])
 
 
-class _Filling:
+class _KnownUnits:
     """The units that are known already, while dimensions are filled in.
 
     Args:
@@ -90,15 +90,15 @@ class _Filling:
     """
 
     def __init__(self, network: AutoregressiveNetwork, n: int) -> None:
-        self.stages, dim = network.stages(), len(network.order)
-        weights = [stage.linear.masked_weight() for stage in self.stages]
-        self.levels: list[_Level] = []
+        self.layers, dim = network.masked_layers(), len(network.order)
+        weights = [layer.linear.masked_weight() for layer in self.layers]
+        self.levels: list[_LayerUnits] = []
         degrees = network.order
-        for stage, weight in zip(self.stages, weights, strict=True):
+        for layer, weight in zip(self.layers, weights, strict=True):
             values = weight.new_empty(weight.shape[1], n)
-            self.levels.append(_Level(degrees, dim, values, stage.activation))
+            self.levels.append(_LayerUnits(degrees, dim, values, layer.activation))
             # The masks know the degrees best: a state dict may have brought other masks.
-            degrees = (stage.linear.mask * degrees).amax(1).long()
+            degrees = (layer.linear.mask * degrees).amax(1).long()
         outputs = torch.arange(len(weights[-1]), device=degrees.device).view(-1, dim)
         # The outputs of one dimension side by side, and dimensions in order.
         rows = [level.units for level in self.levels[1:]] + [outputs[:, self.levels[0].units].T]
@@ -108,8 +108,8 @@ class _Filling:
             for weight, units, level in zip(weights, rows, self.levels, strict=True)
         ]
         self.biases = [
-            stage.linear.bias[units][..., None]
-            for stage, units in zip(self.stages, rows, strict=True)
+            layer.linear.bias[units][..., None]
+            for layer, units in zip(self.layers, rows, strict=True)
         ]
 
     def compute_units(self, known: int) -> None:
@@ -141,6 +141,6 @@ class _Filling:
         """Compute some units of hidden layer ``i`` from the units of the layer below."""
         below, values = self.levels[i].activated[:seen], self.levels[i + 1].values[rows]
         torch.addmm(self.biases[i][rows], self.weights[i][rows, :seen], below, out=values)
-        adds = self.stages[i].adds
-        if adds is not None:
-            values += self.levels[adds + 1].values[rows]
+        skip_from = self.layers[i].skip_from
+        if skip_from is not None:
+            values += self.levels[skip_from + 1].values[rows]

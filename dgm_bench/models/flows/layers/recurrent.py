@@ -14,7 +14,7 @@ from dgm_bench.errors import DeclarationError
 Cell = Literal["reset-before", "reset-after"]
 
 #: Stands before the first number, which has none before it (released TAN code).
-START = -1.0
+FIRST_INPUT = -1.0
 
 
 class Recurrence(nn.Module):
@@ -42,7 +42,7 @@ class Recurrence(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "dim batch units"]:
         """Return the state before each number, which depends on those before it."""
-        previous = F.pad(x[:, :-1], (1, 0), value=START).T.contiguous()
+        previous = F.pad(x[:, :-1], (1, 0), value=FIRST_INPUT).T.contiguous()
         states: Tensor = self.cell(previous)
         return states
 
@@ -50,7 +50,7 @@ class Recurrence(nn.Module):
         self, like: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch units"]]:
         """Return what stands before the first number, and the state before that."""
-        return like.new_full((len(like),), START), like.new_zeros(len(like), self.units)
+        return like.new_full((len(like),), FIRST_INPUT), like.new_zeros(len(like), self.units)
 
     def step(
         self, previous: Float[Tensor, " batch"], state: Float[Tensor, "batch units"]
@@ -76,10 +76,10 @@ class ResetBefore(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "dim batch"]) -> Float[Tensor, "dim batch units"]:
         """Return the state after each input. All inputs are projected at once."""
-        gates, proposals = (self._project(m, inputs) for m in (self.gates, self.proposal))
+        gates, candidates = (self._project(m, inputs) for m in (self.gates, self.proposal))
         recurrent = self._recurrent()
         states = [inputs.new_zeros(inputs.shape[1], self.units)]
-        for gate, proposal in zip(gates, proposals, strict=True):
+        for gate, proposal in zip(gates, candidates, strict=True):
             states.append(_update(gate, proposal, states[-1], *recurrent))
         return torch.stack(states[1:])
 
@@ -146,5 +146,5 @@ def _update(
     to_proposal: Float[Tensor, "units units"],
 ) -> Float[Tensor, "batch units"]:
     """Return the next state, from what the input adds to the gates and to the proposed state."""
-    reset, keep = torch.addmm(gate, state, to_gate).sigmoid().chunk(2, dim=1)
-    return torch.lerp(torch.addmm(proposal, reset * state, to_proposal).tanh(), state, keep)
+    reset, update = torch.addmm(gate, state, to_gate).sigmoid().chunk(2, dim=1)
+    return torch.lerp(torch.addmm(proposal, reset * state, to_proposal).tanh(), state, update)

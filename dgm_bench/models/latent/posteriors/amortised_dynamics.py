@@ -24,7 +24,7 @@ from dgm_bench.models.continuous.dynamics import Concat, Nonlinearity
 from dgm_bench.models.latent.posteriors.gaussian import Latents
 
 #: Numbers of the weights of a trace that are kept for a solve: 1 GiB in float32.
-MOST_WEIGHTS = 2**28
+MAX_TRACE_WEIGHTS = 2**28
 
 Kind = Literal["none", "bias", "rank", "hyper", "last"]
 Shape = tuple[int, ...]
@@ -54,8 +54,8 @@ class AffineMap(NamedTuple):
         """Return what multiplies rows from the right; of one example if it is the same for all."""
         if not self.factors:
             return cast(Tensor, self.weight).T[None]
-        own = reduce(torch.matmul, self.factors)
-        return own if self.weight is None else own + self.weight.T
+        product = reduce(torch.matmul, self.factors)
+        return product if self.weight is None else product + self.weight.T
 
 
 class SharedLayer(nn.Module):
@@ -68,13 +68,13 @@ class SharedLayer(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.shared, self.shapes = Concat(inputs, outputs), self.own(inputs, outputs)
+        self.shared, self.shapes = Concat(inputs, outputs), self.amortised_shapes(inputs, outputs)
 
-    def own(self, inputs: int, outputs: int) -> list[Shape]:
+    def amortised_shapes(self, inputs: int, outputs: int) -> list[Shape]:
         """Return the shapes of what depends on the example."""
         return []
 
-    def at(self, t: Float[Tensor, ""], own: Sequence[Tensor]) -> AffineMap:
+    def at(self, t: Float[Tensor, ""], amortised: Sequence[Tensor]) -> AffineMap:
         """Return the map that this layer is at time ``t`` with an example's ``own`` numbers."""
         weight, bias = self.shared.at(t)
         return AffineMap(weight, (), bias)
@@ -83,14 +83,14 @@ class SharedLayer(nn.Module):
 class BiasLayer(SharedLayer):
     """A :class:`SharedLayer` to which each example adds a bias."""
 
-    def own(self, inputs: int, outputs: int) -> list[Shape]:
+    def amortised_shapes(self, inputs: int, outputs: int) -> list[Shape]:
         """Return the shape of the bias."""
         return [(1, outputs)]
 
-    def at(self, t: Float[Tensor, ""], own: Sequence[Tensor]) -> AffineMap:
+    def at(self, t: Float[Tensor, ""], amortised: Sequence[Tensor]) -> AffineMap:
         """Return the map at time ``t``."""
         weight, bias = self.shared.at(t)
-        return AffineMap(weight, (), bias + own[0])
+        return AffineMap(weight, (), bias + amortised[0])
 
 
 class LowRankLayer(SharedLayer):
@@ -106,14 +106,14 @@ class LowRankLayer(SharedLayer):
         self.rank = rank
         super().__init__(inputs, outputs)
 
-    def own(self, inputs: int, outputs: int) -> list[Shape]:
+    def amortised_shapes(self, inputs: int, outputs: int) -> list[Shape]:
         """Return the shapes of ``V``, of ``U^T`` and of the bias."""
         return [(inputs, self.rank), (self.rank, outputs), (1, outputs)]
 
-    def at(self, t: Float[Tensor, ""], own: Sequence[Tensor]) -> AffineMap:
+    def at(self, t: Float[Tensor, ""], amortised: Sequence[Tensor]) -> AffineMap:
         """Return the map at time ``t``."""
         weight, bias = self.shared.at(t)
-        return AffineMap(weight, (own[0], own[1]), bias + own[2])
+        return AffineMap(weight, (amortised[0], amortised[1]), bias + amortised[2])
 
 
 class HyperLayer(nn.Module):
@@ -128,9 +128,9 @@ class HyperLayer(nn.Module):
         super().__init__()
         self.shapes: list[Shape] = [(inputs, outputs), (1, outputs), (1, outputs)]
 
-    def at(self, t: Float[Tensor, ""], own: Sequence[Tensor]) -> AffineMap:
+    def at(self, t: Float[Tensor, ""], amortised: Sequence[Tensor]) -> AffineMap:
         """Return the map at time ``t``."""
-        return AffineMap(None, (own[0],), own[1] * t + own[2])
+        return AffineMap(None, (amortised[0],), amortised[1] * t + amortised[2])
 
 
 AnyLayer = SharedLayer | HyperLayer
@@ -152,7 +152,7 @@ class LinearisedMaps(NamedTuple):
     slopes: list[Tensor]
     solve: ConditionedNetwork
 
-    def tangent(self, v: Latents) -> Latents:
+    def jvp(self, v: Latents) -> Latents:
         """Return ``J v``, in one pass through the layers."""
         for layer, slope in zip(self.maps[:-1], self.slopes, strict=True):
             v = layer.linear(v) * slope
@@ -171,8 +171,8 @@ class LinearisedMaps(NamedTuple):
         if weights is not None:
             return ((self.slopes[0] @ weights) * self.slopes[1]).sum(-1)
         first, last = self.maps[0].matrix(), self.maps[-1].matrix().mT
-        at_once = max(1, dynamics.TANGENT_NUMBERS // max(s.numel() for s in self.slopes))
-        parts = zip(first.split(at_once, 1), last.split(at_once, 1), strict=True)
+        chunk = max(1, dynamics.MAX_TANGENT_ELEMENTS // max(s.numel() for s in self.slopes))
+        parts = zip(first.split(chunk, 1), last.split(chunk, 1), strict=True)
         return torch.stack([self._partial_trace(one, two) for one, two in parts]).sum(0)
 
     def _partial_trace(
@@ -225,15 +225,15 @@ class AmortisedNetwork(nn.Module):
         self.shapes = [shape for of_layer in shapes for shape in of_layer]
 
     @property
-    def numbers(self) -> int:
+    def amortised_size(self) -> int:
         """How many numbers depend on an example."""
         return sum(math.prod(shape) for shape in self.shapes)
 
-    def given(self, own: Float[Tensor, "batch numbers"] | None) -> ConditionedNetwork:
+    def condition_on(self, amortised: Float[Tensor, "batch numbers"] | None) -> ConditionedNetwork:
         """Return the dynamics with these numbers of each example, which may be none."""
-        if own is None:
+        if amortised is None:
             return ConditionedNetwork(self, ())
-        pieces = own.split([math.prod(shape) for shape in self.shapes], 1)
+        pieces = amortised.split([math.prod(shape) for shape in self.shapes], 1)
         constants = [p.unflatten(1, s) for p, s in zip(pieces, self.shapes, strict=True)]
         return ConditionedNetwork(self, tuple(constants))
 
@@ -290,7 +290,10 @@ class ConditionedNetwork:
         """
         if self._trace_weights is not None and not torch.is_grad_enabled():
             return self._trace_weights
-        if len(maps) > 3 or batch * math.prod(m.bias.shape[-1] for m in maps[:-1]) > MOST_WEIGHTS:
+        if (
+            len(maps) > 3
+            or batch * math.prod(m.bias.shape[-1] for m in maps[:-1]) > MAX_TRACE_WEIGHTS
+        ):
             return None
         first, last = maps[0].matrix(), maps[-1].matrix()
         if len(maps) == 2:

@@ -85,7 +85,9 @@ class AmortisedFFJORD(nn.Module):
         networks = [AmortisedNetwork(latent, hidden, activation, kind, rank) for _ in range(flows)]
         self.networks = nn.ModuleList(networks)
         self.amortised = nn.ModuleList(
-            nn.Linear(features, network.numbers) for network in networks if network.numbers
+            nn.Linear(features, network.amortised_size)
+            for network in networks
+            if network.amortised_size
         )
         self.register_buffer("span", torch.tensor([0.0, DURATION]), persistent=False)
 
@@ -95,14 +97,16 @@ class AmortisedFFJORD(nn.Module):
         """Return the moved latent variables and the log-determinant (FFJORD, equation 4)."""
         log_det = z.new_zeros(z.shape[:2])
         for k, network in enumerate(cast(tuple[AmortisedNetwork, ...], tuple(self.networks))):
-            own = self.amortised[k](features) if network.numbers else None
+            amortised = self.amortised[k](features) if network.amortised_size else None
             integrand = _exact
             if self.training:
                 noise = z.new_empty(z.shape).normal_(generator=generator)
                 integrand = partial(_estimated, noise=noise)
             # The change of each flow begins at zero, and the solver bounds its error.
             start = (z, torch.zeros_like(log_det))
-            z, change = self.solver.solve(network.given(own), start, self.span, integrand)
+            z, change = self.solver.solve(
+                network.condition_on(amortised), start, self.span, integrand
+            )
             log_det = log_det + change
         return z, log_det
 
@@ -113,10 +117,10 @@ def _exact(at: Linearisation) -> tuple[Float[Tensor, "batch samples"]]:
 
 def _estimated(at: Linearisation, noise: Latents) -> tuple[Float[Tensor, "batch samples"]]:
     """Return Hutchinson's estimates, one vector a sample (FFJORD, equation 7)."""
-    return ((at.tangent(noise) * noise).sum(-1),)
+    return ((at.jvp(noise) * noise).sum(-1),)
 
 
-class SolvesPosterior:
+class ContinuousPosteriorMixin:
     """Of a latent variable model with posterior ``"ffjord"``: how it solves, and how often."""
 
     posterior: nn.Module

@@ -56,7 +56,7 @@ class GaussianPosterior(nn.Module):
         self.mean, self.raw_variance = nn.Linear(features, latent), nn.Linear(features, latent)
         self.variance_bounds, self.flow = variance_bounds, flow
 
-    def parameters_of(
+    def moments(
         self, features: Float[Tensor, "batch features"]
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
         """Return mean and variance of the Gaussian of each example."""
@@ -69,7 +69,7 @@ class GaussianPosterior(nn.Module):
         self, features: Float[Tensor, "batch features"], samples: int, generator: torch.Generator
     ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
         """Return draws and their log density in nats (normalizing flows for VI, equation 13)."""
-        mean, variance = (part[:, None] for part in self.parameters_of(features))
+        mean, variance = (part[:, None] for part in self.moments(features))
         noise = mean.new_empty(len(features), samples, mean.shape[-1]).normal_(generator=generator)
         z = mean + variance.sqrt() * noise
         constant = math.log(2 * math.pi)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dgm_bench.models.flows.planar import constrained
+from dgm_bench.models.flows.planar import constrained_u
 from dgm_bench.models.latent.posteriors.gaussian import Latents
 
 
@@ -40,13 +40,11 @@ class AmortisedPlanar(nn.Module):
         self, z: Latents, features: Float[Tensor, "batch features"], generator: torch.Generator
     ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
         """Return the moved latent variables and the log-determinant (the paper's equation 12)."""
-        push, direction = (
-            layer(features).unflatten(1, self.shape) for layer in (self.push, self.direction)
-        )
-        push, along, margin = constrained(push, direction, (push * direction).sum(-1))
+        u, w = (layer(features).unflatten(1, self.shape) for layer in (self.push, self.direction))
+        u_hat, w_u_hat, margin = constrained_u(u, w, (u * w).sum(-1))
         log_det = z.new_zeros(z.shape[:2])
-        for k, offset in enumerate(self.offset(features).unbind(1)):
-            h = torch.einsum("bsl,bl->bs", z, direction[:, k]).add(offset[:, None]).tanh()
-            z = z + h[..., None] * push[:, None, k]
-            log_det = log_det + (margin[:, None, k] - along[:, None, k] * h.square()).log()
+        for k, b in enumerate(self.offset(features).unbind(1)):
+            h = torch.einsum("bsl,bl->bs", z, w[:, k]).add(b[:, None]).tanh()
+            z = z + h[..., None] * u_hat[:, None, k]
+            log_det = log_det + (margin[:, None, k] - w_u_hat[:, None, k] * h.square()).log()
         return z, log_det

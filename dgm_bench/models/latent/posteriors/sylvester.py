@@ -19,7 +19,7 @@ from dgm_bench.models.latent.posteriors.gaussian import Latents
 Kind = Literal["orthogonal", "householder", "triangular"]
 
 #: Of the iteration that makes columns orthonormal, and when it may end (Sylvester code, VAE.py).
-MOST_STEPS, TOLERANCE = 100, 1e-6
+MAX_STEPS, TOLERANCE = 100, 1e-6
 #: All of which a GPU takes: enough where singular values are a thousand apart. While they are small
 #: a step makes them half as large again; the last steps square the distance to 1.
 GPU_STEPS = 30
@@ -71,8 +71,8 @@ class AmortisedSylvester(nn.Module):
         self.triangle = nn.Linear(features, flows * self.width**2)
         self.diagonals = nn.Linear(features, 2 * flows * self.width)
         self.offset = nn.Linear(features, flows * self.width)
-        of_q = {"orthogonal": vectors, "householder": reflections, "triangular": 0}[kind]
-        self.basis = nn.Linear(features, flows * of_q * latent) if of_q else None
+        vectors_per_q = {"orthogonal": vectors, "householder": reflections, "triangular": 0}[kind]
+        self.basis = nn.Linear(features, flows * vectors_per_q * latent) if vectors_per_q else None
         mask = torch.ones(self.width, self.width).triu(1)
         self.register_buffer("upper", mask, persistent=False)
 
@@ -80,15 +80,15 @@ class AmortisedSylvester(nn.Module):
         self, z: Latents, features: Float[Tensor, "batch features"], generator: torch.Generator
     ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
         """Return the moved latent variables and the log-determinant (the paper's equation 10)."""
-        r1, r2, slopes = self.triangular_factors(features)
+        r1, r2, diagonal_products = self.triangular_factors(features)
         offset = self.offset(features).unflatten(1, (self.flows, 1, self.width))
         basis = self.orthonormal(features)
         log_det = z.new_zeros(z.shape[:2])
         for k in range(self.flows):
-            inner = self._into(z, basis, k) @ r2[:, k].mT
+            inner = self._project(z, basis, k) @ r2[:, k].mT
             h = (inner + offset[:, k]).tanh()
-            z = z + self._out_of(h @ r1[:, k].mT, basis, k)
-            log_det = log_det + (1 + slopes[:, None, k] * (1 - h.square())).log().sum(-1)
+            z = z + self._embed(h @ r1[:, k].mT, basis, k)
+            log_det = log_det + (1 + diagonal_products[:, None, k] * (1 - h.square())).log().sum(-1)
         return z, log_det
 
     def triangular_factors(
@@ -117,7 +117,7 @@ class AmortisedSylvester(nn.Module):
             return orthonormalised(raw)
         return raw / raw.square().sum(-2, keepdim=True).sqrt()
 
-    def _into(self, z: Latents, basis: Tensor | None, k: int) -> Tensor:
+    def _project(self, z: Latents, basis: Tensor | None, k: int) -> Tensor:
         """Return ``Q^T z``."""
         if basis is None:
             return z.flip(-1) if k % 2 else z
@@ -127,7 +127,7 @@ class AmortisedSylvester(nn.Module):
             z = _reflected(z, normal)
         return z
 
-    def _out_of(self, h: Tensor, basis: Tensor | None, k: int) -> Latents:
+    def _embed(self, h: Tensor, basis: Tensor | None, k: int) -> Latents:
         """Return ``Q h``."""
         if basis is None:
             return h.flip(-1) if k % 2 else h
@@ -153,13 +153,13 @@ def orthonormalised(
     stops when they are. Only in training on a GPU there are always :data:`GPU_STEPS`, or all for
     square matrices, as asking for convergence would wait for the device.
     """
-    asks = not (raw.is_cuda and torch.is_grad_enabled())
+    checks_convergence = not (raw.is_cuda and torch.is_grad_enabled())
     square = raw.shape[-1] == raw.shape[-2]
     q = raw / raw.square().sum((-2, -1), keepdim=True).sqrt()
     identity = torch.eye(raw.shape[-1], dtype=raw.dtype, device=raw.device)
-    for _ in range(MOST_STEPS if asks or square else GPU_STEPS):
-        missing = identity - q.mT @ q
-        if asks and missing.detach().square().sum((-2, -1)).max() <= TOLERANCE**2:
+    for _ in range(MAX_STEPS if checks_convergence or square else GPU_STEPS):
+        residual = identity - q.mT @ q
+        if checks_convergence and residual.detach().square().sum((-2, -1)).max() <= TOLERANCE**2:
             break
-        q = q + 0.5 * q @ missing
+        q = q + 0.5 * q @ residual
     return q
