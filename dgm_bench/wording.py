@@ -71,6 +71,8 @@ TWO_ERRORS = "two standard errors by the metric's protocol"
 MEASURED_ERROR = f"standard deviation over seeds; for a single seed, {TWO_ERRORS}"
 MEASURED_LEGEND = f"{PLUS_MINUS} of measured numbers: {MEASURED_ERROR}."
 RUN_LEGEND = f"{PLUS_MINUS} of each run's numbers: {TWO_ERRORS}."
+#: Ends a caption.
+ERROR_BARS = f"{MEASURED_ERROR}."
 #: Where the published numbers of several sources stand together.
 PUBLISHED_LEGEND = (
     f"{PLUS_MINUS} of published numbers: what the source means by it; "

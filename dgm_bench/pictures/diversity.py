@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
-from itertools import cycle, pairwise, product
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from itertools import cycle, product
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dgm_bench.report.plots import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION, new_figure
+from dgm_bench.report.plots import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    described,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,8 +35,6 @@ if TYPE_CHECKING:
 DPI, LEAST_INCHES, MOST_INCHES = 110, 0.75, 2.4
 #: Characters of a row's name in one line.
 NAME_WIDTH = 18
-#: A label's width, height and distances from its point, in points (1/72 inch).
-LABEL_SIZE, LABEL_DISTANCES = (30.0, 11.0), (14.0, 26.0, 38.0, 50.0)
 #: Largest deviation from [0, 1] that is rounding.
 ROUNDING = 1e-4
 
@@ -131,7 +138,7 @@ def neighbours_figure(
         axes.annotate(
             text, (x, y), (0, -2), textcoords="offset points", ha="center", va="top", fontsize=7
         )
-    return _described(figure, "below an image: how far its features are from the generated one's")
+    return described(figure, "below an image: how far its features are from the generated one's")
 
 
 def codebook_figure(counts: Sequence[tuple[str, Int[Tensor, " codes"]]], title: str) -> Figure:
@@ -166,32 +173,6 @@ def codebook_figure(counts: Sequence[tuple[str, Int[Tensor, " codes"]]], title: 
     axes.set_title(title, loc="left", fontsize=10)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8)
     return figure
-
-
-def rejection_figure(points: Sequence[tuple[float, float, float]], title: str) -> Figure:
-    """Plot precision against recall as more and more samples are rejected.
-
-    Args:
-        points: Kept fraction, precision and recall, all in [0, 1]; the fraction is the label.
-        title: Heading.
-
-    Raises:
-        ValueError: No points, or a number outside [0, 1].
-    """
-    if not points or not all(0 <= number <= 1 for point in points for number in point):
-        raise ValueError(
-            f"points {list(points)}; each is to be kept fraction, precision, recall, in [0, 1]"
-        )
-    figure, axes = new_figure(5.6, 4.4)
-    ordered = sorted(points, reverse=True)
-    recalls, precisions = [p[2] for p in ordered], [p[1] for p in ordered]
-    axes.plot(recalls, precisions, "o-", color=BLUE, linewidth=1.4, markersize=5)
-    axes.set(xlabel="recall (fraction of the data)", ylabel="precision (fraction of the samples)")
-    axes.margins(0.15)
-    axes.set_title(title, loc="left", fontsize=10)
-    labels = [f"{100 * kept:.3g} %" for kept, _, _ in ordered]
-    _label_points(figure, axes, list(zip(recalls, precisions, strict=True)), labels)
-    return _described(figure, "labels: fraction of samples kept")
 
 
 # --------------------------------------------------------------------------- images
@@ -255,12 +236,6 @@ def _name_columns(axes: Axes, names: Sequence[str], width: int, gap: int) -> Non
     axes.tick_params(length=0)
 
 
-def _described(figure: Figure, text: str) -> Figure:
-    """Write one small line below everything that is drawn."""
-    figure.supxlabel(text, fontsize=8, color=INK)
-    return figure
-
-
 # --------------------------------------------------------------------------- numbers
 
 
@@ -270,45 +245,3 @@ def _shares(name: str, counts: Int[Tensor, " codes"]) -> Float[Tensor, " codes"]
     if of_codes.ndim != 1 or bool((of_codes < 0).any()) or not bool(of_codes.sum() > 0):
         raise ValueError(f"counts of {name}: they are to be one for each code, not all zero")
     return (of_codes / of_codes.sum()).sort(descending=True).values
-
-
-def _label_points(
-    figure: Figure, axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str]
-) -> None:
-    """Write a label near each point, at the first place that is free, with a line to its point."""
-    figure.draw_without_rendering()  # only now is it known where points are
-    at = [(x * 72 / figure.dpi, y * 72 / figure.dpi) for x, y in axes.transData.transform(points)]
-    taken = [*_boxes(at)]
-    line = {"arrowstyle": "-", "color": INK, "alpha": 0.5, "linewidth": 0.6}
-    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": INK}
-    for point, (x, y), label in zip(points, at, labels, strict=True):
-        for dx, dy in _offsets():
-            box = (x + dx, y + dy, *LABEL_SIZE)
-            if not any(_overlap(box, other) for other in taken):
-                break
-        taken.append(box)
-        look |= {"xytext": (dx, dy), "textcoords": "offset points", "arrowprops": line}
-        axes.annotate(label, point, **look)
-
-
-def _boxes(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, ...]]:
-    """Yield what points and the lines between them take: centres and sizes of small boxes."""
-    yield from ((x, y, 8.0, 8.0) for x, y in points)
-    for (x, y), (to_x, to_y) in pairwise(points):
-        steps = math.ceil(math.dist((x, y), (to_x, to_y)) / 3)
-        for share in (step / steps for step in range(1, steps)):
-            yield x + share * (to_x - x), y + share * (to_y - y), 2.0, 2.0
-
-
-def _offsets() -> Iterator[tuple[float, float]]:
-    """Yield places around a point, near ones first: right above, right below, and so on."""
-    for distance, angle in product(LABEL_DISTANCES, (45, -45, 135, -135, 90, -90, 0, 180)):
-        yield (
-            1.5 * distance * math.cos(math.radians(angle)),
-            distance * math.sin(math.radians(angle)),
-        )
-
-
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    """Return whether two boxes, each its centre and size, share some room."""
-    return 2 * abs(a[0] - b[0]) < a[2] + b[2] and 2 * abs(a[1] - b[1]) < a[3] + b[3]

@@ -21,11 +21,10 @@ from dgm_bench.pictures.diversity import (
     codebook_figure,
     neighbours_figure,
     reconstructions_figure,
-    rejection_figure,
     samples_figure,
 )
 from dgm_bench.records import Metric
-from dgm_bench.report.tradeoff import rejection_points
+from dgm_bench.report.rejection import rejection_figure, rejection_points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

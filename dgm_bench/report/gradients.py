@@ -105,10 +105,16 @@ def _draw_line(
 
 
 def _label(axes: Axes, panel: Panel) -> None:
+    from matplotlib.ticker import LogLocator
+
     axes.set_xscale("log")
     axes.set_yscale("log")
     if panel.over is None:
         # From coarse to fine, as the other panels have it.
         axes.invert_xaxis()
+    else:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
     axes.set_xlabel(panel.across, color=INK, fontsize=9)
     axes.set_title(panel.title, loc="left", color=INK, fontsize=10)

@@ -11,16 +11,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgm_bench import __version__
 from dgm_bench.planner import duration, gigabytes, run_command
 from dgm_bench.records import RunRecord, write_atomically
+from dgm_bench.report.figures import FigureKind, figures_of
 from dgm_bench.report.numbers import measured_text, published_text
-from dgm_bench.report.plots import comparison_plot, gap_plot, learning_curve, to_svg
-from dgm_bench.report.ranking import ranking_plots
-from dgm_bench.report.tradeoff import tradeoff_plots
+from dgm_bench.report.plots import learning_curve, to_svg
 from dgm_bench.spec import YES_NO, Cell, Column, Paper, Recipe, Row, Source, Table
 from dgm_bench.store import Store
 from dgm_bench.verdict import Pool, Verdict, judge_table, pool_variances
@@ -36,6 +36,7 @@ from dgm_bench.wording import (
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
+    from matplotlib.figure import Figure
 
     from dgm_bench.catalog import Catalog
 
@@ -121,10 +122,7 @@ class TableView:
     table: Table
     parts: Sequence[Part]
     cells: Mapping[tuple[str, str], CellView]
-    comparison: Markup | None
-    gaps: Markup | None
-    rankings: list[Markup]
-    tradeoffs: list[Markup]
+    figures: Sequence[tuple[FigureKind, Sequence[Markup]]]
 
 
 class _Page:
@@ -164,19 +162,15 @@ class _Page:
             (cell.row.id, cell.column.id): self._cell(paper, cell, verdicts[cell.id], runs[cell.id])
             for cell in table.cells
         }
-        name = _identifier(table.name)
-        comparison = comparison_plot(table, verdicts)
-        gaps = gap_plot(table, runs)
-        rankings = ranking_plots(table, runs).items()
-        tradeoffs = tradeoff_plots(table, runs).items()
+        figures = groupby(figures_of(table, runs, verdicts), key=lambda drawn: drawn[0])
         return TableView(
             table=table,
             parts=list(_parts(table)),
             cells=cells,
-            comparison=_inline(to_svg(comparison, f"{name}-comparison")) if comparison else None,
-            gaps=_inline(to_svg(gaps, f"{name}-gaps")) if gaps else None,
-            rankings=[_inline(to_svg(figure, f"{name}-{column}")) for column, figure in rankings],
-            tradeoffs=[_inline(to_svg(figure, f"{name}-{of}")) for of, figure in tradeoffs],
+            figures=[
+                (kind, [_plot(figure, f"{table.name}-{name}") for _, name, figure in drawn])
+                for kind, drawn in figures
+            ],
         )
 
     def _cell(
@@ -213,7 +207,7 @@ class _Page:
             curve = self.store.curve(record)
             if curve:
                 figure = learning_curve(curve, record, _published_nats(cell))
-                return _inline(to_svg(figure, f"{_identifier(cell.id)}-curve"))
+                return _plot(figure, f"{cell.id}-curve")
         return None
 
     def _pictures(self, records: Sequence[RunRecord]) -> list[tuple[str, str]]:
@@ -349,10 +343,11 @@ def _identifier(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
-def _inline(svg: str) -> Markup:
+def _plot(figure: Figure, name: str) -> Markup:
+    """Return a figure as part of the page; ``name`` is unique there."""
     from markupsafe import Markup
 
-    return Markup(svg)  # safe: matplotlib escapes its texts
+    return Markup(to_svg(figure, _identifier(name)))  # safe: matplotlib escapes its texts
 
 
 def _data_address(file: Path) -> str:

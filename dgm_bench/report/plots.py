@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from dgm_bench.measured import measured
 from dgm_bench.records import RunRecord
 from dgm_bench.spec import YES_NO, Cell, Column, Table
 from dgm_bench.wording import PUBLISHED_BAR
@@ -91,8 +92,8 @@ def _draw_losses(axes: Axes, curve: Curve, published: float | None) -> dict[floa
 def comparison_plot(table: Table, verdicts: Mapping[str, Verdict]) -> Figure | None:
     """Plot measured minus published by row, one panel for each column where there are both.
 
-    Bands are the margins of the verdicts, bars of measured numbers the 90 % intervals (for a
-    single seed two standard errors over the test points), bars at zero the published ±.
+    Bands are the margins of the verdicts, bars of measured numbers the 90 % intervals, or their
+    errors where a verdict has none; bars at zero are the published ±.
 
     Args:
         table: The table.
@@ -127,7 +128,7 @@ def gap_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Figure | 
 
     Args:
         table: The table.
-        runs: Runs by cell id; bars are two standard errors over the test points.
+        runs: Runs by cell id; bars are the errors of single runs.
 
     Returns:
         None when no run measured a gap.
@@ -245,7 +246,7 @@ def _draw_difference(axes: Axes, height: int, cell: Cell, verdict: Verdict) -> N
 def _bars(cell: Cell, verdict: Verdict, difference: float) -> tuple[float, float]:
     """Return how far the measured number's error bar reaches to the left and to the right."""
     if verdict.interval is None:
-        return (2 * (verdict.se_test or 0.0),) * 2
+        return (verdict.error or 0.0,) * 2
     low, high = verdict.interval
     if cell.column.direction == "lower":  # a verdict's interval counts better as positive
         low, high = -high, -low
@@ -253,17 +254,17 @@ def _bars(cell: Cell, verdict: Verdict, difference: float) -> tuple[float, float
 
 
 def _gaps(runs: Sequence[RunRecord]) -> list[tuple[float, float]]:
-    """Return gap and standard error of each run that measured one."""
-    metrics = [run.metric("gap") for run in runs]
-    return [(m.value, m.se or 0.0) for m in metrics if m is not None and m.value is not None]
+    """Return gap and error of each run that measured one."""
+    found = [measured([run], "gap") for run in runs]
+    return [(gap.mean, gap.error or 0.0) for gap in found if gap is not None]
 
 
 def _draw_gaps(axes: Axes, height: int, gaps: Sequence[tuple[float, float]]) -> None:
     """Draw one dot with its error bar for each seed, a little apart."""
     look: dict[str, Any] = {"fmt": "o", "color": BLUE, "markersize": 5, "capsize": 3}
-    for index, (gap, se) in enumerate(gaps):
+    for index, (gap, error) in enumerate(gaps):
         y = height + 0.16 * (index - (len(gaps) - 1) / 2)
-        axes.errorbar(gap, y, xerr=2 * se, **look)
+        axes.errorbar(gap, y, xerr=error, **look)
 
 
 def _name_rows(axes: Axes, cells: Sequence[Cell]) -> None:
@@ -297,6 +298,12 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     _dress(axes)
     return figure, axes
+
+
+def described(figure: Figure, text: str) -> Figure:
+    """Write one small line below everything that is drawn."""
+    figure.supxlabel(text, fontsize=8, color=INK)
+    return figure
 
 
 def _panels(columns: Sequence[Column], rows: Sequence[int]) -> tuple[Figure, list[Axes]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dgm_bench.measured import measured
 from dgm_bench.records import RunRecord
 from dgm_bench.report.plots import BLUE, new_figure
 from dgm_bench.spec import Column, Table
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A row with a published number in one column and a measured gap in another."""
+    """A row with a published number in one column, and a gap with its error in another."""
 
     title: str
     published: float
     gap: float
-    se: float
+    error: float
 
 
 def ranked_rows(
@@ -42,12 +43,9 @@ def ranked_rows(
     found = []
     for cell in table.cells:
         if cell.column.id == column.id and cell.row.id in published and not cell.repeats:
-            gaps = [m for run in runs.get(cell.id, ()) if (m := run.metric("gap")) is not None]
-            values = [m.value for m in gaps if m.value is not None]
-            if values:
-                error = sum((m.se or 0.0) ** 2 for m in gaps) ** 0.5 / len(gaps)
-                place = published[cell.row.id]
-                found.append(Ranked(cell.row.title, place, sum(values) / len(values), error))
+            gap, place = measured(runs.get(cell.id, ()), "gap"), published[cell.row.id]
+            if gap is not None:
+                found.append(Ranked(cell.row.title, place, gap.mean, gap.error or 0.0))
     return sorted(found, key=lambda row: row.published)
 
 
@@ -73,8 +71,7 @@ def ranking_plot(
 ) -> Figure | None:
     """Plot gaps measured here, rows from the smallest published number down.
 
-    Bars are two standard errors over the test points. Where the published ranking shows again,
-    dots go from the upper left to the lower right.
+    Where the published ranking shows again, dots go from the upper left to the lower right.
 
     Returns:
         None where fewer than three rows have both.
@@ -85,7 +82,7 @@ def ranking_plot(
     other = next(c for c in table.columns if c.id == column.ranks_like)
     figure, axes = new_figure(7.2, 0.34 * len(rows) + 1.3)
     places = range(len(rows))
-    gaps, errors = [row.gap for row in rows], [2 * row.se for row in rows]
+    gaps, errors = [row.gap for row in rows], [row.error for row in rows]
     axes.plot(gaps, places, color=BLUE, linewidth=1.0, alpha=0.4)
     axes.errorbar(gaps, places, xerr=errors, fmt="o", color=BLUE, markersize=6, capsize=3)
     axes.set_yticks(places, [f"{row.title}  {row.published:.2f}" for row in rows])

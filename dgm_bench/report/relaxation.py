@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dgm_bench.records import RunRecord
+from dgm_bench.measured import summed_up
+from dgm_bench.records import Metric, RunRecord
 from dgm_bench.report.panels import panels, runs_by_row
 from dgm_bench.report.plots import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
 from dgm_bench.spec import Table
@@ -25,29 +26,26 @@ Point = tuple[float, float, float]
 
 
 def points_of(runs: Sequence[RunRecord], quantity: str) -> list[Point]:
-    """Return (temperature, mean over runs, standard error), by temperature.
+    """Return (temperature, mean over runs, error), by temperature.
 
     Args:
         runs: Runs of one row.
         quantity: ``squared-bias`` or ``variance``; metrics are called ``<quantity>-<temperature>``.
     """
-    values: dict[float, list[tuple[float, float]]] = {}
+    metrics: dict[float, list[Metric]] = {}
     for run in runs:
         for metric in run.metrics:
-            match = re.fullmatch(rf"{quantity}-([\d.]+)", metric.name)
-            if match and metric.value is not None:
-                values.setdefault(float(match[1]), []).append((metric.value, metric.se or 0.0))
-    return [
-        (t, sum(v for v, _ in found) / len(found), sum(e**2 for _, e in found) ** 0.5 / len(found))
-        for t, found in sorted(values.items())
-    ]
+            if match := re.fullmatch(rf"{quantity}-([\d.]+)", metric.name):
+                metrics.setdefault(float(match[1]), []).append(metric)
+    found = [(temperature, summed_up(same)) for temperature, same in sorted(metrics.items())]
+    return [(t, point.mean, point.error or 0.0) for t, point in found if point is not None]
 
 
 def relaxation_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Figure | None:
     """Plot squared bias and variance over the temperature, one line for each row.
 
-    Bars are two standard errors over examples. Hollow markers are values within them of zero, which
-    a logarithmic axis cannot show: they stand at two standard errors, as bounds.
+    Hollow markers are values whose bar reaches zero, which a logarithmic axis cannot show: they
+    stand at the bar's upper end, as bounds.
 
     Returns:
         None where no run measured them.
@@ -60,13 +58,11 @@ def relaxation_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Fi
         lines = zip(by_row.items(), STYLES, strict=False)
         for place, ((title, found), style) in enumerate(lines):
             points = points_of(found, quantity)
-            apart = [(t * APART**place, value, se) for t, value, se in points]
+            apart = [(t * APART**place, value, error) for t, value, error in points]
             _draw_line(axes, apart, title, style)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xlabel(
-            "temperature (hollow: a bound, zero is not excluded)", color=INK, fontsize=9
-        )
+        axes.set_xlabel("temperature", color=INK, fontsize=9)
         axes.set_title(label, loc="left", color=INK, fontsize=10)
         _mark_temperatures(axes, [t for f in by_row.values() for t, _, _ in points_of(f, quantity)])
     handles, labels = grid[1].get_legend_handles_labels()
@@ -77,17 +73,15 @@ def relaxation_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Fi
 def _draw_line(axes: Axes, points: Sequence[Point], title: str, style: tuple[str, str]) -> None:
     """Draw what differs from zero with its bars, and bounds for the rest."""
     colour, marker = style
-    sure = [point for point in points if point[1] > 2 * point[2]]
+    sure = [point for point in points if point[1] > point[2]]
     if sure:
-        t, value, se = (list(column) for column in zip(*sure, strict=True))
-        bars = [2 * error for error in se]
-        axes.errorbar(
-            t, value, bars, color=colour, marker=marker, markersize=5, capsize=3, label=title
-        )
-    bounds = [(t, max(value, 0.0) + 2 * se) for t, value, se in points if value <= 2 * se]
+        t, value, bars = (list(column) for column in zip(*sure, strict=True))
+        look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5, "capsize": 3}
+        axes.errorbar(t, value, bars, label=title, **look)
+    bounds = [(t, max(value, 0.0) + error) for t, value, error in points if value <= error]
     if bounds:
         t, value = (list(column) for column in zip(*bounds, strict=True))
-        look: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "none"}
+        look = {"linestyle": "none", "markerfacecolor": "none"}
         axes.plot(t, value, color=colour, marker=marker, markersize=6, **look)
 
 

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
+from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dgm_bench.records import Metric, RunRecord
+from dgm_bench.measured import measured
+from dgm_bench.records import RunRecord
 from dgm_bench.report.panels import panels
 from dgm_bench.report.plots import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
+from dgm_bench.report.rejection import rejection_points
 from dgm_bench.spec import Cell, Row, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIX = "-precision"
-_KEPT = re.compile(r"(?P<features>.*)-(?P<what>precision|recall)-kept-(?P<per_cent>\d+)%")
 LOOKS = [
     (colour, marker) for marker in "osD^" for colour in (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
 ]
 
 
 class Point(NamedTuple):
-    """A row's precision and recall: means over runs, and their spread over seeds or their errors.
+    """A row's precision and recall: means over runs, and their error bars.
 
-    ``path`` is what they become as more and more samples are rejected, likewise means.
+    ``path`` is what they become as more and more samples are rejected: means as well.
     """
 
     row: Row
@@ -76,12 +76,9 @@ def _path(runs: Sequence[RunRecord], features: str) -> list[tuple[float, float, 
 
 
 def _number(runs: Sequence[RunRecord], name: str) -> tuple[float, float] | None:
-    """Return the mean over runs with its spread, or of a single run twice its standard error."""
-    found = [metric for run in runs if (metric := run.metric(name)) and metric.value is not None]
-    values = [metric.value for metric in found if metric.value is not None]
-    if not values:
-        return None
-    return mean(values), stdev(values) if len(values) > 1 else 2 * (found[0].se or 0.0)
+    """Return a metric's mean over runs and its error bar."""
+    found = measured(runs, name)
+    return None if found is None else (found.mean, found.error or 0.0)
 
 
 def _figure(points: Sequence[Point], data: str, features: str) -> Figure:
@@ -98,19 +95,3 @@ def _figure(points: Sequence[Point], data: str, features: str) -> Figure:
     axes.set_title(f"{data}, features of {features}", loc="left", fontsize=10)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure
-
-
-def rejection_points(
-    metrics: Sequence[Metric],
-) -> dict[str, list[tuple[float, float, float]]]:
-    """Return kept fraction, precision and recall, by the features that they are of."""
-    found: dict[tuple[str, float], dict[str, float]] = {}
-    for metric in metrics:
-        match = _KEPT.fullmatch(metric.name)
-        if match and metric.value is not None:
-            key = (match["features"], int(match["per_cent"]) / 100)
-            found.setdefault(key, {})[match["what"]] = metric.value
-    points: dict[str, list[tuple[float, float, float]]] = {}
-    for (features, kept), both in found.items():
-        points.setdefault(features, []).append((kept, both["precision"], both["recall"]))
-    return points

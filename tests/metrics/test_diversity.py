@@ -11,7 +11,7 @@ from dgm_bench.metrics.images.diversity import in_turn
 from dgm_bench.metrics.images.image_bytes import gathered
 from dgm_bench.metrics.images.image_evaluator import spread
 from dgm_bench.models.codes.identity import Identity
-from dgm_bench.report.tradeoff import rejection_points
+from dgm_bench.report.rejection import rejection_points
 from dgm_bench.spec import EvaluationSpec, ImageEvaluationSpec
 
 FEW = {"isc_splits": 2, "kid_subsets": 5, "kid_subset_size": 50}

@@ -14,10 +14,10 @@ from dgm_bench.pictures.diversity import (
     codebook_figure,
     neighbours_figure,
     reconstructions_figure,
-    rejection_figure,
     samples_figure,
     tile_images,
 )
+from dgm_bench.report.rejection import rejection_figure
 
 CHANNELS = pytest.mark.parametrize("channels", [1, 3])
 

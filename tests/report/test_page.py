@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -21,13 +22,15 @@ from factories import (
 )
 from torch import nn
 
+from dgm_bench import report
 from dgm_bench.catalog import load_catalog
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.pictures.pictures import make_pictures
 from dgm_bench.records import write_record
+from dgm_bench.report import figures
 from dgm_bench.report.figures import write_figures
 from dgm_bench.report.page import write_report
-from dgm_bench.report.plots import comparison_plot, gap_plot, learning_curve, to_svg
+from dgm_bench.report.plots import comparison_plot, gap_plot, learning_curve, new_figure, to_svg
 from dgm_bench.report.ranking import kendall, ranked_rows, ranking_plots
 from dgm_bench.report.tradeoff import tradeoff_plots
 from dgm_bench.spec import Erratum, Paper, Source
@@ -134,6 +137,8 @@ def test_gaps_are_shown_by_seed_where_they_were_measured():
     assert axes.get_title(loc="left") == "ORACLE-6"
     assert labels_of(axes)[2] == ["MAF"]
     assert len(axes.containers) == 2
+    (bar,) = axes.containers[0].lines[2]
+    assert bar.get_segments()[0][:, 0] == pytest.approx([0.03, 0.07])
     assert gap_plot(TABLE, {c.id: [make_record(c)] for c in CELLS}) is None
 
 
@@ -382,21 +387,63 @@ def test_an_empty_store_makes_a_page_that_says_how_to_start(tmp_path):
     assert "No run is stored yet" in target.read_text()
 
 
-def test_the_page_needs_neither_torch_nor_mlflow():
-    heavy = {"torch", "mlflow", "matplotlib"}
-    code = f"import sys, dgm_bench.report.page; print({heavy} & set(sys.modules))"
+def test_no_module_of_the_report_needs_torch_mlflow_or_a_model():
+    files = sorted(Path(report.__file__).parent.glob("*.py"))
+    names = [f"dgm_bench.report.{file.stem}" for file in files if file.stem != "__init__"]
+    assert "dgm_bench.report.page" in names
+    code = (
+        f"import importlib, sys; [importlib.import_module(name) for name in {names}]\n"
+        "heavy = {'torch', 'mlflow', 'matplotlib', 'dgm_bench.models', 'dgm_bench.pictures'}\n"
+        "print(heavy & set(sys.modules))"
+    )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "set()"
 
 
+def written(results, folder, table=TABLE):
+    return write_figures(folder, catalog=SimpleNamespace(tables=[table]), store=Store(results))
+
+
 def test_the_figures_of_tables_are_files(page, tmp_path):
-    catalog = SimpleNamespace(tables=[TABLE])
-    written = write_figures(
-        tmp_path / "figures", catalog=catalog, store=Store(tmp_path / "results")
-    )
-    names = [path.name for path in written]
+    paths = written(tmp_path / "results", tmp_path / "figures")
+    names = [path.name for path in paths]
     assert names == ["ffjord-density-comparison.png", "ffjord-density-gaps.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_every_kind_of_figure_says_what_is_seen_and_what_its_bars_are():
+    assert len({kind.name for kind in figures.FIGURES}) == len(figures.FIGURES)
+    for kind in figures.FIGURES:
+        assert kind.title
+        assert "bars" in kind.caption.lower()
+        assert kind.caption.endswith(".")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_figure_is_declared_once_and_is_in_the_page_and_a_file(tmp_path, monkeypatch, several):
+    drawn = []
+
+    def draw(table, runs):
+        assert set(runs) == {cell.id for cell in table.cells}
+        figure, axes = new_figure(3.0, 2.0)
+        axes.set_xlabel("a toy's axis")
+        drawn.append(figure)
+        return {"a": figure} if several else figure
+
+    toy = figures.FigureKind("toy", "runs", draw, "A toy heading", "A toy <caption>.")
+    nothing = figures.FigureKind("none", "verdicts", lambda *_: None, "No heading", "No caption.")
+    monkeypatch.setattr(figures, "FIGURES", (*figures.FIGURES, toy, nothing))
+    target = tmp_path / "page.html"
+    write_report(target, catalog=SimpleNamespace(papers=(PAPER,)), store=Store(tmp_path))
+    text = target.read_text()
+    assert text.count("a toy&#x27;s axis") + text.count("a toy's axis") >= 1
+    assert "<h4>A toy heading</h4>" in text
+    assert "<figcaption>A toy &lt;caption&gt;.</figcaption>" in text
+    assert "No heading" not in text
+    (path,) = written(tmp_path, tmp_path / "figures")
+    assert path.name == ("ffjord-density-toy-a.png" if several else "ffjord-density-toy.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert [t.get_text() for t in drawn[-1].texts] == ["A toy <caption>."]
 
 
 def ranked(row, published, gap):
@@ -404,9 +451,9 @@ def ranked(row, published, gap):
     like = make_column("oracle-6", published=False, ranks_like="power")
     theirs = make_cell(row, "power", published=make_published(published))
     ours = make_cell(row, like)
-    metrics = (make_metric(8.0), make_metric(gap, name="gap", se=0.01))
-    runs = {ours.id: [make_record(ours, seed=s, metrics=metrics) for s in range(2)]}
-    return [theirs, ours], runs
+    gaps = [make_metric(gap + step, name="gap", se=0.5) for step in (-0.1, 0.1)]
+    runs = [make_record(ours, seed=s, metrics=(metric,)) for s, metric in enumerate(gaps)]
+    return [theirs, ours], {ours.id: runs}
 
 
 def test_a_ranking_is_plotted_against_the_published_one():
@@ -417,9 +464,9 @@ def test_a_ranking_is_plotted_against_the_published_one():
         runs |= more
     table = make_table(cells)
     rows = ranked_rows(table, table.columns[1], runs)
-    assert [(row.title, row.published, row.gap) for row in rows] == [
+    assert [(row.title, row.published, round(row.gap, 9)) for row in rows] == [
         ("MAF", 1.0, 0.2), ("NICE", 2.0, 1.1), ("MADE", 3.0, 0.9)]  # fmt: skip
-    assert rows[0].se == pytest.approx(0.01 / 2**0.5)
+    assert [row.error for row in rows] == pytest.approx([0.1 * 2**0.5] * 3)
     assert kendall(rows) == pytest.approx(1 / 3)
     (figure,) = ranking_plots(table, runs).values()
     (axes,) = figure.axes
