@@ -38,9 +38,10 @@ from dgm_bench.records import (
 )
 from dgm_bench.spec import YES_NO, Recipe, Stage
 from dgm_bench.train import objectives
-from dgm_bench.train.checkpoint import CheckpointFile
+from dgm_bench.train.checkpoint import CheckpointFile, ForeignCheckpointError
 from dgm_bench.train.latents import code_shape, latents
-from dgm_bench.train.loop import CURVE_COLUMNS, ForeignCheckpointError, Trainer
+from dgm_bench.train.loop import Trainer
+from dgm_bench.train.tally import CURVE_COLUMNS
 from dgm_bench.workdir import RunState, WorkFolder
 
 if TYPE_CHECKING:
@@ -165,10 +166,10 @@ class Execution:
             self._announce(trainer, self._restore(trainer))
             ends.append(trainer.run())
             if self.recipe.evaluation.checkpoint == "best":
-                trainer.use_best()
+                trainer.state.use_best()
             else:
-                trainer.use_last()
-            trainer.release()
+                trainer.state.use_last()
+            trainer.state.release()
         models = [trainer.model for trainer in self.trainers]
         return _outcome(ends, self.trainers), compose(self.recipe.stages, models)
 
@@ -334,7 +335,7 @@ class Execution:
             validation_seconds=sum(tally.validation_seconds for tally in tallies),
             evaluation_seconds=self.evaluation_seconds,
             steps=sum(tally.step for tally in tallies),
-            epochs=sum(trainer.epoch for trainer in self.trainers),
+            epochs=sum(trainer.state.epoch for trainer in self.trainers),
             examples=sum(tally.examples for tally in tallies),
             function_evaluations=sum(counts) if counts else None,
             peak_memory_bytes=provenance.peak_memory_bytes(self.device.type),
@@ -413,9 +414,8 @@ def _outcome(ends: list[str], trainers: list[Trainer]) -> Outcome:
 
 def _told(ended: str, trainer: Trainer) -> str:
     tally, stop = trainer.tally, trainer.stage.stopping
-    seconds = tally.train_seconds + tally.validation_seconds
     return {
-        "budget": f"out of budget after {seconds:.0f} s, {tally.step} steps",
+        "budget": f"out of budget after {tally.seconds:.0f} s, {tally.step} steps",
         "patience": f"more than {stop.patience} validations without improvement",
         "max_steps": f"reached {stop.max_steps} steps",
         "max_epochs": f"reached {stop.max_epochs} epochs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ import torch
 
 from dgm_bench.errors import ResultsError
 from dgm_bench.records import write_atomically
+from dgm_bench.train.state import TrainingState
+
+
+class ForeignCheckpointError(ResultsError):
+    """A checkpoint of other data, of another recipe, or of another kind of device."""
 
 
 class CheckpointFile:
@@ -51,6 +57,56 @@ class CheckpointFile:
                 found[0], "is damaged", f"delete {found[0].parent} to start the run again"
             )
         return None
+
+
+class StageCheckpoint:
+    """Saves a stage's state now and then, and continues from it if it is the same stage's.
+
+    Args:
+        file: Where to continue from and save to, or None to keep nothing.
+        identity: Compared with that in the file: stage, data and kind of device.
+        every: Seconds between two savings.
+    """
+
+    def __init__(self, file: CheckpointFile | None, identity: str, every: float) -> None:
+        self.file, self.identity, self.every = file, identity, every
+        self._saved = time.perf_counter()
+
+    def due(self) -> bool:
+        """Say whether the last saving, or the start, is long enough ago."""
+        return time.perf_counter() - self._saved >= self.every
+
+    def start_clock(self) -> None:
+        """Let the next saving be due ``every`` seconds from now."""
+        self._saved = time.perf_counter()
+
+    def save(self, state: TrainingState) -> None:
+        """Write the state, if anything is kept.
+
+        Raises:
+            ResultsError: When the folder cannot be written or the disk is full.
+        """
+        if self.file is not None:
+            state.tally.extend_segment()
+            self.file.save({"identity": self.identity, **state.state_dict()})
+            self.start_clock()
+
+    def restore(self, state: TrainingState) -> bool:
+        """Load what was saved into ``state``; return whether there was anything.
+
+        Raises:
+            ForeignCheckpointError: When the checkpoint belongs to other data or another recipe.
+            ResultsError: When checkpoints are there and none can be read.
+        """
+        saved = self.file.load() if self.file is not None else None
+        if saved is None or self.file is None:
+            return False
+        if saved["identity"] != self.identity:
+            folder = self.file.newest.parent
+            reason = "its checkpoint is of other data or another stage"
+            raise ForeignCheckpointError(folder, reason, f"delete {folder}")
+        state.load_state_dict(saved)
+        return True
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -286,10 +286,10 @@ def test_other_dimensions_than_two_are_refused(generator):
 
 def test_validation_without_a_density_is_the_objective_with_the_same_noise(data):
     trainer = trained(data, ModelSpec(name="vae:GaussianVAE"), "elbo", steps=5)
-    before = trainer.noise.get_state()
-    values = [trainer._validation_loss() for _ in range(2)]
+    before = trainer.state.noise.get_state()
+    values = [trainer.validation.measure() for _ in range(2)]
     assert values[0] == values[1]
-    assert torch.equal(before, trainer.noise.get_state())
+    assert torch.equal(before, trainer.state.noise.get_state())
     x = data.splits["val"].float()
     expected = -trainer.model.elbo(x, torch.Generator().manual_seed(0)).mean()
     assert values[0] == pytest.approx(expected.item(), rel=1e-3)

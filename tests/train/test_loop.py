@@ -88,6 +88,18 @@ class StopAfter(Control):
         return "test" if next(self.polls) >= self.last else None
 
 
+class OutOfBudgetAfter(Control):
+    """Takes all time from its trainer once that has done ``steps`` steps."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps, self.trainer = steps, None
+
+    def stop_reason(self):
+        if self.trainer.tally.step == self.steps:
+            self.trainer.limit_seconds = 0.0
+
+
 def interrupted(stage, data, folder, steps):
     with pytest.raises(Interrupted):
         trainer(stage, data, folder=folder, control=StopAfter(steps)).run()
@@ -125,10 +137,8 @@ def test_a_run_out_of_budget_goes_on_as_if_there_had_been_no_limit(data, tmp_pat
     settings = stage(stopping=StoppingSpec(max_steps=40))
     whole = trainer(settings, data)
     whole.run()
-    short = trainer(settings, data, folder=tmp_path)
-    step = short._step
-    short._step = lambda: (step(), setattr(short, "limit_seconds", 0.0 if _at(short, 13) else None))
-    short.limit_seconds = 60.0
+    control = OutOfBudgetAfter(13)
+    short = control.trainer = trainer(settings, data, folder=tmp_path, control=control)
     assert short.run() == "budget"
     assert short.tally.best is not None
     assert short.tally.curve[-1][0] == 13
@@ -136,10 +146,6 @@ def test_a_run_out_of_budget_goes_on_as_if_there_had_been_no_limit(data, tmp_pat
     assert continued.restore() == 13
     continued.run()
     assert_same(numbers(whole), numbers(continued))
-
-
-def _at(trained, step):
-    return trained.tally.step >= step
 
 
 def test_a_finished_stage_is_not_trained_again(data, tmp_path):
@@ -193,9 +199,9 @@ def test_bad_validations_count_from_an_epoch_on(data):
     )
     run = trainer(settings, data)
     values = []
-    run._validation_loss = lambda: values.append(float(len(values))) or values[-1]
+    run.validation.measure = lambda: values.append(float(len(values))) or values[-1]
     assert run.run() == "patience"
-    assert run.sampler.epoch == 8  # the bad ones of epochs 6, 7 and 8
+    assert run.state.sampler.epoch == 8  # the bad ones of epochs 6, 7 and 8
     assert run.tally.best == 0.0
 
 
@@ -220,8 +226,8 @@ def test_patience_stops_and_the_best_is_restored(data):
     losses = [row[4] for row in run.tally.curve]
     assert run.tally.best == min(losses)
     assert losses.index(min(losses)) == len(losses) - 4  # more than two bad ones came after it
-    run.use_best()
-    assert run._validation_loss() == pytest.approx(run.tally.best, abs=1e-12)
+    run.state.use_best()
+    assert run.validation.measure() == pytest.approx(run.tally.best, abs=1e-12)
 
 
 def test_max_epochs(data):
@@ -341,7 +347,7 @@ def test_validation_without_a_val_split_is_on_test(data):
     no_val = Dataset("toy", "1", {"train": data.splits["train"], "test": data.splits["test"]})
     run = trainer(stage(stopping=StoppingSpec(max_steps=5)), no_val)
     run.run()
-    run.use_best()
+    run.state.use_best()
     run.model.eval()
     with torch.no_grad():
         test_loss = -run.model.log_prob(run.data.splits["test"]).mean().item()
@@ -384,7 +390,7 @@ def test_a_model_that_starts_from_data_sees_it_once_and_so_does_its_average(data
     )
     trained.run()
     assert torch.equal(trained.model.seen, data.splits["train"][:30])
-    average = dict(zip(("weight", "bias"), trained.average.averages, strict=True))
+    average = dict(zip(("weight", "bias"), trained.state.average.averages, strict=True))
     assert torch.equal(average["bias"], trained.model.bias)
 
 

@@ -32,7 +32,7 @@ def trained(model, data, **settings):
     network = build(stage.model, data.event_shape).double()
     trainer = Trainer(stage, network, data, seed=0, control=Control(), reporter=SilentReporter())
     trainer.run()
-    trainer.use_best()
+    trainer.state.use_best()
     prepare(network, data, EvaluationSpec())
     return {metric.name: metric for metric in evaluate(network, data, EvaluationSpec(), seed=0)}
 

@@ -1,0 +1,172 @@
+"""All that changes while a stage is trained: what a checkpoint holds."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dgm_bench.errors import RunFailure
+from dgm_bench.models.capabilities import SolvesODE
+from dgm_bench.spec import Stage
+from dgm_bench.train.averaging import ParameterAverage
+from dgm_bench.train.optimizers import build_optimizer
+from dgm_bench.train.sampler import ShuffledBatches
+from dgm_bench.train.schedule import Schedule
+from dgm_bench.train.tally import Tally
+
+
+class TrainingState:
+    """The model and all else that a step or a validation changes.
+
+    Args:
+        stage: The recipe's stage.
+        model: On the device.
+        examples: The training examples, on the device or, if they are too many, on the host.
+        seed: Of the run; decides the order of the data and the noise.
+    """
+
+    def __init__(self, stage: Stage, model: nn.Module, examples: Tensor, seed: int) -> None:
+        self.model = model
+        # Data too large for the device stays where it is; batches are then moved.
+        self.device = next(model.parameters(), examples).device
+        self.sampler = ShuffledBatches(len(examples), stage.batch_size, seed, examples.device)
+        self.optimizer = build_optimizer(stage.optimizer, model)
+        self.schedule = Schedule(stage.schedule, stage.optimizer.lr)
+        self.noise = torch.Generator(self.device).manual_seed(seed)
+        decay = stage.average_decay
+        self.average = ParameterAverage(model, decay) if decay is not None else None
+        self.best_parameters: dict[str, Tensor] | None = None
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.tally = Tally()
+        self._mixed = stage.precision == "bfloat16"
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, with the fraction of the current one."""
+        return self.sampler.epoch + self.sampler.position / self.sampler.steps_per_epoch
+
+    @property
+    def function_evaluations(self) -> int | None:
+        """Evaluations of the dynamics so far, None of a model that solves nothing."""
+        return self.model.function_evaluations if isinstance(self.model, SolvesODE) else None
+
+    def mixed_precision(self) -> torch.autocast:
+        """Compute in bfloat16 until the block ends, where the stage says so."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed)
+
+    # ---------------------------------------------------------------- the training loss
+
+    def add_loss(self, loss: Tensor, examples: int) -> None:
+        """Count a step of so many examples and its loss, which is not read yet."""
+        self.loss_sum += loss.detach()
+        self.tally.loss_steps += 1
+        self.tally.step += 1
+        self.tally.examples += examples
+
+    def mean_train_loss(self) -> float | None:
+        """Return the mean loss of the steps since the last validation; None where there are none.
+
+        Raises:
+            RunFailure: It is not finite.
+        """
+        if not self.tally.loss_steps:
+            return None
+        loss = self.loss_sum.item() / self.tally.loss_steps
+        if not math.isfinite(loss):
+            raise self.diverged(f"the training loss is {loss}")
+        return loss
+
+    def forget_train_loss(self) -> None:
+        """Begin a new mean."""
+        self.loss_sum.zero_()
+        self.tally.loss_steps = 0
+
+    def diverged(self, what: str) -> RunFailure:
+        """Return the failure of a run with a number that cannot be gone on with."""
+        return RunFailure(
+            "diverged",
+            f"{what} at step {self.tally.step}",
+            "lower the learning rate (--set optimizer.lr=...) or clip gradients",
+        )
+
+    # ---------------------------------------------------------------- averaged and best
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Put the averaged parameters into the model until the block ends, if there are any."""
+        return self.average.swapped_in() if self.average is not None else nullcontext()
+
+    def restart_average(self) -> None:
+        """Begin the average anew, from the parameters as they are."""
+        if self.average is not None:
+            self.average = ParameterAverage(self.model, self.average.decay)
+
+    def keep_best(self) -> None:
+        """Copy the parameters that were validated."""
+        with self.averaged():
+            state = self.model.state_dict()
+            if self.best_parameters is None:
+                self.best_parameters = {name: value.clone() for name, value in state.items()}
+            else:
+                for name, value in state.items():
+                    self.best_parameters[name].copy_(value)
+
+    def use_last(self) -> None:
+        """Leave the model as it is, with the averaged parameters where there is an average."""
+        if self.average is not None:
+            self.average.load_into_model()
+
+    def use_best(self) -> None:
+        """Put the parameters of the best validation into the model."""
+        if self.best_parameters is not None:
+            self.model.load_state_dict(self.best_parameters)
+
+    def release(self) -> None:
+        """Let go of what only training needs, once the stage is over and its model chosen."""
+        self.optimizer = self.average = self.best_parameters = None
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values, not copied, that :meth:`load_state_dict` takes."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict() if self.optimizer is not None else None,
+            "average": self.average.state() if self.average is not None else None,
+            "best": self.best_parameters,
+            "tally": asdict(self.tally),
+            "loss_sum": self.loss_sum,
+            "sampler": (self.sampler.epoch, self.sampler.position),
+            "drops_done": self.schedule.drops_done,
+            "noise": self.noise.get_state(),
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+            "function_evaluations": self.function_evaluations,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state of the same stage, and torch's generators with it."""
+        self.model.load_state_dict(state["model"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load(state["average"])
+        if state["best"] is not None:
+            self.best_parameters = {name: v.to(self.device) for name, v in state["best"].items()}
+        self.tally = Tally(**state["tally"])
+        self.loss_sum.copy_(state["loss_sum"])
+        self.sampler.seek(*state["sampler"])
+        self.schedule.drops_done = state["drops_done"]
+        if isinstance(self.model, SolvesODE):
+            self.model.function_evaluations = state["function_evaluations"]
+        self._load_generators(state)
+
+    def _load_generators(self, state: dict[str, Any]) -> None:
+        self.noise.set_state(state["noise"])
+        torch.set_rng_state(state["torch_rng"])
+        if state["cuda_rng"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"])

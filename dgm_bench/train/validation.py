@@ -1,0 +1,99 @@
+"""Validation: what is measured, which parameters are the best, and when the rate drops."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dgm_bench.data.dataset import Dataset
+from dgm_bench.metrics.bounds.likelihood import log_likelihoods
+from dgm_bench.models.capabilities import CalibratesOnData, HasLogProb
+from dgm_bench.spec import Stage
+from dgm_bench.train.losses import Objective
+from dgm_bench.train.state import TrainingState
+
+
+class Validation:
+    """Measures a stage's model on the examples held out, and draws the consequences.
+
+    Args:
+        stage: The recipe's stage.
+        data: Its ``val`` split, or ``test`` where it has none.
+        objective: What is measured of a model without a density.
+        state: Of the training; its best parameters, patience and rate are kept up to date.
+        seed: Of the run; decides the objective's noise.
+    """
+
+    def __init__(
+        self, stage: Stage, data: Dataset, objective: Objective, state: TrainingState, seed: int
+    ) -> None:
+        self.stage, self.data, self.objective = stage, data, objective
+        self.state, self.seed = state, seed
+        self.examples = data.splits["val" if "val" in data.splits else "test"]
+
+    def due(self) -> bool:
+        """Say whether the stage wants a validation after the step that was just taken."""
+        rule, sampler = self.stage.validation, self.state.sampler
+        if rule.unit == "steps":
+            return self.state.tally.step % rule.every == 0
+        return sampler.position == 0 and sampler.epoch % rule.every == 0
+
+    def measure(self) -> float:
+        """Return the negative log-likelihood in nats or, without one, the mean objective.
+
+        Raises:
+            RunFailure: It is not a number, or below all.
+        """
+        state = self.state
+        state.model.eval()
+        with state.averaged(), state.mixed_precision():
+            if isinstance(state.model, CalibratesOnData):
+                state.model.calibrate(self.data.splits["train"])
+            if isinstance(state.model, HasLogProb):
+                loss = self._negative_log_likelihood(state.model)
+            else:
+                loss = self._mean_objective()
+        state.model.train()
+        if math.isnan(loss) or loss == -math.inf:
+            raise state.diverged(f"the validation loss is {loss}")
+        return loss
+
+    def take_in(self, value: float) -> None:
+        """Keep the parameters if they are the best so far, else count; lower the rate if due."""
+        tally = self.state.tally
+        tally.validations += 1
+        tally.last_validation = value
+        if tally.best is None or value < tally.best:
+            tally.best, tally.best_step, tally.bad_validations = value, tally.step, 0
+            self.state.keep_best()
+        elif self.state.sampler.epoch >= self.stage.stopping.patience_from:
+            tally.bad_validations += 1
+        self.state.schedule.after_validation(tally.bad_validations)
+
+    def _negative_log_likelihood(self, model: nn.Module) -> float:
+        values, _ = log_likelihoods(
+            model,
+            self.examples,
+            batch_size=self.stage.validation.batch_size,
+            trace=self.stage.validation.trace,
+            generator=self.state.noise,
+            augment=self.data.dequantise,
+        )
+        return float(-values.mean())
+
+    @torch.no_grad()
+    def _mean_objective(self) -> float:
+        """Return the objective, for a model without a density; its noise never changes.
+
+        The mean is over examples: an objective is itself a mean over those of its batch.
+        """
+        device, step = self.state.device, self.state.tally.step
+        noise = torch.Generator(device).manual_seed(self.seed)
+        total: Tensor = torch.zeros((), dtype=torch.float64, device=device)
+        for part in self.examples.split(self.stage.validation.batch_size):
+            batch = part.to(device)
+            batch = self.data.dequantise(batch, noise) if self.data.dequantise else batch
+            total += self.objective(self.state.model, batch, step, noise).total * len(part)
+        return total.item() / len(self.examples)
