@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -14,27 +13,9 @@ from dgm_bench.errors import DeclarationError
 from dgm_bench.models.latent.avb import AVB, Discriminator
 from dgm_bench.train.losses import Loss, Objective, detached
 
-#: From model, batch, step and noise to the loss of each player, to be added up.
-PlayerLosses = Callable[[nn.Module, Tensor, int, torch.Generator], dict[str, Float[Tensor, ""]]]
-
 
 def adversarial_variational_bayes(discriminator_steps: int = 1) -> Objective:
-    """Return the sum of both players' losses; see :func:`avb`."""
-    losses = avb(discriminator_steps)
-
-    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
-        parts = losses(model, x, step, generator)
-        return Loss(torch.stack(list(parts.values())).sum(), detached(parts))
-
-    return objective
-
-
-def avb(discriminator_steps: int = 1) -> PlayerLosses:
-    """Return both players' losses, each with gradients for its own player only (algorithm 1).
-
-    ``discriminator`` is the cross-entropy of telling posterior from contrast;
-    ``negative-elbo`` is that of encoder and decoder, in nats with the discriminator
-    held. In evaluation mode there is the latter alone.
+    """Return the sum of both players' losses; see :func:`player_losses`.
 
     Args:
         discriminator_steps: Encoder and decoder have a loss in one of so many steps only.
@@ -46,27 +27,43 @@ def avb(discriminator_steps: int = 1) -> PlayerLosses:
         reason = f"{discriminator_steps} steps of the discriminator are no training"
         raise DeclarationError("objective 'avb'", reason, "use discriminator_steps = 1")
 
-    def losses(
-        model: nn.Module, x: Tensor, step: int, generator: torch.Generator
-    ) -> dict[str, Float[Tensor, ""]]:
-        game = cast(AVB, model)
-        both = step % discriminator_steps == 0
-        with torch.set_grad_enabled(torch.is_grad_enabled() and both):
-            z, _ = game.draw_posterior(x, 1, generator)
-        contrast = game.contrast(x, generator)
-        found = {}
-        if game.training:
-            reference = torch.empty_like(z).normal_(generator=generator)
-            ours = game.log_odds(x, contrast.standardise(z.detach()))
-            theirs = game.log_odds(x, reference)
-            found["discriminator"] = (F.softplus(-ours) + F.softplus(theirs)).mean()
-        if both or not game.training:
-            fit = game.decode(z.flatten(0, 1)).log_prob(x.flatten(1))
-            ratio = game.log_ratio(x, z, contrast, held(game.discriminator)).squeeze(1)
-            found["negative-elbo"] = (ratio - fit).mean()
-        return found
+    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+        both = step % discriminator_steps == 0 or not model.training
+        parts = player_losses(cast(AVB, model), x, generator, both=both)
+        return Loss(torch.stack(list(parts.values())).sum(), detached(parts))
 
-    return losses
+    return objective
+
+
+def player_losses(
+    game: AVB, x: Float[Tensor, "batch *event"], generator: torch.Generator, *, both: bool
+) -> dict[str, Float[Tensor, ""]]:
+    """Return the players' losses, each with gradients for its own player only (algorithm 1).
+
+    ``discriminator`` is the cross-entropy of telling posterior from contrast;
+    ``negative-elbo`` is that of encoder and decoder, in nats with the discriminator
+    held. In evaluation mode there is the latter alone.
+
+    Args:
+        game: The model with its discriminator.
+        x: Examples.
+        generator: Source of the noise.
+        both: Whether encoder and decoder have a loss.
+    """
+    with torch.set_grad_enabled(torch.is_grad_enabled() and both):
+        z, _ = game.draw_posterior(x, 1, generator)
+    contrast = game.contrast(x, generator)
+    found = {}
+    if game.training:
+        reference = torch.empty_like(z).normal_(generator=generator)
+        ours = game.log_odds(x, contrast.standardise(z.detach()))
+        theirs = game.log_odds(x, reference)
+        found["discriminator"] = (F.softplus(-ours) + F.softplus(theirs)).mean()
+    if both:
+        fit = game.decode(z.flatten(0, 1)).log_prob(x.flatten(1))
+        ratio = game.log_ratio(x, z, contrast, held(game.discriminator)).squeeze(1)
+        found["negative-elbo"] = (ratio - fit).mean()
+    return found
 
 
 def held(network: nn.Module) -> Discriminator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -189,36 +190,46 @@ def reverse_kl(target: str) -> Objective:
     return objective
 
 
-OBJECTIVES: dict[str, Callable[..., Objective]] = {
-    "nll": negative_log_likelihood,
-    "rnode": regularised_likelihood,
-    "flow-matching": flow_matching,
-    "elbo": negative_elbo,
-    "warmed-elbo": warmed_negative_elbo,
-    "discrete-elbo": negative_discrete_elbo,
-    "reconstruction": reconstruction_error,
-    "vq": vector_quantisation,
-    "dvae": discrete_autoencoding,
-    "adversarial": adversarial,
-    "avb": adversarial_variational_bayes,
-    "reverse-kl": reverse_kl,
-}
+@dataclass(frozen=True)
+class Declared:
+    """An objective by name: how it is made, and what of a model it can train.
+
+    Attributes:
+        make: From the arguments of a recipe to the objective.
+        needs: Capability or class that a model has to have.
+        words: The same in words.
+        check: Raises a :class:`DeclarationError` where these arguments need more of the model.
+    """
+
+    make: Callable[..., Objective]
+    needs: type
+    words: str
+    check: Callable[[ObjectiveSpec, nn.Module], object] | None = None
 
 
-#: What a model has to offer, and in words.
-NEEDS: dict[str, tuple[type, str]] = {
-    "nll": (HasLogProb, "a log density"),
-    "rnode": (RegularisesDynamics, "continuous flows"),
-    "flow-matching": (HasVelocity, "a velocity: one continuous flow"),
-    "elbo": (HasElbo, "an evidence lower bound"),
-    "warmed-elbo": (HasPosteriorDraws, "draws from a posterior"),
-    "discrete-elbo": (DiscreteVAE, "discrete latent variables"),
-    "reconstruction": (Reconstructs, "reconstructions"),
-    "vq": (QuantisesImages, "quantised latent variables"),
-    "dvae": (DVAE, "codes of images with a relaxation"),
-    "adversarial": (HasDiscriminator, "a discriminator"),
-    "avb": (AVB, "an adversarial posterior"),
-    "reverse-kl": (HasSampleWithLogProb, "samples with their log density"),
+def _score_function_has_baseline(spec: ObjectiveSpec, model: nn.Module) -> None:
+    if spec.args.get("estimator") == "sf":
+        baseline_of(cast(DiscreteVAE, model))
+
+
+OBJECTIVES: dict[str, Declared] = {
+    "nll": Declared(negative_log_likelihood, HasLogProb, "a log density"),
+    "rnode": Declared(regularised_likelihood, RegularisesDynamics, "continuous flows"),
+    "flow-matching": Declared(flow_matching, HasVelocity, "a velocity: one continuous flow"),
+    "elbo": Declared(negative_elbo, HasElbo, "an evidence lower bound"),
+    "warmed-elbo": Declared(warmed_negative_elbo, HasPosteriorDraws, "draws from a posterior"),
+    "discrete-elbo": Declared(
+        negative_discrete_elbo,
+        DiscreteVAE,
+        "discrete latent variables",
+        check=_score_function_has_baseline,
+    ),
+    "reconstruction": Declared(reconstruction_error, Reconstructs, "reconstructions"),
+    "vq": Declared(vector_quantisation, QuantisesImages, "quantised latent variables"),
+    "dvae": Declared(discrete_autoencoding, DVAE, "codes of images with a relaxation"),
+    "adversarial": Declared(adversarial, HasDiscriminator, "a discriminator"),
+    "avb": Declared(adversarial_variational_bayes, AVB, "an adversarial posterior"),
+    "reverse-kl": Declared(reverse_kl, HasSampleWithLogProb, "samples with their log density"),
 }
 
 
@@ -229,16 +240,14 @@ def require_fit(spec: ObjectiveSpec, model: nn.Module) -> None:
         DeclarationError: It is not known, has wrong arguments, or needs what the model lacks.
     """
     build_objective(spec)
-    capability, words = NEEDS[spec.name]
-    if not isinstance(model, capability):
-        name = type(model).__name__
-        fitting = [name for name, (needed, _) in NEEDS.items() if isinstance(model, needed)]
+    declared = OBJECTIVES[spec.name]
+    if not isinstance(model, declared.needs):
+        fitting = [name for name, other in OBJECTIVES.items() if isinstance(model, other.needs)]
+        reason = f"needs {declared.words}, which {type(model).__name__} lacks"
         remedy = f"use {' or '.join(fitting)}" if fitting else "use another model"
-        raise DeclarationError(
-            f"objective {spec.name!r}", f"needs {words}, which {name} lacks", remedy
-        )
-    if isinstance(model, DiscreteVAE) and spec.args.get("estimator") == "sf":
-        baseline_of(model)
+        raise DeclarationError(f"objective {spec.name!r}", reason, remedy)
+    if declared.check is not None:
+        declared.check(spec, model)
 
 
 def build_objective(spec: ObjectiveSpec) -> Objective:
@@ -252,6 +261,6 @@ def build_objective(spec: ObjectiveSpec) -> Objective:
         raise DeclarationError(f"objective {spec.name!r}", "is not known", remedy)
     args: dict[str, Any] = spec.args
     try:
-        return OBJECTIVES[spec.name](**args)
+        return OBJECTIVES[spec.name].make(**args)
     except TypeError as error:
         raise DeclarationError(f"objective {spec.name!r}", str(error), "mend its args") from error

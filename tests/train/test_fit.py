@@ -49,10 +49,6 @@ def test_an_objective_that_a_model_cannot_serve_is_refused(model, objective, tol
         objectives.require_fit(ObjectiveSpec(name=objective), build(MODELS[model], (2,)))
 
 
-def test_every_objective_says_what_it_needs():
-    assert objectives.NEEDS.keys() == objectives.OBJECTIVES.keys()
-
-
 @pytest.mark.parametrize(
     ("model", "dim", "metric", "told"),
     [

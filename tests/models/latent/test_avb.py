@@ -22,7 +22,7 @@ from dgm_bench.spec import (
     StoppingSpec,
     ValidationSpec,
 )
-from dgm_bench.train.adversarial_bayes import avb
+from dgm_bench.train.adversarial_bayes import adversarial_variational_bayes, player_losses
 from dgm_bench.train.control import Control
 from dgm_bench.train.events import SilentReporter
 from dgm_bench.train.loop import Trainer
@@ -89,12 +89,12 @@ def test_a_trained_discriminator_recovers_the_ratio_of_two_gaussians(generator):
         nn.init.zeros_(layer.weight)
     game.posterior.mean.bias.data = torch.tensor([1.0, -0.5])
     game.posterior.raw_variance.bias.data = torch.tensor([-1.2, -0.2])
-    x, loss = torch.zeros(512, 1), avb(2)
+    x = torch.zeros(512, 1)
     optimizer = torch.optim.Adam(game.discriminator.parameters(), lr=3e-3)
     for step in range(600):
         optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / 600)
         optimizer.zero_grad()
-        loss(game, x, 1, generator)["discriminator"].backward()
+        player_losses(game, x, generator, both=False)["discriminator"].backward()
         optimizer.step()
     found = bounds(game.eval(), x[:1], generator, 5_000)
     z, log_q = game.draw_posterior(x[:1], 5_000, generator)
@@ -110,7 +110,7 @@ def test_each_loss_moves_its_own_player_only(posterior, contrast_draws, generato
     game = AVB((3,), posterior=posterior, contrast_draws=contrast_draws, **SMALL)
     own = {f"discriminator.{name}" for name, _ in game.discriminator.named_parameters()}
     every = {name for name, _ in game.named_parameters()}
-    losses = avb()(game, torch.rand(6, 3).round(), 0, generator)
+    losses = player_losses(game, torch.rand(6, 3).round(), generator, both=True)
     for player, expected in (("discriminator", own), ("negative-elbo", every - own)):
         game.zero_grad()
         losses[player].backward()
@@ -119,13 +119,14 @@ def test_each_loss_moves_its_own_player_only(posterior, contrast_draws, generato
 
 
 def test_between_two_updates_the_discriminator_moves_alone(generator):
-    game, x, loss = AVB((3,), **SMALL), torch.rand(6, 3).round(), avb(3)
-    players = [set(loss(game, x, step, generator)) for step in range(4)]
+    game, x = AVB((3,), **SMALL), torch.rand(6, 3).round()
+    loss = adversarial_variational_bayes(3)
+    players = [set(loss(game, x, step, generator).terms) for step in range(4)]
     alone, both = {"discriminator"}, {"discriminator", "negative-elbo"}
     assert players == [both, alone, alone, both]
-    assert set(loss(game.eval(), x, 1, generator)) == {"negative-elbo"}
+    assert set(loss(game.eval(), x, 1, generator).terms) == {"negative-elbo"}
     with pytest.raises(DeclarationError, match="0 steps"):
-        avb(0)
+        adversarial_variational_bayes(0)
 
 
 def test_quadrature_of_a_linear_gaussian_decoder_is_its_closed_form():
