@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from dgm_bench.declarations import load_paper
-from dgm_bench.errors import DeclarationError, UsageError, did_you_mean
+from dgm_bench.errors import DeclarationError, UsageError, choose_from, did_you_mean
 from dgm_bench.models import names
 from dgm_bench.paths import PACKAGE, checkout_root
 from dgm_bench.spec import Cell, DataSpec, ModelSpec, Paper, Table
@@ -59,8 +59,7 @@ class Catalog:
         """
         known = {table.name: table for table in self.tables}
         if name not in known:
-            hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
-            raise UsageError(name, "no such table", hint)
+            raise UsageError(name, "no such table", choose_from(name, known))
         return known[name]
 
     def paper(self, name: str) -> Paper:
@@ -71,8 +70,7 @@ class Catalog:
         """
         known = {paper.id: paper for paper in self.papers}
         if name not in known:
-            hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
-            raise UsageError(name, "no such paper", hint)
+            raise UsageError(name, "no such paper", choose_from(name, known))
         return known[name]
 
 

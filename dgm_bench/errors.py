@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 #: Statuses of a run that could not go on.
@@ -65,3 +65,40 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``'did you mean X?'`` for the nearest known name, else an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else ""
+
+
+def choose_from(word: str, known: Iterable[object]) -> str:
+    """Return the remedy for a word that is not known: the nearest that is, or else all of them."""
+    names = [str(name) for name in known]
+    if near := did_you_mean(word, names):
+        return near
+    if not names:
+        return "leave it out"
+    return f"use {', '.join(names[:-1])} or {names[-1]}" if names[1:] else f"use {names[0]}"
+
+
+def require_choice(thing: str, value: object, choices: Collection[object]) -> None:
+    """Refuse a value that is not among those that an argument may have.
+
+    Args:
+        thing: What it is: the argument's name.
+        value: What it was given.
+        choices: What it may be.
+
+    Raises:
+        DeclarationError: It says which choice is nearest, or names all.
+    """
+    if value not in choices:
+        remedy = choose_from(str(value), choices)
+        raise DeclarationError(f"{thing} {value!r}", "is not known", remedy)
+
+
+def require_positive(**settings: float) -> None:
+    """Refuse an argument that is not above zero.
+
+    Raises:
+        DeclarationError: It names the argument.
+    """
+    for name, value in settings.items():
+        if not value > 0:
+            raise DeclarationError(f"{name} {value}", "is not positive", "use a number above 0")

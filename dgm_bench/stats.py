@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dgm_bench.errors import DeclarationError
+
 Position = Literal["inside", "below", "above", "undecided"]
 
 #: With fewer cells than this a variance prior is not fitted: it would be a guess.
@@ -218,12 +220,12 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Estimate:
     """Return the mean of ``first[i] - second[i]`` for at least two pairs.
 
     Raises:
-        ValueError: When the lengths differ, or there are fewer than two pairs.
+        DeclarationError: When there are fewer than two pairs.
     """
     differences = [a - b for a, b in zip(first, second, strict=True)]
     error = se(differences)
     if error is None:
-        raise ValueError("a paired comparison needs two pairs or more")
+        raise DeclarationError("a paired comparison", "needs two pairs or more", "run more seeds")
     return Estimate(mean(differences), error, len(differences) - 1)
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.errors import DeclarationError, choose_from
 from dgm_bench.spec import Spec
 
 Raw = dict[str, Any]
@@ -105,8 +105,7 @@ class TomlFile:
             return self.error(line, f"{what} has no {key}", f"add {key} = ...")
         line = self.find(rf"(?<![\w-]){re.escape(key)}\s*=", after=line) or line
         if first["type"] == "extra_forbidden":
-            known = ", ".join(kind.model_fields)
-            remedy = did_you_mean(key, kind.model_fields) or f"known: {known}"
+            remedy = choose_from(key, kind.model_fields)
             return self.error(line, f"{what}: unknown key {key!r}", remedy)
         return self.error(line, f"{what}: {key}: {first['msg'].removeprefix('Value error, ')}")
 
@@ -132,8 +131,7 @@ class TomlFile:
         """Raise if ``name`` is not one of the known ones."""
         names = list(known)
         if name not in names:
-            remedy = did_you_mean(name, names) or f"known: {', '.join(names)}"
-            raise self.error(line, f"{what}: unknown {kind} {name!r}", remedy)
+            raise self.error(line, f"{what}: unknown {kind} {name!r}", choose_from(name, names))
 
     def refuse_duplicates(self, entries: list[tuple[str, int]]) -> None:
         """Raise if two entries have the same name."""

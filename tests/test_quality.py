@@ -152,3 +152,39 @@ def test_the_stored_schema_is_that_of_the_code():
     """``python -m dgm_bench.records > results/schema/run_record.v1.json`` brings it up to date."""
     stored = json.loads((ROOT / "results/schema/run_record.v1.json").read_text())
     assert stored == RunRecord.model_json_schema()
+
+
+#: Where all that can be wrong comes from a declaration, ``--set`` or a caller of the library.
+DECLARED = {"models", "train", "metrics", "data", "pictures", "report"}
+#: Built-in errors that teach nothing. ``NotImplementedError`` marks methods of abstract classes.
+BARE = {"ValueError", "TypeError", "KeyError", "LookupError", "RuntimeError", "AssertionError"}
+
+
+def raised(path):
+    """Name, arguments and line of every exception that a module raises by a call."""
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            yield ast.unparse(node.exc.func), node.exc.args, node.lineno
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if part(p) in DECLARED], ids=str)
+def test_what_can_be_declared_wrongly_is_told_with_a_remedy(path):
+    bare = [(name, line) for name, _, line in raised(path) if name in BARE]
+    assert not bare, f"{path}: raise a DeclarationError, which names thing, reason and remedy"
+
+
+def constant(node):
+    """The text of a string that stands in the code, with a mark for what is filled in."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(constant(value) or "…" for value in node.values)
+    return node.value if isinstance(node, ast.Constant) else None
+
+
+def test_remedies_are_written_in_one_style():
+    """In lower case, as what follows a semicolon, and without a full stop."""
+    for path in modules():
+        for name, args, line in raised(path):
+            remedy = constant(args[2]) if name.endswith("Error") and len(args) == 3 else None
+            if remedy:
+                wrong = remedy[0].isupper() or remedy.endswith((".", "!"))
+                assert not wrong, f"{path}:{line}: {remedy!r}"

@@ -7,6 +7,7 @@ import pytest
 from scipy import special
 
 from dgm_bench import stats
+from dgm_bench.errors import DeclarationError
 from dgm_bench.stats import Sample, Variance, VariancePrior
 
 REPETITIONS = 4000
@@ -159,7 +160,7 @@ def test_pairing_removes_what_both_share():
 
 
 def test_pairing_needs_pairs():
-    with pytest.raises(ValueError, match="two pairs"):
+    with pytest.raises(DeclarationError, match="two pairs"):
         stats.paired([1.0], [2.0])
     with pytest.raises(ValueError, match="shorter"):
         stats.paired([1.0, 2.0], [2.0])

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from dgm_bench import paths
-from dgm_bench.errors import DgmBenchError, UsageError, did_you_mean
+from dgm_bench.errors import DgmBenchError, UsageError, choose_from
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -32,7 +32,7 @@ class Verbs(click.Group):
         """Find a verb; suggest one where there is none of that name."""
         name = args[0]
         if not name.startswith("-") and name not in self.commands:
-            remedy = did_you_mean(name, self.commands) or f"choose from {', '.join(self.commands)}"
+            remedy = choose_from(name, self.commands)
             raise UsageError(name, f"no such verb of {ctx.command_path}", remedy)
         return super().resolve_command(ctx, args)
 

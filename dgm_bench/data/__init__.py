@@ -26,7 +26,7 @@ from dgm_bench.data.weights import (
     weights_names,
     weights_state,
 )
-from dgm_bench.errors import DataError, DataUnavailable, UsageError, did_you_mean
+from dgm_bench.errors import DataError, DataUnavailable, UsageError, choose_from, did_you_mean
 
 if TYPE_CHECKING:
     from dgm_bench.data.dataset import Dataset
@@ -229,7 +229,7 @@ def _checked_options(wanted: DatasetCard, args: Mapping[str, Any]) -> dict[str, 
     """Return the options in full: what is given, and the defaults of the rest."""
     for key, value in args.items():
         if key not in wanted.options:
-            hint = did_you_mean(key, wanted.options) or f"it has {sorted(wanted.options) or 'none'}"
+            hint = choose_from(key, sorted(wanted.options))
             raise UsageError(f"{wanted.name}: {key}", "no such option", hint)
         if value not in wanted.options[key]:
             allowed = ", ".join(wanted.options[key])

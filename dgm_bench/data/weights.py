@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dgm_bench.data.cards import DataFile, Download
 from dgm_bench.data.files import DataState, FileCheck, checksum
-from dgm_bench.errors import DataError, DataUnavailable, UsageError, did_you_mean
+from dgm_bench.errors import DataError, DataUnavailable, UsageError, choose_from
 
 FOLDER = "weights"  # below the data root
 VARIABLE = "DGM_BENCH_WEIGHTS"  # names a folder that is looked into first
@@ -81,7 +81,7 @@ def weights_card(name: str) -> WeightsCard:
     for known in WEIGHTS:
         if known.name == name:
             return known
-    hint = did_you_mean(name, weights_names()) or f"there are {', '.join(weights_names())}"
+    hint = choose_from(name, weights_names())
     raise UsageError(name, "no such weights", hint)
 
 

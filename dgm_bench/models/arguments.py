@@ -1,13 +1,24 @@
-"""Arguments of a part of a model that is declared by its name."""
+"""What many models ask of their arguments."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
-from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.errors import DeclarationError, choose_from
+
+
+def require_images(event_shape: Sequence[int]) -> None:
+    """Refuse examples that are not of channels, height and width.
+
+    Raises:
+        DeclarationError: They are not.
+    """
+    if len(event_shape) != 3:
+        thing = f"examples of shape {tuple(event_shape)}"
+        raise DeclarationError(thing, "are no images", "use a data set of images")
 
 
 def require_known(
@@ -28,6 +39,4 @@ def require_known(
     known = [name for name in inspect.signature(make).parameters if name not in fixed][given:]
     for name in args:
         if name not in known:
-            every = f"known: {', '.join(known)}" if known else "it has none"
-            remedy = did_you_mean(name, known) or every
-            raise DeclarationError(thing, f"has no argument {name!r}", remedy)
+            raise DeclarationError(thing, f"has no argument {name!r}", choose_from(name, known))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
 from importlib import import_module
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
 
-from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.errors import DeclarationError, choose_from, require_choice
 from dgm_bench.models.names import locate
 from dgm_bench.spec import ModelSpec
 
@@ -27,7 +26,7 @@ def build(spec: ModelSpec, event_shape: tuple[int, ...]) -> nn.Module:
     known = list(inspect.signature(cls).parameters)[1:]
     for name, value in spec.args.items():
         if name not in known:
-            raise DeclarationError(spec.name, f"has no argument {name!r}", _hint(name, known))
+            raise DeclarationError(spec.name, f"has no argument {name!r}", choose_from(name, known))
         _check_choice(cls, name, value)
     try:
         arguments = inspect.signature(cls).bind(event_shape, **spec.args)
@@ -61,9 +60,8 @@ def build_like(model: nn.Module, event_shape: tuple[int, ...]) -> nn.Module:
 def _check_choice(cls: type[nn.Module], name: str, value: object) -> None:
     """Refuse a value that is not among those that the argument's ``Literal`` names."""
     hint = get_type_hints(cls.__init__)[name]
-    if get_origin(hint) is Literal and value not in get_args(hint):
-        choices = [str(choice) for choice in get_args(hint)]
-        raise DeclarationError(name, f"no choice {value!r}", _hint(str(value), choices))
+    if get_origin(hint) is Literal:
+        require_choice(name, value, get_args(hint))
 
 
 def model_class(name: str) -> type[nn.Module]:
@@ -75,8 +73,3 @@ def model_class(name: str) -> type[nn.Module]:
     module, class_name = locate(name)
     cls: type[nn.Module] = getattr(import_module(f"dgm_bench.models.{module}"), class_name)
     return cls
-
-
-def _hint(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    return did_you_mean(word, known) or f"known: {', '.join(known)}"

@@ -6,7 +6,7 @@ renaming of the class behind it. Imports no torch: the catalogue reads it too.
 
 from __future__ import annotations
 
-from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.errors import require_choice
 
 #: ``module:Class`` below ``dgm_bench.models``, by the name that a ``ModelSpec`` has.
 MODELS: dict[str, str] = {
@@ -52,8 +52,6 @@ def locate(name: str) -> tuple[str, str]:
     Raises:
         DeclarationError: No model has that name.
     """
-    if name not in MODELS:
-        remedy = did_you_mean(name, MODELS) or f"known: {', '.join(MODELS)}"
-        raise DeclarationError(f"model {name!r}", "is not known", remedy)
+    require_choice("model", name, MODELS)
     module, _, class_name = MODELS[name].partition(":")
     return module, class_name

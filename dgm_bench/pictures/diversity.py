@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dgm_bench.errors import DeclarationError
 from dgm_bench.report.plots import (
     BLUE,
     GREEN,
@@ -52,7 +53,7 @@ def tile_images(
         gaps: Pixels between rows and between columns.
 
     Raises:
-        ValueError: No images, other numbers of channels, or other values.
+        DeclarationError: No images, other numbers of channels, or other values.
     """
     _check_images(images)
     n, c, h, w = images.shape
@@ -76,7 +77,7 @@ def reconstructions_figure(
         title: Heading.
 
     Raises:
-        ValueError: Rows of different shapes, or what :func:`tile_images` does not take.
+        DeclarationError: Rows of different shapes, or what :func:`tile_images` does not take.
     """
     return _rows_figure([("original", originals), *by_level], title)
 
@@ -92,10 +93,11 @@ def samples_figure(
         title: Heading.
 
     Raises:
-        ValueError: Not one name for each class, or what :func:`tile_images` does not take.
+        DeclarationError: Not one name for each class, or what :func:`tile_images` does not take.
     """
     if len(names) != len(images):
-        raise ValueError(f"{len(names)} names for {len(images)} classes; give one for each")
+        reason = f"do not fit {len(images)} classes"
+        raise DeclarationError(f"{len(names)} names", reason, "give one for each")
     return _rows_figure(list(zip(names, images, strict=True)), title)
 
 
@@ -114,16 +116,15 @@ def neighbours_figure(
         title: Heading.
 
     Raises:
-        ValueError: Shapes that do not agree, or what :func:`tile_images` does not take.
+        DeclarationError: Shapes that do not agree, or what :func:`tile_images` does not take.
     """
     wanted = (len(generated), *distances.shape[1:], *generated.shape[1:])
     agree = neighbours.shape == wanted and distances.shape == neighbours.shape[:2]
     if not agree or not distances.numel():
         shapes = [tuple(x.shape) for x in (generated, neighbours, distances)]
-        raise ValueError(
-            "generated, neighbours and distances of shapes {}, {}, {}; they are to be"
-            " (n, c, h, w), (n, k, c, h, w) and (n, k)".format(*shapes)
-        )
+        thing = "generated, neighbours and distances of shapes {}, {}, {}".format(*shapes)
+        remedy = "give (n, c, h, w), (n, k, c, h, w) and (n, k)"
+        raise DeclarationError(thing, "do not fit each other", remedy)
     n, k = distances.shape
     together = torch.cat([generated[:, None], neighbours.to(generated)], 1).flatten(0, 1)
     h, w = generated.shape[2:]
@@ -152,10 +153,10 @@ def codebook_figure(counts: Sequence[tuple[str, Int[Tensor, " codes"]]], title: 
         title: Heading.
 
     Raises:
-        ValueError: No levels, or counts that are negative or all zero.
+        DeclarationError: No levels, or counts that are negative or all zero.
     """
     if not counts:
-        raise ValueError("no level to plot; give a name and counts for each")
+        raise DeclarationError("counts", "no level to plot", "give a name and counts for each")
     figure, axes = new_figure(6.4, 3.8)
     looks = zip(cycle((BLUE, VERMILION, GREEN, PURPLE, ORANGE)), cycle(("-", "--", "-.")))
     for (name, of_codes), (color, style) in zip(counts, looks, strict=False):
@@ -180,24 +181,25 @@ def codebook_figure(counts: Sequence[tuple[str, Int[Tensor, " codes"]]], title: 
 
 def _check_images(images: Float[Tensor, "n c h w"]) -> None:
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.numel():
-        raise ValueError(
-            f"images of shape {tuple(images.shape)}; they are to be (n, channels, height, width),"
-            " at least one, with 1 or 3 channels"
-        )
+        remedy = "give at least one, as (n, channels, height, width) with 1 or 3 channels"
+        raise DeclarationError("images", f"have shape {tuple(images.shape)}", remedy)
     if not images.is_floating_point():
-        raise ValueError(f"pixels of {images.dtype}; divide by 255 to have floats in [0, 1]")
+        remedy = "divide by 255 to have floats in [0, 1]"
+        raise DeclarationError("pixels", f"are {images.dtype}", remedy)
     if not bool(((images >= -ROUNDING) & (images <= 1 + ROUNDING)).all()):
-        raise ValueError("pixels outside [0, 1] or not finite; clamp them first")
+        reason = "are outside [0, 1] or not finite"
+        raise DeclarationError("pixels", reason, "clamp them first")
 
 
 def _rows_figure(rows: Sequence[Titled], title: str) -> Figure:
     """Draw each row of images with its name on the left."""
     shapes = {tuple(images.shape) for _, images in rows}
     if len(shapes) != 1:
-        raise ValueError(f"rows of shapes {sorted(shapes)}; all rows are to have one shape")
+        raise DeclarationError("rows", f"have shapes {sorted(shapes)}", "give them one shape")
     (shape,) = shapes
     if len(shape) != 4:
-        raise ValueError(f"a row of shape {shape}; it is to be (n, channels, height, width)")
+        remedy = "give (n, channels, height, width)"
+        raise DeclarationError(f"a row of shape {shape}", "is no row of images", remedy)
     gap = max(1, shape[2] // 16)
     together = torch.cat([images.cpu() for _, images in rows])
     figure, axes = _image_axes(together, shape[0], (gap, gap), title)
@@ -243,5 +245,6 @@ def _shares(name: str, counts: Int[Tensor, " codes"]) -> Float[Tensor, " codes"]
     """Return relative frequencies, the largest first."""
     of_codes = counts.double().cpu()
     if of_codes.ndim != 1 or bool((of_codes < 0).any()) or not bool(of_codes.sum() > 0):
-        raise ValueError(f"counts of {name}: they are to be one for each code, not all zero")
+        remedy = "give one for each code, not all zero"
+        raise DeclarationError(f"counts of {name}", "have no shares", remedy)
     return (of_codes / of_codes.sum()).sort(descending=True).values

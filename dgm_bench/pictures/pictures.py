@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset, LogDensity
+from dgm_bench.errors import DeclarationError
 from dgm_bench.models.capabilities import HasLogProb, HasSample
 from dgm_bench.models.codes.two_stage import TwoStage
 from dgm_bench.pictures.diversity import tile_images
@@ -182,7 +183,7 @@ def _some_samples(model: HasSample, wanted: int, generator: torch.Generator) -> 
 
 def _pixels(dataset: Dataset, inputs: Tensor) -> Float[Tensor, "n channels height width"]:
     if dataset.image_shape is None or dataset.to_pixels is None:
-        raise ValueError(f"{dataset.name} does not hold images")
+        raise DeclarationError(dataset.name, "does not hold images", "use a data set of images")
     pixels = dataset.to_pixels(inputs).reshape(-1, *dataset.image_shape).float().cpu()
     return torch.clamp(torch.nan_to_num(pixels), 0, 1)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
+from dgm_bench.errors import DeclarationError
 from dgm_bench.records import Metric
 from dgm_bench.report.plots import BLUE, INK, described, new_figure
 
@@ -44,12 +45,11 @@ def rejection_figure(points: Sequence[tuple[float, float, float]], title: str) -
         title: Heading.
 
     Raises:
-        ValueError: No points, or a number outside [0, 1].
+        DeclarationError: No points, or a number outside [0, 1].
     """
     if not points or not all(0 <= number <= 1 for point in points for number in point):
-        raise ValueError(
-            f"points {list(points)}; each is to be kept fraction, precision, recall, in [0, 1]"
-        )
+        remedy = "give kept fraction, precision and recall of each, in [0, 1]"
+        raise DeclarationError(f"points {list(points)}", "cannot be plotted", remedy)
     figure, axes = new_figure(5.6, 4.4)
     ordered = sorted(points, reverse=True)
     recalls, precisions = [p[2] for p in ordered], [p[1] for p in ordered]

@@ -8,10 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dgm_bench.errors import DeclarationError
+from dgm_bench.errors import DeclarationError, require_positive
 from dgm_bench.models.capabilities import QuantisesImages
 from dgm_bench.models.codes.dvae import DVAE
-from dgm_bench.train.losses import Loss, Objective, detached, require_positive
+from dgm_bench.train.losses import Loss, Objective, detached
 
 
 def vector_quantisation(commitment: float = 0.25, variance: float = 1.0) -> Objective:

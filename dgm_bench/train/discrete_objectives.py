@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.errors import DeclarationError, require_choice, require_positive
 from dgm_bench.models.latent.discrete import DiscreteVAE, SignalBaseline, log_prob
 from dgm_bench.models.networks.discrete_relaxations import (
     concrete_log_density,
@@ -17,7 +17,7 @@ from dgm_bench.models.networks.discrete_relaxations import (
     log_gumbel_softmax,
     surrogate_values,
 )
-from dgm_bench.train.losses import Loss, Objective, require_positive
+from dgm_bench.train.losses import Loss, Objective
 
 
 def negative_discrete_elbo(
@@ -52,9 +52,7 @@ def negative_discrete_elbo(
         DeclarationError: The estimator is not known, or does not fit the number of samples; a
             temperature or ``every`` is not positive.
     """
-    if estimator not in ESTIMATORS:
-        remedy = did_you_mean(estimator, ESTIMATORS) or f"known: {', '.join(ESTIMATORS)}"
-        raise DeclarationError(f"estimator {estimator!r}", "is not known", remedy)
+    require_choice("estimator", estimator, ESTIMATORS)
     _require_samples(estimator, samples)
     require_positive(temperature=temperature, prior_temperature=prior_temperature, every=every)
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from dgm_bench.errors import DeclarationError
-
 
 @dataclass(frozen=True)
 class Loss:
@@ -26,14 +24,3 @@ Objective = Callable[[nn.Module, Tensor, int, torch.Generator], Loss]
 def detached(terms: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return named parts of a loss without their gradients."""
     return {name: term.detach() for name, term in terms.items()}
-
-
-def require_positive(**settings: float) -> None:
-    """Refuse an argument of an objective that is not above zero.
-
-    Raises:
-        DeclarationError: It names the argument.
-    """
-    for name, value in settings.items():
-        if not value > 0:
-            raise DeclarationError(f"{name} {value}", "is not positive", "use a number above 0")

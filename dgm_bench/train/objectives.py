@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dgm_bench.data import default_root, load
 from dgm_bench.data.dataset import LogDensity
-from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.errors import DeclarationError, require_choice
 from dgm_bench.models.capabilities import (
     HasDiscriminator,
     HasElbo,
@@ -45,8 +45,7 @@ def negative_log_likelihood(trace: str = "estimate") -> Objective:
     Raises:
         DeclarationError: Another ``trace`` than these two.
     """
-    if trace not in ("estimate", "exact"):
-        raise DeclarationError(f"trace {trace!r}", "is not known", "use 'estimate' or 'exact'")
+    require_choice("trace", trace, ("estimate", "exact"))
 
     def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
         if trace == "estimate" and isinstance(model, HasLogProbEstimate):
@@ -256,9 +255,7 @@ def build_objective(spec: ObjectiveSpec) -> Objective:
     Raises:
         DeclarationError: When no objective has that name, or an argument does not fit.
     """
-    if spec.name not in OBJECTIVES:
-        remedy = did_you_mean(spec.name, OBJECTIVES) or f"known: {', '.join(OBJECTIVES)}"
-        raise DeclarationError(f"objective {spec.name!r}", "is not known", remedy)
+    require_choice("objective", spec.name, OBJECTIVES)
     args: dict[str, Any] = spec.args
     try:
         return OBJECTIVES[spec.name].make(**args)

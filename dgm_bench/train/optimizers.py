@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.errors import require_choice
 from dgm_bench.models.capabilities import DecaysSomeParameters
 from dgm_bench.spec import OptimizerSpec
 
@@ -104,7 +104,5 @@ def build_optimizer(spec: OptimizerSpec, model: nn.Module) -> torch.optim.Optimi
     Raises:
         DeclarationError: When no optimiser has that name.
     """
-    if spec.name not in OPTIMIZERS:
-        remedy = did_you_mean(spec.name, OPTIMIZERS) or f"known: {', '.join(OPTIMIZERS)}"
-        raise DeclarationError(f"optimizer {spec.name!r}", "is not known", remedy)
+    require_choice("optimizer", spec.name, OPTIMIZERS)
     return OPTIMIZERS[spec.name](model, spec) if any(True for _ in model.parameters()) else None

@@ -114,7 +114,7 @@ def test_data_that_is_not_here_is_a_reason_with_the_command(call):
     ("words", "expected"),
     [
         (["lsit"], "did you mean 'list'?"),
-        (["xyz"], "choose from list, plan"),
+        (["xyz"], "use list, plan"),
         (["data", "fech"], "did you mean 'fetch'?"),
         (["plan", "--budget", "-5m"], "--budget -5m: not a time above zero"),
         (["plan", "--budget", "soon"], "write 90s, 10m, 2h"),

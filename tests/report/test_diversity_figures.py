@@ -10,6 +10,7 @@ import torch
 from matplotlib.text import Text
 from PIL import Image
 
+from dgm_bench.errors import DeclarationError
 from dgm_bench.pictures.diversity import (
     codebook_figure,
     neighbours_figure,
@@ -83,7 +84,7 @@ def test_tiles_are_where_they_belong(channels):
     ],
 )
 def test_what_is_no_image_is_refused(images, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(DeclarationError, match=words):
         tile_images(images, across=2)
 
 
@@ -196,23 +197,23 @@ def test_labels_of_crowded_points_do_not_overlap():
 
 def test_refusals():
     x = torch.rand(2, 1, 4, 4)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(DeclarationError, match="one shape"):
         reconstructions_figure(x, [("top", torch.rand(3, 1, 4, 4))], "t")
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(DeclarationError, match="one shape"):
         reconstructions_figure(x, [("top", torch.rand(2, 3, 4, 4))], "t")
-    with pytest.raises(ValueError, match="2 names for 3 classes"):
+    with pytest.raises(DeclarationError, match="2 names: do not fit 3 classes"):
         samples_figure(torch.rand(3, 2, 1, 4, 4), ["a", "b"], "t")
-    with pytest.raises(ValueError, match="height, width"):
+    with pytest.raises(DeclarationError, match="height, width"):
         samples_figure(torch.rand(2, 1, 4, 4), ["a", "b"], "t")
-    with pytest.raises(ValueError, match="no level"):
+    with pytest.raises(DeclarationError, match="no level"):
         codebook_figure([], "t")
-    with pytest.raises(ValueError, match="counts of top"):
+    with pytest.raises(DeclarationError, match="counts of top"):
         codebook_figure([("top", torch.zeros(3))], "t")
-    with pytest.raises(ValueError, match="counts of top"):
+    with pytest.raises(DeclarationError, match="counts of top"):
         codebook_figure([("top", torch.tensor([3, -1]))], "t")
-    with pytest.raises(ValueError, match="kept fraction"):
+    with pytest.raises(DeclarationError, match="kept fraction"):
         rejection_figure([], "t")
-    with pytest.raises(ValueError, match="kept fraction"):
+    with pytest.raises(DeclarationError, match="kept fraction"):
         rejection_figure([(1.0, 0.5, math.nan)], "t")
 
 
@@ -226,7 +227,7 @@ def test_refusals():
     ],
 )
 def test_neighbours_that_do_not_agree(neighbours, distances):
-    with pytest.raises(ValueError, match="they are to be"):
+    with pytest.raises(DeclarationError, match="do not fit each other"):
         neighbours_figure(
             torch.rand(2, 1, 4, 4), torch.rand(neighbours), torch.rand(distances), "t"
         )

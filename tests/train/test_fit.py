@@ -89,7 +89,7 @@ def test_the_score_function_needs_a_baseline_before_the_first_step():
 
 
 def test_a_trace_that_is_misspelt_is_refused():
-    with pytest.raises(DeclarationError, match="use 'estimate' or 'exact'"):
+    with pytest.raises(DeclarationError, match="did you mean 'estimate'"):
         objectives.build_objective(ObjectiveSpec(args={"trace": "estimated"}))
 
 

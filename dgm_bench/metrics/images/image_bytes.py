@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dgm_bench.errors import ResultsError, RunFailure
+from dgm_bench.errors import DeclarationError, ResultsError, RunFailure
 
 Bytes = UInt8[Tensor, "n channels height width"]
 
@@ -36,7 +36,7 @@ def gathered(parts: Iterable[Float[Tensor, "batch channels height width"]], n: i
         images[start : start + len(part)] = (part.clamp(0, 1) * 255).round().to(torch.uint8)
         start += len(part)
     if images is None:
-        raise ValueError("there are no images")
+        raise DeclarationError("images", "there are none", "draw at least one")
     return images
 
 

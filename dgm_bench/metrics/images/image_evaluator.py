@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dgm_bench.data import default_root
 from dgm_bench.data.dataset import Dataset
+from dgm_bench.errors import DeclarationError
 from dgm_bench.metrics.images.accuracy_score import RESNET_SIDE, accuracy_score
 from dgm_bench.metrics.images.classifier import (
     ImageClassifier,
@@ -66,7 +67,8 @@ class ImageEvaluator:
         """
         if self.classifier is None:
             require_classes(self.data)
-            raise ValueError("the classifier was not asked for")
+            remedy = "add it to evaluation.judge.features"
+            raise DeclarationError("the classifier", "was not asked for", remedy)
         return self.classifier
 
     def scores(

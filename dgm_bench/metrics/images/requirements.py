@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.errors import DeclarationError, require_choice
 from dgm_bench.spec import ImageEvaluationSpec
 
 _OPTION = "evaluation.judge"
@@ -40,9 +40,7 @@ def require_sample_sizes(settings: ImageEvaluationSpec, reference: int) -> None:
         DeclarationError: A network is unknown, or there are too few images for a score.
     """
     for name in settings.features:
-        if name not in LAYERS:
-            hint = did_you_mean(name, LAYERS) or f"use {', '.join(LAYERS)}"
-            raise DeclarationError(f"{_OPTION}.features", f"no features {name!r}", hint)
+        require_choice(f"{_OPTION}.features", name, LAYERS)
     asked = settings.reference or reference
     if asked > reference:
         thing, reason = f"{_OPTION}.reference={asked}", f"the training set has {reference} images"

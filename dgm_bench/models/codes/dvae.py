@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.arguments import require_images
 from dgm_bench.models.codes.dvae_networks import decoder, encoder
 from dgm_bench.models.codes.logit_laplace import into_support, log_density, out_of_support
 from dgm_bench.models.networks.discrete_relaxations import log_gumbel_softmax
@@ -30,7 +32,7 @@ class DVAE(nn.Module):
         dim: Dimensions of the vectors that the decoder has for codes (128 in the released code).
 
     Raises:
-        ValueError: Examples are no images, or sides cannot be halved so often.
+        DeclarationError: Examples are no images, or sides cannot be halved so often.
 
     Example:
         >>> model = DVAE((3, 8, 8), codes=16, hidden=4, blocks=1, poolings=1, dim=4)
@@ -148,9 +150,9 @@ class DVAE(nn.Module):
 
 
 def _grid(event_shape: Sequence[int], poolings: int) -> tuple[int, int]:
-    if len(event_shape) != 3:
-        raise ValueError(f"examples of shape {tuple(event_shape)} are no images")
+    require_images(event_shape)
     height, width = event_shape[1:]
     if height % 2**poolings or width % 2**poolings:
-        raise ValueError(f"the sides of {height} x {width} cannot be halved {poolings} times")
+        sides = f"the sides of {height} x {width}"
+        raise DeclarationError(sides, f"cannot be halved {poolings} times", "use fewer poolings")
     return height >> poolings, width >> poolings

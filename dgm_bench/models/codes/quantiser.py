@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dgm_bench.errors import DeclarationError, require_positive
 from dgm_bench.models.networks.discrete_relaxations import straight_through
 
 CodebookRule = Literal["ema", "gradient"]
@@ -77,7 +78,8 @@ class VectorQuantiser(nn.Module):
             drawn at random, with this count; None leaves them.
 
     Raises:
-        ValueError: An argument is out of range, or codes that learn by gradient are to restart.
+        DeclarationError: An argument is out of range, or codes that learn by gradient are to
+            restart.
 
     Example:
         >>> quantiser = VectorQuantiser(codes=16, dim=4)
@@ -183,12 +185,12 @@ def _check_arguments(
     codes: int, dim: int, codebook: CodebookRule, decay: float, restart: float | None
 ) -> None:
     if codes < 1 or dim < 1:
-        raise ValueError(f"a codebook of {codes} codes with {dim} dimensions")
+        thing = f"a codebook of {codes} codes with {dim} dimensions"
+        raise DeclarationError(thing, "holds nothing", "use at least one of both")
     if not 0 <= decay < 1:
-        raise ValueError(f"decay {decay} is not in [0, 1)")
+        raise DeclarationError(f"decay {decay}", "is not in [0, 1)", "use 0.99")
     if restart is None:
         return
     if codebook == "gradient":
-        raise ValueError("restart needs the counts of codebook 'ema'")
-    if not restart > 0:
-        raise ValueError(f"restart {restart} is not above 0")
+        raise DeclarationError("restart", "needs counts of codes", "use codebook 'ema'")
+    require_positive(restart=restart)

@@ -13,6 +13,8 @@ from dgm_bench.errors import DeclarationError
 from dgm_bench.models.capabilities import HasCodePrior, HasCodes
 from dgm_bench.spec import Stage
 
+REMEDY = "declare one prior a level, top first, for the codes and classes that there are"
+
 
 def compose(stages: Sequence[Stage], models: Sequence[nn.Module]) -> nn.Module:
     """Return what the models of all stages are together; of one stage, its model.
@@ -22,12 +24,7 @@ def compose(stages: Sequence[Stage], models: Sequence[nn.Module]) -> nn.Module:
     """
     if not any(stage.data.codes_of for stage in stages):
         return models[-1]
-    try:
-        return TwoStage(models[0], models[1:])
-    except ValueError as error:
-        names = ", ".join(stage.name for stage in stages)
-        remedy = "declare one prior a level, top first, for the codes and classes that there are"
-        raise DeclarationError(f"stages {names}", str(error), remedy) from error
+    return TwoStage(models[0], models[1:])
 
 
 class TwoStage(nn.Module):
@@ -41,8 +38,8 @@ class TwoStage(nn.Module):
         priors: One for each level, top first, each with :class:`HasCodePrior`.
 
     Raises:
-        ValueError: There is not one prior for each level, in this order; or they are for other
-            grids or codebooks, or know other numbers of classes than each other.
+        DeclarationError: There is not one prior for each level, in this order; or they are for
+            other grids or codebooks, or know other numbers of classes than each other.
     """
 
     def __init__(self, autoencoder: nn.Module, priors: Sequence[nn.Module]) -> None:
@@ -51,7 +48,7 @@ class TwoStage(nn.Module):
         self.priors = nn.ModuleList(priors)
         for model in priors:
             if not isinstance(model, HasCodePrior):
-                raise ValueError(f"{type(model).__name__} is no prior over codes")
+                raise DeclarationError(type(model).__name__, "is no prior over codes", REMEDY)
         self._require_levels()
         for level in range(len(priors)):
             self._require_same(self.prior(level))
@@ -60,7 +57,8 @@ class TwoStage(nn.Module):
         levels = [self.prior(index).level for index in range(len(self.priors))]
         wanted = list(range(len(self.coder.grids)))
         if levels != wanted:
-            raise ValueError(f"priors of levels {levels}, where the codes have levels {wanted}")
+            reason = f"do not fit codes of levels {wanted}"
+            raise DeclarationError(f"priors of levels {levels}", reason, REMEDY)
 
     def _require_same(self, prior: HasCodePrior) -> None:
         coder = self.coder
@@ -70,9 +68,8 @@ class TwoStage(nn.Module):
             ("numbers of classes", prior.classes, self.classes),
         ):
             if theirs != wanted:
-                raise ValueError(
-                    f"the prior of level {prior.level} has {what} {theirs}, not {wanted}"
-                )
+                reason = f"has {what} {theirs}, not {wanted}"
+                raise DeclarationError(f"the prior of level {prior.level}", reason, REMEDY)
 
     @property
     def coder(self) -> HasCodes:

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.arguments import require_images
 from dgm_bench.models.codes.quantiser import CodebookRule, Quantised, VectorQuantiser
 from dgm_bench.models.codes.vq_networks import Decoder, Encoder, upsampling
 
@@ -47,8 +49,8 @@ class VQVAE2(nn.Module):
         restart: Average count in a batch below which codes start anew; None to leave them.
 
     Raises:
-        ValueError: The strides are no powers of 2, or do not divide the image's sides, or are too
-            few; an argument is out of range.
+        DeclarationError: The strides are no powers of 2, or do not divide the image's sides, or
+            are too few; an argument is out of range.
 
     Example:
         >>> model = VQVAE2((3, 8, 8), strides=[2, 2], hidden=8, codes=16, dim=4)
@@ -149,7 +151,7 @@ class VQVAE2(nn.Module):
 
     def _require_levels(self, levels: int) -> None:
         if levels < 2:
-            raise ValueError("VQVAE2 has two levels or more, VQVAE has one")
+            raise DeclarationError("strides", "VQVAE2 has two levels or more", "use vqvae:VQVAE")
 
     def _quantised(self, x: Tensor, generator: torch.Generator | None) -> list[Quantised]:
         """Return each level quantised, top first; with a generator codebooks learn."""
@@ -209,7 +211,7 @@ class VQVAE(VQVAE2):
         restart: Average count in a batch below which codes start anew; None to leave them.
 
     Raises:
-        ValueError: As for :class:`VQVAE2`.
+        DeclarationError: As for :class:`VQVAE2`.
 
     Example:
         >>> model = VQVAE((3, 8, 8), strides=[2], hidden=8, codes=16, dim=4)
@@ -251,24 +253,23 @@ class VQVAE(VQVAE2):
 
     def _require_levels(self, levels: int) -> None:
         if levels != 1:
-            raise ValueError("VQVAE has one level, VQVAE2 has more")
+            raise DeclarationError("stride", "VQVAE has one level", "use vqvae:VQVAE2")
 
 
 def grids_of(event_shape: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
     """Return height and width of each level's grid, bottom first.
 
     Raises:
-        ValueError: Examples are no images, or strides are no powers of 2 or do not divide sides.
+        DeclarationError: Examples are no images, or strides are no powers of 2 or do not divide
+            sides.
     """
-    if len(event_shape) != 3:
-        raise ValueError(f"examples of shape {tuple(event_shape)} are no images")
+    require_images(event_shape)
     if not strides or any(stride < 2 or stride & (stride - 1) for stride in strides):
-        raise ValueError(f"strides {list(strides)} are not powers of 2 from 2 on")
+        raise DeclarationError(f"strides {list(strides)}", "are not powers of 2", "use 2 or 4")
     height, width = event_shape[1:]
     whole = math.prod(strides)
     if height % whole or width % whole:
-        raise ValueError(
-            f"strides {list(strides)} do not divide an image of {height} x {width}: "
-            f"its sides have to be multiples of {whole}"
-        )
+        reason = f"do not divide an image of {height} x {width}"
+        remedy = f"use images with sides that are multiples of {whole}"
+        raise DeclarationError(f"strides {list(strides)}", reason, remedy)
     return [(height // factor, width // factor) for factor in accumulate(strides, mul)]

@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dgm_bench.errors import DeclarationError
+from dgm_bench.errors import DeclarationError, require_choice
 
 # Numbers in one layer's tangents; bounds the memory of the exact trace.
 MAX_TANGENT_ELEMENTS = 2**24
@@ -39,8 +39,7 @@ class ConcatConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        if stride not in (1, 2, -2):
-            raise DeclarationError(f"stride {stride}", "is not known", "use 1, 2 or -2")
+        require_choice("stride", stride, (1, 2, -2))
         kind = nn.ConvTranspose2d if stride < 0 else nn.Conv2d
         self.conv = kind(1 + inputs, outputs, 3 if stride == 1 else 4, abs(stride), padding=1)
         self.transposed = stride < 0

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torchdiffeq
 from jaxtyping import Float
 from torch import Tensor
 
-from dgm_bench.errors import DeclarationError, RunFailure, did_you_mean
+from dgm_bench.errors import DeclarationError, RunFailure, choose_from, require_choice
 from dgm_bench.models.continuous.discrete_adjoint import solve_with_discrete_adjoint
 from dgm_bench.models.continuous.dynamics import Dynamics, Linearisation
 
@@ -75,10 +75,9 @@ class Solver:
     checkpointed: bool = False
 
     def __post_init__(self) -> None:
-        if self.solver not in ("dopri5", "rk4"):
-            raise DeclarationError("solver", f"no {self.solver!r}", "use 'dopri5' or 'rk4'")
+        require_choice("solver", self.solver, get_args(SolverName))
         if self.solver == "rk4" and self.step_size is None:
-            raise DeclarationError("step_size", "rk4 needs one", "for instance step_size=0.05")
+            raise DeclarationError("step_size", "rk4 needs one", "give step_size=0.05")
 
     @property
     def settings(self) -> str:
@@ -97,8 +96,8 @@ class Solver:
         known = [f.name for f in dataclasses.fields(Solver) if f.name not in state]
         for name in overrides:
             if name not in known:
-                remedy = did_you_mean(name, known) or f"known: {', '.join(known)}"
-                raise DeclarationError(name, "is no setting of the solver", remedy)
+                reason = "is no setting of the solver"
+                raise DeclarationError(name, reason, choose_from(name, known))
         changed = Solver(**{**vars(self), **overrides})
         vars(self).update(vars(changed))
 

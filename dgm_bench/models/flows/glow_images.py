@@ -281,7 +281,7 @@ class Glow(Flow):
             raise DeclarationError(
                 f"Glow on images of {shape[1]} x {shape[2]}",
                 "it begins by halving height and width",
-                "Use images of even height and width, and at least one level",
+                "use images of even height and width, and at least one level",
             )
         super().__init__(
             event_shape, [ToImage(shape), Centre(), *_levels(shape, levels, depth, width)]

@@ -37,7 +37,7 @@ def image_shape_of(event_shape: Sequence[int], image_shape: Sequence[int] | None
         raise DeclarationError(
             f"image_shape {list(shape)}",
             f"an example has shape {list(event_shape)}",
-            "Give [channels, height, width] of one example",
+            "give [channels, height, width] of one example",
         )
     return shape
 
@@ -133,7 +133,7 @@ class Logit(nn.Module):
         super().__init__()
         if not 0 <= alpha < 0.5:
             raise DeclarationError(
-                f"alpha {alpha}", "alpha + (1 - 2 alpha) x does not grow", "Use 0 <= alpha < 0.5"
+                f"alpha {alpha}", "alpha + (1 - 2 alpha) x does not grow", "use 0 <= alpha < 0.5"
             )
         self.alpha = alpha
 
@@ -247,7 +247,7 @@ class FactorOut(nn.Module):
         super().__init__()
         if shape[0] % 2:
             raise DeclarationError(
-                f"factoring out of {shape[0]} channels", "the number is odd", "Squeeze first"
+                f"factoring out of {shape[0]} channels", "the number is odd", "squeeze first"
             )
         self.shape = halved(shape)
         self.inner = Chain(inner)

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dgm_bench.errors import DeclarationError
+from dgm_bench.errors import require_choice
 from dgm_bench.models.flows.flow import Flow, StandardNormal
 from dgm_bench.models.flows.layers.coupling import EvenOddCoupling
 from dgm_bench.models.networks.perceptron import fully_connected
@@ -123,7 +123,6 @@ class NICE(Flow):
     ) -> None:
         dim = math.prod(event_shape)
         bases = {"normal": StandardNormal, "logistic": StandardLogistic}
-        if base not in bases:
-            raise DeclarationError("base", f"no {base!r}", f"known: {', '.join(bases)}")
+        require_choice("base", base, bases)
         couplings = [AdditiveCoupling(dim, hidden, keep_even=i % 2 == 0) for i in range(layers)]
         super().__init__(event_shape, [*couplings, Scaling(dim)], bases[base](dim))

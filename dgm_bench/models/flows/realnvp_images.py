@@ -264,7 +264,7 @@ class MultiScaleRealNVP(Flow):
     ) -> None:
         shape = image_shape_of(event_shape, image_shape)
         if scales < 1:
-            raise DeclarationError(f"scales {scales}", "nothing is left", "Use at least 1")
+            raise DeclarationError(f"scales {scales}", "nothing is left", "use at least 1")
         pixels = [] if alpha is None else [Logit(alpha)]
         scales = min(scales, 1 + halvings(shape))
         super().__init__(

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.errors import DeclarationError, require_choice
 from dgm_bench.models.arguments import require_known
 from dgm_bench.models.flows.flow import BaseDensity, StandardNormal
 from dgm_bench.models.flows.maf import MAF
@@ -251,9 +251,7 @@ def build_prior(
         DeclarationError: There is none of that name, it has no such argument, or it wants the
             examples' shape.
     """
-    if name not in PRIORS:
-        remedy = did_you_mean(name, PRIORS) or f"known: {', '.join(PRIORS)}"
-        raise DeclarationError(f"prior {name!r}", "is not known", remedy)
+    require_choice("prior", name, PRIORS)
     vamp = PRIORS[name] is VampPrior
     require_known(f"prior {name!r}", PRIORS[name], args, given=2 if vamp else 1)
     if not vamp:

@@ -269,7 +269,7 @@ def test_dropout_is_for_training_alone():
     ],
 )
 def test_arguments_that_do_not_go_together(args, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(DeclarationError, match=words):
         CodeTransformer((5,), **{"grids": [(2, 2)], "level": 0, "codes": 3, **SMALL, **args})
 
 
@@ -290,11 +290,11 @@ def test_each_level_may_have_its_own_number_of_codes(generator):
 
 def test_prefix_that_does_not_fit():
     model, codes = new("text"), torch.zeros(1, 2, 2, dtype=torch.int64)
-    with pytest.raises(ValueError, match="7 bytes, where the model has places for 6"):
+    with pytest.raises(DeclarationError, match="7 bytes: is longer than the 6 bytes"):
         model.text_tokens(["dreizig"])
-    with pytest.raises(ValueError, match=r"2 prefix tokens .* takes 6 and 0"):
+    with pytest.raises(DeclarationError, match=r"2 prefix tokens .* takes 6 and 0"):
         model.log_prob_given(codes, torch.zeros(1, 2, dtype=torch.int64))
-    with pytest.raises(ValueError, match="1 levels above"):
+    with pytest.raises(DeclarationError, match="1 levels above"):
         model.log_prob_given(codes, model.text_tokens(["a"]), [codes])
-    with pytest.raises(ValueError, match="places for 0"):
+    with pytest.raises(DeclarationError, match="longer than the 0 bytes"):
         new("class").text_tokens(["a"])

@@ -224,7 +224,7 @@ def test_restarts_are_drawn_from_the_generator_alone():
     ],
 )
 def test_quantisers_refuse_what_makes_no_sense(args):
-    with pytest.raises(ValueError, match=r"codebook|decay|restart"):
+    with pytest.raises(DeclarationError, match=r"codebook|decay|restart"):
         VectorQuantiser(**({"codes": 4, "dim": 2} | args))
 
 

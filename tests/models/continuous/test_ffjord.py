@@ -138,7 +138,7 @@ def test_solver_can_be_changed_after_construction():
     [
         ({"rtool": 1e-3}, "did you mean 'rtol'"),
         ({"evaluations": 0}, "no setting"),
-        ({"solver": "euler"}, "no 'euler'"),
+        ({"solver": "euler"}, "solver 'euler': is not known"),
         ({"solver": "rk4"}, "needs one"),
     ],
 )

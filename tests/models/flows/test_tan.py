@@ -177,11 +177,11 @@ def test_training_lowers_the_loss():
 
 
 def test_nonsense_is_refused():
-    with pytest.raises(DeclarationError, match="no 'lstm'"):
+    with pytest.raises(DeclarationError, match="cell 'lstm': is not known"):
         TAN((2,), cell="lstm")
     with pytest.raises(DeclarationError, match="groups"):
         TAN((2,), groups=0)
-    with pytest.raises(DeclarationError, match="no 'cauchy'"):
+    with pytest.raises(DeclarationError, match="base 'cauchy': is not known"):
         NICE((2,), base="cauchy")
 
 

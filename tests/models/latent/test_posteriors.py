@@ -482,9 +482,9 @@ def test_wrong_arguments_are_refused(wrong):
     ("name", "args", "told"),
     [
         ("no-flow", {"flows": 3}, r"takes no posterior_args \(flows\)"),
-        ("planar", {"layers": 3}, "has no argument 'layers'; known: flows"),
+        ("planar", {"layers": 3}, "has no argument 'layers'; use flows"),
         ("sylvester-orthogonal", {"vector": 3}, "did you mean 'vectors'"),
-        ("sylvester-orthogonal", {"kind": "triangular"}, "known: flows, vectors, reflections"),
+        ("sylvester-orthogonal", {"kind": "triangular"}, "use flows, vectors or reflections"),
         ("ffjord", {"latent": 3}, "has no argument 'latent'"),
     ],
 )

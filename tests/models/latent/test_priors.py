@@ -217,9 +217,9 @@ def test_unknown_and_incomplete_priors():
     ("name", "args", "told"),
     [
         ("mixture", {"component": 3}, "did you mean 'components'"),
-        ("standard", {"width": 3}, "has no argument 'width'; it has none"),
-        ("vamp", {"event_shape": (2,)}, "known: components, init_mean, init_std"),
-        ("real-nvp", {"width": 3}, "known: layers, hidden"),
+        ("standard", {"width": 3}, "has no argument 'width'; leave it out"),
+        ("vamp", {"event_shape": (2,)}, "use components, init_mean or init_std"),
+        ("real-nvp", {"width": 3}, "use layers or hidden"),
     ],
 )
 def test_arguments_that_a_prior_does_not_have_are_refused(name, args, told):

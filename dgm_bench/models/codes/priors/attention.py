@@ -6,6 +6,8 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.errors import DeclarationError
+
 #: Standard deviation of new weights (GPT, Radford et al. 2018, section 4.1).
 WEIGHT_STD = 0.02
 
@@ -109,15 +111,14 @@ class CausalTransformer(nn.Module):
         dropout: As in :class:`Block`, and for the embedded tokens too (GPT, section 4.1).
 
     Raises:
-        ValueError: The heads do not divide the width.
+        DeclarationError: The heads do not divide the width.
     """
 
     def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0) -> None:
         if heads < 1 or width % heads:
-            raise ValueError(
-                f"{heads} heads cannot share a width of {width}; choose a width that is a multiple"
-                " of the number of heads"
-            )
+            reason = f"cannot share a width of {width}"
+            remedy = "choose a width that is a multiple of the number of heads"
+            raise DeclarationError(f"{heads} heads", reason, remedy)
         super().__init__()
         self.width, self.heads = width, heads
         self.dropout = nn.Dropout(dropout)

@@ -47,10 +47,11 @@ class CodeLevel:
         size, levels = packed_size(self.grids), len(self.grids)
         if tuple(self.event_shape) != (size,):
             reason = f"do not fit rows of shape {tuple(self.event_shape)}"
-            raise DeclarationError(f"grids {self.grids}", reason, f"they make rows of {size}")
+            raise DeclarationError(f"grids {self.grids}", reason, f"use rows of {size}")
         if not 0 <= self.level < levels:
             reason = f"is not among {levels} grids"
-            raise DeclarationError(f"level {self.level}", reason, "0 is the top")
+            remedy = f"use 0, the top, to {levels - 1}"
+            raise DeclarationError(f"level {self.level}", reason, remedy)
         if not isinstance(self.codes, int) and len(self.codes) != levels:
             reason = f"are not one for each of {levels} grids"
             raise DeclarationError(f"codes {self.codes}", reason, "name one for all, or each")

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dgm_bench.errors import DeclarationError
 from dgm_bench.models.codes.packing import Grids, unpack
 from dgm_bench.models.codes.priors.attention import WEIGHT_STD, CausalTransformer, init_as_gpt
 from dgm_bench.models.codes.priors.code_prior import CodeLevel
@@ -96,7 +97,7 @@ class CodeTransformer(nn.Module):
 
     Raises:
         DeclarationError: Shape, grids, level and numbers of codes do not belong together.
-        ValueError: Prefix, classes and captions, or width and heads, do not.
+        DeclarationError: Prefix, classes and captions, or width and heads, do not.
 
     Example:
         >>> shape = {"grids": [[1, 1]], "level": 0, "codes": 3, "width": 8}
@@ -159,7 +160,7 @@ class CodeTransformer(nn.Module):
             above: Codes of the levels above, top first.
 
         Raises:
-            ValueError: Tokens or levels that do not fit the model.
+            DeclarationError: Tokens or levels that do not fit the model.
         """
         flat = codes.flatten(1)
         stream = self._stream(prefix_tokens, above)
@@ -187,7 +188,7 @@ class CodeTransformer(nn.Module):
         """Return codes after any prefix, with each token passing through the network once.
 
         Raises:
-            ValueError: Tokens or levels that do not fit the model.
+            DeclarationError: Tokens or levels that do not fit the model.
         """
         new, grid = self._stream(prefix_tokens, above), self.grids[self.level]
         caches = self.transformer.new_caches(len(new), new.shape[1] + math.prod(grid) - 1)
@@ -222,14 +223,13 @@ class CodeTransformer(nn.Module):
         """Return the bytes of any texts, padded to the length that the model knows.
 
         Raises:
-            ValueError: A text is longer than the longest caption, or the model takes no text.
+            DeclarationError: A text is longer than the longest caption, or the model takes no text.
         """
         length, longest = self.captions.shape[1], max(len(text.encode()) for text in texts)
         if longest > length:
-            raise ValueError(
-                f"a text of {longest} bytes, where the model has places for {length}; shorten it,"
-                " or train with prefix='text' and a caption as long"
-            )
+            reason = f"is longer than the {length} bytes that the model has places for"
+            remedy = "shorten it, or train with prefix='text' and a caption as long"
+            raise DeclarationError(f"a text of {longest} bytes", reason, remedy)
         return _as_bytes(texts, length).to(self.captions.device)
 
     def _stream(
@@ -240,10 +240,9 @@ class CodeTransformer(nn.Module):
         """Return all that is given, embedded, and the token that starts the image."""
         length = self.prefix_tokens(tokens.new_zeros(1)).shape[1]
         if tokens.shape[1] != length or len(above) != self.level:
-            raise ValueError(
-                f"{tokens.shape[1]} prefix tokens and {len(above)} levels above, where the model"
-                f" takes {length} and {self.level}; make the tokens by prefix_tokens or text_tokens"
-            )
+            thing = f"{tokens.shape[1]} prefix tokens and {len(above)} levels above"
+            reason = f"do not fit the model, which takes {length} and {self.level}"
+            raise DeclarationError(thing, reason, "make tokens by prefix_tokens or text_tokens")
         given = [f(codes.flatten(1)) for f, codes in zip(self.above, above, strict=True)]
         if self.prefix is not None:
             given.append(self.prefix(tokens))
@@ -276,17 +275,13 @@ def _as_bytes(texts: Sequence[str], length: int | None = None) -> Int[Tensor, "t
 
 def _check_prefix(prefix: Prefix, classes: int | None, captions: Sequence[str] | None) -> None:
     if (prefix == "none") != (classes is None):
-        raise ValueError(
-            f"prefix {prefix!r} with classes {classes}; 'none' is for classes=None, 'class' and"
-            " 'text' need the number of classes"
-        )
+        reason = "'none' is for classes=None, 'class' and 'text' need the number of classes"
+        thing = f"prefix {prefix!r} with classes {classes}"
+        raise DeclarationError(thing, reason, "change one of the two")
     if (prefix == "text") != (captions is not None):
-        raise ValueError(
-            f"prefix {prefix!r} with captions {captions}; 'text' needs captions, one for each"
-            " class, and the others take none"
-        )
+        reason = "'text' needs captions, one for each class, and the others take none"
+        thing = f"prefix {prefix!r} with captions {captions}"
+        raise DeclarationError(thing, reason, "change one of the two")
     if captions is not None and (len(captions) != classes or not all(captions)):
-        raise ValueError(
-            f"{sum(map(bool, captions))} captions that are not empty for {classes} classes;"
-            " give one for each class"
-        )
+        thing = f"{sum(map(bool, captions))} captions that are not empty"
+        raise DeclarationError(thing, f"are not {classes} classes", "give one for each class")

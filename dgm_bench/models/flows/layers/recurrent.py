@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dgm_bench.errors import DeclarationError
+from dgm_bench.errors import require_choice
 
 Cell = Literal["reset-before", "reset-after"]
 
@@ -34,8 +34,7 @@ class Recurrence(nn.Module):
 
     def __init__(self, units: int, cell: Cell = "reset-before") -> None:
         super().__init__()
-        if cell not in get_args(Cell):
-            raise DeclarationError("cell", f"no {cell!r}", f"known: {', '.join(get_args(Cell))}")
+        require_choice("cell", cell, get_args(Cell))
         before = cell == "reset-before"
         self.cell: ResetBefore | ResetAfter = ResetBefore(units) if before else ResetAfter(units)
         self.units = units

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from dgm_bench.errors import DeclarationError, did_you_mean
+from dgm_bench.errors import DeclarationError, require_choice
 from dgm_bench.models.arguments import require_known
 from dgm_bench.models.latent.posteriors.ffjord import AmortisedFFJORD
 from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior
@@ -40,9 +40,7 @@ def build_posterior(
     Raises:
         DeclarationError: There is none of that name, or its flow has no such argument.
     """
-    if name not in FLOWS:
-        remedy = did_you_mean(name, FLOWS) or f"known: {', '.join(FLOWS)}"
-        raise DeclarationError(f"posterior {name!r}", "is not known", remedy)
+    require_choice("posterior", name, FLOWS)
     make = FLOWS[name]
     if make is None:
         if args:

@@ -11,14 +11,14 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from itertools import pairwise
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dgm_bench.errors import DeclarationError
+from dgm_bench.errors import DeclarationError, require_choice
 from dgm_bench.models.continuous import dynamics
 from dgm_bench.models.continuous.dynamics import Concat, Nonlinearity
 from dgm_bench.models.latent.posteriors.gaussian import Latents
@@ -254,9 +254,8 @@ def _layer(kind: Kind, inputs: int, outputs: int, rank: int, *, last: bool) -> A
         return BiasLayer(inputs, outputs)
     if kind == "hyper" or (kind == "last" and last):
         return HyperLayer(inputs, outputs)
-    if kind in ("none", "last"):
-        return SharedLayer(inputs, outputs)
-    raise DeclarationError("kind", f"no {kind!r}", "use none, bias, rank, hyper or last")
+    require_choice("kind", kind, get_args(Kind))
+    return SharedLayer(inputs, outputs)
 
 
 class ConditionedNetwork:

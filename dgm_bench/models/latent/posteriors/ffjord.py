@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dgm_bench.errors import DeclarationError
+from dgm_bench.errors import require_choice
 from dgm_bench.models.continuous.dynamics import Linearisation, Nonlinearity
 from dgm_bench.models.continuous.solver import Solver, SolverName
 from dgm_bench.models.latent.posteriors.amortised_dynamics import AmortisedNetwork, Kind
@@ -78,8 +78,7 @@ class AmortisedFFJORD(nn.Module):
         gradient: Gradient = "steps",
     ) -> None:
         super().__init__()
-        if gradient not in ("steps", "adjoint", "solver"):
-            raise DeclarationError("gradient", f"no {gradient!r}", "use steps, adjoint or solver")
+        require_choice("gradient", gradient, get_args(Gradient))
         self.solver = Solver(solver, rtol, atol, step_size, adjoint=gradient == "adjoint")
         self.solver.checkpointed = gradient == "steps"
         networks = [AmortisedNetwork(latent, hidden, activation, kind, rank) for _ in range(flows)]
