@@ -9,13 +9,13 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from dgm_bench import provenance
+from dgm_bench.context import RunContext
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, RunFailure, UsageError
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
@@ -44,10 +44,6 @@ from dgm_bench.train.loop import Trainer
 from dgm_bench.train.tally import CURVE_COLUMNS
 from dgm_bench.workdir import RunState, WorkFolder
 
-if TYPE_CHECKING:
-    from dgm_bench.train.control import Control
-    from dgm_bench.train.events import Reporter
-
 #: Metrics whose columns are mostly titled after their data.
 _USUAL_METRICS = ("nll", "negative-elbo", "importance-nll")
 
@@ -59,12 +55,11 @@ class Execution:
         run: The cell, the seed, and the recipe with any ``--set`` changes.
         data: The data set, on the host.
         folder: The run's work folder, locked by this process.
-        device: Where to compute.
-        control: Asked between steps whether to stop.
-        reporter: Told how it goes.
+        context: What it shares with other runs of the command.
         limit_seconds: Training and validation may take this long, or None.
 
     Raises:
+        UsageError: The device is not there.
         ValueError: The run has no recipe.
     """
 
@@ -73,17 +68,14 @@ class Execution:
         run: PlannedRun,
         data: Dataset,
         folder: WorkFolder,
-        *,
-        device: torch.device,
-        control: Control,
-        reporter: Reporter,
+        context: RunContext,
         limit_seconds: float | None = None,
     ) -> None:
         if run.recipe is None:
             raise ValueError(f"{run.cell.id} was planned without a recipe")
         self.run_, self.recipe, self.data, self.folder = run, run.recipe, data, folder
-        self.device, self.control, self.reporter = device, control, reporter
-        self.limit_seconds = limit_seconds
+        self.context, self.limit_seconds = context, limit_seconds
+        self.device = resolve_device(context.device)
         self.code = provenance.code()
         self.fingerprints = data.fingerprints()
         self.trainers: list[Trainer] = []
@@ -190,8 +182,8 @@ class Execution:
             model,
             data.to(self.device, dtype),
             seed=self.run_.seed,
-            control=self.control,
-            reporter=self.reporter,
+            control=self.context.control,
+            reporter=self.context.reporter,
             checkpoint=CheckpointFile(self.folder.stage(stage.name)),
             limit_seconds=limit,
             checkpoint_seconds=_checkpoint_seconds(),
@@ -222,18 +214,20 @@ class Execution:
         except ForeignCheckpointError:
             if trainer.stage.data.codes_of is None:
                 raise
-            self.reporter.message(f"the codes are others now: {trainer.stage.name} starts again")
+            self.context.reporter.message(
+                f"the codes are others now: {trainer.stage.name} starts again"
+            )
             return None
 
     def _announce(self, trainer: Trainer, resumed_at_step: int | None) -> None:
         if trainer is not self.trainers[0]:
             where = f", goes on at step {resumed_at_step}" if resumed_at_step else ""
-            self.reporter.message(f"{self._title()}: {trainer.stage.name}{where}")
+            self.context.reporter.message(f"{self._title()}: {trainer.stage.name}{where}")
             return
         cell = self.run_.cell
         published = cell.published if cell.column.unit != YES_NO else None
         shown = f"{published.value} {cell.column.unit}" if published is not None else None
-        self.reporter.run_started(self._title(), shown, self.limit_seconds, resumed_at_step)
+        self.context.reporter.run_started(self._title(), shown, self.limit_seconds, resumed_at_step)
 
     @property
     def _row(self) -> str:
@@ -270,7 +264,7 @@ class Execution:
                 data = self.trainers[0].data
                 make_pictures(model, data, self._title(), folder, noise, metrics)
         except RunFailure as failure:
-            self.reporter.message(f"no picture of {self._title()}: {failure.reason}")
+            self.context.reporter.message(f"no picture of {self._title()}: {failure.reason}")
 
     # ---------------------------------------------------------------- the record
 
@@ -461,3 +455,17 @@ def _checkpoint_seconds() -> float:
     except ValueError as error:
         thing = f"DGM_BENCH_CHECKPOINT_SECONDS={text}"
         raise UsageError(thing, "is no number", "give seconds, such as 30") from error
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu`` or ``cuda`` is on this machine.
+
+    Raises:
+        UsageError: There is no GPU.
+    """
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise UsageError(
+            "--device cuda", "torch finds no GPU", "use --device cpu; dgm-bench doctor says more"
+        )
+    return torch.device("cuda" if there and name != "cpu" else "cpu")

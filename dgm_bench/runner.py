@@ -9,22 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from dgm_bench import data as datasets
 from dgm_bench import provenance, tracking
+from dgm_bench.context import RunContext
 from dgm_bench.data.dataset import Dataset
-from dgm_bench.errors import DataError, DataUnavailable, UsageError
-from dgm_bench.execution import Execution
+from dgm_bench.errors import DataError, DataUnavailable
+from dgm_bench.execution import Execution, resolve_device
 from dgm_bench.paths import PACKAGE
 from dgm_bench.planner import Plan, PlannedRun, share_of
 from dgm_bench.records import FAILED, RunRecord, read_record
 from dgm_bench.spec import DataSpec
 from dgm_bench.store import ensure_writable
-from dgm_bench.train.control import Control, Interrupted
-from dgm_bench.train.events import Reporter
+from dgm_bench.train.control import Interrupted
 from dgm_bench.workdir import WorkFolder
 
 #: A run that would get less than this share of its expected time is not started.
@@ -42,51 +41,26 @@ class RunSummary:
     interrupted: bool = False
 
 
-def run_plan(
-    plan: Plan,
-    *,
-    results: Path,
-    data_root: Path,
-    device: str,
-    threads: int | None,
-    time_limit: float | None,
-    offline: bool,
-    reporter: Reporter,
-    track: bool,
-) -> RunSummary:
+def run_plan(plan: Plan, context: RunContext) -> RunSummary:
     """Do every run that the plan chose, and leave a record for each.
 
     Args:
         plan: Which runs, in order, and the budget they share.
-        results: Where records go.
-        data_root: Where data lies, or goes when it is fetched.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        threads: CPU threads, or None for torch's own choice.
-        time_limit: Seconds until this process checkpoints and leaves.
-        offline: Fetch nothing.
-        reporter: Told what happens.
-        track: Log to MLflow after each run.
+        context: What they share besides.
 
     Raises:
         UsageError: When the device is not there.
         ResultsError: When the results folder cannot be written or a run is under way elsewhere.
         DataError: At the end, when a run's data is broken; runs after it are still done.
     """
-    ensure_writable(results)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    session = _Session(
-        results=results,
-        device=resolve_device(device),
-        control=Control(time_limit),
-        reporter=reporter,
-        track=track,
-        source=_DataSource(data_root, offline),
-    )
-    reporter.plan(plan)
+    ensure_writable(context.results)
+    if context.threads is not None:
+        torch.set_num_threads(context.threads)
+    session = _Session(context, resolve_device(context.device), _DataSource(context))
+    context.reporter.plan(plan)
     for run in plan.left_out:
         session.skip(run, run.reason)
-    with datasets.rooted(data_root), session.control.catching_signals():
+    with datasets.rooted(context.data_root), context.control.catching_signals():
         session.run_all(plan.chosen, plan.budget_seconds)
     if session.broken_data is not None:
         raise session.broken_data
@@ -97,8 +71,7 @@ def run_plan(
 class _DataSource:
     """Loads data sets and keeps the last one, as neighbouring runs mostly share it."""
 
-    root: Path
-    offline: bool
+    context: RunContext
     _key: tuple[DataSpec, int] | None = None
     _data: Dataset | None = None
 
@@ -106,9 +79,8 @@ class _DataSource:
         key = (spec, seed if datasets.card(spec.name).seeded else 0)
         if self._data is None or key != self._key:
             self._data = None  # free the old one before the new one is built
-            self._data = datasets.load(
-                spec.name, self.root, args=spec.args, seed=seed, offline=self.offline
-            )
+            root, offline = self.context.data_root, self.context.offline
+            self._data = datasets.load(spec.name, root, args=spec.args, seed=seed, offline=offline)
             self._key = key
         return self._data
 
@@ -117,11 +89,8 @@ class _DataSource:
 class _Session:
     """What the runs of one command share."""
 
-    results: Path
+    context: RunContext
     device: torch.device
-    control: Control
-    reporter: Reporter
-    track: bool
     source: _DataSource
     summary: RunSummary = field(default_factory=RunSummary)
     broken_data: DataError | None = None
@@ -143,23 +112,25 @@ class _Session:
 
     def _run(self, run: PlannedRun, limit: float | None) -> bool:
         """Do one run; return False when the command has to leave."""
-        if self.control.stop_reason() is not None:
+        if self.context.control.stop_reason() is not None:
             return False
         if run.recipe is None:
             raise ValueError(f"{run.cell.id} was planned without a recipe")
-        folder = WorkFolder(self.results, run.recipe.content_hash, run.seed)
+        folder = WorkFolder(self.context.results, run.recipe.content_hash, run.seed)
         with folder.locked():
             try:
                 data = self.source.load(run.recipe.stages[0].data, run.seed)
                 finished = self._finished_before(folder, data)
                 if finished is not None:
-                    path = finished.path(self.results)
-                    self.reporter.message(f"{run.cell.id} seed {run.seed} is finished: {path}")
+                    path = finished.path(self.context.results)
+                    self.context.reporter.message(
+                        f"{run.cell.id} seed {run.seed} is finished: {path}"
+                    )
                     self.summary.finished.append(finished)
                     return True
-                record = self._execute(run, data, folder, limit)
+                record = Execution(run, data, folder, self.context, limit).run()
             except Interrupted as stop:
-                self.reporter.message(
+                self.context.reporter.message(
                     f"stopped ({stop.reason}); the same command goes on from here"
                 )
                 return False
@@ -169,25 +140,12 @@ class _Session:
         self._took(record)
         return True
 
-    def _execute(
-        self, run: PlannedRun, data: Dataset, folder: WorkFolder, limit: float | None
-    ) -> RunRecord:
-        return Execution(
-            run,
-            data,
-            folder,
-            device=self.device,
-            control=self.control,
-            reporter=self.reporter,
-            limit_seconds=limit,
-        ).run()
-
     def _finished_before(self, folder: WorkFolder, data: Dataset) -> RunRecord | None:
         """Return the record of this very run: finished by this code, on this data and device."""
         state = folder.state()
         if state is None or state.status != "complete" or state.record is None:
             return None
-        path = self.results / state.record
+        path = self.context.results / state.record
         if state.source_hash != provenance.source_hash(PACKAGE) or not path.exists():
             return None
         record = read_record(path)
@@ -197,11 +155,11 @@ class _Session:
     def _took(self, record: RunRecord) -> None:
         failed = record.outcome.status in FAILED
         (self.summary.failed if failed else self.summary.finished).append(record)
-        self.reporter.run_finished(record)
-        if self.track:
-            trouble = tracking.try_log_run(record, self.results)
+        self.context.reporter.run_finished(record)
+        if self.context.track:
+            trouble = tracking.try_log_run(record, self.context.results)
             if trouble is not None:
-                self.reporter.message(trouble)
+                self.context.reporter.message(trouble)
 
     def _data_failed(self, run: PlannedRun, error: DataError) -> None:
         self.skip(run, str(error))
@@ -212,18 +170,4 @@ class _Session:
 
     def skip(self, run: PlannedRun, reason: str) -> None:
         self.summary.skipped.append((run.cell.id, reason))
-        self.reporter.run_skipped(run.cell.id, reason)
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device that ``auto``, ``cpu`` or ``cuda`` is on this machine.
-
-    Raises:
-        UsageError: There is no GPU.
-    """
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise UsageError(
-            "--device cuda", "torch finds no GPU", "use --device cpu; dgm-bench doctor says more"
-        )
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
+        self.context.reporter.run_skipped(run.cell.id, reason)

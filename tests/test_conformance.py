@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dgm_bench.catalog import load_catalog, runnable
+from dgm_bench.context import RunContext
 from dgm_bench.data import card
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.labelled_images import pixels
@@ -17,8 +18,6 @@ from dgm_bench.models.build import model_class
 from dgm_bench.planner import PlannedRun
 from dgm_bench.records import read_record
 from dgm_bench.spec import StoppingSpec
-from dgm_bench.train.control import Control
-from dgm_bench.train.events import SilentReporter
 from dgm_bench.workdir import WorkFolder
 
 CATALOG = load_catalog()
@@ -149,9 +148,7 @@ def test_every_recipe_takes_a_step_and_leaves_a_record(cell, tmp_path, monkeypat
             PlannedRun(cell, (cell.id,), 0, recipe),
             fake_data(recipe.stages[0].data, fit=cell.row.id == "gaussian"),
             folder,
-            device=torch.device("cpu"),
-            control=Control(),
-            reporter=SilentReporter(),
+            RunContext(tmp_path / "data", tmp_path, device="cpu"),
         ).run()
     assert record.outcome.status == "complete", record.outcome
     metric = record.metric(cell.metric.replace("inception-v3-compat", "classifier"))

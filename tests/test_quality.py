@@ -25,7 +25,7 @@ LAYERS = (
     ("tomlfile", "products", "declarations"),
     ("catalog",),
     ("metrics",),
-    ("train",),
+    ("train", "context"),
     ("report", "tracking"),
     ("pictures",),
     ("execution",),

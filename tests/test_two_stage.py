@@ -6,6 +6,7 @@ from sklearn.datasets import load_digits
 
 from dgm_bench import store
 from dgm_bench.catalog import load_catalog
+from dgm_bench.context import RunContext
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, UsageError
 from dgm_bench.execution import Execution
@@ -118,15 +119,15 @@ class Messages(SilentReporter):
 
 
 def execution(folder, wanted, *, control=None, limit=None, reporter=None):
-    return Execution(
-        PlannedRun(CELL, (CELL.id,), 0, wanted),
-        digits(),
-        folder,
-        device=torch.device("cpu"),
+    context = RunContext(
+        folder.results / "data",
+        folder.results,
+        device="cpu",
         control=control or Control(),
         reporter=reporter or SilentReporter(),
-        limit_seconds=limit,
     )
+    run = PlannedRun(CELL, (CELL.id,), 0, wanted)
+    return Execution(run, digits(), folder, context, limit)
 
 
 def run(results, wanted=None, **how):

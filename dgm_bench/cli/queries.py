@@ -8,6 +8,7 @@ from typing import Any
 
 from dgm_bench import data, planner
 from dgm_bench.catalog import Catalog, runnable
+from dgm_bench.context import RunContext
 from dgm_bench.spec import Cell, Published
 from dgm_bench.store import Store
 from dgm_bench.verdict import Verdict, judge_table
@@ -24,31 +25,29 @@ def verdicts_of(catalog: Catalog, cells: Sequence[Cell], results: Path) -> dict[
 
 
 def make_plan(
-    cells: Sequence[Cell],
-    results: Path,
-    data_root: Path,
-    *,
-    budget: str = "auto",
-    seeds: int = 1,
-    device: str = "auto",
-    threads: int | None = None,
-    may_fetch: bool = False,
+    cells: Sequence[Cell], context: RunContext, *, budget: str = "auto", seeds: int = 1
 ) -> planner.Plan:
     """Plan runs on this machine from the options of the command line.
+
+    Args:
+        cells: The cells that were asked for, with any ``--set`` changes in their recipes.
+        context: What the runs would share.
+        budget: For all of them together, as :func:`planner.parse_budget` takes it.
+        seeds: Runs of each recipe.
 
     Raises:
         UsageError: The budget means nothing.
     """
-    machine = planner.Machine.here(device, threads)
-    context = planner.PlanningContext(
+    machine = planner.Machine.here(context.device, context.threads)
+    around = planner.PlanningContext(
         machine=machine,
-        data_state=lambda name: data.state(name, data_root),
+        data_state=lambda name: data.state(name, context.data_root),
         runnable=runnable,
-        records=Store(results).records(),
-        may_fetch=may_fetch,
+        records=Store(context.results).records(),
+        may_fetch=not context.offline,
     )
     seconds = planner.parse_budget(budget, machine.device)
-    return planner.plan(cells, context, budget=seconds, seeds=seeds)
+    return planner.plan(cells, around, budget=seconds, seeds=seeds)
 
 
 # --------------------------------------------------------------------------- JSON

@@ -83,11 +83,11 @@ def plan(
     from dgm_bench import console
     from dgm_bench.catalog import load_catalog
     from dgm_bench.cli import queries
+    from dgm_bench.context import RunContext
 
+    context = RunContext(data_root, results, device=device, offline=True)
     cells = load_catalog().select(*(pattern or ("*",)))
-    planned = queries.make_plan(
-        cells, results, data_root, budget=budget, seeds=seeds, device=device
-    )
+    planned = queries.make_plan(cells, context, budget=budget, seeds=seeds)
     if as_json:
         print_json(queries.plan_json(planned))
     else:
@@ -116,14 +116,16 @@ def table(name: str, style: Format, data_root: Path, results: Path) -> None:
     from dgm_bench import console
     from dgm_bench.catalog import load_catalog
     from dgm_bench.cli import queries
+    from dgm_bench.context import RunContext
     from dgm_bench.report.tables import render_table
     from dgm_bench.verdict import not_run
 
+    context = RunContext(data_root, results, offline=True)
     catalog = load_catalog()
     chosen = catalog.table(name)
     verdicts = queries.verdicts_of(catalog, chosen.cells, results)
     idle = [cell for cell in chosen.cells if verdicts[cell.id].state == "not-run"]
-    reasons = queries.make_plan(idle, results, data_root).reasons()
+    reasons = queries.make_plan(idle, context).reasons()
     for cell in idle:
         verdicts[cell.id] = not_run(cell, reasons.get(cell.id, ""))
     screen = console.make_console()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -57,7 +58,7 @@ from dgm_bench.errors import DataError, UsageError
 @results_option
 @click.pass_context
 def run(
-    context: click.Context,
+    command: click.Context,
     pattern: Sequence[str],
     paper: str | None,
     seeds: int,
@@ -80,42 +81,34 @@ def run(
     from dgm_bench.catalog import load_catalog
     from dgm_bench.cli import queries
     from dgm_bench.console import make_reporter
+    from dgm_bench.context import RunContext
     from dgm_bench.overrides import change_cells
+    from dgm_bench.train.control import Control
 
     limit = planner.parse_duration(time_limit, "--time-limit") if time_limit else None
     overrides = dict(_setting(text) for text in settings)
     cells = change_cells(load_catalog().select(*_patterns(pattern, paper)), overrides)
 
-    from dgm_bench.runner import resolve_device, run_plan
+    from dgm_bench.execution import resolve_device
+    from dgm_bench.runner import run_plan
 
-    planned = queries.make_plan(
-        cells,
-        results,
+    context = RunContext(
         data_root,
-        budget=budget,
-        seeds=seeds,
+        results,
         device=resolve_device(device).type,
         threads=threads,
-        may_fetch=not offline,
+        offline=offline,
+        track=not no_tracking,
+        control=Control(limit),
     )
-
+    planned = queries.make_plan(cells, context, budget=budget, seeds=seeds)
     with make_reporter() as reporter:
-        summary = run_plan(
-            planned,
-            results=results,
-            data_root=data_root,
-            device=device,
-            threads=threads,
-            time_limit=limit,
-            offline=offline,
-            reporter=reporter,
-            track=not no_tracking,
-        )
+        summary = run_plan(planned, replace(context, reporter=reporter))
     if not (summary.finished or summary.failed or summary.interrupted):
         why = summary.skipped[0][1] if summary.skipped else "no cell was left to run"
         raise UsageError("nothing ran", why, "dgm-bench plan shows every cell")
     missed = bool(summary.failed) or summary.unavailable
-    context.exit(INTERRUPTED if summary.interrupted else int(missed))
+    command.exit(INTERRUPTED if summary.interrupted else int(missed))
 
 
 @click.command(

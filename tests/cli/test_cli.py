@@ -6,6 +6,8 @@ import resource
 import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -38,9 +40,9 @@ def fake_run(monkeypatch):
     calls = []
 
     def ends_with(error=None, **ending):
-        def run_plan(plan, **options):
-            calls.append((plan, options))
-            options["reporter"].plan(plan)
+        def run_plan(plan, context):
+            calls.append((plan, context))
+            context.reporter.plan(plan)
             if error:
                 raise error
             return runner.RunSummary(**{"finished": ["a record"], **ending})
@@ -163,24 +165,31 @@ def test_a_broken_record_is_told_with_its_file(call, tmp_path):
 # --------------------------------------------------------------------------- run
 
 
-def test_run_hands_its_options_on(call, fake_run, tmp_path):
+def test_run_hands_its_options_on(call, fake_run, tmp_path, monkeypatch):
     calls = fake_run()
     result = call("run", CELL, "--seeds", "2", "--budget", "none", "--time-limit", "9m",
                   "--set", "optimizer.lr=1e-4", "--set", "stopping.max_steps=5", "--offline",
                   "--threads", "1", "--no-tracking")  # fmt: skip
     assert result.exit_code == 0, result.output
-    ((plan, options),) = calls
+    ((plan, context),) = calls
     assert [run.seed for run in plan.chosen] == [0, 1]
     assert plan.budget_seconds is None
     for run in plan.chosen:
         assert run.modified == ("optimizer.lr=1e-4", "stopping.max_steps=5")
         (stage,) = run.recipe.stages
         assert (stage.optimizer.lr, stage.stopping.max_steps) == (1e-4, 5)
-    assert options["time_limit"] == 540
-    assert options["offline"]
-    assert options["threads"] == 1
-    assert not options["track"]
-    assert options["results"] == tmp_path / "results"
+    with monkeypatch.context() as patch:
+        for passed, reason in ((400, None), (541, "time limit")):
+            now = time.monotonic() + passed
+            patch.setattr(
+                "dgm_bench.train.control.time", SimpleNamespace(monotonic=lambda now=now: now)
+            )
+            assert context.control.stop_reason() == reason
+    assert context.offline
+    assert context.threads == 1
+    assert not context.track
+    assert context.results == tmp_path / "results"
+    assert context.data_root == tmp_path / "data"
     assert result.stdout == ""
 
 

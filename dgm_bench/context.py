@@ -1,0 +1,34 @@
+"""What all runs of one command share: folders, device, and whom to ask and to tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dgm_bench.train.control import Control
+from dgm_bench.train.events import Reporter, SilentReporter
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What all runs of one command share. Torch-free: the device is its name.
+
+    Attributes:
+        data_root: Where data lies, or goes when it is fetched.
+        results: Where records go.
+        device: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
+        threads: CPU threads; None for torch's own choice.
+        offline: Download nothing.
+        track: Log to MLflow after each run.
+        control: Asked between steps whether to stop.
+        reporter: Told how it goes.
+    """
+
+    data_root: Path
+    results: Path
+    device: str = "auto"
+    threads: int | None = None
+    offline: bool = False
+    track: bool = True
+    control: Control = field(default_factory=Control)
+    reporter: Reporter = field(default_factory=SilentReporter)
