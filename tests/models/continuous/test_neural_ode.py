@@ -6,6 +6,7 @@ from factories import make_cell, make_metric, make_record, make_table
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError
+from dgm_bench.metrics.gradients import solver_gradients
 from dgm_bench.metrics.gradients.memory import SavedMemory
 from dgm_bench.metrics.gradients.solver_gradients import (
     at_tolerance,
