@@ -85,7 +85,7 @@ def at_tolerance(solver: Solver, tolerance: float) -> Solver:
 
 def backpropagating(solver: Solver) -> Solver:
     """Return one that solves alike and whose gradients go through its own steps."""
-    return Solver(solver.solver, solver.rtol, solver.atol, solver.step_size, adjoint=False)
+    return Solver(solver.solver, solver.rtol, solver.atol, solver.step_size, "backpropagation")
 
 
 def use(flow: SolvedFlow, solver: Solver) -> SolvedFlow:
@@ -98,7 +98,7 @@ def reference_gradient(
     flow: SolvedFlow, x: Float[Tensor, "batch *event"], tolerance: float = REFERENCE
 ) -> Vector:
     """Return the gradient by backpropagation through ``dopri5`` at a very small tolerance."""
-    exact = Solver("dopri5", tolerance, tolerance, adjoint=False)
+    exact = Solver("dopri5", tolerance, tolerance, gradient="backpropagation")
     return loss_gradient(use(flow, exact), x).value
 
 
@@ -251,9 +251,11 @@ def gradient_metrics(
 
 def way_of(solver: Solver) -> str:
     """Return in words how gradients are taken."""
-    if solver.checkpointed:
+    if solver.gradient == "discrete-adjoint":
         return "backpropagation through the steps, each computed anew"
-    return "adjoint equation" if solver.adjoint else "backpropagation through the solver"
+    return (
+        "adjoint equation" if solver.gradient == "adjoint" else "backpropagation through the solver"
+    )
 
 
 def _of_flow(

@@ -12,7 +12,7 @@ from torch import Tensor
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.continuous.dynamics import DynamicsNetwork, Layer, Nonlinearity
 from dgm_bench.models.continuous.flow import ContinuousFlow, SolvedFlow
-from dgm_bench.models.continuous.solver import Noise, Solver, SolverName
+from dgm_bench.models.continuous.solver import Noise, Solver, SolverName, gradient_of
 
 
 class FFJORD(SolvedFlow):
@@ -61,7 +61,7 @@ class FFJORD(SolvedFlow):
         adjoint: bool = True,
         noise: Noise = "gaussian",
     ) -> None:
-        shared = Solver(solver, rtol, atol, step_size, adjoint)
+        shared = Solver(solver, rtol, atol, step_size, gradient_of(adjoint))
         networks = [
             DynamicsNetwork(math.prod(event_shape), hidden, layer, activation) for _ in range(flows)
         ]

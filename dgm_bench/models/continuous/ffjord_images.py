@@ -9,7 +9,7 @@ from torch import nn
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.continuous.conv_dynamics import ConvDynamics
 from dgm_bench.models.continuous.flow import ContinuousFlow, SolvedFlow
-from dgm_bench.models.continuous.solver import Noise, Solver, SolverName
+from dgm_bench.models.continuous.solver import Noise, Solver, SolverName, gradient_of
 from dgm_bench.models.flows.multiscale import (
     FactorOut,
     Flatten,
@@ -73,7 +73,7 @@ class MultiScaleFFJORD(SolvedFlow):
         adjoint: bool = True,
         noise: Noise = "rademacher",
     ) -> None:
-        shared = Solver(solver, rtol, atol, step_size, adjoint)
+        shared = Solver(solver, rtol, atol, step_size, gradient_of(adjoint))
         shape = image_shape_of(event_shape, image_shape)
         if min(shape[1:]) < MIN_SIDE:
             raise DeclarationError(f"{shape[1]} x {shape[2]} pixels", "too few", "give 4 x 4")
@@ -139,7 +139,7 @@ class EncoderDecoderFFJORD(SolvedFlow):
         adjoint: bool = True,
         noise: Noise = "rademacher",
     ) -> None:
-        shared = Solver(solver, rtol, atol, step_size, adjoint)
+        shared = Solver(solver, rtol, atol, step_size, gradient_of(adjoint))
         shape = image_shape_of(event_shape, image_shape)
         down = [1 + i % 2 for i in range(len(filters))]
         part = 2 ** down.count(2)

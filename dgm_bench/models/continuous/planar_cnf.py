@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dgm_bench.models.continuous.dynamics import Linearised
 from dgm_bench.models.continuous.flow import ContinuousFlow, SolvedFlow
-from dgm_bench.models.continuous.solver import Solver, SolverName
+from dgm_bench.models.continuous.solver import Solver, SolverName, gradient_of
 
 
 class LinearisedPlanar(Linearised):
@@ -94,6 +94,6 @@ class PlanarCNF(SolvedFlow):
         step_size: float | None = None,
         adjoint: bool = True,
     ) -> None:
-        shared = Solver(solver, rtol, atol, step_size, adjoint)
+        shared = Solver(solver, rtol, atol, step_size, gradient_of(adjoint))
         network = PlanarDynamics(math.prod(event_shape), width, gate_hidden)
         super().__init__(event_shape, [ContinuousFlow(network, shared)], shared)

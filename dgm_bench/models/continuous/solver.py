@@ -19,12 +19,28 @@ from dgm_bench.models.continuous.dynamics import Dynamics, Linearisation
 
 Noise = Literal["gaussian", "rademacher"]
 SolverName = Literal["dopri5", "rk4"]
+#: Of the adjoint equation, solved backwards in time; of the solver's own steps, by automatic
+#: differentiation through all of them; or of those steps, one at a time and backwards (see
+#: :mod:`dgm_bench.models.continuous.discrete_adjoint`).
+Gradient = Literal["adjoint", "backpropagation", "discrete-adjoint"]
 State = tuple[Tensor, ...]
 #: What is integrated along a solution besides the position, from the dynamics at a point.
 Integrand = Callable[[Linearisation], State]
 
 #: Absolute tolerance of what is not to choose the steps (released RNODE code, ``cnf.py``).
 NO_ERROR_CONTROL = 1e20
+
+
+def gradient_of(adjoint: bool, checkpointed: bool = False) -> Gradient:
+    """Return the choice that two booleans are, whose names are hashed with recipes.
+
+    Args:
+        adjoint: The adjoint equation, or else the solver's own steps.
+        checkpointed: Whatever ``adjoint`` says, the solver's own steps, one at a time.
+    """
+    if checkpointed:
+        return "discrete-adjoint"
+    return "adjoint" if adjoint else "backpropagation"
 
 
 @dataclass
@@ -58,24 +74,22 @@ class Solver:
         rtol: Relative tolerance.
         atol: Absolute tolerance.
         step_size: Step of ``"rk4"``, as a part of the whole time 1.
-        adjoint: Gradients by the adjoint equation, or else through the solver's own steps.
+        gradient: What gradients are those of.
         evaluations: Evaluations of the dynamics so far, forward and adjoint.
         estimate: How traces are estimated at the moment; None while they are exact.
-        checkpointed: Whatever ``adjoint`` says, gradients through the solver's own steps, one at a
-            time; see :mod:`dgm_bench.models.continuous.discrete_adjoint`.
     """
 
     solver: SolverName = "dopri5"
     rtol: float = 1e-6
     atol: float = 1e-8
     step_size: float | None = None
-    adjoint: bool = True
+    gradient: Gradient = "adjoint"
     evaluations: int = 0
     estimate: Estimate | None = None
-    checkpointed: bool = False
 
     def __post_init__(self) -> None:
         require_choice("solver", self.solver, get_args(SolverName))
+        require_choice("gradient", self.gradient, get_args(Gradient))
         if self.solver == "rk4" and self.step_size is None:
             raise DeclarationError("step_size", "rk4 needs one", "give step_size=0.05")
 
@@ -89,17 +103,26 @@ class Solver:
     def change(self, **overrides: str | float | None) -> None:
         """Change settings; the others stay.
 
+        Recipes say ``adjoint`` and ``checkpointed`` for ``gradient``, as in :func:`gradient_of`.
+
         Raises:
             DeclarationError: An override that does not exist, or makes no sense.
         """
         state = ("evaluations", "estimate")
         known = [f.name for f in dataclasses.fields(Solver) if f.name not in state]
-        for name in overrides:
+        settings = self._with_gradient(overrides)
+        for name in settings:
             if name not in known:
                 reason = "is no setting of the solver"
                 raise DeclarationError(name, reason, choose_from(name, known))
-        changed = Solver(**{**vars(self), **overrides})
+        changed = Solver(**{**vars(self), **settings})
         vars(self).update(vars(changed))
+
+    def _with_gradient(self, overrides: dict[str, Any]) -> dict[str, Any]:
+        others = dict(overrides)
+        adjoint = others.pop("adjoint", self.gradient == "adjoint")
+        checkpointed = others.pop("checkpointed", self.gradient == "discrete-adjoint")
+        return {"gradient": gradient_of(adjoint, checkpointed), **others}
 
     @contextmanager
     def estimating(self, estimate: Estimate) -> Iterator[None]:
@@ -133,9 +156,9 @@ class Solver:
             settings["atol"] = (self.atol, self.atol, *[NO_ERROR_CONTROL] * free)
         function = _Derivative(network, self, integrand)
         parameters = tuple(network.parameters())
-        if self.checkpointed:
+        if self.gradient == "discrete-adjoint":
             return solve_with_discrete_adjoint(function, state, span, parameters, settings)
-        if self.adjoint:
+        if self.gradient == "adjoint":
             solution = torchdiffeq.odeint_adjoint(
                 function,
                 state,

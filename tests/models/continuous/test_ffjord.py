@@ -7,7 +7,7 @@ from dgm_bench.errors import DeclarationError, RunFailure
 from dgm_bench.models.continuous import dynamics
 from dgm_bench.models.continuous.dynamics import DynamicsNetwork, hutchinson_trace
 from dgm_bench.models.continuous.ffjord import FFJORD
-from dgm_bench.models.continuous.solver import Estimate
+from dgm_bench.models.continuous.solver import Estimate, Solver, gradient_of
 
 TABLE_4 = {
     "power": (6, 5, [60] * 3, 43_325, 41_465),
@@ -133,9 +133,21 @@ def test_solver_can_be_changed_after_construction():
     assert torch.equal(model.log_prob(x), fine)
 
 
+@pytest.mark.parametrize("adjoint", [True, False])
+def test_words_of_recipes_for_gradients_are_one_choice(adjoint):
+    solver = Solver()
+    solver.change(adjoint=adjoint, checkpointed=True)
+    assert solver.gradient == "discrete-adjoint"
+    solver.change(checkpointed=False, adjoint=adjoint)
+    assert solver.gradient == ("adjoint" if adjoint else "backpropagation")
+    solver.change(rtol=1e-3)
+    assert solver.gradient == gradient_of(adjoint)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        ({"gradient": "adjont"}, "did you mean 'adjoint'"),
         ({"rtool": 1e-3}, "did you mean 'rtol'"),
         ({"evaluations": 0}, "no setting"),
         ({"solver": "euler"}, "solver 'euler': is not known"),

@@ -32,7 +32,8 @@ WAYS = [(solver, adjoint) for solver in ("dopri5", "rk4") for adjoint in (True, 
 
 def solver_of(name, adjoint, tolerance):
     step = 1.0 if name == "rk4" else None
-    return at_tolerance(Solver(name, step_size=step, adjoint=adjoint), tolerance)
+    gradient = "adjoint" if adjoint else "backpropagation"
+    return at_tolerance(Solver(name, step_size=step, gradient=gradient), tolerance)
 
 
 def toy_flow():

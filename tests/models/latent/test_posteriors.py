@@ -310,7 +310,7 @@ def test_gradients_of_fixed_steps_are_those_through_the_solver(kind, training):
 @pytest.mark.parametrize("kind", ["none", "rank"])
 def test_gradients_of_adaptive_steps(kind):
     flow, (z, features) = flow_of("ffjord-rank" if kind == "rank" else "ffjord-none"), inputs()
-    assert flow.solver.checkpointed
+    assert flow.solver.gradient == "discrete-adjoint"
     steps = gradients_of(flow, z, features)
     # torchdiffeq also differentiates its choice of the first step, of the order of the tolerance.
     for other in ({"adjoint": False}, {"adjoint": True}):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -12,11 +12,17 @@ from torch import Tensor, nn
 
 from dgm_bench.errors import require_choice
 from dgm_bench.models.continuous.dynamics import Linearisation, Nonlinearity
-from dgm_bench.models.continuous.solver import Solver, SolverName
+from dgm_bench.models.continuous.solver import Gradient, Solver, SolverName
 from dgm_bench.models.latent.posteriors.amortised_dynamics import AmortisedNetwork, Kind
 from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior, Latents
 
-Gradient = Literal["steps", "adjoint", "solver"]
+GradientName = Literal["steps", "adjoint", "solver"]
+#: By the names that recipes have for them, which are hashed.
+GRADIENTS: dict[GradientName, Gradient] = {
+    "steps": "discrete-adjoint",
+    "adjoint": "adjoint",
+    "solver": "backpropagation",
+}
 
 #: How long each flow lasts (FFJORD code, ``train_vae_flow.py``: ``time_length``, not trained).
 DURATION = 0.5
@@ -75,12 +81,11 @@ class AmortisedFFJORD(nn.Module):
         atol: float = 1e-5,
         solver: SolverName = "dopri5",
         step_size: float | None = None,
-        gradient: Gradient = "steps",
+        gradient: GradientName = "steps",
     ) -> None:
         super().__init__()
-        require_choice("gradient", gradient, get_args(Gradient))
-        self.solver = Solver(solver, rtol, atol, step_size, adjoint=gradient == "adjoint")
-        self.solver.checkpointed = gradient == "steps"
+        require_choice("gradient", gradient, GRADIENTS)
+        self.solver = Solver(solver, rtol, atol, step_size, GRADIENTS[gradient])
         networks = [AmortisedNetwork(latent, hidden, activation, kind, rank) for _ in range(flows)]
         self.networks = nn.ModuleList(networks)
         self.amortised = nn.ModuleList(
