@@ -38,7 +38,7 @@ from dgm_bench.records import (
 )
 from dgm_bench.spec import YES_NO, Recipe, Stage
 from dgm_bench.train import objectives
-from dgm_bench.train.checkpoint import CheckpointFile, ForeignCheckpointError
+from dgm_bench.train.checkpoint import CheckpointFile, ForeignCheckpointError, StageCheckpoint
 from dgm_bench.train.latents import code_shape, latents
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.tally import CURVE_COLUMNS
@@ -134,7 +134,7 @@ class Execution:
         models: dict[str, nn.Module] = {}
         for stage in self.recipe.stages:
             model = build(stage.model, _event_shape(stage, self.data, models))
-            objectives.require_fit(stage.objective, model)
+            objectives.require_fit(stage.objective, model, self.context.data_root)
             self._check_precision(stage)
             models[stage.name] = model
         whole = compose(self.recipe.stages, list(models.values()))
@@ -181,15 +181,17 @@ class Execution:
             stage,
             model,
             data.to(self.device, dtype),
+            self.context,
             seed=self.run_.seed,
-            control=self.context.control,
-            reporter=self.context.reporter,
-            checkpoint=CheckpointFile(self.folder.stage(stage.name)),
+            checkpoint=self._checkpoint(stage, data),
             limit_seconds=limit,
-            checkpoint_seconds=_checkpoint_seconds(),
-            identity=_identity(stage, data.fingerprints(), self.device),
             shown_as=stage.name if len(self.recipe.stages) > 1 else "",
         )
+
+    def _checkpoint(self, stage: Stage, data: Dataset) -> StageCheckpoint:
+        file = CheckpointFile(self.folder.stage(stage.name))
+        identity = _identity(stage, data.fingerprints(), self.device)
+        return StageCheckpoint(file, identity, _checkpoint_seconds())
 
     def _stage_data(self, stage: Stage) -> Dataset:
         """Return what a stage is trained on: the images, or their codes by an earlier stage."""
@@ -261,8 +263,8 @@ class Execution:
         noise = torch.Generator(self.device).manual_seed(self.run_.seed)
         try:
             with _failures():
-                data = self.trainers[0].data
-                make_pictures(model, data, self._title(), folder, noise, metrics)
+                data, root = self.trainers[0].data, self.context.data_root
+                make_pictures(model, data, self._title(), folder, noise, metrics, root)
         except RunFailure as failure:
             self.context.reporter.message(f"no picture of {self._title()}: {failure.reason}")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import zlib
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+from dgm_bench.context import RunContext
 from dgm_bench.records import (
     Budget,
     Code,
@@ -32,6 +34,11 @@ from dgm_bench.spec import (
     StoppingSpec,
     Table,
 )
+
+
+def make_context(folder: Path = Path("no folder"), **settings: Any) -> RunContext:
+    """Return a context on the CPU that says nothing, with data and results below a folder."""
+    return RunContext(folder / "data", folder / "results", **{"device": "cpu", **settings})
 
 
 def make_recipe(

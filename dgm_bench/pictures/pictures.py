@@ -43,6 +43,7 @@ def make_pictures(
     folder: Path,
     generator: torch.Generator,
     metrics: Sequence[Metric] = (),
+    data_root: Path | None = None,
 ) -> dict[str, str]:
     """Draw what can be seen of a trained model, as PNG files.
 
@@ -58,12 +59,13 @@ def make_pictures(
         folder: Where the files go; created if need be.
         generator: Source of the samples, on the model's device.
         metrics: Of the run, for what is drawn from them.
+        data_root: Where the classifier of the data set is kept; without it none is asked.
 
     Returns:
         File names in ``folder`` by the name of the picture.
     """
     made = {}
-    for name, figure in _figures(model, dataset, title, generator, metrics):
+    for name, figure in _figures(model, dataset, title, generator, metrics, data_root):
         _save(figure, folder / f"{name}.png")
         made[name] = f"{name}.png"
     return made
@@ -75,9 +77,10 @@ def _figures(
     title: str,
     generator: torch.Generator,
     metrics: Sequence[Metric],
+    data_root: Path | None,
 ) -> Iterator[tuple[str, Figure]]:
     if isinstance(model, TwoStage):
-        yield from two_stage_figures(model, dataset, title, generator, metrics)
+        yield from two_stage_figures(model, dataset, title, generator, metrics, data_root)
     elif dataset.image_shape is not None and dataset.to_pixels is not None:
         yield "samples", _image_figure(model, dataset, title, generator)
     elif dataset.event_shape == (2,):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dgm_bench.data import default_root
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.labelled_images import pixels
-from dgm_bench.metrics.images.classifier import image_features, reference_classifier
+from dgm_bench.metrics.images.classifier import (
+    ImageClassifier,
+    image_features,
+    reference_classifier,
+)
 from dgm_bench.metrics.images.codes import code_counts, level_names
 from dgm_bench.metrics.images.image_evaluator import spread
 from dgm_bench.metrics.images.neighbours import nearest
@@ -41,6 +45,7 @@ def two_stage_figures(
     title: str,
     generator: torch.Generator,
     metrics: Sequence[Metric],
+    data_root: Path | None = None,
 ) -> Iterator[tuple[str, Figure]]:
     """Yield name and figure of each picture.
 
@@ -50,13 +55,15 @@ def two_stage_figures(
         title: Name of model and data, for the headings.
         generator: Source of the samples, on the model's device.
         metrics: Of the run; the rejection curve is drawn from them.
+        data_root: Where the classifier of the data set is kept; without it none is asked.
     """
     yield "reconstructions", _reconstructions(model, data, title, generator)
     samples, labels = _samples(model, generator)
     names = [_class_name(data, label) for label in labels[::PER_CLASS].tolist()]
     yield "samples", samples_figure(samples.unflatten(0, (-1, PER_CLASS)), names, title)
     some = samples[:: len(samples) // QUERIES][:QUERIES]
-    yield "neighbours", _neighbours(some, data, title, generator.device)
+    judge = _classifier(data, data_root, generator.device)
+    yield "neighbours", _neighbours(some, data, title, judge)
     yield "codes", _codebooks(model, data, title, generator)
     for features, points in rejection_points(metrics).items():
         yield f"rejection-{features}", rejection_figure(points, f"{title}, {features} features")
@@ -94,15 +101,14 @@ def _class_name(data: Dataset, label: int) -> str:
 
 
 def _neighbours(
-    queries: Float[Tensor, "n c h w"], data: Dataset, title: str, device: torch.device
+    queries: Float[Tensor, "n c h w"],
+    data: Dataset,
+    title: str,
+    classifier: ImageClassifier | None,
 ) -> Figure:
-    """Find neighbours by the classifier's features, or by pixels where there is none.
-
-    A classifier is not trained on data that does not fit the device for the sake of a picture.
-    """
+    """Find neighbours by the classifier's features, or by pixels where there is none."""
     train = pixels(spread(data.splits["train"], min(SOUGHT, SOUGHT_PIXELS // data.dim)))
-    if data.classes and data.resident:
-        classifier, _ = reference_classifier(data, default_root() / "classifiers", device)
+    if classifier is not None:
         ours, theirs = (image_features(classifier, images) for images in (queries, train))
         by = "the classifier's features"
     else:
@@ -112,6 +118,18 @@ def _neighbours(
     near = train[found.indices.flatten().to(train.device)].cpu().unflatten(0, found.indices.shape)
     heading = f"{title}: nearest of {len(train):,} training images by {by}"
     return neighbours_figure(queries, near, found.distances.cpu(), heading)
+
+
+def _classifier(
+    data: Dataset, data_root: Path | None, device: torch.device
+) -> ImageClassifier | None:
+    """Return the classifier of the data set.
+
+    None is trained on data that does not fit the device for the sake of a picture.
+    """
+    if data_root is None or not (data.classes and data.resident):
+        return None
+    return reference_classifier(data, data_root / "classifiers", device)[0]
 
 
 def _codebooks(model: TwoStage, data: Dataset, title: str, generator: torch.Generator) -> Figure:

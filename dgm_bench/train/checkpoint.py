@@ -68,7 +68,9 @@ class StageCheckpoint:
         every: Seconds between two savings.
     """
 
-    def __init__(self, file: CheckpointFile | None, identity: str, every: float) -> None:
+    def __init__(
+        self, file: CheckpointFile | None, identity: str = "", every: float = 30.0
+    ) -> None:
         self.file, self.identity, self.every = file, identity, every
         self._saved = time.perf_counter()
 

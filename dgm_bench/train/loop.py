@@ -11,12 +11,13 @@ import time
 import torch
 from torch import Tensor, nn
 
+from dgm_bench.context import RunContext
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.models.capabilities import InitialisesOnData
 from dgm_bench.spec import Stage
-from dgm_bench.train.checkpoint import CheckpointFile, StageCheckpoint
-from dgm_bench.train.control import Control, Interrupted
-from dgm_bench.train.events import Progress, Reporter
+from dgm_bench.train.checkpoint import StageCheckpoint
+from dgm_bench.train.control import Interrupted
+from dgm_bench.train.events import Progress
 from dgm_bench.train.objectives import build_objective
 from dgm_bench.train.state import TrainingState
 from dgm_bench.train.tally import Tally
@@ -30,13 +31,10 @@ class Trainer:
         stage: The recipe's stage.
         model: On the device.
         data: On the device.
+        context: Says when to stop, is told how it goes, and has the root of an objective's data.
         seed: Of the run; decides the order of the data and the noise.
-        control: Asked between steps whether to stop.
-        reporter: Told how it goes.
         checkpoint: Where to continue from and save to, or None to keep nothing.
         limit_seconds: Training and validation may take this long from now; None for no limit.
-        checkpoint_seconds: How often to save.
-        identity: Compared with the checkpoint's: stage, data and kind of device.
         shown_as: The stage's name for whoever is watching, where a run has several.
     """
 
@@ -45,24 +43,21 @@ class Trainer:
         stage: Stage,
         model: nn.Module,
         data: Dataset,
+        context: RunContext,
         *,
         seed: int,
-        control: Control,
-        reporter: Reporter,
-        checkpoint: CheckpointFile | None = None,
+        checkpoint: StageCheckpoint | None = None,
         limit_seconds: float | None = None,
-        checkpoint_seconds: float = 30.0,
-        identity: str = "",
         shown_as: str = "",
     ) -> None:
         self.stage, self.model, self.data, self.seed = stage, model, data, seed
-        self.control, self.reporter, self.shown_as = control, reporter, shown_as
+        self.control, self.reporter, self.shown_as = context.control, context.reporter, shown_as
         self.limit_seconds = limit_seconds
         self.examples = data.splits["train"]
-        self.objective = build_objective(stage.objective)
+        self.objective = build_objective(stage.objective, context.data_root)
         self.state = TrainingState(stage, model, self.examples, seed)
         self.validation = Validation(stage, data, self.objective, self.state, seed)
-        self.checkpoint = StageCheckpoint(checkpoint, identity, checkpoint_seconds)
+        self.checkpoint = checkpoint or StageCheckpoint(None)
         self.clock = Stopwatch()
         self._shown = time.perf_counter()
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
 from torch import Tensor, nn
 
-from dgm_bench.data import default_root, load
+from dgm_bench.data import load
 from dgm_bench.data.dataset import LogDensity
 from dgm_bench.errors import DeclarationError, require_choice
 from dgm_bench.models.capabilities import (
@@ -167,7 +168,7 @@ def adversarial() -> Objective:
     return objective
 
 
-def reverse_kl(target: str) -> Objective:
+def reverse_kl(target: str, *, data_root: Path) -> Objective:
     """Return a batch's estimate of KL(model | target) in nats, for a flow from noise to data.
 
     This is how normalizing flows are fitted that know the density of their own samples only
@@ -175,8 +176,9 @@ def reverse_kl(target: str) -> Objective:
 
     Args:
         target: Name of a data set whose exact density is known.
+        data_root: Where data lies.
     """
-    log_density = load(target, default_root(), offline=True).log_density
+    log_density = load(target, data_root, offline=True).log_density
     if log_density is None:
         raise DeclarationError(target, "has no known density", "use one of the toys that have")
     known: LogDensity = log_density
@@ -197,12 +199,14 @@ class Declared:
         make: From the arguments of a recipe to the objective.
         needs: Capability or class that a model has to have.
         words: The same in words.
+        loads_data: Whether it is made with the data root too, as it loads a data set of its own.
         check: Raises a :class:`DeclarationError` where these arguments need more of the model.
     """
 
     make: Callable[..., Objective]
     needs: type
     words: str
+    loads_data: bool = False
     check: Callable[[ObjectiveSpec, nn.Module], object] | None = None
 
 
@@ -228,17 +232,19 @@ OBJECTIVES: dict[str, Declared] = {
     "dvae": Declared(discrete_autoencoding, DVAE, "codes of images with a relaxation"),
     "adversarial": Declared(adversarial, HasDiscriminator, "a discriminator"),
     "avb": Declared(adversarial_variational_bayes, AVB, "an adversarial posterior"),
-    "reverse-kl": Declared(reverse_kl, HasSampleWithLogProb, "samples with their log density"),
+    "reverse-kl": Declared(
+        reverse_kl, HasSampleWithLogProb, "samples with their log density", loads_data=True
+    ),
 }
 
 
-def require_fit(spec: ObjectiveSpec, model: nn.Module) -> None:
+def require_fit(spec: ObjectiveSpec, model: nn.Module, data_root: Path | None = None) -> None:
     """Refuse an objective that cannot train a model, before anything is trained.
 
     Raises:
         DeclarationError: It is not known, has wrong arguments, or needs what the model lacks.
     """
-    build_objective(spec)
+    build_objective(spec, data_root)
     declared = OBJECTIVES[spec.name]
     if not isinstance(model, declared.needs):
         fitting = [name for name, other in OBJECTIVES.items() if isinstance(model, other.needs)]
@@ -249,15 +255,24 @@ def require_fit(spec: ObjectiveSpec, model: nn.Module) -> None:
         declared.check(spec, model)
 
 
-def build_objective(spec: ObjectiveSpec) -> Objective:
+def build_objective(spec: ObjectiveSpec, data_root: Path | None = None) -> Objective:
     """Return the objective a recipe names.
+
+    Args:
+        spec: Its name and arguments.
+        data_root: Where data lies, for objectives that load some.
 
     Raises:
         DeclarationError: When no objective has that name, or an argument does not fit.
+        ValueError: When it loads data and there is no data root.
     """
     require_choice("objective", spec.name, OBJECTIVES)
-    args: dict[str, Any] = spec.args
+    declared, args = OBJECTIVES[spec.name], dict(spec.args)
+    if declared.loads_data:
+        if data_root is None:
+            raise ValueError(f"objective {spec.name!r} loads data, and there is no data root")
+        args["data_root"] = data_root
     try:
-        return OBJECTIVES[spec.name].make(**args)
+        return declared.make(**args)
     except TypeError as error:
         raise DeclarationError(f"objective {spec.name!r}", str(error), "mend its args") from error

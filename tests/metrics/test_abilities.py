@@ -1,12 +1,15 @@
 """The columns of FFJORD's Table 1 as experiments: each finds what is so, and what is not."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from factories import make_context
 from torch import nn
 
 from dgm_bench.data import load
 from dgm_bench.data.toys import eight_gaussians_log_density
-from dgm_bench.errors import DeclarationError
+from dgm_bench.errors import DataUnavailable, DeclarationError
 from dgm_bench.metrics.abilities import exactness
 from dgm_bench.metrics.abilities.abilities import CHECKS, ability_metrics
 from dgm_bench.metrics.abilities.depth import depth_of, growth
@@ -28,8 +31,6 @@ from dgm_bench.spec import (
     StoppingSpec,
     ValidationSpec,
 )
-from dgm_bench.train.control import Control
-from dgm_bench.train.events import SilentReporter
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.objectives import build_objective
 
@@ -175,7 +176,7 @@ def test_log_likelihood_of_a_linear_decoder_is_gaussian():
 
 
 def objective(name, **args):
-    return build_objective(ObjectiveSpec(name=name, args=args))
+    return build_objective(ObjectiveSpec(name=name, args=args), Path("no data"))
 
 
 def test_each_player_gets_the_gradients_of_its_own_loss(generator):
@@ -204,6 +205,15 @@ def test_reverse_kl_is_zero_at_the_target_and_the_divergence_elsewhere(data, gen
     assert loss.total.item() == pytest.approx(0.25)
 
 
+def test_reverse_kl_loads_its_target_from_the_data_root():
+    spec = ObjectiveSpec(name="reverse-kl", args={"target": "8gaussians"})
+    with pytest.raises(ValueError, match="no data root"):
+        build_objective(spec)
+    spec = ObjectiveSpec(name="reverse-kl", args={"target": "mnist"})
+    with pytest.raises(DataUnavailable, match="below no data"):
+        build_objective(spec, Path("no data"))
+
+
 def test_reverse_kl_needs_a_known_density():
     with pytest.raises(DeclarationError, match="no known density"):
         objective("reverse-kl", target="moons")
@@ -230,10 +240,7 @@ def trained(data, model, objective="nll", steps=150):
         stopping=StoppingSpec(max_steps=steps),
     )
     model = build(stage.model, data.event_shape).float()
-    control, reporter = Control(), SilentReporter()
-    trainer = Trainer(
-        stage, model, data.to("cpu", torch.float32), seed=0, control=control, reporter=reporter
-    )
+    trainer = Trainer(stage, model, data.to("cpu", torch.float32), make_context(), seed=0)
     trainer.run()
     return trainer
 

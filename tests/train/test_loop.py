@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+from factories import make_context
 from torch import nn
 
 from dgm_bench.data.dataset import Dataset
@@ -23,9 +24,8 @@ from dgm_bench.spec import (
     ValidationSpec,
 )
 from dgm_bench.train.averaging import ParameterAverage
-from dgm_bench.train.checkpoint import CheckpointFile
+from dgm_bench.train.checkpoint import CheckpointFile, StageCheckpoint
 from dgm_bench.train.control import Control, Interrupted
-from dgm_bench.train.events import SilentReporter
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.objectives import build_objective
 from dgm_bench.train.optimizers import AdamInsideRoot, build_optimizer
@@ -59,19 +59,18 @@ def stage(model=MAF, **changes):
     return Stage(**{**settings, **changes})
 
 
-def trainer(stage, data, *, folder=None, control=None, model=None, **options):
+def trainer(stage, data, *, folder=None, control=None, model=None, identity="", **options):
     torch.manual_seed(0)
     dtype = torch.get_default_dtype()
     model = model or build(stage.model, data.event_shape).to(dtype)
-    checkpoint = CheckpointFile(folder) if folder is not None else None
+    file = CheckpointFile(folder) if folder is not None else None
     return Trainer(
         stage,
         model,
         data.to("cpu", dtype),
+        make_context(control=control or Control()),
         seed=0,
-        control=control or Control(),
-        reporter=SilentReporter(),
-        checkpoint=checkpoint,
+        checkpoint=StageCheckpoint(file, identity),
         **options,
     )
 

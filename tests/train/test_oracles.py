@@ -1,6 +1,7 @@
 """Trained on data whose entropy is known, a model that can be exact comes close to it."""
 
 import torch
+from factories import make_context
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.oracles import autoregressive_oracle, gaussian_oracle
@@ -16,8 +17,6 @@ from dgm_bench.spec import (
     StoppingSpec,
     ValidationSpec,
 )
-from dgm_bench.train.control import Control
-from dgm_bench.train.events import SilentReporter
 from dgm_bench.train.loop import Trainer
 
 
@@ -30,7 +29,7 @@ def trained(model, data, **settings):
     stage = Stage(data=DataSpec(name="oracle"), model=model, **settings)
     torch.manual_seed(0)
     network = build(stage.model, data.event_shape).double()
-    trainer = Trainer(stage, network, data, seed=0, control=Control(), reporter=SilentReporter())
+    trainer = Trainer(stage, network, data, make_context(), seed=0)
     trainer.run()
     trainer.state.use_best()
     prepare(network, data, EvaluationSpec())

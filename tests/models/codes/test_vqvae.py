@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from factories import make_context
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -21,9 +22,8 @@ from dgm_bench.spec import (
     StoppingSpec,
     ValidationSpec,
 )
-from dgm_bench.train.checkpoint import CheckpointFile
+from dgm_bench.train.checkpoint import CheckpointFile, StageCheckpoint
 from dgm_bench.train.control import Control, Interrupted
-from dgm_bench.train.events import SilentReporter
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.objectives import build_objective, require_fit
 from dgm_bench.train.optimizers import build_optimizer
@@ -448,9 +448,9 @@ def test_a_continued_run_ends_with_the_same_bits(restart, tmp_path):
 
     def trainer(control, folder):
         torch.manual_seed(0)
-        model, checkpoint = build(stage.model, data.event_shape), CheckpointFile(folder)
-        options = {"control": control, "reporter": SilentReporter(), "checkpoint": checkpoint}
-        return Trainer(stage, model, data, seed=0, **options)
+        model, context = build(stage.model, data.event_shape), make_context(control=control)
+        checkpoint = StageCheckpoint(CheckpointFile(folder))
+        return Trainer(stage, model, data, context, seed=0, checkpoint=checkpoint)
 
     whole = trainer(Control(), tmp_path / "whole")
     whole.run()

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from factories import make_context
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
@@ -23,8 +24,6 @@ from dgm_bench.spec import (
     ValidationSpec,
 )
 from dgm_bench.train.adversarial_bayes import adversarial_variational_bayes, player_losses
-from dgm_bench.train.control import Control
-from dgm_bench.train.events import SilentReporter
 from dgm_bench.train.loop import Trainer
 
 SMALL = {"hidden": (16, 16), "discriminator_hidden": (16,)}
@@ -203,9 +202,7 @@ def test_training_through_the_loop_raises_the_true_bound(draws, generator):
     )
     game = build(stage.model, data.event_shape)
     before = bounds(game, data.splits["test"], generator, 200)
-    trainer = Trainer(
-        stage, game, data, seed=0, control=Control(), reporter=SilentReporter()
-    )  # fmt: skip
+    trainer = Trainer(stage, game, data, make_context(), seed=0)
     assert trainer.run() == "max_steps"
     losses = [row[4] for row in trainer.tally.curve]
     assert losses[-1] < losses[0] - 0.5
