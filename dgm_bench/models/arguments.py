@@ -1,4 +1,4 @@
-"""What many models ask of their arguments."""
+"""Checks of arguments that models share."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def require_images(event_shape: Sequence[int]) -> None:
 def require_known(
     thing: str, make: Callable[..., nn.Module], args: Iterable[str], given: int
 ) -> None:
-    """Refuse arguments that a part does not have.
+    """Refuse arguments that a component does not have.
 
     Args:
-        thing: The part, in words.
-        make: What makes it; arguments that a ``partial`` sets are not free.
-        args: Names of the arguments that are declared.
-        given: How many of the first arguments the model itself gives.
+        thing: The component, for the message.
+        make: Its constructor; arguments that a ``partial`` sets are not free.
+        args: Names of the declared arguments.
+        given: Number of leading arguments that the model itself passes.
 
     Raises:
         DeclarationError: One of them is not known.

@@ -1,4 +1,4 @@
-"""What a model can do. A model offers some of these and knows nothing of training."""
+"""Capabilities of models, as protocols. A model has some of them and knows nothing of training."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Draws(NamedTuple):
 
     @property
     def log_weight(self) -> Float[Tensor, "batch samples"]:
-        """``log p(x, z) - log q(z|x)``: the bound of each draw, and its importance weight's log."""
+        """``log p(x, z) - log q(z|x)``: the log importance weights, whose mean is the ELBO."""
         return self.log_likelihood + self.log_prior - self.log_posterior
 
 
@@ -53,7 +53,7 @@ class HasLogProbEstimate(Protocol):
 
 @runtime_checkable
 class HasSample(Protocol):
-    """Draws from the model."""
+    """The model can be sampled."""
 
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
         """Return ``n`` examples; noise is drawn from ``generator``, on the model's device."""
@@ -62,7 +62,7 @@ class HasSample(Protocol):
 
 @runtime_checkable
 class HasSampleWithLogProb(Protocol):
-    """Draws whose exact log density is known on the way, if not that of any other point."""
+    """Samples with their exact log densities, which other points need not have."""
 
     def sample_with_log_prob(
         self, n: int, generator: torch.Generator
@@ -84,7 +84,7 @@ class HasElbo(Protocol):
 
 @runtime_checkable
 class HasPosteriorDraws(Protocol):
-    """Latent variables with a posterior whose density is known wherever it draws."""
+    """Latent variables with a posterior that can be sampled and evaluated at its samples."""
 
     latent: int
 
@@ -108,7 +108,7 @@ class HasDecoder(Protocol):
 
 @runtime_checkable
 class HasDiscriminator(Protocol):
-    """A generator and the discriminator that judges it: an adversarial game."""
+    """A generator and a discriminator: an adversarial game."""
 
     latent: int
     discriminator: nn.Module
@@ -118,7 +118,7 @@ class HasDiscriminator(Protocol):
         ...
 
     def generate(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch *event"]:
-        """Return what the generator makes of noise ``z``."""
+        """Return the examples that the generator maps noise ``z`` to."""
         ...
 
     def discriminate(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
@@ -152,31 +152,31 @@ class CalibratesOnData(Protocol):
 
 @runtime_checkable
 class InitialisesOnData(Protocol):
-    """Sets some of its parameters by what passes through it, before the first step.
+    """Data-dependent initialisation, before the first step (as of actnorm in Glow).
 
     Attributes:
-        initial_examples: How many training examples it is to see; None for all.
+        initial_examples: Number of training examples that it takes; None for all.
     """
 
     initial_examples: int | None
 
     def initialise(self, x: Float[Tensor, "n *event"]) -> None:
-        """Set them from training examples, as the model is to see them."""
+        """Set the parameters from training examples, preprocessed as the model's inputs are."""
         ...
 
 
 @runtime_checkable
 class DecaysSomeParameters(Protocol):
-    """Has an L2 penalty on some of its parameters only."""
+    """Weight decay applies to some of its parameters only."""
 
     def decayed_parameters(self) -> list[nn.Parameter]:
-        """Return those that a recipe's weight decay is for."""
+        """Return the parameters to which a recipe's weight decay applies."""
         ...
 
 
 @runtime_checkable
 class RegularisesDynamics(Protocol):
-    """A continuous flow that measures how hard its dynamics are to solve (RNODE)."""
+    """A continuous flow with RNODE's penalties on its dynamics."""
 
     def regularised_log_prob_estimate(
         self, x: Float[Tensor, "batch *event"], generator: torch.Generator
@@ -187,24 +187,24 @@ class RegularisesDynamics(Protocol):
 
 @runtime_checkable
 class HasVelocity(Protocol):
-    """One continuous flow from data at time 0 to noise at time 1, known by its velocity."""
+    """One continuous flow from data at time 0 to noise at time 1, given by its velocity."""
 
     def velocity(
         self, t: Float[Tensor, " batch"], z: Float[Tensor, "batch *event"]
     ) -> Float[Tensor, "batch *event"]:
-        """Return ``dz/dt`` with a time of its own for each example."""
+        """Return ``dz/dt``, each example at its own time."""
         ...
 
 
 @runtime_checkable
 class SolvesODE(Protocol):
-    """Solves differential equations, counts what that costs, and can be told how exactly."""
+    """Solves ODEs, counts function evaluations, and has solver settings that can be changed."""
 
     function_evaluations: int
     solver_settings: str
 
     def solve_with(self, **settings: object) -> None:
-        """Change solver, tolerances or step size from here on."""
+        """Change solver, tolerances or step size."""
         ...
 
 
@@ -232,13 +232,13 @@ class HasCodes(Protocol):
     def decode(
         self, codes: Sequence[Int[Tensor, "batch rows columns"]]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return pixels in [0, 1]; of levels left out at the end the decoder sees zeros."""
+        """Return pixels in [0, 1]; levels left out at the end are zeros in the decoder's input."""
         ...
 
 
 @runtime_checkable
 class HasCodePrior(Protocol):
-    """Density of the codes of one level, given those of the levels above and the class.
+    """The distribution of the codes of one level, given those of the levels above and the class.
 
     Attributes:
         level: The level whose codes it models; 0 is the top.
@@ -268,7 +268,7 @@ class HasCodePrior(Protocol):
 
 @runtime_checkable
 class DrawsImages(Protocol):
-    """Draws images, of chosen classes where it knows classes.
+    """Samples images, of given classes if it is class-conditional.
 
     Attributes:
         classes: Number of classes that it is conditioned on, or None.
@@ -279,13 +279,13 @@ class DrawsImages(Protocol):
     def draw_images(
         self, labels: Int[Tensor, " n"], generator: torch.Generator
     ) -> Float[Tensor, "n channels height width"]:
-        """Return an image of each class, pixels in [0, 1]; without classes only ``n`` counts."""
+        """Return an image of each class, pixels in [0, 1]; only ``n`` matters without classes."""
         ...
 
 
 @runtime_checkable
 class Reconstructs(Protocol):
-    """Gives back images as they are after being encoded and decoded."""
+    """Encodes and decodes images."""
 
     def reconstruct(
         self, x: Float[Tensor, "batch channels height width"]
@@ -296,14 +296,14 @@ class Reconstructs(Protocol):
 
 @runtime_checkable
 class QuantisesImages(Protocol):
-    """An autoencoder of images whose latent variables are quantised, to be trained as such."""
+    """An autoencoder of images with quantised latent variables, as its training needs it."""
 
     def quantised_reconstruction(
         self, x: Float[Tensor, "batch channels height width"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "batch channels height width"], dict[str, Float[Tensor, ""]]]:
-        """Return pixels with gradients straight through, and the quantisers' losses by name.
+        """Return pixels with straight-through gradients, and the quantisers' losses by name.
 
-        ``commitment`` and, where codebooks learn by gradient, ``codebook``. In training mode those
-        that are moving averages take the batch in.
+        These are ``commitment`` and, where codebooks learn by gradient, ``codebook``. In training
+        mode codebooks that are moving averages are updated with the batch.
         """
         ...

@@ -1,4 +1,4 @@
-"""Generative adversarial networks (Goodfellow et al., 2014)."""
+"""Generative adversarial networks (Goodfellow et al., 2014, https://arxiv.org/abs/1406.2661)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dgm_bench.models.networks.perceptron import fully_connected
 
 
 class GAN(nn.Module):
-    """A fully connected generator and the discriminator that it plays against.
+    """A fully connected generator and discriminator.
 
     Goodfellow et al. (2014), https://arxiv.org/abs/1406.2661, section 3.
 
@@ -45,7 +45,7 @@ class GAN(nn.Module):
         return next(self.parameters()).new_empty(n, self.latent).normal_(generator=generator)
 
     def generate(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch *event"]:
-        """Return the examples that the generator makes of noise ``z``."""
+        """Return the examples that the generator maps noise ``z`` to."""
         x: Tensor = self.generator(z)
         return x.reshape(-1, *self.event_shape)
 

@@ -1,4 +1,4 @@
-"""DALL-E's discrete VAE (Ramesh et al., "Zero-shot text-to-image generation", 2021, A.1 to A.3)."""
+"""DALL-E's discrete VAE (Ramesh et al., https://arxiv.org/abs/2102.12092, A.1 to A.3)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from dgm_bench.models.networks.discrete_relaxations import log_gumbel_softmax
 class DVAE(nn.Module):
     """An image as a grid of categorical variables with a uniform prior, relaxed for training.
 
-    The decoder gives mean and log scale of a logit-Laplace density of each pixel and channel.
+    The decoder's outputs are mean and log scale of a logit-Laplace density of each subpixel.
 
     Ramesh et al. (2021), https://arxiv.org/abs/2102.12092, section 2.1 and appendix A.
 
     Args:
         event_shape: Channels, height and width.
         codes: Number of classes of each variable.
-        hidden: Width of the groups of blocks at full resolution; each lower one is twice as wide.
+        hidden: Width of the groups of blocks at full resolution, doubled at each lower resolution.
         blocks: Residual blocks in a group.
-        poolings: How often encoder and decoder halve and double sides.
-        dim: Dimensions of the vectors that the decoder has for codes (128 in the released code).
+        poolings: Number of times that sides are halved in the encoder and doubled in the decoder.
+        dim: Dimensions of the decoder's embedding of codes (128 in the released code).
 
     Raises:
-        DeclarationError: Examples are no images, or sides cannot be halved so often.
+        DeclarationError: Examples are not images, or sides cannot be halved so many times.
 
     Example:
         >>> model = DVAE((3, 8, 8), codes=16, hidden=4, blocks=1, poolings=1, dim=4)
@@ -56,7 +56,7 @@ class DVAE(nn.Module):
         self.codebook_sizes = (codes,)
         channels = event_shape[0]
         self.encoder = encoder(channels, hidden, codes, poolings, blocks)
-        # A convolution 1 x 1 of one-hot maps is a table of vectors.
+        # A 1 x 1 convolution of one-hot maps is an embedding.
         self.vectors = nn.Embedding(codes, dim)
         self.decoder = decoder(dim, hidden, 2 * channels, poolings, blocks)
 
@@ -85,8 +85,8 @@ class DVAE(nn.Module):
     ) -> Float[Tensor, "batch rows columns codes"]:
         """Return normalised logits of each code; the last layer is never in mixed precision.
 
-        Among thousands of codes bfloat16 would often tie the largest (DALL-E's released code keeps
-        this layer, and the one that takes codes, in float32 too).
+        Among thousands of codes the largest logits would often tie in bfloat16 (DALL-E's released
+        code has this layer and the embedding of codes in float32 too).
         """
         features: Tensor = self.encoder[:-1](into_support(x))
         with torch.autocast(x.device.type, enabled=False):
@@ -99,14 +99,14 @@ class DVAE(nn.Module):
         temperature: float,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-        """Return ``-log p(phi(x) | z)`` of relaxed ``z``, and the divergence from the prior.
+        """Return ``-log p(phi(x) | z)`` for relaxed ``z``, and the KL divergence from the prior.
 
-        Both in nats per image; the divergence is that of the categorical variables themselves,
-        which has a closed form.
+        Both are in nats per image; the divergence is that of the categorical variables, in closed
+        form.
 
         Args:
             x: Pixels in [0, 1].
-            temperature: Of the relaxation.
+            temperature: Temperature of the relaxation.
             generator: Source of the Gumbel noise.
         """
         logits = self.posterior_logits(x)
@@ -121,10 +121,10 @@ class DVAE(nn.Module):
     def negative_elbo(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, " batch"]:
-        """Return a bound of ``-log p(phi(x))``, in nats per image, that takes no noise.
+        """Return a deterministic upper bound of ``-log p(phi(x))``, in nats per image.
 
-        Its posterior has all its mass on the most probable codes, so its divergence from the
-        uniform prior is ``log codes`` for each.
+        Its posterior is a point mass at the most probable codes, with a KL divergence of
+        ``log codes`` from the uniform prior for each code.
         """
         return (
             self._negative_log_likelihood(x, self.vectors(self.encode(x)[0]))

@@ -1,4 +1,4 @@
-"""The convolutional residual networks of DALL-E's discrete VAE (Ramesh et al., appendix A.1)."""
+"""Residual networks of DALL-E's discrete VAE (https://arxiv.org/abs/2102.12092, A.1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def conv(inputs: int, outputs: int, size: int) -> nn.Conv2d:
-    """Return a convolution that keeps sides, and variance: weights of variance 1 / fan-in."""
+    """Return a convolution with same padding and weights of variance 1 / fan-in."""
     layer = nn.Conv2d(inputs, outputs, size, padding=size // 2)
     nn.init.normal_(layer.weight, std=1 / math.sqrt(inputs * size**2))
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # it has one
@@ -19,14 +19,14 @@ def conv(inputs: int, outputs: int, size: int) -> nn.Conv2d:
 
 
 class BottleneckBlock(nn.Module):
-    """``skip(x) + gain * residual(x)``: four convolutions after a ReLU each, narrow in between.
+    """``skip(x) + gain * residual(x)`` with a bottleneck of four convolutions, each after a ReLU.
 
-    Kernels and the gain are those of the authors' released code (dall_e/encoder.py, decoder.py).
+    Kernels and gain are those of the authors' released code (dall_e/encoder.py, decoder.py).
 
     Args:
-        inputs: Channels that come in.
-        outputs: Channels that go out; those in between are a quarter of them.
-        sizes: Kernels of the four convolutions.
+        inputs: Number of input channels.
+        outputs: Number of output channels; the bottleneck has a quarter of them.
+        sizes: Kernel sizes of the four convolutions.
         gain: Factor of the residual.
     """
 
@@ -57,14 +57,14 @@ class BottleneckBlock(nn.Module):
 def encoder(inputs: int, hidden: int, codes: int, poolings: int, blocks: int) -> nn.Sequential:
     """Return the network from images to logits of codes.
 
-    A 7 x 7 convolution; groups of blocks whose width doubles, max-pooling between them; 1 x 1.
+    A 7 x 7 convolution, groups of blocks of doubling width with max-pooling in between, 1 x 1.
 
     Args:
         inputs: Channels of images.
         hidden: Width of the first group.
-        codes: Channels that go out.
-        poolings: How often sides are halved; there is one group more.
-        blocks: In each group.
+        codes: Number of output channels.
+        poolings: Number of max-poolings; there is one more group.
+        blocks: Blocks in each group.
     """
     gain = 1 / ((poolings + 1) * blocks) ** 2
     modules: list[nn.Module] = [conv(inputs, hidden, 7)]
@@ -79,14 +79,14 @@ def encoder(inputs: int, hidden: int, codes: int, poolings: int, blocks: int) ->
 
 
 def decoder(inputs: int, hidden: int, outputs: int, poolings: int, blocks: int) -> nn.Sequential:
-    """Return the network from vectors of codes to maps: nearest upsampling between the groups.
+    """Return the network from embedded codes to maps, with nearest upsampling between groups.
 
     Args:
-        inputs: Dimensions of a code's vector.
+        inputs: Dimensions of an embedded code.
         hidden: Width of the last group.
-        outputs: Channels that go out.
-        poolings: How often sides are doubled; there is one group more.
-        blocks: In each group.
+        outputs: Number of output channels.
+        poolings: Number of upsamplings; there is one more group.
+        blocks: Blocks in each group.
     """
     gain = 1 / ((poolings + 1) * blocks) ** 2
     modules: list[nn.Module] = []

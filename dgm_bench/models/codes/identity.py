@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 
 class Identity(nn.Module):
-    """Reconstructs every image exactly, without a parameter.
+    """Reconstructs every image exactly; it has no parameters.
 
     The row of real data in tables of generative models: Razavi, van den Oord and Vinyals (2019),
     https://arxiv.org/abs/1906.00446, classification accuracy score.
 
     Args:
-        event_shape: Of the images; any.
+        event_shape: Shape of an image.
 
     Example:
         >>> x = torch.rand(5, 3, 8, 8)

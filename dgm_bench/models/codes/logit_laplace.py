@@ -1,4 +1,4 @@
-"""The logit-Laplace distribution of pixels (Ramesh et al., "Zero-shot text-to-image", A.3)."""
+"""The logit-Laplace distribution of pixels (DALL-E, https://arxiv.org/abs/2102.12092, A.3)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ EPSILON = 0.1
 
 
 def into_support(pixels: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return ``phi``: pixels in [0, 1] squeezed into the open interval where the density is."""
+    """Return ``phi``: pixels in [0, 1] mapped into the open interval, the density's support."""
     return (1 - 2 * EPSILON) * pixels + EPSILON
 
 
 def out_of_support(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return the inverse of ``phi``, held within [0, 1]."""
+    """Return the inverse of ``phi``, clamped to [0, 1]."""
     return ((x - EPSILON) / (1 - 2 * EPSILON)).clamp(0, 1)
 
 

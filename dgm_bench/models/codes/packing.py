@@ -1,6 +1,6 @@
-"""Codes of all levels and the class of an image as one row of integers, and back.
+"""Packing the codes of all levels and the class of an image into one row of integers.
 
-The second stage of a VQ-VAE trains on such rows: they are a data set like any other.
+The second stage of a VQ-VAE trains on such rows as on any data set.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dgm_bench.models.capabilities import HasCodes
 
 Grids = Sequence[Sequence[int]]
 
-#: What rows are kept as; numbers of codes and classes are at most :data:`LARGEST`.
+#: Type of stored rows; there are at most :data:`LARGEST` codes and classes.
 CODE_TYPE = torch.int16
 LARGEST = torch.iinfo(CODE_TYPE).max + 1
 

@@ -1,7 +1,7 @@
-"""Vector quantisation: each vector becomes the nearest of a codebook's (van den Oord et al., 2017).
+"""Vector quantisation by the nearest entry of a codebook (van den Oord et al., 2017).
 
-The losses are means of squared distances over all entries, as in Sonnet's layer; the exponential
-moving average of the codebook is that of the paper's appendix A.1, with Sonnet's smoothing.
+The losses are mean squared distances, as in Sonnet's layer; the exponential moving average of the
+codebook is that of appendix A.1 (https://arxiv.org/abs/1711.00937) with Sonnet's smoothing.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from dgm_bench.errors import DeclarationError, require_positive
 from dgm_bench.models.networks.discrete_relaxations import straight_through
 
 CodebookRule = Literal["ema", "gradient"]
-#: Distances in memory at a time.
+#: Largest number of distances in memory at a time.
 MAX_DISTANCES = 2**25
 #: Sonnet's epsilon: the count, in examples, that smoothing adds to each code.
 SMOOTHING = 1e-5
 
 
 class Quantised(NamedTuple):
-    """Quantised vectors, and how far they were from their codes.
+    """Quantised vectors, and their distances to the vectors before.
 
     Attributes:
-        values: Entries of the codebook, with the gradient of what was quantised.
+        values: Entries of the codebook, with straight-through gradients.
         codes: Their indices.
-        commitment: Mean squared distance, with a gradient for what was quantised.
-        codebook: The same with a gradient for the codebook, or None where that is an average.
+        commitment: Mean squared distance, with a gradient for the encoder's vectors.
+        codebook: The same with a gradient for the codebook, or None for a moving average.
     """
 
     values: Float[Tensor, "batch dim rows columns"]
@@ -49,10 +49,10 @@ def nearest_codes(
     Args:
         z: The vectors.
         codebook: The codes.
-        limit: How many distances may be in memory at a time; never less than those of one vector.
+        limit: Largest number of distances in memory at a time, at least those of one vector.
     """
     rows = max(1, limit // len(codebook))
-    # |z - e|^2 less |z|^2, which is the same for all codes.
+    # |z - e|^2 without |z|^2, which is the same for all codes.
     squares = codebook.square().sum(1)
     parts = [torch.addmm(squares, part, codebook.T, alpha=-2).argmin(1) for part in z.split(rows)]
     return torch.cat(parts)
@@ -61,10 +61,10 @@ def nearest_codes(
 class VectorQuantiser(nn.Module):
     """A codebook that learns by gradient or as an exponential moving average.
 
-    The average has a count ``N_i`` and a sum ``m_i`` for each code, which a batch with ``n_i``
-    vectors at code ``i`` changes to ``decay N_i + (1 - decay) n_i`` and likewise for their sum.
+    The average has a count ``N_i`` and a sum ``m_i`` for each code; a batch with ``n_i`` vectors at
+    code ``i`` updates the count to ``decay N_i + (1 - decay) n_i``, and the sum likewise.
     The code is ``m_i / N'_i`` with ``N'_i = (N_i + eps) / (N + codes eps) N`` for ``N = sum N_i``.
-    Each code starts as if it had been given itself once.
+    Initially each count is 1 and each sum is the code itself.
 
     Van den Oord, Vinyals and Kavukcuoglu (2017), https://arxiv.org/abs/1711.00937, section 3.2
     and appendix A.1.
@@ -72,10 +72,10 @@ class VectorQuantiser(nn.Module):
     Args:
         codes: Number of codes.
         dim: Dimensions of each.
-        codebook: ``ema`` for the average, ``gradient`` for a parameter with a loss of its own.
-        decay: Of the average.
-        restart: Codes whose average count in a batch is below this become vectors of the batch,
-            drawn at random, with this count; None leaves them.
+        codebook: ``ema`` for the average, ``gradient`` for a parameter with a codebook loss.
+        decay: Decay of the average.
+        restart: Codes whose average count in a batch is below this are set to random vectors of
+            the batch, with this count; None for never.
 
     Raises:
         DeclarationError: An argument is out of range, or codes that learn by gradient are to
@@ -117,7 +117,7 @@ class VectorQuantiser(nn.Module):
     def forward(self, z: Float[Tensor, "batch dim rows columns"]) -> Quantised:
         """Return ``z`` quantised; the codebook does not change.
 
-        Distances are taken in the codebook's precision, under autocast too.
+        Distances are computed in the codebook's precision, under autocast too.
         """
         with torch.autocast(z.device.type, enabled=False):
             z = z.to(self.codebook.dtype)
@@ -132,7 +132,7 @@ class VectorQuantiser(nn.Module):
     def values_of(
         self, codes: Int[Tensor, "batch rows columns"]
     ) -> Float[Tensor, "batch dim rows columns"]:
-        """Return the entries of the codebook that ``codes`` name."""
+        """Return the entries of the codebook with indices ``codes``."""
         return F.embedding(codes.long(), self.codebook).movedim(-1, 1)
 
     @torch.no_grad()
@@ -142,12 +142,12 @@ class VectorQuantiser(nn.Module):
         codes: Int[Tensor, "batch rows columns"],
         generator: torch.Generator,
     ) -> None:
-        """Move the average on by a batch in training mode; do nothing otherwise.
+        """Update the average with a batch in training mode; do nothing otherwise.
 
         Args:
-            z: What was quantised.
-            codes: The codes it got.
-            generator: Draws the vectors that replace codes which are hardly used.
+            z: Vectors before quantisation.
+            codes: Their codes.
+            generator: Source of the vectors that replace rarely used codes.
         """
         if not (self.training and self.is_ema):
             return

@@ -17,10 +17,10 @@ REMEDY = "declare one prior a level, top first, for the codes and classes that t
 
 
 def compose(stages: Sequence[Stage], models: Sequence[nn.Module]) -> nn.Module:
-    """Return what the models of all stages are together; of one stage, its model.
+    """Return the model of all stages together; of one stage, its model.
 
     Raises:
-        DeclarationError: The stages after the first are not a prior for each level of its codes.
+        DeclarationError: The later stages are not one prior for each level of codes.
     """
     if not any(stage.data.codes_of for stage in stages):
         return models[-1]
@@ -28,10 +28,9 @@ def compose(stages: Sequence[Stage], models: Sequence[nn.Module]) -> nn.Module:
 
 
 class TwoStage(nn.Module):
-    """Draws codes level by level, each given those above it, and decodes them.
+    """An autoencoder with a prior for each level of its codes, sampled ancestrally, top first.
 
-    VQ-VAE-2 (Razavi et al. 2019, section 3.2): images are drawn by ancestral sampling
-    through the priors, top level first.
+    VQ-VAE-2 (https://arxiv.org/abs/1906.00446, section 3.2).
 
     Args:
         autoencoder: The first stage, with :class:`HasCodes`.
@@ -73,7 +72,7 @@ class TwoStage(nn.Module):
 
     @property
     def coder(self) -> HasCodes:
-        """The autoencoder, as what it can do."""
+        """The autoencoder, typed as having codes."""
         return cast(HasCodes, self.autoencoder)
 
     @property
@@ -82,7 +81,7 @@ class TwoStage(nn.Module):
         return self.prior(0).classes
 
     def prior(self, level: int) -> HasCodePrior:
-        """Return the prior of a level, as what it can do."""
+        """Return the prior of a level, typed as a prior over codes."""
         return cast(HasCodePrior, self.priors[level])
 
     @torch.no_grad()
@@ -95,9 +94,9 @@ class TwoStage(nn.Module):
         """Return codes of each level, top first, for an image of each class.
 
         Args:
-            labels: The classes; without classes only ``n`` counts.
+            labels: The classes; only their number matters without classes.
             generator: Source of the noise, on the model's device.
-            above: Codes of the first levels, where they are given; the others are drawn.
+            above: Given codes of the first levels; the others are sampled.
         """
         codes = list(above)
         for level in range(len(codes), len(self.priors)):
@@ -108,12 +107,12 @@ class TwoStage(nn.Module):
     def draw_images(
         self, labels: Int[Tensor, " n"], generator: torch.Generator
     ) -> Float[Tensor, "n channels height width"]:
-        """Return an image of each class, pixels in [0, 1]; without classes only ``n`` counts."""
+        """Return an image of each class, pixels in [0, 1]; only ``n`` matters without classes."""
         return self.coder.decode(self.draw_codes(labels, generator))
 
     @torch.no_grad()
     def reconstruct(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return what is left of images in their codes, pixels in [0, 1]."""
+        """Return the reconstructions of images, pixels in [0, 1]."""
         return self.coder.decode(self.coder.encode(x))

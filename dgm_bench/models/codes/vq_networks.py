@@ -1,4 +1,4 @@
-"""Convolutional encoders and decoders of VQ-VAEs (van den Oord et al., 2017, section 4.1)."""
+"""Convolutional encoders and decoders of VQ-VAEs (https://arxiv.org/abs/1711.00937, 4.1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ResidualUnit(nn.Module):
 
     Args:
         hidden: Channels of ``x``.
-        units: Channels in between.
+        units: Channels of the hidden layer.
     """
 
     def __init__(self, hidden: int, units: int) -> None:
@@ -32,11 +32,11 @@ class ResidualUnit(nn.Module):
 
 
 class Encoder(nn.Sequential):
-    """Convolutions 4 x 4 with stride 2, perhaps one 3 x 3, and residual units.
+    """Convolutions 4 x 4 with stride 2, optionally one 3 x 3, and residual units.
 
     Args:
-        inputs: Channels that come in.
-        widths: Channels after each strided convolution; there are as many as there are widths.
+        inputs: Number of input channels.
+        widths: Channels after each strided convolution, one entry for each.
         units: Channels inside residual units.
         layers: Number of residual units.
         smooth: Whether there is a 3 x 3 convolution after the strided ones.
@@ -49,7 +49,7 @@ class Encoder(nn.Sequential):
         for before, after in pairwise([inputs, *widths]):
             modules += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
         hidden = widths[-1]
-        # A residual unit starts with a ReLU of its own, and so does what may stand in its place.
+        # Residual units, and the ReLUs that take their place, start with a ReLU themselves.
         modules.pop()
         if smooth:
             modules += [nn.ReLU(), nn.Conv2d(hidden, hidden, 3, padding=1)]
@@ -58,14 +58,14 @@ class Encoder(nn.Sequential):
 
 
 class Decoder(nn.Sequential):
-    """The mirror of an encoder: 3 x 3, residual units, transposed convolutions 4 x 4, stride 2.
+    """The reverse of an encoder: 3 x 3, residual units, transposed convolutions 4 x 4, stride 2.
 
     Args:
-        inputs: Channels that come in.
-        widths: Channels ahead of each transposed convolution; the first are those of the units.
+        inputs: Number of input channels.
+        widths: Channels before each transposed convolution; the first is that of the units.
         units: Channels inside residual units.
         layers: Number of residual units.
-        outputs: Channels that go out.
+        outputs: Number of output channels.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Decoder(nn.Sequential):
 
 
 def upsampling(channels: int, doublings: int) -> nn.Sequential:
-    """Return transposed convolutions that double both sides so many times, linear in between."""
+    """Return transposed convolutions that each double both sides, without nonlinearities."""
     return nn.Sequential(
         *(nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1) for _ in range(doublings))
     )

@@ -1,7 +1,7 @@
-"""Autoencoders of images with quantised latent variables on one or several levels.
+"""Autoencoders of images with vector-quantised latent variables on one or several levels.
 
-VQ-VAE (van den Oord, Vinyals and Kavukcuoglu, NeurIPS 2017) and VQ-VAE-2 (Razavi, van den Oord and
-Vinyals, NeurIPS 2019). Both are the same here but for the widths of their convolutions.
+VQ-VAE (https://arxiv.org/abs/1711.00937) and VQ-VAE-2 (https://arxiv.org/abs/1906.00446). Apart
+from the number of levels they differ here in the widths of their convolutions.
 """
 
 from __future__ import annotations
@@ -25,31 +25,32 @@ from dgm_bench.models.codes.vq_networks import Decoder, Encoder, upsampling
 class VQVAE2(nn.Module):
     """VQ-VAE-2 with two levels or more (section 3.1, algorithm 1, figure 2).
 
-    From the bottom up each level's encoder goes on from the one below. From the top down each level
-    is quantised, given what a decoder makes of the levels above. Levels above are upsampled by
-    transposed convolutions to the grid of the one below and put beside its codes, step by step;
-    decoders see that. Images are shifted to [-1, 1] inside.
+    Bottom-up, each level's encoder takes the features of the level below. Top-down, each level is
+    quantised, conditioned on a decoder's features of the levels above. The quantised vectors of the
+    levels above are upsampled by transposed convolutions to the grid of the level below and
+    concatenated with its own, level by level: the input of the decoders. Images are rescaled to
+    [-1, 1] inside.
 
     Strided convolutions but the last, and transposed ones but the first, have half the hidden
-    units: the paper leaves that open and the authors' example of a VQ-VAE in Sonnet has it so.
+    units: the paper does not say, and the authors' example of a VQ-VAE in Sonnet has it so.
 
     Razavi, van den Oord and Vinyals (2019), https://arxiv.org/abs/1906.00446, section 3.1.
 
     Args:
         event_shape: Channels, height and width.
-        strides: Sides of the image by those of the bottom level's grid, those by the next level's,
-            and so on; powers of 2.
+        strides: Downsampling from the image to the bottom level's grid, from there to the next
+            level's, and so on; powers of 2.
         hidden: Hidden units of encoders and decoders.
-        residual_units: Hidden units inside their residual units.
-        residual_layers: Residual units of each.
+        residual_units: Channels inside their residual units.
+        residual_layers: Number of residual units of each.
         codes: Size of each level's codebook.
         dim: Dimensions of a code.
         codebook: ``ema`` for codebooks that are exponential moving averages, or ``gradient``.
-        decay: Of the average.
-        restart: Average count in a batch below which codes start anew; None to leave them.
+        decay: Decay of the average.
+        restart: Average count in a batch below which codes are reinitialised; None for never.
 
     Raises:
-        DeclarationError: The strides are no powers of 2, or do not divide the image's sides, or
+        DeclarationError: The strides are not powers of 2, or do not divide the image's sides, or
             are too few; an argument is out of range.
 
     Example:
@@ -91,7 +92,7 @@ class VQVAE2(nn.Module):
         def decoder(inputs: int, count: int, outputs: int) -> Decoder:
             return Decoder(inputs, self._widths(hidden, count)[::-1], *shape, outputs)
 
-        # All lists go from the bottom level up.
+        # All lists are bottom-up.
         below = [event_shape[0], *[hidden] * (levels - 1)]
         joined = [dim * (levels - level) for level in range(levels)]
         given = [dim] * (levels - 1) + [0]
@@ -115,7 +116,7 @@ class VQVAE2(nn.Module):
     def decode(
         self, codes: Sequence[Int[Tensor, "batch rows columns"]]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return pixels in [0, 1]; of levels left out at the end the decoder sees zeros."""
+        """Return pixels in [0, 1]; levels left out at the end are zeros in the decoder's input."""
         quantisers = list(reversed(cast(Sequence[VectorQuantiser], self.quantisers)))
         values = [
             quantiser.values_of(level) for quantiser, level in zip(quantisers, codes, strict=False)
@@ -133,10 +134,10 @@ class VQVAE2(nn.Module):
     def quantised_reconstruction(
         self, x: Float[Tensor, "batch channels height width"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "batch channels height width"], dict[str, Float[Tensor, ""]]]:
-        """Return pixels, not held within [0, 1], and the quantisers' losses summed over levels.
+        """Return pixels, not clamped to [0, 1], and the quantisers' losses summed over levels.
 
-        Gradients go straight through the quantisers. In training mode codebooks that are averages
-        take the batch in.
+        Gradients pass the quantisers straight through. In training mode codebooks that are moving
+        averages are updated with the batch.
         """
         levels = self._quantised(x, generator)
         losses = {"commitment": torch.stack([level.commitment for level in levels]).sum()}
@@ -154,7 +155,7 @@ class VQVAE2(nn.Module):
             raise DeclarationError("strides", "VQVAE2 has two levels or more", "use vqvae:VQVAE")
 
     def _quantised(self, x: Tensor, generator: torch.Generator | None) -> list[Quantised]:
-        """Return each level quantised, top first; with a generator codebooks learn."""
+        """Return each level quantised, top first; with a generator codebooks are updated."""
         features = [2 * x - 1]
         for encoder in self.encoders:
             features.append(encoder(features[-1]))
@@ -173,7 +174,7 @@ class VQVAE2(nn.Module):
         return above
 
     def _join(self, level: int, values: Tensor, above: Tensor | None) -> Tensor:
-        """Return a level's values beside the upsampled ones of all levels above."""
+        """Return a level's values concatenated with the upsampled ones of all levels above."""
         if above is None:
             return values
         return torch.cat([values, self.upsamplings[level](above)], 1)
@@ -181,7 +182,7 @@ class VQVAE2(nn.Module):
     def _pixels(
         self, values: Sequence[Float[Tensor, "batch dim rows columns"]]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return what the decoder makes of all levels' values, top first."""
+        """Return the decoded values of all levels, top first."""
         joined: Tensor | None = None
         for level, own in zip(reversed(range(len(values))), values, strict=True):
             joined = self._join(level, own, joined)
@@ -192,23 +193,23 @@ class VQVAE2(nn.Module):
 class VQVAE(VQVAE2):
     """VQ-VAE with one level (section 4.1).
 
-    All convolutions have as many hidden units, and no other follows the strided ones but those of
-    the residual units. The paper does not say how many codes of how many dimensions it has for
-    CIFAR-10; the defaults are the 512 codes of ImageNet and 64 dimensions.
+    All convolutions have the same number of hidden units, and residual units follow the strided
+    ones directly. The paper gives neither number nor dimension of the codes for CIFAR-10; the
+    defaults are the 512 codes of ImageNet and 64 dimensions.
 
     Van den Oord, Vinyals and Kavukcuoglu (2017), https://arxiv.org/abs/1711.00937, section 4.1.
 
     Args:
         event_shape: Channels, height and width.
-        strides: The only entry is how often the grid's sides go into the image's; a power of 2.
+        strides: One entry, the downsampling from the image to the grid; a power of 2.
         hidden: Hidden units of encoder and decoder.
-        residual_units: Hidden units inside their residual units.
-        residual_layers: Residual units of each.
+        residual_units: Channels inside their residual units.
+        residual_layers: Number of residual units of each.
         codes: Size of the codebook.
         dim: Dimensions of a code.
         codebook: ``ema`` for a codebook that is an exponential moving average, or ``gradient``.
-        decay: Of the average.
-        restart: Average count in a batch below which codes start anew; None to leave them.
+        decay: Decay of the average.
+        restart: Average count in a batch below which codes are reinitialised; None for never.
 
     Raises:
         DeclarationError: As for :class:`VQVAE2`.
@@ -260,7 +261,7 @@ def grids_of(event_shape: Sequence[int], strides: Sequence[int]) -> list[tuple[i
     """Return height and width of each level's grid, bottom first.
 
     Raises:
-        DeclarationError: Examples are no images, or strides are no powers of 2 or do not divide
+        DeclarationError: Examples are not images, or strides are not powers of 2 or do not divide
             sides.
     """
     require_images(event_shape)

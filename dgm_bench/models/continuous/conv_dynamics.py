@@ -1,8 +1,8 @@
 """Convolutional right-hand sides of continuous flows on images, and traces of their Jacobians.
 
-As the fully connected ones of :mod:`dgm_bench.models.continuous.dynamics`: at a fixed time each
-layer is affine, so that a tangent goes through the same convolutions, without their constants,
-times the slopes of the nonlinearity. Nothing is differentiated twice.
+As in :mod:`dgm_bench.models.continuous.dynamics`: at a fixed time each layer is affine, so that a
+tangent passes through the same convolutions, without their biases, times the derivatives of the
+nonlinearity. Nothing is differentiated twice.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError, require_choice
 
-# Numbers in one layer's tangents; bounds the memory of the exact trace.
+# Largest number of elements of one layer's tangents, for the memory of the exact trace.
 MAX_TANGENT_ELEMENTS = 2**24
 
 
 class ConcatConv(nn.Module):
-    """A convolution that sees the time as one more channel, the first, of constant value.
+    """A convolution with the time concatenated as the first channel, of constant value.
 
-    Its padding is of zeros, the time's channel included, so that the time adds less at the border
-    (released FFJORD code, ``diffeq_layers/basic.py``, ``ConcatConv2d``).
+    All channels are padded with zeros, so that the time contributes less at the border (released
+    FFJORD code, ``diffeq_layers/basic.py``, ``ConcatConv2d``).
 
     Args:
-        inputs: Channels that come in, without the time.
-        outputs: Channels that go out.
+        inputs: Number of input channels without the time.
+        outputs: Number of output channels.
         stride: 1 keeps the size, 2 halves it, -2 doubles it by a transposed convolution; the
             kernel is 3 wide, or 4 where the size changes (``odefunc.py``, ``ODEnet``).
 
@@ -47,13 +47,13 @@ class ConcatConv(nn.Module):
     def linear(
         self, x: Float[Tensor, "batch inputs height width"]
     ) -> Float[Tensor, "batch outputs higher wider"]:
-        """Return what the layer makes of ``x`` alone: its linear part, at any time."""
+        """Return the part that is linear in ``x``, the same at any time."""
         return self._convolve(x, self._weights()[1])
 
     def constant(
         self, t: Float[Tensor, ""], height: int, width: int
     ) -> Float[Tensor, "1 outputs higher wider"]:
-        """Return what the layer makes of the time alone, and its bias."""
+        """Return the contribution of the time, and the bias."""
         times = t.expand(1, 1, height, width)
         return self._convolve(times, self._weights()[0], self.conv.bias)
 
@@ -94,7 +94,7 @@ class LinearisedConv(NamedTuple):
         return self.layers[-1].linear(v)
 
     def exact_trace(self) -> Float[Tensor, " batch"]:
-        """Return ``Tr J`` by the tangents of all dimensions: for tests and tiny images."""
+        """Return ``Tr J`` from the tangents of all dimensions: for tests and tiny images."""
         batch, *shape = self.value.shape
         dim = self.value[0].numel()
         chunk = max(1, MAX_TANGENT_ELEMENTS // max(slope.numel() for slope in self.slopes))
@@ -115,9 +115,9 @@ class ConvDynamics(nn.Module):
     """``f(t, z)``: convolutions with a softplus after each but the last.
 
     Args:
-        channels: Of the image.
+        channels: Channels of the image.
         filters: Channels of the hidden layers.
-        strides: Of each layer, hidden ones and the last; 1 throughout if None.
+        strides: Stride of each layer, the last one too; all 1 if None.
     """
 
     def __init__(

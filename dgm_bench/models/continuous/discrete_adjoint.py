@@ -1,9 +1,9 @@
-"""Gradients of a numerical solution, step by step and backwards: the discrete adjoint.
+"""The discrete adjoint: gradients of the numerical solution, with checkpoints at every step.
 
-The forward pass keeps the state at the start of each step that the solver accepts, and nothing
-else. The backward pass takes each of these steps again, now recorded for differentiation, and
-frees it before the next. The gradient is that of the computed solution at the steps it took, in
-the memory of one step; no gradient is integrated, whatever the number of parameters.
+The forward pass stores the state at the start of each accepted step only. The backward pass
+recomputes the steps in reverse order, each with its graph, which is freed before the next. The
+gradient is that of the computed solution with its step sizes fixed, in the memory of one step; no
+adjoint equation is integrated, whatever the number of parameters.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ State = tuple[Tensor, ...]
 
 
 class RightHandSide(Protocol):
-    """``f`` of ``dy/dt = f(t, y)``, told of each step that is tried."""
+    """``f`` of ``dy/dt = f(t, y)``, with a callback at each attempted step."""
 
     def __call__(self, t: Float[Tensor, ""], state: State) -> State:
         """Return the derivative of each part of the state."""
         ...
 
     def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
-        """Be told where a step begins and how long it is."""
+        """Receive time and state at the start of a step, and its size."""
         ...
 
 
 class _Recorder:
-    """A right-hand side that remembers from where the solver took each of its fixed steps."""
+    """A right-hand side that records time, state and size of each step of a fixed-step solver."""
 
     def __init__(self, function: RightHandSide) -> None:
         self.function = function
@@ -56,7 +56,7 @@ class _Recorder:
 
 
 class _AdaptiveRecorder(_Recorder):
-    """A right-hand side that remembers from where the solver took those steps it accepted."""
+    """A right-hand side that records time, state and size of each accepted step."""
 
     def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
         self.function.callback_step(t, state, step)
@@ -65,7 +65,7 @@ class _AdaptiveRecorder(_Recorder):
 
 
 class _Context(FunctionCtx):
-    """What the forward pass leaves for the backward pass, besides saved tensors."""
+    """What the forward pass stores for the backward pass, besides saved tensors."""
 
     function: RightHandSide
     method: str
@@ -76,7 +76,7 @@ class _Context(FunctionCtx):
 
 
 class _Steps(torch.autograd.Function):
-    """The solution as one operation of the state at the start and of everything in ``inputs``."""
+    """The solution as one differentiable operation of the initial state and of ``inputs``."""
 
     @staticmethod
     def forward(
@@ -118,8 +118,8 @@ class _Steps(torch.autograd.Function):
 
 
 def _repeat_step(ctx: _Context, start: State, k: int) -> State:
-    """Return the state after step ``k``, the last one as far as the end of the span."""
-    # With infinite tolerance the solver takes the very step that it is offered.
+    """Return the state after step ``k``; the last step ends at the end of the span."""
+    # With infinite tolerance the solver accepts the first step, of the size that it is given.
     options = {"first_step": ctx.steps[k]} if ctx.method == "dopri5" else None
     solution = torchdiffeq.odeint(
         ctx.function,

@@ -1,9 +1,9 @@
 """Networks for the right-hand side of a continuous flow, and traces of their Jacobians.
 
 At a fixed time each layer is affine, so the network's Jacobian is a plain product
-``W_L S W_{L-1} ... S W_1`` of weights and of diagonal slopes of the nonlinearity. Writing it out
-gives both of FFJORD's traces without differentiating twice. The networks here are fully connected;
-those of images are in :mod:`dgm_bench.models.continuous.conv_dynamics`.
+``W_L S W_{L-1} ... S W_1`` of weights and of diagonal matrices of the nonlinearity's derivatives.
+Its factors give the exact trace and Hutchinson's estimate without differentiating twice. These
+networks are fully connected; :mod:`dgm_bench.models.continuous.conv_dynamics` is for images.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from dgm_bench.errors import DeclarationError
 Layer = Literal["concatsquash", "concat"]
 Nonlinearity = Literal["tanh", "softplus"]
 
-# Numbers in one hidden layer's tangents; bounds the memory of the exact trace.
+# Largest number of elements of one hidden layer's tangents, for the memory of the exact trace.
 MAX_TANGENT_ELEMENTS = 2**24
 
 
 class Linearisation(Protocol):
-    """Dynamics at a point: their value, and what their Jacobian ``J`` does there."""
+    """Dynamics at a point: their value, and products with their Jacobian ``J`` there."""
 
     @property
     def value(self) -> Tensor:
@@ -35,7 +35,7 @@ class Linearisation(Protocol):
         ...
 
     def jvp(self, v: Tensor) -> Tensor:
-        """Return ``J v`` for one vector an example."""
+        """Return the Jacobian-vector product ``J v``, with one vector per example."""
         ...
 
     def exact_trace(self) -> Float[Tensor, " batch"]:
@@ -49,7 +49,7 @@ def hutchinson_trace(at: Linearisation, noise: Tensor) -> Float[Tensor, " batch"
 
 
 class Dynamics(Protocol):
-    """A right-hand side ``f(t, z)``: a module that can be evaluated, and linearised."""
+    """A right-hand side ``f(t, z)`` that can be evaluated and linearised."""
 
     def __call__(self, t: Float[Tensor, ""], z: Tensor) -> Tensor:
         """Return ``dz/dt``."""
@@ -87,7 +87,7 @@ class Linearised(NamedTuple):
         """Return ``Tr J``.
 
         With two hidden layers it is bilinear in the slopes, ``s_2^T (W_2 * (W_1 W_3)^T) s_1``, and
-        costs no more than the output itself. Otherwise all dimensions' tangents are carried along.
+        costs no more than the output itself. Otherwise all dimensions' tangents are propagated.
         """
         if len(self.slopes) == 2:
             (first, second, third), (s1, s2) = self.weights, self.slopes
@@ -123,7 +123,7 @@ class ConcatSquash(nn.Module):
     def at(
         self, t: Float[Tensor, ""]
     ) -> tuple[Float[Tensor, "outputs inputs"], Float[Tensor, " outputs"]]:
-        """Return the weight and the bias of the affine map that this layer is at time ``t``."""
+        """Return weight and bias of the affine map of ``z`` at time ``t``."""
         time = t.view(1)
         gate = self.gate(time).sigmoid()
         return gate[:, None] * self.linear.weight, gate * self.linear.bias + self.drift(time)
@@ -138,7 +138,7 @@ class ConcatSquash(nn.Module):
 
 
 class Concat(nn.Module):
-    """A linear layer with the time as one more input: the layer that the FFJORD paper names.
+    """A linear layer with the time concatenated to its input, as the FFJORD paper describes.
 
     Args:
         inputs: Number of inputs without the time.
@@ -152,7 +152,7 @@ class Concat(nn.Module):
     def at(
         self, t: Float[Tensor, ""]
     ) -> tuple[Float[Tensor, "outputs inputs"], Float[Tensor, " outputs"]]:
-        """Return the weight and the bias of the affine map that this layer is at time ``t``."""
+        """Return weight and bias of the affine map of ``z`` at time ``t``."""
         weight = self.linear.weight
         return weight[:, 1:], self.linear.bias + weight[:, 0] * t
 

@@ -1,4 +1,4 @@
-"""FFJORD: continuous normalising flows (Grathwohl et al., 2018)."""
+"""FFJORD: continuous normalising flows (Grathwohl et al., 2018, https://arxiv.org/abs/1810.01367)."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class FFJORD(SolvedFlow):
         """Return ``dz/dt`` of the only flow, with a time of its own for each example.
 
         Raises:
-            DeclarationError: There are several flows, so no one velocity.
+            DeclarationError: There are several flows, each with a velocity of its own.
         """
         if len(self.flows) != 1:
             reason = f"there are {len(self.flows)}, and each has a velocity of its own"

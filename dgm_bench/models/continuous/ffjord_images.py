@@ -1,4 +1,4 @@
-"""FFJORD on images: with several scales, and as one flow with an encoder and a decoder."""
+"""FFJORD on images: multi-scale, and as one flow with encoder-decoder dynamics."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from dgm_bench.models.flows.multiscale import (
     squeezed,
 )
 
-#: Smallest side of an image that gets a scale of its own (released code, ``lib/odenvp.py``).
+#: Smallest side of an image at a scale (released code, ``lib/odenvp.py``).
 MIN_SIDE = 4
 
 
 class MultiScaleFFJORD(SolvedFlow):
     """FFJORD with several scales: ``*`` in FFJORD Table 2 (its appendix B.1; ``lib/odenvp.py``).
 
-    Each scale is ``flows`` continuous flows, a squeeze, ``flows`` more, and half of the channels
-    leaves; the last one neither squeezes nor lets anything leave. There are as many scales as
-    halvings keep both sides at 4 or more: 3 on MNIST, 4 on CIFAR-10.
+    Each scale is ``flows`` continuous flows, a squeeze, ``flows`` more, and half of the channels is
+    factored out; the last one neither squeezes nor factors out. There are as many scales as leave
+    both sides at 4 or more: 3 on MNIST, 4 on CIFAR-10.
 
     Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud (2018), https://arxiv.org/abs/1810.01367,
     appendix B.1.
@@ -40,7 +40,7 @@ class MultiScaleFFJORD(SolvedFlow):
         event_shape: Shape of one example.
         flows: Continuous flows before, and after, each squeeze.
         filters: Channels of the hidden layers of the dynamics.
-        alpha: Of the logit that pixels in [0, 1) pass first; None where the data are logits.
+        alpha: Alpha of the logit that pixels in [0, 1) pass first; None for data that are logits.
         image_shape: ``(channels, height, width)``; None where ``event_shape`` is that.
         solver: ``"dopri5"`` or ``"rk4"``.
         rtol: Relative tolerance; the default is the paper's for images (its appendix C).
@@ -95,19 +95,19 @@ class MultiScaleFFJORD(SolvedFlow):
 class EncoderDecoderFFJORD(SolvedFlow):
     """FFJORD as a single flow on the whole image: ``†`` in FFJORD Table 2 (its appendix B.1).
 
-    The dynamics are convolutions, every second with stride 2, and their mirror image in
-    transposed ones. The paper names the filters up to the middle; that the way back has the same
-    ones in reverse is the reading here. Hutchinson's noise is for the image, as by default in the
-    released code (``train_cnf.py``, ``ODEnet``): these filters make the middle wider than it, not
-    the bottleneck that would lower the variance (FFJORD, section 3.1.1).
+    The dynamics are an encoder of convolutions, every second with stride 2, and a decoder of
+    transposed ones. The paper gives the filters of the encoder only; the decoder is taken to have
+    the same ones in reverse. Hutchinson's noise has the shape of the image, as by default in the
+    released code (``train_cnf.py``, ``ODEnet``): with these filters the middle is wider than the
+    image, not the bottleneck that would lower the variance (FFJORD, section 3.1.1).
 
     Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud (2018), https://arxiv.org/abs/1810.01367,
     appendix B.1.
 
     Args:
         event_shape: Shape of one example; sides that can be halved for every second filter.
-        filters: Channels of the convolutions up to the middle.
-        alpha: Of the logit that pixels in [0, 1) pass first; None where the data are logits.
+        filters: Channels of the encoder's convolutions.
+        alpha: Alpha of the logit that pixels in [0, 1) pass first; None for data that are logits.
         image_shape: ``(channels, height, width)``; None where ``event_shape`` is that.
         solver: ``"dopri5"`` or ``"rk4"``.
         rtol: Relative tolerance; the default is the paper's for images (its appendix C).

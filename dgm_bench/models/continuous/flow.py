@@ -1,4 +1,7 @@
-"""Flows that solve a differential equation, with exact or estimated traces of its Jacobian."""
+"""Continuous normalising flows: the change of variables by an ODE, exact or estimated traces.
+
+FFJORD (https://arxiv.org/abs/1810.01367) and RNODE (https://arxiv.org/abs/2002.02798).
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ class ContinuousFlow(nn.Module):
     def __init__(self, network: Dynamics, solver: Solver) -> None:
         super().__init__()
         self.network, self.solver = network, solver
-        # The released code means to train the end time but cuts its gradient: it stays 1.
+        # The released code declares the end time trainable but detaches its gradient: it stays 1.
         self.register_buffer("span", torch.tensor([0.0, 1.0]), persistent=False)
 
     def forward_and_log_det(
@@ -62,7 +65,7 @@ class ContinuousFlow(nn.Module):
         return x
 
     def _integrand(self, x: Tensor) -> tuple[Integrand, int]:
-        """Return what to integrate, with this solve's noise, and how many numbers that is."""
+        """Return the integrand, with the noise of this solve, and its number of components."""
         estimate = self.solver.estimate
         if estimate is None:
             return _exact, 1
@@ -73,14 +76,14 @@ class ContinuousFlow(nn.Module):
 
 
 class SolvedFlow(Flow):
-    """A flow some of whose layers are continuous, with one solver for all of them.
+    """A flow with continuous layers, which share one solver.
 
     ``log_prob`` takes the exact trace of the Jacobian; ``log_prob_estimate`` Hutchinson's estimate.
 
     Args:
         event_shape: Shape of one example.
         layers: The layers in the order in which data passes.
-        solver: The solver that the continuous ones share.
+        solver: The solver of the continuous layers.
         noise: Distribution of the vectors of Hutchinson's estimate.
     """
 
@@ -105,14 +108,14 @@ class SolvedFlow(Flow):
 
     @property
     def solver_settings(self) -> str:
-        """The solver and how exactly it solves, for the protocol of a number."""
+        """The solver and its tolerances or step size, for the protocol of a number."""
         return self.solver.settings
 
     def solve_with(self, **overrides: str | float | None) -> None:
         """Change settings of the :class:`Solver`; the others stay.
 
         Raises:
-            DeclarationError: An override that does not exist, or makes no sense.
+            DeclarationError: There is no such setting, or its value is not valid.
         """
         self.solver.change(**overrides)
 
@@ -126,12 +129,12 @@ class SolvedFlow(Flow):
     def regularised_log_prob_estimate(
         self, x: Float[Tensor, "batch *event"], generator: torch.Generator
     ) -> tuple[Float[Tensor, " batch"], dict[str, Float[Tensor, " batch"]]]:
-        """Return :meth:`log_prob_estimate` and RNODE's two integrals along the way.
+        """Return :meth:`log_prob_estimate` and RNODE's two penalties, integrated along the flow.
 
         ``kinetic`` is the integral of ``|f|^2 / 2``. ``jacobian`` estimates that of the squared
         Frobenius norm of ``J`` by ``|J e|^2``; the released code has ``|e^T J|^2``, of the same
-        expectation (Finlay et al. 2020, section 3). Each is a mean over the dimensions of a flow
-        and a sum over flows, as there: a flow on few dimensions weighs as much as one on many.
+        expectation (Finlay et al. 2020, section 3). Each is averaged over the dimensions of a flow
+        and summed over flows, as in that code: flows of any dimension have the same weight.
         """
         penalties: list[State] = []
         with self.solver.estimating(Estimate(generator, self.noise, penalties)):

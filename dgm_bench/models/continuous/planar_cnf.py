@@ -1,4 +1,4 @@
-"""The continuous planar flow (Chen et al., 2018, section 4)."""
+"""The continuous planar flow (neural ODEs, https://arxiv.org/abs/1806.07366, section 4)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dgm_bench.models.continuous.solver import Solver, SolverName, gradient_of
 
 
 class LinearisedPlanar(Linearised):
-    """Planar units at a point. Their trace takes no tangents."""
+    """Planar dynamics at a point; their trace has a closed form."""
 
     def exact_trace(self) -> Float[Tensor, " batch"]:
         """Return ``sum_m g_m(t) (u_m.w_m) tanh'(w_m.z + b_m)`` (neural ODEs, section 4)."""
@@ -23,11 +23,13 @@ class LinearisedPlanar(Linearised):
 
 
 class PlanarDynamics(nn.Module):
-    """``dz/dt = sum_m g_m(t) u_m tanh(w_m.z + b_m)``: planar units that time turns on and off.
+    """``dz/dt = sum_m g_m(t) u_m tanh(w_m.z + b_m)``: planar units with gates that depend on time.
 
-    Of the two ways in which time may enter a planar flow (neural ODEs, section 4), this is the
-    gates; the other is a hypernetwork that gives all weights. The gates are the outputs in (0, 1)
-    of a network of the time, of which the paper says no more; here it has one hidden layer of tanh.
+    The paper names two ways in which time may enter (neural ODEs, section 4): these gates, or a
+    hypernetwork that gives all weights. The gates are the outputs in (0, 1) of a network of the
+    time, which the paper does not specify further; here it has one hidden layer of tanh.
+
+    The layers ``inward`` and ``outward`` hold the paper's ``w`` and ``b``, and its ``u``.
 
     Args:
         dim: Number of dimensions.

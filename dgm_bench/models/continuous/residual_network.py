@@ -1,4 +1,7 @@
-"""A residual network is the Euler solution of its differential equation (neural ODEs, eq. 1, 2)."""
+"""A residual network is the Euler discretisation of an ODE (neural ODEs, equations 1 and 2).
+
+The paper is https://arxiv.org/abs/1806.07366.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from dgm_bench.models.continuous.dynamics import Dynamics
 class ResidualODENet(nn.Module):
     """``layers`` blocks ``h + f(t_l, h) / layers`` with ``t_l = l / layers``.
 
-    What a block computes differs from its neighbours' by the time that it gives to ``f``: with
-    layers such as ``ConcatSquash`` it has weights of its own.
+    Blocks differ in the time that is an input of ``f``: with layers such as ``ConcatSquash`` each
+    block has weights of its own.
 
     Args:
         dynamics: ``f(t, h)``, a module, as a continuous flow has it.
@@ -38,7 +41,7 @@ class ResidualODENet(nn.Module):
         self.register_buffer("times", times, persistent=False)
 
     def forward(self, h: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        """Return what leaves the last block."""
+        """Return the output of the last block."""
         for t in self.times[:-1]:
             h = h + self.dynamics(t, h) / self.layers
         return h
@@ -50,8 +53,8 @@ class ResidualODENet(nn.Module):
 
         Args:
             h: The value at t = 0.
-            adjoint: Gradients by the adjoint equation, solved by Euler's method too, or else
-                through the solver's steps: those are the residual network's.
+            adjoint: Gradients by the adjoint equation, solved by Euler's method too, or by
+                backpropagation through the solver, which are those of the residual network.
         """
         settings = {"method": "euler", "options": {"step_size": 1 / self.layers}}
         ends = self.times[[0, -1]]

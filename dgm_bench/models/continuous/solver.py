@@ -24,10 +24,10 @@ SolverName = Literal["dopri5", "rk4"]
 #: :mod:`dgm_bench.models.continuous.discrete_adjoint`).
 Gradient = Literal["adjoint", "backpropagation", "discrete-adjoint"]
 State = tuple[Tensor, ...]
-#: What is integrated along a solution besides the position, from the dynamics at a point.
+#: What is integrated along a solution besides the state itself, from the dynamics at a point.
 Integrand = Callable[[Linearisation], State]
 
-#: Absolute tolerance of what is not to choose the steps (released RNODE code, ``cnf.py``).
+#: Absolute tolerance of components left out of step-size control (released RNODE code, cnf.py).
 NO_ERROR_CONTROL = 1e20
 
 
@@ -45,12 +45,12 @@ def gradient_of(adjoint: bool, checkpointed: bool = False) -> Gradient:
 
 @dataclass
 class Estimate:
-    """Hutchinson's estimate of traces: where its noise comes from, and what else it measures.
+    """Hutchinson's estimate of traces: its noise, and whether RNODE's penalties are computed.
 
     Attributes:
         generator: Source of the noise.
         noise: Distribution of the noise.
-        penalties: Where each flow puts RNODE's two integrals, or None to leave them out.
+        penalties: The list to which each flow appends RNODE's two integrals, or None to omit them.
     """
 
     generator: torch.Generator
@@ -67,7 +67,7 @@ class Estimate:
 
 @dataclass
 class Solver:
-    """How differential equations are solved, and how often that evaluated the dynamics.
+    """Settings of the ODE solver, and the number of function evaluations so far.
 
     Attributes:
         solver: ``"dopri5"`` adapts its step to the tolerances; ``"rk4"`` takes ``step_size``.
@@ -76,7 +76,7 @@ class Solver:
         step_size: Step of ``"rk4"``, as a part of the whole time 1.
         gradient: What gradients are those of.
         evaluations: Evaluations of the dynamics so far, forward and adjoint.
-        estimate: How traces are estimated at the moment; None while they are exact.
+        estimate: How traces are estimated; None while they are exact.
     """
 
     solver: SolverName = "dopri5"
@@ -95,7 +95,7 @@ class Solver:
 
     @property
     def settings(self) -> str:
-        """The solver and how exactly it solves, for the protocol of a number."""
+        """The solver and its tolerances or step size, for the protocol of a number."""
         if self.solver == "rk4":
             return f"rk4 step {self.step_size:g}"
         return f"{self.solver} rtol {self.rtol:g}, atol {self.atol:g}"
@@ -106,7 +106,7 @@ class Solver:
         Recipes say ``adjoint`` and ``checkpointed`` for ``gradient``, as in :func:`gradient_of`.
 
         Raises:
-            DeclarationError: An override that does not exist, or makes no sense.
+            DeclarationError: There is no such setting, or its value is not valid.
         """
         state = ("evaluations", "estimate")
         known = [f.name for f in dataclasses.fields(Solver) if f.name not in state]
@@ -140,10 +140,10 @@ class Solver:
         span: Float[Tensor, "2"],
         integrand: Integrand | None = None,
     ) -> State:
-        """Return the state at the end of ``span``: position, and the integrals of ``integrand``.
+        """Return the solution at the end of ``span``, and the integrals of ``integrand``.
 
-        The errors of the position and of the first integral, the trace's, meet the tolerances each
-        on its own, as in the released code. Further integrals do not choose the steps.
+        The errors of the state and of the first integral, the trace's, meet the tolerances
+        separately, as in the released code. Further integrals are left out of step-size control.
 
         Raises:
             RunFailure: The step size underflowed: stiff or non-finite dynamics.
@@ -173,7 +173,7 @@ class Solver:
 
 
 class _Derivative:
-    """The right-hand side of one solve. Holds the solve's noise, so solves may overlap."""
+    """The right-hand side of one solve; it holds that solve's noise, so that solves may overlap."""
 
     def __init__(self, network: Dynamics, solver: Solver, integrand: Integrand | None) -> None:
         self.network, self.solver, self.integrand = network, solver, integrand
@@ -186,7 +186,7 @@ class _Derivative:
         return at.value, *self.integrand(at)
 
     def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
-        """Fail before the solver's own assertion does: that would not survive ``python -O``."""
+        """Fail ahead of the solver's own assertion, which ``python -O`` removes."""
         if not t + step > t:
             solver = self.solver
             raise RunFailure(

@@ -16,7 +16,7 @@ from dgm_bench.models.flows.layers.batchnorm import FlowBatchNorm
 
 
 class BaseDensity(HasLogProb, HasSample, Protocol):
-    """What a flow needs to know of its base."""
+    """The base density of a flow: it has a log density and can be sampled."""
 
 
 class StandardNormal(nn.Module):
@@ -52,12 +52,12 @@ class Flow(nn.Module):
     """Invertible layers, from data to noise, over a base density.
 
     Each layer has ``forward_and_log_det`` and ``inverse`` on flat vectors, the base ``log_prob``
-    and ``sample``. Examples of any shape are flattened on the way in and restored on the way out.
+    and ``sample``. Examples of any shape are flattened first, and results get that shape again.
 
     Args:
         event_shape: Shape of one example.
         layers: The layers in the order in which data passes.
-        base: Density of what leaves the last layer; a standard normal if None.
+        base: Base density, of the outputs of the last layer; a standard normal if None.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class Flow(nn.Module):
 
     @property
     def density(self) -> BaseDensity:
-        """The base, as what it can do."""
+        """The base, typed as a density."""
         return cast(BaseDensity, self.base)
 
     @property
     def transforms(self) -> tuple[HasInverse, ...]:
-        """The layers, as what they can do."""
+        """The layers, typed as invertible maps."""
         return cast(tuple[HasInverse, ...], tuple(self.layers))
 
     def log_prob(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
@@ -137,7 +137,7 @@ class Flow(nn.Module):
     def _pass_in_place(
         self, hidden: Float[Tensor, "n dim"], start: int, end: int, batch_size: int
     ) -> None:
-        """Replace ``hidden`` by what layers ``start`` to ``end`` make of it."""
+        """Replace ``hidden`` by the outputs of layers ``start`` to ``end``."""
         for part in torch.split(hidden, batch_size):
             h = part
             for layer in self.transforms[start:end]:

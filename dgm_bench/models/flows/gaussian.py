@@ -12,7 +12,7 @@ from dgm_bench.errors import DataError
 
 
 class Gaussian(nn.Module):
-    """N(mean, L L^T). It has no parameters: :meth:`calibrate` is the maximum-likelihood fit.
+    """N(mean, L L^T), fitted by maximum likelihood in :meth:`calibrate`: nothing is trained.
 
     Papamakarios, Pavlakou and Murray (2017), https://arxiv.org/abs/1705.07057, Table 1.
 

@@ -54,7 +54,7 @@ class ScaleShiftCoupling(EvenOddCoupling):
 
 
 class TabularGlow(Flow):
-    """Full matrices and couplings by turns, the first coupling keeping the odd dimensions.
+    """Full matrices alternating with couplings, the first of which keeps the odd dimensions.
 
     Kingma and Dhariwal (2018), https://arxiv.org/abs/1807.03039, section 3; on tables as in
     Grathwohl et al. (2018), https://arxiv.org/abs/1810.01367, Table 2.
@@ -86,7 +86,7 @@ class TabularGlow(Flow):
 def _network(dim: int, sizes: Sequence[int], activation: Activation) -> nn.Sequential:
     """Return a fully connected network with torch's own initialisation.
 
-    The first layer's weights are drawn as if all ``dim`` inputs were there, as the code has it.
+    The first layer's weights are drawn for a fan-in of all ``dim`` inputs, as in the code.
     """
 
     def initialise(number: int, linear: nn.Linear) -> None:

@@ -1,4 +1,4 @@
-"""Glow for images (Kingma & Dhariwal 2018), as openai/glow trains it on CIFAR-10."""
+"""Glow for images (https://arxiv.org/abs/1807.03039), as openai/glow trains it on CIFAR-10."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class Level(nn.Module):
 
 
 class SplitPrior(nn.Module):
-    """The half that leaves is normal given the half that goes on (model.py, ``split2d_prior``).
+    """The factored out half is normal given the other half (model.py, ``split2d_prior``).
 
     Args:
         channels: Channels of either half.

@@ -1,7 +1,7 @@
-"""MADE: masked autoencoder for distribution estimation (Germain et al., 2015).
+"""MADE: masked autoencoder for distribution estimation (https://arxiv.org/abs/1502.03509).
 
 As a density model it is one autoregressive product of Gaussians, or of mixtures of Gaussians; as a
-layer it is the affine autoregressive map of the MAF paper (Papamakarios et al., 2017, section 3.1).
+layer it is the affine autoregressive map of MAF (https://arxiv.org/abs/1705.07057, section 3.1).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class GaussianMADE(nn.Module):
         dim: Number of dimensions.
         hidden: Widths of the hidden layers.
         activation: Nonlinearity of the hidden layers.
-        degrees: How hidden degrees are given out.
-        reverse: Whether the last dimension comes first.
+        degrees: How degrees are assigned to hidden units.
+        reverse: Whether the order of the factorisation is reversed.
     """
 
     order: Tensor
@@ -75,8 +75,8 @@ class MixtureMADE(nn.Module):
         hidden: Widths of the hidden layers.
         components: Gaussians in each one-dimensional conditional.
         activation: Nonlinearity of the hidden layers.
-        degrees: How hidden degrees are given out.
-        reverse: Whether the last dimension comes first.
+        degrees: How degrees are assigned to hidden units.
+        reverse: Whether the order of the factorisation is reversed.
     """
 
     order: Tensor
@@ -118,7 +118,7 @@ class MixtureMADE(nn.Module):
         like, dim = self.network.last.weight, len(self.order)
         noise = like.new_empty(n, dim).normal_(generator=generator)
         uniform = like.new_empty(n, self.components, dim).uniform_(generator=generator)
-        # The largest of log-weights with Gumbel noise is a draw of the component.
+        # The Gumbel-max trick: the largest logit plus Gumbel noise is a draw of the component.
         gumbel = -uniform.log().neg().log()
 
         def value(d: int, parameters: Float[Tensor, "outputs n"]) -> Float[Tensor, " n"]:
@@ -140,7 +140,7 @@ class MADE(Flow):
         hidden: Widths of the hidden layers.
         components: Gaussians per conditional; None for a single one.
         activation: Nonlinearity of the hidden layers.
-        degrees: How hidden degrees are given out.
+        degrees: How degrees are assigned to hidden units.
 
     Example:
         >>> model = MADE((3,), hidden=[16])

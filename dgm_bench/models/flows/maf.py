@@ -14,7 +14,7 @@ from dgm_bench.models.flows.made import GaussianMADE, MixtureMADE
 
 
 class MAF(Flow):
-    """A stack of MADEs, each with the order of the one before reversed (MAF paper, section 3).
+    """A stack of MADEs whose order is reversed from each to the next (MAF paper, section 3).
 
     Papamakarios, Pavlakou and Murray (2017), https://arxiv.org/abs/1705.07057, section 3.
 
@@ -23,7 +23,8 @@ class MAF(Flow):
         layers: Number of MADEs: 5 or 10 in the paper.
         hidden: Widths of the hidden layers of each.
         activation: Nonlinearity of the hidden layers; the released code has tanh for GAS only.
-        degrees: How hidden degrees are given out; the released code has random for CIFAR10 only.
+        degrees: How degrees are assigned to hidden units; the released code has random ones for
+            CIFAR10 only.
         batch_norm: Whether batch normalisation follows each MADE, the last one too.
         components: Gaussians per conditional of a MADE MoG as the base density: the paper's
             MAF MoG has 10. None for a standard normal base.

@@ -1,5 +1,7 @@
 """Layers that flows on images share: logit, squeezing and factoring out (Real NVP, section 3.6).
 
+The paper is https://arxiv.org/abs/1605.08803.
+
 Every layer has ``forward_and_log_det`` and ``inverse``. Between ``ToImage`` and ``Flatten`` the
 examples are images of shape (channels, height, width).
 """
@@ -43,7 +45,7 @@ def image_shape_of(event_shape: Sequence[int], image_shape: Sequence[int] | None
 
 
 def halvings(shape: ImageShape) -> int:
-    """Return how often height and width can both be halved."""
+    """Return how many times both height and width can be halved."""
     _, height, width = shape
     times = 0
     while height % 2 == 0 and width % 2 == 0:
@@ -52,13 +54,13 @@ def halvings(shape: ImageShape) -> int:
 
 
 def squeezed(shape: ImageShape) -> ImageShape:
-    """Return the shape that ``Squeeze`` makes of ``shape``."""
+    """Return the shape of an image of ``shape`` after ``Squeeze``."""
     channels, height, width = shape
     return 4 * channels, height // 2, width // 2
 
 
 def halved(shape: ImageShape) -> ImageShape:
-    """Return the shape of what stays when half of the channels are factored out."""
+    """Return ``shape`` with half of its channels: the others are factored out."""
     channels, height, width = shape
     return channels // 2, height, width
 
@@ -92,7 +94,7 @@ class ToImage(nn.Module):
 
 
 class Flatten(nn.Module):
-    """Images to vectors: what every path through a flow on images ends with.
+    """Images to vectors: the last layer of a flow on images.
 
     Args:
         shape: Channels, height and width.
@@ -123,7 +125,7 @@ class Logit(nn.Module):
     """``y = logit(s)``, ``s = alpha + (1 - 2 alpha) x``, x in [0, 1) (Real NVP, section 4.1).
 
     Args:
-        alpha: How far ``s`` stays from 0 and 1.
+        alpha: Least distance of ``s`` from 0 and from 1.
 
     Raises:
         DeclarationError: If ``alpha`` is not in [0, 1/2).
@@ -189,7 +191,7 @@ class Chain(nn.Module):
 
     @property
     def transforms(self) -> tuple[HasInverse, ...]:
-        """The layers, as what they can do."""
+        """The layers, typed as invertible maps."""
         return cast(tuple[HasInverse, ...], tuple(self.layers))
 
     def forward_and_log_det(
@@ -226,16 +228,16 @@ class ConditionalLayer(Protocol):
 
 
 class FactorOut(nn.Module):
-    """Half of the channels leaves, the other half goes on (Real NVP, section 3.6).
+    """Factors out half of the channels; the other half goes on (Real NVP, section 3.6).
 
     The first half of the channels passes ``inner``, which ends in vectors; the result is those
-    vectors followed by the half that left. So ``inner`` may end in another ``FactorOut``.
+    vectors followed by the half that was factored out. ``inner`` may end in another ``FactorOut``.
 
     Args:
-        shape: Channels, height and width of what comes in.
+        shape: Channels, height and width of the input.
         inner: Layers for the half that goes on; the last one returns vectors.
-        prior: Layer for the half that leaves, given the half that goes on: the learned prior of
-            Glow, as a layer so that the base stays a standard normal. None leaves it as it is.
+        prior: Layer for the factored out half, given the half that goes on: the learned prior of
+            Glow, as a layer so that the base stays a standard normal. None for the identity.
 
     Raises:
         DeclarationError: If the number of channels is odd.
@@ -255,7 +257,7 @@ class FactorOut(nn.Module):
 
     @property
     def conditional(self) -> ConditionalLayer | None:
-        """The prior, as what it can do."""
+        """The prior, typed as a conditional layer."""
         return cast(ConditionalLayer | None, self.prior)
 
     def forward_and_log_det(

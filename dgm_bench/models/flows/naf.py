@@ -1,4 +1,4 @@
-"""MAF-DDSF: a neural autoregressive flow (Huang, Krueger, Lacoste and Courville, 2018).
+"""MAF-DDSF: a neural autoregressive flow (https://arxiv.org/abs/1804.00779).
 
 Each dimension passes through a deep dense sigmoidal flow, a monotone network of its own whose
 weights are functions of the dimensions before it (NAF paper, "DDSF"). Follows the released
@@ -29,7 +29,7 @@ from dgm_bench.models.flows.layers.masked import (
 from dgm_bench.models.flows.layers.monotone_inverse import invert_monotone
 from dgm_bench.models.flows.layers.ordered_inverse import invert_in_order
 
-#: Least slope of a sigmoid and least scale (torchkit, nn.py, ``delta``).
+#: Smallest slope of a sigmoid and smallest scale (torchkit, nn.py, ``delta``).
 DELTA = 1e-6
 
 
@@ -85,11 +85,11 @@ class DenseSigmoidalFlow(nn.Module):
     """A monotone network of one input and one output (NAF paper, DDSF).
 
     The released code keeps the mixture of sigmoids within [5e-7, 1 - 5e-7] before the logit; here
-    everything is in logarithms, so that the map is onto the whole line.
+    everything is in logarithms, so that the range is the whole real line.
 
     Args:
-        features: Pseudo-parameters that come for each dimension; a linear map, the same for all
-            dimensions, makes slopes, shifts and weights of them.
+        features: Pseudo-parameters of each dimension; a linear map, the same for all dimensions,
+            maps them to slopes, shifts and weights.
         units: Sigmoids in each layer.
         layers: Number of layers.
     """
@@ -97,7 +97,7 @@ class DenseSigmoidalFlow(nn.Module):
     def __init__(self, features: int, units: int, layers: int) -> None:
         super().__init__()
         widths = [1, *[units] * (layers - 1), 1]
-        #: Numbers that a layer takes: slopes, shifts, weights of sigmoids, weights of inputs.
+        #: Sizes of a layer's slopes, shifts, weights of sigmoids and weights of inputs.
         self.sizes = [[units, units, units, inputs if inputs > 1 else 0] for inputs in widths[:-1]]
         self.head = nn.Linear(features, sum(map(sum, self.sizes)))
         self.w = nn.ParameterList(torch.empty(outputs, units) for outputs in widths[1:])
@@ -111,7 +111,7 @@ class DenseSigmoidalFlow(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def conditioned(self, features: Float[Tensor, "*n features"]) -> list[Sigmoids]:
-        """Return the layers."""
+        """Return the layers that the pseudo-parameters give."""
         numbers = self.head(features).split([sum(sizes) for sizes in self.sizes], dim=-1)
         layers = []
         for i, (part, sizes) in enumerate(zip(numbers, self.sizes, strict=True)):
@@ -125,7 +125,7 @@ class DenseSigmoidalFlow(nn.Module):
 def forward_and_log_slope(
     layers: Sequence[Sigmoids], x: Float[Tensor, " *n"]
 ) -> tuple[Float[Tensor, " *n"], Float[Tensor, " *n"]]:
-    """Return what the layers make of ``x``, and the logarithm of its derivative."""
+    """Return the layers' output at ``x``, and the logarithm of its derivative."""
     h = x[..., None]
     log_slope = torch.zeros_like(h)
     for layer in layers:
@@ -134,7 +134,7 @@ def forward_and_log_slope(
 
 
 def invert(layers: Sequence[Sigmoids], u: Float[Tensor, " *n"]) -> Float[Tensor, " *n"]:
-    """Return the ``x`` of which the layers make ``u``."""
+    """Return the ``x`` at which the layers' output is ``u``."""
 
     def function(x: Float[Tensor, " *n"]) -> tuple[Float[Tensor, " *n"], Float[Tensor, " *n"]]:
         value, log_slope = forward_and_log_slope(layers, x)
@@ -150,16 +150,16 @@ class ScaledLinear(MaskedLinear):
     """A masked layer with a factor for each unit (torchkit, nn.py, ``CWNlinear``).
 
     Args:
-        mask: True where a weight may stand.
+        mask: True where a connection exists.
     """
 
-    #: Whether the rows of the weight are divided by their lengths, before the mask.
+    #: Whether the rows of the weight are divided by their norms, before the mask.
     normalised = False
 
     def __init__(self, mask: Bool[Tensor, "outputs inputs"]) -> None:
         super().__init__(mask)
         self.scale = nn.Parameter(torch.empty(len(mask)))
-        # Factors and biases are linear maps there of a context of one number, which is zero.
+        # There, factors and biases are linear in a context of one variable, which is zero.
         nn.init.uniform_(self.scale, -1.0, 1.0)
         nn.init.uniform_(self.bias, -1.0, 1.0)
         nn.init.normal_(self.weight, std=1e-3)
@@ -180,7 +180,7 @@ class SigmoidalMADE(nn.Module):
         activation: Nonlinearity of the hidden layers.
         units: Sigmoids in each layer of the flow.
         layers: Layers of the flow.
-        reverse: Whether the last dimension comes first.
+        reverse: Whether the order of the factorisation is reversed.
 
     Raises:
         DeclarationError: The last hidden layer is narrower than ``dim``.
@@ -228,7 +228,7 @@ class SigmoidalMADE(nn.Module):
 class Affine(nn.Module):
     """Scale and shift of each dimension: the released code's last layer, ``LinearFlow``.
 
-    There both are sums of several constants.
+    In the code both are sums of several constants.
 
     Args:
         dim: Number of dimensions.
@@ -260,7 +260,7 @@ class MAFDDSF(Flow):
     """Deep dense sigmoidal flows with masked conditioners (NAF paper, MAF-DDSF).
 
     The order is reversed from one to the next, and a scale and a shift follow the last. Hidden
-    degrees are sequential where the released code shuffles them.
+    degrees are sequential; the released code shuffles them.
 
     Huang, Krueger, Lacoste and Courville (2018), https://arxiv.org/abs/1804.00779.
 

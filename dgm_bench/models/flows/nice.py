@@ -18,11 +18,11 @@ from dgm_bench.models.networks.perceptron import fully_connected
 
 
 class AdditiveCoupling(EvenOddCoupling):
-    """``u_2 = x_2 + m(x_1)`` with ``u_1 = x_1``: volume stays (NICE, section 3.2).
+    """``u_2 = x_2 + m(x_1)`` with ``u_1 = x_1``: volume-preserving (NICE, section 3.2).
 
     Args:
         dim: Number of dimensions.
-        hidden: Widths of the hidden layers of ``m``, rectified; its output is linear.
+        hidden: Widths of the hidden layers of ``m``, of ReLU; its output is linear.
         keep_even: Whether dimensions 0, 2, 4, ... are ``x_1``, or 1, 3, 5, ...
     """
 
@@ -92,7 +92,7 @@ class StandardLogistic(nn.Module):
 
 
 class NICE(Flow):
-    """Additive couplings that keep the even and the odd dimensions by turns, then a scaling.
+    """Additive couplings that keep even and odd dimensions alternately, then a scaling.
 
     Dinh, Krueger and Bengio (2014), https://arxiv.org/abs/1410.8516, section 3.
 
@@ -101,7 +101,7 @@ class NICE(Flow):
         layers: Number of couplings: 4 in the paper (its section 5.1).
         hidden: Widths of the hidden layers of each coupling's network; the paper has 5 of 1000 for
             MNIST, 4 of 5000 for the Toronto faces, and 4 of 2000 for SVHN and CIFAR-10.
-        base: Density of what leaves the last layer. The paper has ``"logistic"`` for MNIST, SVHN
+        base: Base density. The paper has ``"logistic"`` for MNIST, SVHN
             and CIFAR-10, and ``"normal"`` for the Toronto faces.
 
     Raises:

@@ -20,9 +20,9 @@ from dgm_bench.models.flows.layers.splines import MIN_BIN_SIZE, Spline
 
 
 class SplineCoupling(EvenOddCoupling):
-    """Splines of one half of the dimensions by the other half, and that half by splines of its own.
+    """Splines of one half of the dimensions whose parameters are functions of the other half.
 
-    The splines of the half that conditions are the same for all examples (released NSF code,
+    The conditioning half passes through splines too, the same for all examples (released NSF code,
     ``apply_unconditional_transform``).
 
     Args:
@@ -31,8 +31,8 @@ class SplineCoupling(EvenOddCoupling):
         blocks: Residual blocks of the conditioner.
         bins: Bins of each spline.
         tail: Half the length of the splines' interval.
-        dropout: Of the conditioner.
-        keep_even: Whether dimensions 0, 2, 4, ... condition the others, or these them.
+        dropout: Dropout probability of the conditioner.
+        keep_even: Whether dimensions 0, 2, 4, ... condition the others, or vice versa.
     """
 
     output_scale: Tensor
@@ -77,10 +77,11 @@ class SplineCoupling(EvenOddCoupling):
 
 
 class SplineMADE(nn.Module):
-    """A spline for each dimension whose numbers are functions of the dimensions before it.
+    """A spline for each dimension whose parameters are functions of the dimensions before it.
 
-    Unlike in couplings, raw sizes are not divided by a root of the width: the released code asks
-    its masked network for the width, which that does not know (``nde/transforms/made.py``).
+    Unlike in couplings, unconstrained bin sizes are not divided by the square root of the width:
+    the released code reads the width from an attribute that its masked network does not have
+    (``nde/transforms/made.py``).
 
     Args:
         dim: Number of dimensions.
@@ -88,7 +89,7 @@ class SplineMADE(nn.Module):
         blocks: Its residual blocks.
         bins: Bins of each spline.
         tail: Half the length of the splines' interval.
-        dropout: Of the network.
+        dropout: Dropout probability of the network.
     """
 
     def __init__(
@@ -129,10 +130,10 @@ class NSFCoupling(Flow):
         blocks: Residual blocks of each.
         bins: Bins of each spline.
         tail: Half the length of the splines' interval: 3 in the paper.
-        dropout: Of the conditioners.
+        dropout: Dropout probability of the conditioners.
 
     Raises:
-        DeclarationError: One dimension alone, or splines that cannot be.
+        DeclarationError: There is only one dimension, or ``bins`` or ``tail`` is out of range.
 
     Example:
         >>> model = NSFCoupling((3,), layers=2, hidden=16, bins=4)
@@ -175,10 +176,10 @@ class NSFAutoregressive(Flow):
         blocks: Residual blocks of each.
         bins: Bins of each spline.
         tail: Half the length of the splines' interval: 3 in the paper.
-        dropout: Of the networks.
+        dropout: Dropout probability of the networks.
 
     Raises:
-        DeclarationError: Splines that cannot be.
+        DeclarationError: ``bins`` or ``tail`` is out of range.
 
     Example:
         >>> model = NSFAutoregressive((3,), layers=2, hidden=16, bins=4)
@@ -213,7 +214,7 @@ def _with_linear_layers(dim: int, layers: Iterable[nn.Module]) -> list[nn.Module
 
 
 def _check_spline(bins: int, tail: float) -> None:
-    """Raise if there can be no spline of this kind."""
+    """Refuse numbers of bins and intervals that are out of range."""
     if not 1 <= bins < 1 / MIN_BIN_SIZE:
         raise DeclarationError("bins", f"{bins} bins do not fit", "use 1 to 999")
     if not 0 < tail < math.inf:
@@ -221,5 +222,5 @@ def _check_spline(bins: int, tail: float) -> None:
 
 
 def _output_scale(bins: int, hidden: int) -> Float[Tensor, " numbers"]:
-    """Return factors of a network's outputs: the released code divides sizes by a root of width."""
+    """Return factors of a network's outputs: the released code divides bin sizes by sqrt(width)."""
     return torch.tensor(2 * bins * [hidden**-0.5] + (bins - 1) * [1.0])

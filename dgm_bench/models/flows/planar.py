@@ -1,4 +1,4 @@
-"""Planar flows (Rezende and Mohamed, 2015)."""
+"""Planar flows (Rezende and Mohamed, 2015, https://arxiv.org/abs/1505.05770)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from dgm_bench.models.flows.layers.monotone_inverse import invert_monotone
 class Planar(nn.Module):
     """``x = z + û tanh(w.z + b)``, from noise ``z`` to data ``x`` (planar flows, equation 10).
 
-    ``û`` is ``u`` moved along ``w`` until ``w.û > -1``, which makes the map invertible (appendix
-    A.1). That way the map is explicit. The other way one equation in one unknown is solved:
-    ``s + (w.û) tanh(s) = w.x + b`` with ``s = w.z + b``, whose left side is increasing.
+    ``û`` is ``u`` with its component along ``w`` changed such that ``w.û > -1``, so that the map is
+    invertible (appendix A.1). From ``z`` to ``x`` it is explicit; its inverse solves one equation
+    in one unknown: ``s + (w.û) tanh(s) = w.x + b`` with ``s = w.z + b``, increasing in ``s``.
+
+    The parameters ``push``, ``direction`` and ``offset`` are the paper's ``u``, ``w`` and ``b``.
 
     Args:
         dim: Number of dimensions.
@@ -54,7 +56,7 @@ class Planar(nn.Module):
         u_hat, w_u_hat, margin = self.constrained()
         target = x @ self.direction + self.offset
         s = _solve(target.detach(), w_u_hat.detach(), margin.detach())
-        # One more step of Newton's changes nothing but brings the implicit function's gradient.
+        # One more Newton step keeps the value and adds the gradient of the implicit function.
         h = s.tanh()
         slope = margin.detach() - w_u_hat.detach() * h.square()
         h = (s + (target - s - w_u_hat * h) / slope).tanh()
@@ -82,8 +84,8 @@ def constrained_u(
 class PlanarFlow(Flow):
     """Planar maps from a standard normal to data.
 
-    One pass gives a sample and its own density, as variational inference wants it. The density of
-    given data takes a root of one equation per layer and example.
+    One pass gives a sample and its density, as variational inference needs it. The density of
+    given data takes the root of one equation per layer and example.
 
     Rezende and Mohamed (2015), https://arxiv.org/abs/1505.05770, section 4.1.
 

@@ -19,8 +19,8 @@ from dgm_bench.models.networks.perceptron import fully_connected
 class AffineCoupling(EvenOddCoupling):
     """``u = m x + (1 - m) exp(-s) (x - t)`` with ``s`` and ``t`` functions of ``m x``.
 
-    The mask ``m`` keeps every second dimension. The networks see only the kept dimensions and
-    answer only for the moved ones; the others, which masks would set to zero, are left out.
+    The mask ``m`` keeps every second dimension. The networks' inputs are the kept dimensions alone
+    and their outputs the transformed ones: what the mask would set to zero is left out.
 
     Args:
         dim: Number of dimensions.
@@ -50,7 +50,7 @@ class AffineCoupling(EvenOddCoupling):
 
 
 class RealNVP(Flow):
-    """Couplings that keep the even and the odd dimensions by turns (MAF paper, section 4).
+    """Couplings that keep even and odd dimensions alternately (MAF paper, section 4).
 
     Dinh, Sohl-Dickstein and Bengio (2016), https://arxiv.org/abs/1605.08803, section 3.2; on tables
     as in Papamakarios et al. (2017), https://arxiv.org/abs/1705.07057, section 4.
@@ -88,8 +88,8 @@ class RealNVP(Flow):
 def _network(dim: int, sizes: Sequence[int], activation: Activation) -> nn.Sequential:
     """Return a fully connected network with linear output.
 
-    The first layer's weights are drawn as if all ``dim`` inputs were there: those of the released
-    code are, masked to zero.
+    The first layer's weights are drawn for a fan-in of all ``dim`` inputs: the released code has
+    them all, the others masked to zero.
     """
 
     def initialise(number: int, linear: nn.Linear) -> None:

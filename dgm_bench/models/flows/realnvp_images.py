@@ -1,4 +1,4 @@
-"""Multi-scale Real NVP for images (Dinh, Sohl-Dickstein & Bengio 2017, sections 3.4 to 4.1).
+"""Multi-scale Real NVP for images (https://arxiv.org/abs/1605.08803, sections 3.4 to 4.1).
 
 Settings that the paper leaves open are those of the authors' released code
 (tensorflow/models, research/real_nvp/real_nvp_multiscale_dataset.py).
@@ -92,7 +92,7 @@ class CheckerboardCoupling(nn.Module):
         shape: Channels, height and width.
         features: Channels of the residual network.
         blocks: Number of residual blocks.
-        keep_even: Whether pixels are kept where row + column is even, or where it is odd.
+        keep_even: Whether pixels with an even row + column are kept, or those with an odd one.
     """
 
     kept: Tensor
@@ -126,7 +126,7 @@ class CheckerboardCoupling(nn.Module):
     ) -> tuple[
         Float[Tensor, "batch channels height width"], Float[Tensor, "batch channels height width"]
     ]:
-        """Return ``t`` and ``s``, which are zero where ``x`` is kept."""
+        """Return ``t`` and ``s``, zero where ``x`` is kept."""
         conditioner_input = 2 * self.norm(x * self.kept)
         mask = self.kept.expand(x.shape[0], -1, -1, -1)
         parameters = self.network(

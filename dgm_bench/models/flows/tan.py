@@ -1,7 +1,7 @@
-"""TAN: transformation autoregressive networks (Oliva et al., 2018).
+"""TAN: transformation autoregressive networks (https://arxiv.org/abs/1801.09819).
 
-Simple invertible maps of all dimensions at once, then an autoregressive density whose conditionals
-a recurrent network gives. Widths and initial values are those of the released code as its
+Simple invertible maps of all dimensions, then an autoregressive density whose conditionals are
+parametrised by a recurrent network. Widths and initial values are those of the released code as its
 ``tan/demos/mafdata_demo.py`` sets them for the data of the MAF paper.
 """
 
@@ -166,7 +166,7 @@ class RecurrentMixture(nn.Module):
 
 
 class TAN(Flow):
-    """Groups of simple maps, then a recurrent mixture density (TAN, section 3).
+    """Groups of simple invertible maps, then a recurrent mixture density (TAN, section 3).
 
     The first linear map starts by scaling each dimension into [-1, 1]: see :meth:`initialise`.
 
@@ -213,14 +213,14 @@ class TAN(Flow):
         base = RecurrentMixture(dim, units, components, parameter_layers, cell)
         super().__init__(event_shape, modules, base)
 
-    #: The released code looks at the whole training set.
+    #: The released code uses the whole training set.
     initial_examples: int | None = None
 
     @torch.no_grad()
     def initialise(self, x: Float[Tensor, "n *event"]) -> None:
-        """Let the first linear map centre ``x`` and divide it by its largest absolute value.
+        """Set the first linear map to centre ``x`` and to divide it by its largest absolute value.
 
-        A dimension that stays within [-1, 1] is not divided. The released code does this with the
+        A dimension that is within [-1, 1] is not divided. The released code does this with the
         whole training set (``get_initmap`` in ``tan/data/helpers.py``); the bias is not trained.
         """
         first, flat = cast(LinearMap, self.layers[0]), x.flatten(1)
@@ -256,7 +256,7 @@ def _draw(
     """Return one draw from each mixture."""
     logits, mean, log_scale = parameters.chunk(3, dim=1)
     uniform = torch.empty_like(logits).uniform_(generator=generator)
-    # The largest of log-weights with Gumbel noise is a draw of the component.
+    # The Gumbel-max trick: the largest logit plus Gumbel noise is a draw of the component.
     chosen = (logits - uniform.log().neg().log()).argmax(1, keepdim=True)
     noise = torch.empty_like(mean[:, :1]).normal_(generator=generator)
     scale = log_scale.gather(1, chosen).exp()

@@ -1,9 +1,10 @@
-"""Adversarial variational Bayes (Mescheder, Nowozin and Geiger, 2017).
+"""Adversarial variational Bayes (https://arxiv.org/abs/1701.04722).
 
-The posterior ``q(z|x)`` is what a network makes of an example and noise: its density is not known.
-A discriminator tells its draws from those of a contrast ``r(z|x)``; at its optimum its log-odds are
-``log q(z|x) - log r(z|x)`` (proposition 1), which is all that the ELBO lacks. The contrast is the
-prior, or a Gaussian with the posterior's mean and variance (adaptive contrast).
+The posterior ``q(z|x)`` is implicit: a network maps an example and noise to ``z``, and its density
+is not known. A discriminator is trained to tell its draws from those of a contrast ``r(z|x)``; at
+its optimum its log-odds are ``log q(z|x) - log r(z|x)`` (proposition 1), the term of the ELBO that
+cannot be evaluated. The contrast is the prior, or a Gaussian with the posterior's mean and variance
+(adaptive contrast).
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior, Laten
 from dgm_bench.models.networks.perceptron import fully_connected
 
 Likelihood = Literal["bernoulli", "gaussian"]
-#: From examples beside latent variables to log-odds.
+#: From examples concatenated with latent variables to log-odds.
 Discriminator = Callable[[Float[Tensor, "n inputs"]], Float[Tensor, "n 1"]]
-#: Smallest deviation of a contrast: the posterior may narrow to a point.
+#: Smallest standard deviation of a contrast: the posterior may collapse to a point.
 MIN_SCALE = 1e-4
 
 
 class Decoder(nn.Module):
-    """From latent variables to the parameters of ``p(x|z)``, in one fully connected network.
+    """A fully connected network from latent variables to the parameters of ``p(x|z)``.
 
     Args:
         latent: Number of latent variables.
         hidden: Widths of the hidden layers.
-        dim: Numbers in an example.
-        likelihood: ``bernoulli`` has logits; ``gaussian`` has means, and deviations that are
-            learnt and do not depend on ``z``.
+        dim: Dimensions of an example.
+        likelihood: ``bernoulli`` has logits; ``gaussian`` has means, and standard deviations that
+            are learnt and do not depend on ``z``.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Decoder(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(dim)) if likelihood == "gaussian" else None
 
     def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n outputs"]:
-        """Return logits, or means with the logs of the deviations beside them."""
+        """Return logits, or means followed by log standard deviations."""
         outputs: Tensor = self.network(z)
         if self.log_scale is None:
             return outputs
@@ -64,7 +65,7 @@ class Decoder(nn.Module):
 
 
 class ImplicitPosterior(nn.Module):
-    """What a network makes of features and normal noise; its density is not known.
+    """An implicit posterior: a network of features and normal noise, of unknown density.
 
     Args:
         features: Number of features.
@@ -89,7 +90,7 @@ class ImplicitPosterior(nn.Module):
 
 
 class Contrast(NamedTuple):
-    """A diagonal Gaussian ``r(z|x)`` for each example, with whose draws the posterior's compare.
+    """A diagonal Gaussian ``r(z|x)`` for each example, which the discriminator compares with.
 
     Attributes:
         location: Its mean.
@@ -100,7 +101,7 @@ class Contrast(NamedTuple):
     scale: Float[Tensor, "batch latent"]
 
     def standardise(self, z: Latents) -> Latents:
-        """Return what is standard normal for draws from the contrast."""
+        """Return ``z`` standardised: standard normal for draws from the contrast."""
         return (z - self.location[:, None]) / self.scale[:, None]
 
     def log_prob(self, z: Latents) -> Float[Tensor, "batch samples"]:
@@ -123,8 +124,8 @@ class AVB(nn.Module):
             not used.
         noise: Noise variables of the implicit posterior.
         discriminator_hidden: Widths of the hidden layers of the discriminator.
-        contrast_draws: Draws from which the adaptive contrast's moments are estimated; None for
-            the prior as contrast.
+        contrast_draws: Number of draws for the moments of the adaptive contrast; None for the
+            prior as contrast.
 
     Example:
         >>> model = AVB((4,), latent=2, hidden=[8])
@@ -158,12 +159,12 @@ class AVB(nn.Module):
             else GaussianPosterior(features, latent)
         )
         self.decoder = Decoder(latent, hidden, dim, likelihood)
-        #: From flat examples beside standardised latent variables to log-odds.
+        #: From flat examples concatenated with standardised latent variables to log-odds.
         self.discriminator = fully_connected([dim + latent, *discriminator_hidden, 1], nn.SiLU)
 
     @property
     def has_density(self) -> bool:
-        """Whether the density of the posterior is known, if not used."""
+        """Whether the density of the posterior is known; training does not use it."""
         return not isinstance(self.posterior, ImplicitPosterior)
 
     def draw_posterior(
@@ -188,7 +189,7 @@ class AVB(nn.Module):
     def contrast(self, x: Float[Tensor, "batch *event"], generator: torch.Generator) -> Contrast:
         """Return the prior, or Gaussians with estimates of the posterior's moments.
 
-        The ELBO does not depend on the contrast, so that no gradient goes through it.
+        No gradient passes through it, as the ELBO does not depend on the contrast.
         """
         if self.contrast_draws is None:
             like = x.new_zeros(len(x), self.latent)
@@ -277,7 +278,7 @@ class VAE(LatentVariableModel):
 
 
 def _encoder(dim: int, hidden: Sequence[int]) -> nn.Sequential:
-    """Return a network to the features, which have passed a nonlinearity."""
+    """Return a network to features, with a nonlinearity after its last layer."""
     return nn.Sequential(fully_connected([dim, *hidden], nn.SiLU), nn.SiLU())
 
 

@@ -1,7 +1,8 @@
 """Variational autoencoders with Bernoulli or categorical latent variables.
 
-The models of Jang, Gu and Poole (ICLR 2017, section 4.2) and of Maddison, Mnih and Teh (ICLR 2017,
-section 5) with one stochastic layer. What trains them is ``train/discrete_objectives.py``.
+The models of Jang, Gu and Poole (https://arxiv.org/abs/1611.01144, section 4.2) and of Maddison,
+Mnih and Teh (https://arxiv.org/abs/1611.00712, section 5) with one stochastic layer. Their
+objectives are in ``train/discrete_objectives.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ DECAY = 0.9  # of the running means of layer centring and of the learning signal
 
 
 class Centring(nn.Module):
-    """Subtracts a running mean from what enters a layer (Maddison et al., appendix C).
+    """Subtracts a running mean from the input of a layer (Maddison et al., appendix C).
 
     Args:
         size: Width of the layer's input.
@@ -36,7 +37,7 @@ class Centring(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
 
     def forward(self, x: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch size"]:
-        """Return the centred input; in training the mean is brought up to date after that."""
+        """Return the centred input; in training the mean is updated afterwards."""
         centred = x - self.mean
         if self.training:
             now = x.detach().reshape(-1, x.shape[-1]).mean(0)
@@ -47,12 +48,12 @@ class Centring(nn.Module):
 class SignalBaseline(nn.Module):
     """Predicts the learning signal of a score-function estimator (NVIL: Mnih and Gregor, 2014).
 
-    A running mean and, for what remains, a network of the example whose targets are scaled by a
-    running standard deviation. Unlike NVIL's, the signal itself is not scaled, so that estimates
-    stay unbiased.
+    A running mean plus a network of the example, whose targets are scaled by a running standard
+    deviation. Unlike in NVIL (https://arxiv.org/abs/1402.0030) the signal itself is not scaled, so
+    that estimates stay unbiased.
 
     Args:
-        dim: Numbers in an example.
+        dim: Dimensions of an example.
         hidden: Widths of the network's hidden layers.
     """
 
@@ -68,7 +69,7 @@ class SignalBaseline(nn.Module):
     ) -> tuple[Float[Tensor, "batch samples"], Float[Tensor, ""]]:
         """Return the signal less its prediction, without gradient, and the loss of the prediction.
 
-        The prediction knows earlier batches only; after it the running moments take in this one.
+        The running moments are those of earlier batches, and are updated afterwards.
         """
         weight, first, second = (self.moments / self.moments[0].clamp_min(1e-12)).unbind()
         scale = (second - first.square()).clamp_min(1).sqrt()
@@ -87,13 +88,13 @@ class DiscreteVAE(nn.Module):
     Args:
         event_shape: Shape of one example, with values 0 and 1.
         variables: Number of latent variables.
-        classes: Values of each. With 2, a variable enters the decoder as one number, otherwise as a
+        classes: Classes of each. With 2, a variable enters the decoder as a scalar, otherwise as a
             one-hot vector.
-        encoder_hidden: Widths of the encoder's hidden layers, of tanh; none makes it linear.
-        decoder_hidden: The same of the decoder.
+        encoder_hidden: Widths of the encoder's hidden layers, of tanh; without any it is linear.
+        decoder_hidden: Widths of the decoder's hidden layers.
         centred: Whether binary variables are in {-1, 1} and not {0, 1}, layers subtract running
             means of their inputs, and the decoder's bias starts at the pixels' log-odds in the
-            training data: the set-up of Maddison et al., appendix C.
+            training data, as in Maddison et al., appendix C.
         baseline_hidden: Widths of the network that predicts the learning signal of score-function
             estimators; None where these are not used.
 
@@ -144,7 +145,7 @@ class DiscreteVAE(nn.Module):
     def decoder_input(
         self, z: Float[Tensor, "*batch variables classes"]
     ) -> Float[Tensor, "*batch latent"]:
-        """Return what the decoder sees of one-hot or relaxed values."""
+        """Return the decoder's input for one-hot or relaxed values."""
         if self.classes > 2:
             return z.flatten(-2)
         return 2 * z[..., 1] - 1 if self.centred else z[..., 1]

@@ -1,7 +1,7 @@
 """Gated variational autoencoders of images, with any posterior and prior of this package.
 
-``ConvVAE`` is the convolutional one of the Sylvester and FFJORD papers, ``DenseVAE`` the fully
-connected one of the VampPrior paper (its models with one layer of latent variables).
+``ConvVAE`` is the convolutional model of the Sylvester and FFJORD papers, ``DenseVAE`` the fully
+connected one of the VampPrior paper (with one layer of latent variables).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dgm_bench.models.latent.posteriors.ffjord import ContinuousPosteriorMixin
 from dgm_bench.models.latent.priors import build_prior
 from dgm_bench.models.networks.gated import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 
-#: Of Frey Faces, which has 256 levels a pixel (Sylvester code, ``models/VAE.py``).
+#: For Frey Faces, with 256 levels per pixel (Sylvester code, ``models/VAE.py``).
 LEVELS, VARIANCE_BOUNDS = 256, (0.01, 7.0)
 
 
@@ -34,7 +34,7 @@ class ConvVAE(LatentVariableModel):
     Args:
         event_shape: Channels, height and width, the latter multiples of 4.
         latent: Number of latent variables.
-        levels: False for binary pixels; True for 256 levels a pixel, which also bounds the
+        levels: False for binary pixels; True for 256 levels per pixel, which also bounds the
             posterior's variance.
         posterior: Name of the posterior; see :mod:`dgm_bench.models.latent.posteriors`.
         posterior_args: Arguments of the posterior's flow.
@@ -42,8 +42,8 @@ class ConvVAE(LatentVariableModel):
         prior_args: Arguments of the prior.
 
     Raises:
-        DeclarationError: Examples that are no such images, or an unknown posterior or prior, or
-            the continuous posterior, which is the :class:`ContinuousConvVAE`'s.
+        DeclarationError: Examples are not such images, the posterior or prior is not known, or the
+            posterior is ``"ffjord"``, for which there is :class:`ContinuousConvVAE`.
 
     Example:
         >>> model = ConvVAE((1, 8, 8), latent=4, posterior="planar", posterior_args={"flows": 2})
@@ -92,7 +92,7 @@ class ConvVAE(LatentVariableModel):
 
 
 class DenseVAE(LatentVariableModel):
-    """Two gated layers each way, for binary examples (VampPrior code, ``models/VAE.py``).
+    """Two gated layers in encoder and decoder, for binary examples (VampPrior code, models/VAE.py).
 
     Tomczak and Welling (2017), https://arxiv.org/abs/1705.07120.
 
@@ -106,8 +106,8 @@ class DenseVAE(LatentVariableModel):
         prior_args: Arguments of the prior.
 
     Raises:
-        DeclarationError: An unknown posterior or prior, or the continuous posterior, which is the
-            :class:`ContinuousDenseVAE`'s.
+        DeclarationError: The posterior or prior is not known, or the posterior is ``"ffjord"``,
+            for which there is :class:`ContinuousDenseVAE`.
 
     Example:
         >>> model = DenseVAE((4,), latent=2, hidden=8, prior="vamp", prior_args={"components": 3})
@@ -145,7 +145,7 @@ class DenseVAE(LatentVariableModel):
 
 
 def _require_solver(model: LatentVariableModel, posterior: str) -> None:
-    """Refuse the continuous posterior where the model would not say what solving costs."""
+    """Refuse the continuous posterior in a model that does not report function evaluations."""
     if posterior == "ffjord" and not isinstance(model, ContinuousPosteriorMixin):
         name = type(model).__name__
         remedy = f"use gated_vae:Continuous{name}"
@@ -153,7 +153,7 @@ def _require_solver(model: LatentVariableModel, posterior: str) -> None:
 
 
 class ContinuousConvVAE(ContinuousPosteriorMixin, ConvVAE):
-    """The :class:`ConvVAE` with posterior ``"ffjord"``, which says what solving costs.
+    """The :class:`ConvVAE` with posterior ``"ffjord"``, which counts function evaluations.
 
     Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud (2018), https://arxiv.org/abs/1810.01367,
     section 4.3 and appendix B.2.
@@ -191,7 +191,7 @@ class ContinuousConvVAE(ContinuousPosteriorMixin, ConvVAE):
 
 
 class ContinuousDenseVAE(ContinuousPosteriorMixin, DenseVAE):
-    """The :class:`DenseVAE` with posterior ``"ffjord"``, which says what solving costs.
+    """The :class:`DenseVAE` with posterior ``"ffjord"``, which counts function evaluations.
 
     Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud (2018), https://arxiv.org/abs/1810.01367,
     section 4.3 and appendix B.2.

@@ -1,8 +1,9 @@
 """Latent variable models: an encoder, a posterior, a prior and a decoder (variational inference).
 
 The bound of one draw ``z ~ q(z|x)`` is ``log p(x|z) + log p(z) - log q(z|x)``; its mean is the
-ELBO (Kingma and Welling, 2014, equation 2). No term of it is integrated in closed form, as in the
-Sylvester and FFJORD codes, so that any posterior and any prior go together.
+ELBO (Kingma and Welling, https://arxiv.org/abs/1312.6114, equation 2). As in the
+Sylvester and FFJORD codes no term is integrated in closed form, so that any posterior can be
+combined with any prior.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dgm_bench.models.latent.priors import AggregatedPosterior, PosteriorDepende
 
 
 class Posterior(Protocol):
-    """``q(z|x)``, given what the encoder made of ``x``."""
+    """``q(z|x)``, given the encoder's features of ``x``."""
 
     def __call__(
         self, features: Float[Tensor, "batch features"], samples: int, generator: torch.Generator
@@ -34,8 +35,7 @@ class Posterior(Protocol):
 class LatentVariableModel(nn.Module):
     """Encoder, posterior, prior and decoder.
 
-    Encoder and decoder may compute in a lower precision where the caller says so (autocast);
-    densities never do.
+    Under autocast encoder and decoder compute in lower precision; densities never do.
 
     Args:
         event_shape: Shape of one example.
@@ -46,7 +46,7 @@ class LatentVariableModel(nn.Module):
         decoder: From flat latent variables to the logits or parameters of :meth:`likelihood`.
 
     Raises:
-        DeclarationError: The prior is made of posteriors, and these are no Gaussians.
+        DeclarationError: The prior is a mixture of posteriors that are not Gaussian.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class LatentVariableModel(nn.Module):
             self.require_gaussian(f"prior {type(prior).__name__}")
 
     def likelihood(self, outputs: Tensor) -> Distribution:
-        """Return ``p(x|z)`` over flat examples from what the decoder gives."""
+        """Return ``p(x|z)`` over flat examples from the decoder's outputs."""
         raise NotImplementedError
 
     def draw(
         self, x: Float[Tensor, "batch *event"], samples: int, generator: torch.Generator
     ) -> Draws:
-        """Return ``samples`` draws for each example; the encoder sees each example once."""
+        """Return ``samples`` draws for each example, which is encoded once."""
         features = self.encode(x)
         with torch.autocast(x.device.type, enabled=False):
             z, log_posterior = cast(Posterior, self.posterior)(features, samples, generator)
@@ -110,14 +110,14 @@ class LatentVariableModel(nn.Module):
         """Return mean and variance of ``q(z|x)`` where it is a diagonal Gaussian.
 
         Raises:
-            DeclarationError: It is none.
+            DeclarationError: It is not a Gaussian.
         """
         features = self.encode(x)
         with torch.autocast(x.device.type, enabled=False):
             return self.require_gaussian("the density of a posterior").moments(features)
 
     def calibrate(self, x: Float[Tensor, "n *event"], batch_size: int = 1_000) -> None:
-        """Give the training set to the prior that is made of its posteriors."""
+        """Set an aggregated posterior prior from the training set."""
         if isinstance(self.prior, AggregatedPosterior):
             self.prior.calibrate(x, self.posterior_moments, batch_size)
 
@@ -125,7 +125,7 @@ class LatentVariableModel(nn.Module):
         """Return the posterior, for ``thing`` that needs a diagonal Gaussian.
 
         Raises:
-            DeclarationError: It is none.
+            DeclarationError: It is not a Gaussian.
         """
         posterior = self.posterior
         if not isinstance(posterior, GaussianPosterior) or posterior.flow is not None:

@@ -18,7 +18,7 @@ class PixelLevels(Distribution):
     """Independent pixels with one of ``L`` levels each; a pixel of level k has the value k/(L-1).
 
     Args:
-        logits: Of each pixel's levels.
+        logits: Logits of each pixel's levels.
     """
 
     def __init__(self, logits: Float[Tensor, "n dim levels"]) -> None:

@@ -1,4 +1,4 @@
-"""Priors of latent variable models, by name: fixed, learnt, or made of the model's posteriors."""
+"""Priors of latent variable models, by name: fixed, learnt, or mixtures of posteriors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dgm_bench.models.flows.flow import BaseDensity, StandardNormal
 from dgm_bench.models.flows.maf import MAF
 from dgm_bench.models.flows.realnvp import RealNVP
 
-#: Densities of single components held at a time: bounds the memory of large mixtures.
+#: Largest number of component densities in memory at a time, for large mixtures.
 MAX_DENSITIES = 2**23
 
 #: From examples to mean and variance of their diagonal Gaussian posteriors.
@@ -33,8 +33,8 @@ class GaussianMixture:
     """Diagonal Gaussians of equal weight.
 
     Attributes:
-        mean: Of each component.
-        variance: Of each component.
+        mean: Mean of each component.
+        variance: Variance of each component.
     """
 
     mean: Float[Tensor, "components latent"]
@@ -57,10 +57,10 @@ class GaussianMixture:
 
     @cached_property
     def _terms(self) -> tuple[Float[Tensor, "twice components"], Float[Tensor, " components"]]:
-        """Return what ``z^2`` and ``z`` are multiplied by, and what is added to it.
+        """Return the coefficients of ``z^2`` and ``z`` in the log densities, and the constants.
 
-        The square is written out, so that one matrix product gives all densities; it cancels in
-        part, which is why this is in float64.
+        With the square expanded, one matrix product gives all densities; it is subject to
+        cancellation and therefore in float64.
         """
         mean, variance = self.mean.double(), self.variance.double()
         weights = torch.cat([-0.5 / variance, mean / variance], 1).T
@@ -101,7 +101,7 @@ class MixturePrior(nn.Module):
 
     @property
     def mixture(self) -> GaussianMixture:
-        """The mixture as it is now."""
+        """The mixture with the current parameters."""
         return GaussianMixture(self.mean, self.log_variance.exp())
 
     def log_prob(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, " n"]:
@@ -118,10 +118,10 @@ class MixturePrior(nn.Module):
 
 @runtime_checkable
 class PosteriorDependentPrior(Protocol):
-    """A prior that is known only with the model's posterior, which has to be Gaussian."""
+    """A prior that is a function of the model's posterior, which has to be Gaussian."""
 
     def with_posterior(self, posterior_moments: PosteriorMoments) -> BaseDensity:
-        """Return the prior as it is with these posteriors."""
+        """Return the prior for these posteriors."""
         ...
 
 
@@ -131,11 +131,11 @@ class VampPrior(nn.Module):
     Tomczak and Welling (2017), https://arxiv.org/abs/1705.07120, equation 9.
 
     Args:
-        latent: Number of latent variables; not needed, the posteriors have it.
+        latent: Number of latent variables; not used, the posteriors have it.
         event_shape: Shape of an example, and so of a pseudo-input.
         components: Number of pseudo-inputs; 500 in the paper.
-        init_mean: Mean of the normal that they are drawn from.
-        init_std: Standard deviation of the same.
+        init_mean: Mean of the normal distribution of their initial values.
+        init_std: Its standard deviation.
 
     Example:
         >>> prior = VampPrior(2, (4,), components=3)
@@ -166,11 +166,10 @@ class VampPrior(nn.Module):
 
 
 class AggregatedPosterior(nn.Module):
-    """``p(z) = mean_n q(z|x_n)`` over the training set, for evaluation; standard in training.
+    """``p(z) = mean_n q(z|x_n)`` over the training set in evaluation, standard normal in training.
 
-    No other prior gives the training set a higher ELBO (Hoffman and Johnson, 2016, section 3). Its
-    components are set by :meth:`calibrate`; before that, and while the model trains, it is the
-    standard normal.
+    It is the prior of the highest ELBO on the training set (Hoffman and Johnson, 2016, section 3).
+    :meth:`calibrate` sets its components; before that too it is the standard normal.
 
     Tomczak and Welling (2017), https://arxiv.org/abs/1705.07120, section 3.
 
@@ -191,7 +190,7 @@ class AggregatedPosterior(nn.Module):
     def __init__(self, latent: int) -> None:
         super().__init__()
         self.standard = StandardNormal(latent)
-        # Follow from the weights and the data, so that no checkpoint has to keep them.
+        # Not persistent: they follow from the weights and the data.
         self.register_buffer("mean", torch.empty(0, latent), persistent=False)
         self.register_buffer("variance", torch.empty(0, latent), persistent=False)
         self._mixture: GaussianMixture | None = None
@@ -200,15 +199,15 @@ class AggregatedPosterior(nn.Module):
     def calibrate(
         self, x: Float[Tensor, "n *event"], posterior_moments: PosteriorMoments, batch_size: int
     ) -> None:
-        """Keep the posteriors of ``x``."""
+        """Store the means and variances of the posteriors of ``x``."""
         parts = [posterior_moments(part) for part in x.split(batch_size)]
         self.mean, self.variance = (torch.cat(part) for part in zip(*parts, strict=True))
 
     def with_posterior(self, posterior_moments: PosteriorMoments) -> BaseDensity:
-        """Return the mixture of the posteriors that are kept, or the standard normal."""
+        """Return the mixture of the stored posteriors, or the standard normal."""
         if self.training or not len(self.mean):
             return self.standard
-        # Its terms are large: made again only where the buffers are others, as after ``to``.
+        # Its terms are large: recomputed only when the buffers are replaced, as by ``to``.
         if self._mixture is None or self._mixture.mean is not self.mean:
             self._mixture = GaussianMixture(self.mean, self.variance)
         return self._mixture
@@ -225,7 +224,7 @@ def _maf(latent: int, layers: int = 4, hidden: Sequence[int] = (640, 640)) -> MA
     return MAF((latent,), layers, hidden, batch_norm=False)
 
 
-#: Each makes a prior from the number of latent variables; "vamp" also wants the examples' shape.
+#: Constructors of priors from the number of latent variables; "vamp" takes the event shape too.
 PRIORS: Mapping[str, Callable[..., nn.Module]] = {
     "standard": StandardNormal,
     "mixture": MixturePrior,
@@ -248,7 +247,7 @@ def build_prior(
         event_shape: Shape of an example, for the prior that has pseudo-inputs.
 
     Raises:
-        DeclarationError: There is none of that name, it has no such argument, or it wants the
+        DeclarationError: There is none of that name, it has no such argument, or it needs the
             examples' shape.
     """
     require_choice("prior", name, PRIORS)

@@ -1,4 +1,4 @@
-"""Variational autoencoders (Kingma and Welling, 2014)."""
+"""Variational autoencoders (Kingma and Welling, 2013, https://arxiv.org/abs/1312.6114)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dgm_bench.models.networks.perceptron import fully_connected
 class GaussianVAE(nn.Module):
     """A fully connected VAE with Gaussian encoder and decoder (the paper's appendix C.2).
 
-    Both networks give means and log standard deviations; the prior is a standard normal.
+    Both networks have means and log standard deviations as outputs; the prior is standard normal.
 
     Kingma and Welling (2013), https://arxiv.org/abs/1312.6114, section 3 and appendix C.2.
 

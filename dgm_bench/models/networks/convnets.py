@@ -1,5 +1,7 @@
 """Residual convolutional networks with weight and batch normalisation (Real NVP, section 4.1).
 
+The paper is https://arxiv.org/abs/1605.08803.
+
 Settings that the paper leaves open are those of the authors' released code
 (tensorflow/models, research/real_nvp: real_nvp_multiscale_dataset.py and real_nvp_utils.py).
 """
@@ -18,11 +20,12 @@ class WeightNormConv(nn.Module):
     """A convolution whose weights have norm 1 for each output, or a learned norm.
 
     Args:
-        inputs: Channels that come in.
-        outputs: Channels that go out.
+        inputs: Number of input channels.
+        outputs: Number of output channels.
         size: Height and width of the kernel, odd.
-        learn_norm: Whether the norms are learned; batch normalisation right after makes them idle.
-        bias: Whether a bias is added; batch normalisation later on makes it idle too.
+        learn_norm: Whether the norms are learned; they have no effect if batch normalisation
+            follows.
+        bias: Whether a bias is added; it too has no effect if batch normalisation follows.
     """
 
     def __init__(
@@ -104,12 +107,12 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """A convolution and residual blocks, each joined to the output by a skip connection.
+    """A convolution and residual blocks, each with a skip connection to the output.
 
     Args:
-        inputs: Channels that come in.
-        features: Channels in between.
-        outputs: Channels that go out.
+        inputs: Number of input channels.
+        features: Channels of the residual blocks.
+        outputs: Number of output channels.
         blocks: Number of residual blocks.
     """
 

@@ -1,7 +1,8 @@
-"""Draws from categorical variables by Gumbel noise, and their relaxations.
+"""Draws of categorical variables by the Gumbel-max trick, and their relaxations.
 
-Gumbel-softmax is of Jang, Gu and Poole (ICLR 2017), the Concrete distribution, which is the same,
-and its density in log space of Maddison, Mnih and Teh (ICLR 2017).
+Gumbel-softmax is by Jang, Gu and Poole (https://arxiv.org/abs/1611.01144), the Concrete
+distribution, which is the same, and its density in log space by Maddison, Mnih and Teh
+(https://arxiv.org/abs/1611.00712).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def gumbel_noise(
 
 
 def one_hot_of_largest(y: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:
-    """Return a one at the largest entry of each vector and zeros elsewhere."""
+    """Return one-hot vectors of the largest entries."""
     return F.one_hot(y.argmax(-1), y.shape[-1]).to(y.dtype)
 
 
@@ -37,9 +38,9 @@ def gumbel_max(
 def log_gumbel_softmax(
     logits: Float[Tensor, "*batch classes"], temperature: float, generator: torch.Generator
 ) -> Float[Tensor, "*batch classes"]:
-    """Return the logarithms of relaxed draws, which stay finite where the draws round to zero.
+    """Return the logarithms of relaxed draws, finite where the draws round to zero.
 
-    Their exponentials are Jang et al.'s equation 2.
+    Their exponentials are equation 2 of Jang et al.
     """
     return ((logits + gumbel_noise(logits, generator)) / temperature).log_softmax(-1)
 
@@ -47,7 +48,7 @@ def log_gumbel_softmax(
 def straight_through(
     hard: Float[Tensor, "*batch classes"], soft: Float[Tensor, "*batch classes"]
 ) -> Float[Tensor, "*batch classes"]:
-    """Return the values of ``hard`` with the gradient of ``soft`` (Bengio et al., 2013)."""
+    """Return the values of ``hard`` with the gradient of ``soft`` (https://arxiv.org/abs/1308.3432)."""
     return hard + (soft - soft.detach())
 
 
@@ -78,12 +79,12 @@ def surrogate_values(
     temperature: float,
     generator: torch.Generator,
 ) -> Float[Tensor, "*batch classes"]:
-    """Return values for the decoder that carry a gradient in normalised logits.
+    """Return inputs of the decoder with a surrogate gradient for normalised logits.
 
     Args:
         logits: Normalised.
         estimator: ``st``, ``gumbel`` or ``st-gumbel``.
-        temperature: Of the relaxation; for ``st`` of the softmax that gives the gradient.
+        temperature: Temperature of the relaxation, or for ``st`` of the softmax of the gradient.
         generator: Source of the Gumbel noise.
     """
     if estimator == "st":

@@ -1,7 +1,7 @@
-"""Gated layers and the encoders and decoders made of them.
+"""Gated layers, and encoders and decoders of such layers.
 
-A gated layer is ``h(x) * sigmoid(g(x))`` without another nonlinearity or a normalisation. Both
-halves are one layer of twice the width, which is then cut in two.
+A gated layer is ``h(x) * sigmoid(g(x))`` without further nonlinearity or normalisation. ``h`` and
+``g`` are the two halves of one layer of twice the width.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ Size = tuple[int, int]
 
 
 class Gated(nn.Module):
-    """Any layer whose outputs, along dimension 1, are values and then their gates.
+    """A layer whose outputs, along dimension 1, are values followed by their gates.
 
     Args:
-        layer: Gives twice as many outputs as wanted.
+        layer: A layer with twice as many outputs.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -52,7 +52,7 @@ class DenseEncoder(nn.Sequential):
     """Two gated layers, from flattened examples to features.
 
     Args:
-        dim: Numbers in an example.
+        dim: Dimensions of an example.
         hidden: Width of both layers: the number of features.
     """
 
@@ -66,7 +66,7 @@ class DenseDecoder(nn.Sequential):
     Args:
         latent: Number of latent variables.
         hidden: Width of both layers.
-        dim: Numbers in an example.
+        dim: Dimensions of an example.
     """
 
     def __init__(self, latent: int, hidden: int, dim: int) -> None:
@@ -111,8 +111,8 @@ class ConvDecoder(nn.Module):
         latent: Number of latent variables.
         channels: Channels of an image.
         size: Height and width of an image; multiples of 4.
-        levels: Levels of a pixel whose logits are wanted; None for binary pixels, which have one
-            logit. With levels, a 5x5 convolution to 256 maps comes before the last one.
+        levels: Levels of a pixel, each with a logit; None for binary pixels, which have one logit.
+            With levels, a 5x5 convolution to 256 maps precedes the last one.
     """
 
     def __init__(self, latent: int, channels: int, size: Size, levels: int | None) -> None:
@@ -136,6 +136,6 @@ class ConvDecoder(nn.Module):
         logits: Tensor = self.layers(z[:, :, None, None])
         if self.levels is None:
             return logits.flatten(1)
-        # With one channel no copy: in channels-last order a pixel's levels are neighbours.
+        # No copy with one channel: in channels-last order the levels of a pixel are contiguous.
         by_channel: Tensor = logits.unflatten(1, (self.channels, self.levels)).movedim(2, -1)
         return by_channel.flatten(1, 3)

@@ -17,9 +17,9 @@ def fully_connected(
 
     Args:
         sizes: Number of inputs, widths of the hidden layers, number of outputs.
-        activation: Makes the nonlinearity after each layer but the last.
-        initialise: Called with each layer's number and the layer as soon as it is made; None leaves
-            it as torch starts it.
+        activation: Constructor of the nonlinearity after each layer but the last.
+        initialise: Called with the index of each new layer and the layer; None for torch's own
+            initialisation.
     """
     modules: list[nn.Module] = []
     for number, (inputs, outputs) in enumerate(pairwise(sizes)):

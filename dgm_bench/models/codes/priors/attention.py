@@ -1,4 +1,4 @@
-"""A causal transformer, whose keys and values can be kept while tokens are drawn one by one."""
+"""A causal transformer, with a cache of keys and values for sampling token by token."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ WEIGHT_STD = 0.02
 
 
 class Cache:
-    """Keys and values of one layer at the tokens seen so far, in memory of the final size.
+    """Keys and values of one layer for the tokens so far, in memory of the final size.
 
     Args:
-        keys: Room for them.
-        values: Room for them.
+        keys: Memory for keys.
+        values: Memory for values.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Cache:
         keys: Float[Tensor, "batch heads new size"],
         values: Float[Tensor, "batch heads new size"],
     ) -> tuple[Float[Tensor, "batch heads seen size"], Float[Tensor, "batch heads seen size"]]:
-        """Keep those of new tokens, and return those of all."""
+        """Append those of new tokens, and return those of all."""
         new = slice(self._seen, self._seen + keys.shape[2])
         self._keys[:, :, new], self._values[:, :, new] = keys, values
         self._seen = new.stop
@@ -40,12 +40,12 @@ class Cache:
 
 
 class CausalAttention(nn.Module):
-    """Each token attends to itself and to those before it, in several heads.
+    """Multi-head self-attention of each token to itself and to those before it.
 
     Args:
         width: Number of features of a token.
         heads: Number of heads; divides ``width``.
-        dropout: Share of attention weights that training sets to zero.
+        dropout: Dropout probability of attention weights.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -57,28 +57,28 @@ class CausalAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch new width"], cache: Cache | None = None
     ) -> Float[Tensor, "batch new width"]:
-        """Return what the tokens gather; with a filled cache ``x`` is the one next token."""
+        """Return the attended values; with a filled cache ``x`` is the next token."""
         split = self.inward(x).unflatten(-1, (3, self.heads, -1))
         q, k, v = split.permute(2, 0, 3, 1, 4)
         if cache is not None:
             k, v = cache.extend(k, v)
         dropout = self.dropout if self.training else 0.0
-        # A single token is the last one: it may see all that there is.
+        # A single token is the last one: it attends to all.
         h = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=q.shape[2] > 1)
         gathered: Tensor = self.outward(h.transpose(1, 2).flatten(2))
         return gathered
 
 
 class Block(nn.Module):
-    """Attention and a network of each token, each added to what it reads through a layer norm.
+    """A pre-norm transformer block: attention and a feed-forward network, each residual.
 
-    The norms are before each part and the hidden layer is four times as wide, as in GPT-2 (Radford
-    et al. 2019, section 2.3) and GPT.
+    The layer norms precede each sublayer as in GPT-2 (Radford et al. 2019, section 2.3), and the
+    hidden layer is four times as wide, as in GPT.
 
     Args:
         width: Number of features of a token.
         heads: Number of heads; divides ``width``.
-        dropout: Share of attention weights and of each part's outputs that training sets to zero.
+        dropout: Dropout probability of attention weights and of each sublayer's outputs.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -99,16 +99,16 @@ class Block(nn.Module):
 
 
 class CausalTransformer(nn.Module):
-    """A stack of blocks and a last layer norm, over tokens that are embedded already.
+    """A stack of blocks and a last layer norm, over embedded tokens.
 
-    Weights begin as N(0, 0.02²) and biases as zero (GPT, section 4.1); those that write into the
-    sum of all blocks are divided by the square root of how many write (GPT-2, section 2.3).
+    Weights are drawn from N(0, 0.02²) and biases are zero (GPT, section 4.1); the last weights of
+    each residual sublayer are divided by the square root of their number (GPT-2, section 2.3).
 
     Args:
         width: Number of features of a token.
         depth: Number of blocks.
         heads: Number of heads; divides ``width``.
-        dropout: As in :class:`Block`, and for the embedded tokens too (GPT, section 4.1).
+        dropout: As in :class:`Block`, and of the embedded tokens (GPT, section 4.1).
 
     Raises:
         DeclarationError: The heads do not divide the width.
@@ -132,11 +132,11 @@ class CausalTransformer(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch new width"], caches: list[Cache] | None = None
     ) -> Float[Tensor, "batch new width"]:
-        """Return features of each token, which know it and those before it.
+        """Return features of each token, which depend on it and those before it.
 
         Args:
-            x: All tokens; with ``caches`` the first ones once, then one token at a time.
-            caches: Of :meth:`new_caches`; they take in what is new.
+            x: All tokens; with ``caches`` first the prefix, then one token at a time.
+            caches: Those of :meth:`new_caches`; the new tokens are appended.
         """
         x = self.dropout(x)
         for index, block in enumerate(self.blocks):
@@ -145,7 +145,7 @@ class CausalTransformer(nn.Module):
         return features
 
     def new_caches(self, batch: int, length: int) -> list[Cache]:
-        """Return an empty cache for each block, with room for ``length`` tokens."""
+        """Return an empty cache for each block, of ``length`` tokens."""
         shape = (batch, self.heads, length, self.width // self.heads)
         new_empty = self.norm.weight.new_empty
         return [Cache(new_empty(shape), new_empty(shape)) for _ in self.blocks]

@@ -1,12 +1,12 @@
-"""Causal layers on grids, each over a whole grid and, for sampling, one position at a time.
+"""Causal layers on grids, over whole grids and, for sampling, one position at a time.
 
-Grids are of shape (batch, rows, columns, channels). Codes are drawn row by row from left to right;
-a layer is causal if what it gives at a position depends on that position and those before it alone.
-What a network must not see at a position is kept from it at its input (:func:`shift_down`,
-:func:`shift_right`, a strict convolution), so that all layers after that are alike.
+Grids are of shape (batch, rows, columns, channels), in raster order. A layer is causal if its
+output at a position depends on inputs there and before alone. The input of a network is shifted
+(:func:`shift_down`, :func:`shift_right`, a strict convolution), so that no position depends on
+itself.
 
-The classes whose names begin with ``Cached`` compute the same, one position at a time, at the
-price of that position: rows above are convolved once a row, and what is to the left is cached.
+Classes whose names begin with ``Cached`` compute the same one position at a time, at the cost of
+that position alone: rows above are convolved once per row, and inputs to the left are cached.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from dgm_bench.errors import DeclarationError
 
 
 def shift_down(x: Float[Tensor, "n rows columns c"]) -> Float[Tensor, "n rows columns c"]:
-    """Return what is one row above each position; zeros in the first row."""
+    """Return the grid moved down by one row, with zeros in the first."""
     return F.pad(x, (0, 0, 0, 0, 1, 0))[:, :-1]
 
 
 def shift_right(x: Float[Tensor, "n rows columns c"]) -> Float[Tensor, "n rows columns c"]:
-    """Return what is left of each position; zeros in the first column."""
+    """Return the grid moved right by one column, with zeros in the first."""
     return F.pad(x, (0, 0, 1, 0))[:, :, :-1]
 
 
@@ -39,10 +39,10 @@ def convolve(
 
 
 def reach_of(kernel: int) -> int:
-    """Return how far a kernel sees to each side.
+    """Return the number of positions to each side in a kernel.
 
     Raises:
-        DeclarationError: It is even, or sees no neighbours.
+        DeclarationError: The kernel is even, or below 3.
     """
     if kernel < 3 or kernel % 2 == 0:
         raise DeclarationError(f"kernel {kernel}", "is not an odd number from 3", "use 3 or 5")
@@ -52,18 +52,18 @@ def reach_of(kernel: int) -> int:
 def condition(
     projection: nn.Linear | None, context: Float[Tensor, "*grid hidden"] | None
 ) -> Float[Tensor, "*grid out"] | float:
-    """Return what a layer adds for its context, zero where there is none."""
+    """Return the projected context, zero if there is none."""
     return 0.0 if projection is None or context is None else projection(context)
 
 
 class CausalConv(nn.Module):
-    """A convolution that sees the rows above in full, and of its row what is not to the right.
+    """A masked convolution over rows above and, in its row, positions that are not to the right.
 
     Args:
-        inputs: Number of channels.
-        outputs: Likewise.
-        kernel: Odd; it sees ``kernel // 2`` positions up, left, and in the rows above right.
-        strict: Whether it sees of its row only what is to the left, from there as far again.
+        inputs: Number of input channels.
+        outputs: Number of output channels.
+        kernel: Width, odd; it covers ``kernel // 2`` positions up, left and, in rows above, right.
+        strict: Whether the position itself is excluded (mask A), the window then shifted left.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, strict: bool = False) -> None:
@@ -84,14 +84,14 @@ class CausalConv(nn.Module):
 class GatedBlock(nn.Module):
     """A gated residual block of two causal convolutions (PixelSNAIL, figure 3, residual block).
 
-    ``x + a * sigmoid(b)``, where ``a`` and ``b`` come from ELU, convolution, ELU, convolution, and
+    ``x + a * sigmoid(b)`` with ``a`` and ``b`` the outputs of ELU, convolution, ELU, convolution;
     the context is added before the gate.
 
     Args:
         hidden: Channels in and out.
         residual: Channels between the convolutions.
         kernel: Odd.
-        dropout: Before the second convolution.
+        dropout: Dropout probability before the second convolution.
         conditional: Whether there is a context, of ``hidden`` channels.
     """
 
@@ -115,13 +115,13 @@ class GatedBlock(nn.Module):
 
 
 class PointwiseBlock(nn.Module):
-    """A gated residual block of 1 x 1 convolutions; serves whole grids and single positions.
+    """A gated residual block of 1 x 1 convolutions, for whole grids and single positions.
 
     Args:
         hidden: Channels in and out.
         residual: Channels between the convolutions.
-        dropout: Before the second convolution.
-        side: Channels of a second input, or none.
+        dropout: Dropout probability before the second convolution.
+        side: Channels of a second input; 0 for none.
     """
 
     def __init__(self, hidden: int, residual: int, dropout: float, side: int = 0) -> None:
@@ -148,7 +148,7 @@ class Head(nn.Module):
         hidden: Channels in.
         residual: Channels inside the blocks.
         layers: Number of blocks.
-        dropout: Inside the blocks.
+        dropout: Dropout probability inside the blocks.
         codes: Number of codes.
     """
 
@@ -165,14 +165,14 @@ class Head(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Attention of several heads from each position to all before it, and not to itself.
+    """Multi-head attention from each position to all before it, but not to itself.
 
-    Beside them each position sees a start whose key and value are zero; the first sees it alone.
-    The memory may therefore hold, at each position, the code that is there.
+    Each position also attends to a start token whose key and value are zero, the first position to
+    that alone. Keys and values may therefore depend on the code at their own position.
 
     Args:
-        queries: Channels that queries come from.
-        memory: Channels that keys and values come from.
+        queries: Channels of the input of queries.
+        memory: Channels of the input of keys and values.
         heads: Number of heads.
         width: Length of the keys of a head, and of its values.
     """
@@ -188,9 +188,9 @@ class CausalAttention(nn.Module):
         x: Float[Tensor, "n rows columns queries"],
         memory: Float[Tensor, "n rows columns memory"],
     ) -> Float[Tensor, "n rows columns values"]:
-        """Return the values of all heads that each position attends to."""
+        """Return the attended values of all heads at each position."""
         query = self._by_head(self.query(x))
-        # One step later everything, so that the usual causal mask hides the position itself.
+        # Shifted by one, so that the usual causal mask excludes the position itself.
         keys, values = (F.pad(m, (0, 0, 1, 0))[:, :, :-1] for m in self._memory_by_head(memory))
         y = F.scaled_dot_product_attention(query, keys, values, is_causal=True)
         return y.transpose(1, 2).reshape(*x.shape[:-1], -1)
@@ -204,11 +204,11 @@ class CausalAttention(nn.Module):
 
 
 class CachedRowConv:
-    """The part of a causal convolution that sees the current row.
+    """The part of a causal convolution over the current row, one position at a time.
 
     Args:
-        weight: With one row; its last column is the position itself.
-        n: Batch.
+        weight: Of one row; the last column is for the position itself.
+        n: Batch size.
         columns: Length of a row.
     """
 
@@ -218,7 +218,7 @@ class CachedRowConv:
         padded = weight.new_zeros(n, columns + taps - 1, channels)
         self.row = padded[:, taps - 1 :]
         self._slots = self.row.unbind(1)
-        # Views made once: making one costs as much as the arithmetic.
+        # Views are created once: creating one costs as much as the arithmetic.
         flat = padded.flatten(1)
         ends = range(taps * channels, flat.shape[1] + 1, channels)
         self._patches = [flat[:, end - taps * channels : end] for end in ends]
@@ -226,18 +226,18 @@ class CachedRowConv:
     def step(
         self, x: Float[Tensor, "n c"], column: int, term: Float[Tensor, "n out"]
     ) -> Float[Tensor, "n out"]:
-        """Take in the input at a column; return the output there plus ``term``."""
+        """Append the input at a column; return the output there plus ``term``."""
         self._slots[column].copy_(x)
         return torch.addmm(term, self._patches[column], self.weight)
 
 
 class CachedRowsConv:
-    """A convolution over the latest rows, a whole row at a time.
+    """A convolution over the latest rows, one row at a time.
 
     Args:
-        weight: As high as there are rows to keep.
-        bias: Of the convolution.
-        n: Batch.
+        weight: Kernel; its height is the number of cached rows.
+        bias: Bias of the convolution.
+        n: Batch size.
         columns: Length of a row.
     """
 
@@ -254,7 +254,7 @@ class CachedRowsConv:
         self._within = slice(width // 2, width // 2 + columns)
 
     def append_row(self, row: Float[Tensor, "n columns c"]) -> None:
-        """Take in the next row and forget the oldest."""
+        """Append a row and drop the oldest."""
         self.rows[:, :-1] = self.rows[:, 1:].clone()
         self.rows[:, -1, self._within] = row
 
@@ -264,13 +264,13 @@ class CachedRowsConv:
 
 
 class CachedCausalConv:
-    """One position at a time of a :class:`CausalConv`.
+    """A :class:`CausalConv` evaluated one position at a time.
 
-    If that is strict, the input at a column is what is left of it, zeros at the first.
+    If it is strict, the input at a column is that of the column to the left, zeros at the first.
 
     Args:
-        conv: Its weights are read once, here.
-        n: Batch.
+        conv: The convolution, whose weights are read once.
+        n: Batch size.
         columns: Length of a row.
     """
 
@@ -279,24 +279,24 @@ class CachedCausalConv:
         self._here = CachedRowConv(conv.here.weight, n, columns)
 
     def begin_row(self, term: Float[Tensor, "n columns out"] | float = 0.0) -> None:
-        """Go on to the next row, where ``term`` is added to the output."""
+        """Start the next row, in which ``term`` is added to the output."""
         self._terms = by_column(self._above.convolve() + term)
 
     def end_row(self, row: Float[Tensor, "n columns c"] | None = None) -> None:
-        """Keep the row for those below: the inputs as they came, or of a strict one ``row``."""
+        """Cache the row for the rows below: the inputs so far, or ``row`` for a strict one."""
         self._above.append_row(self._here.row if row is None else row)
 
     def step(self, x: Float[Tensor, "n c"], column: int) -> Float[Tensor, "n out"]:
-        """Take in the input at a column; return the output there."""
+        """Append the input at a column; return the output there."""
         return self._here.step(x, column, self._terms[column])
 
 
 class CachedGatedBlock:
-    """One position at a time of a :class:`GatedBlock`, without dropout.
+    """A :class:`GatedBlock` evaluated one position at a time, without dropout.
 
     Args:
-        block: Its weights are read once, here.
-        n: Batch.
+        block: The block, whose weights are read once.
+        n: Batch size.
         columns: Length of a row.
     """
 
@@ -306,46 +306,46 @@ class CachedGatedBlock:
         self.outer = CachedCausalConv(block.outer, n, columns)
 
     def begin_row(self, context: Float[Tensor, "n columns hidden"] | None) -> None:
-        """Go on to the next row, of this context."""
+        """Start the next row, with this context."""
         self.inner.begin_row()
         self.outer.begin_row(condition(self.block.condition, context))
 
     def end_row(self) -> None:
-        """Keep the row for those below."""
+        """Cache the row for the rows below."""
         self.inner.end_row()
         self.outer.end_row()
 
     def step(self, x: Float[Tensor, "n hidden"], column: int) -> Float[Tensor, "n hidden"]:
-        """Take in the input at a column; return the output there."""
+        """Append the input at a column; return the output there."""
         h = self.outer.step(F.elu(self.inner.step(F.elu(x), column)), column)
         return x + F.glu(h, -1)
 
 
 class CachedCausalAttention:
-    """One position at a time of a :class:`CausalAttention`, with keys and values kept.
+    """A :class:`CausalAttention` evaluated one position at a time, with cached keys and values.
 
     Args:
         attention: The layer.
-        n: Batch.
-        positions: How many there are.
+        n: Batch size.
+        positions: Number of positions.
     """
 
     def __init__(self, attention: CausalAttention, n: int, positions: int) -> None:
         self.attention, self.shape = attention, (n * attention.heads, attention.width)
         weight = attention.query.weight
-        # Keys are kept transposed, as their product with the query wants them.
+        # Keys are stored transposed, for their product with the query.
         self.keys = weight.new_zeros(*self.shape, positions + 1)
         self.values = weight.new_zeros(len(self.keys), positions + 1, attention.width)
         self.length = 1
 
     def step(self, x: Float[Tensor, "n queries"]) -> Float[Tensor, "n values"]:
-        """Return what the next position attends to among those remembered."""
+        """Return the attended values of the next position."""
         query = self.attention.query(x).view(*self.shape).unsqueeze(1) * self.shape[1] ** -0.5
         weights = torch.bmm(query, self.keys[:, :, : self.length]).softmax(-1)
         return torch.bmm(weights, self.values[:, : self.length]).view(len(x), -1)
 
     def append(self, memory: Float[Tensor, "n memory"]) -> None:
-        """Let later positions attend to this one."""
+        """Append the keys and values of this position."""
         keys, values = self.attention.memory(memory).chunk(2, -1)
         self.keys[:, :, self.length] = keys.reshape(self.shape)
         self.values[:, self.length] = values.reshape(self.shape)
@@ -353,5 +353,5 @@ class CachedCausalAttention:
 
 
 def by_column(row: Float[Tensor, "n columns c"]) -> tuple[Float[Tensor, "n c"], ...]:
-    """Return what belongs to each column."""
+    """Return the features of each column."""
     return row.transpose(0, 1).contiguous().unbind(0)

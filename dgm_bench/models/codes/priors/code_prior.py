@@ -1,4 +1,4 @@
-"""What the convolutional priors of codes share: levels above, class, density and sampling."""
+"""Base of the convolutional priors of codes: conditioning, likelihood and sampling."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from dgm_bench.models.codes.priors.code_sampling import (
 
 @dataclass(frozen=True)
 class CodeLevel:
-    """Which level of which codes a prior is for.
+    """The level of a hierarchy of codes that a prior models.
 
     Args:
         event_shape: Shape of a packed row.
         grids: Rows and columns of each level, top first.
-        level: The prior's own; 0 is the top.
+        level: The level that is modelled; 0 is the top.
         codes: Number of codes of each level, or one number for all.
         classes: Number of classes, or None.
 
     Raises:
-        DeclarationError: These do not belong together.
+        DeclarationError: These are inconsistent.
     """
 
     event_shape: tuple[int, ...]
@@ -64,10 +64,10 @@ class CodeLevel:
 
     @property
     def ratios(self) -> list[tuple[int, int]]:
-        """How many times finer each of the grids down to this level is than the one above it.
+        """Ratios of the sides of each grid, down to this level, to those of the grid above.
 
         Raises:
-            DeclarationError: Not a whole number of times.
+            DeclarationError: A ratio is not a whole number.
         """
         pairs = list(zip(self.grids[: self.level], self.grids[1 : self.level + 1], strict=True))
         for coarse, fine in pairs:
@@ -99,13 +99,13 @@ class ResidualConv(nn.Module):
 
 
 class ConditioningStack(nn.Module):
-    """What the levels above say at each position (VQ-VAE-2, section 3.2: residual conditioning).
+    """Features of the levels above at each position (VQ-VAE-2, section 3.2: conditioning stack).
 
-    Embedded codes of the levels go, the top first, through transposed convolutions to the next
-    grid, where they are added to its own; the residual blocks work on the grid just above.
+    From the top down, embedded codes are upsampled by transposed convolutions to the next grid and
+    added to its own; the residual blocks are on the grid just above.
 
     Args:
-        code_level: Of a level below the top.
+        code_level: A level below the top.
         hidden: Channels.
         residual: Channels inside the residual blocks.
         layers: Number of residual blocks.
@@ -131,10 +131,10 @@ class ConditioningStack(nn.Module):
 
 
 class CodePrior(nn.Module):
-    """A density of one level's codes, by an autoregressive network that subclasses define.
+    """A distribution of one level's codes, by an autoregressive network that subclasses define.
 
     Args:
-        code_level: Which level of which codes.
+        code_level: The level that is modelled.
         hidden: Channels.
         conditioning_residual: Channels inside the residual blocks of the conditioning stack.
         conditioning_layers: Number of residual blocks of the conditioning stack.
@@ -168,7 +168,7 @@ class CodePrior(nn.Module):
     def context(
         self, above: Sequence[Int[Tensor, "n rows columns"]], labels: Int[Tensor, " n"]
     ) -> Context:
-        """Return what the levels above and the class say at each position, or None."""
+        """Return features of the levels above and the class at each position, or None."""
         parts = []
         if self.class_embedding is not None:
             parts.append(self.class_embedding(labels)[:, None, None].expand(-1, *self.grid, -1))
@@ -179,17 +179,17 @@ class CodePrior(nn.Module):
     def network(
         self, embedded: Float[Tensor, "n rows columns hidden"], context: Context
     ) -> Float[Tensor, "n rows columns codes"]:
-        """Return all logits, each from the embedded codes before it."""
+        """Return the logits of every position given the embedded codes before it."""
         raise NotImplementedError
 
     def cached(self, n: int, context: Context) -> CachedNetwork:
-        """Return the network at the first position."""
+        """Return the network with empty caches, at the first position."""
         raise NotImplementedError
 
     def logits(
         self, codes: Int[Tensor, "n rows columns"], context: Context
     ) -> Float[Tensor, "n rows columns codes"]:
-        """Return all logits, each from the codes before it."""
+        """Return the logits of every position given the codes before it."""
         return self.network(self.embedding(codes), context)
 
     def log_prob(self, x: Int[Tensor, "batch packed"]) -> Float[Tensor, " batch"]:
@@ -217,7 +217,7 @@ class CodePrior(nn.Module):
 
         Args:
             above: Codes of the levels above, top first.
-            labels: Classes; without classes only their number counts.
+            labels: Classes; only their number matters without classes.
             generator: Source of the noise, on the model's device.
         """
         with evaluating(self), torch.no_grad():
@@ -230,13 +230,13 @@ class CodePrior(nn.Module):
         generator: torch.Generator,
         positions: int | None = None,
     ) -> Int[Tensor, "n rows columns"]:
-        """Return the same as :meth:`sample_codes`, from a pass of the network per position.
+        """Return the same as :meth:`sample_codes`, by one pass of the network per position.
 
         Args:
             above: Codes of the levels above, top first.
-            labels: Classes; without classes only their number counts.
+            labels: Classes; only their number matters without classes.
             generator: Source of the noise, on the model's device.
-            positions: How many to fill in, the others being zero; None for all.
+            positions: Number of positions to draw, the others being zero; None for all.
         """
         with evaluating(self), torch.no_grad():
             context = self.context(above, labels)
@@ -245,7 +245,7 @@ class CodePrior(nn.Module):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Turn dropout off for a while."""
+    """Put a module into evaluation mode until the block ends."""
     before = module.training
     module.eval()
     try:

@@ -1,8 +1,8 @@
-"""Draws codes from an autoregressive network: as fast as it can be done, and as it is defined.
+"""Ancestral sampling of codes from an autoregressive network, with caches and without.
 
-Both draw standard Gumbel noise of shape (n, codes) for each position in turn and take the code
-where logits plus noise are largest, so from one state of a generator they give the same codes.
-Only where two codes are closer than rounding, about 1e-6 in single precision, could they differ.
+Both use the Gumbel-max trick with noise of shape (n, codes) for each position in turn, so that they
+give the same codes from one state of a generator. They could differ only where the two largest
+sums are closer than rounding, about 1e-6 in single precision.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Context = Float[Tensor, "n rows columns hidden"] | None
 
 
 class CachedNetwork(Protocol):
-    """A network that goes from position to position, row by row from left to right."""
+    """A network evaluated one position at a time in raster order, with what it needs cached."""
 
     def begin_row(self, row: int) -> None:
-        """Prepare all that does not depend on the codes of the row."""
+        """Compute all that does not depend on the codes of the row."""
 
     def logits(self, column: int) -> Float[Tensor, "n codes"]:
         """Return the logits at a column of the row."""
 
     def feed(self, code: Int[Tensor, " n"], column: int) -> None:
-        """Take in the codes that were drawn there."""
+        """Append the codes drawn at a column."""
 
 
 class CodeNetwork(Protocol):
@@ -42,17 +42,17 @@ class CodeNetwork(Protocol):
     def logits(
         self, codes: Int[Tensor, "n rows columns"], context: Context
     ) -> Float[Tensor, "n rows columns codes"]:
-        """Return all logits, each from the codes before it."""
+        """Return the logits of every position given the codes before it."""
 
     def cached(self, n: int, context: Context) -> CachedNetwork:
-        """Return the network at the first position."""
+        """Return the network with empty caches, at the first position."""
 
 
 @torch.no_grad()
 def draw_codes(
     network: CodeNetwork, n: int, context: Context, generator: torch.Generator
 ) -> Int[Tensor, "n rows columns"]:
-    """Return ``n`` grids of codes, for the work of about one pass over them."""
+    """Return ``n`` grids of codes, at the cost of about one pass over them."""
     rows, columns = network.grid
     codes = torch.empty(rows, columns, n, dtype=torch.long, device=generator.device)
     cached = network.cached(n, context)
@@ -74,14 +74,14 @@ def draw_codes_uncached(
     generator: torch.Generator,
     positions: int | None = None,
 ) -> Int[Tensor, "n rows columns"]:
-    """Return what :func:`draw_codes` does, from one pass of the whole network per position.
+    """Return the codes of :func:`draw_codes`, by one pass of the whole network per position.
 
     Args:
-        network: Without dropout, in evaluation.
+        network: In evaluation mode.
         n: Number of grids.
         context: What they are conditioned on.
         generator: Source of the noise.
-        positions: How many to fill in, the others being zero; None for all.
+        positions: Number of positions to draw, the others being zero; None for all.
     """
     rows, columns = network.grid
     codes = torch.zeros(n, rows, columns, dtype=torch.long, device=generator.device)

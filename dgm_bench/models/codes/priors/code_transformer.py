@@ -1,4 +1,4 @@
-"""A transformer over the codes of an image, after a class or a text (DALL-E's second stage)."""
+"""A transformer over the codes of an image, given a class or a text (DALL-E's second stage)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from dgm_bench.models.networks.discrete_relaxations import gumbel_noise
 
 Prefix = Literal["none", "class", "text"]
 
-#: Number of bytes, and the token of a place where a text has ended.
+#: Number of byte values, and the padding token.
 BYTES = PADDING = 256
 
 
 class GridEmbedding(nn.Module):
-    """Codes on a grid as tokens: the sum of embeddings of code, row and column.
+    """Tokens of codes on a grid: the sum of embeddings of code, row and column.
 
     Args:
         codes: Number of codes.
@@ -41,7 +41,7 @@ class GridEmbedding(nn.Module):
     def forward(
         self, codes: Int[Tensor, "batch new"], first: int = 0
     ) -> Float[Tensor, "batch new width"]:
-        """Return tokens of codes that follow each other, row by row, from place ``first``."""
+        """Return tokens of consecutive codes in raster order, from position ``first``."""
         places = torch.arange(first, first + codes.shape[1], device=codes.device)
         where = self.row(places // self.row_length) + self.column(places % self.row_length)
         tokens: Tensor = self.code(codes) + where
@@ -49,12 +49,12 @@ class GridEmbedding(nn.Module):
 
 
 class TextEmbedding(nn.Module):
-    """Bytes as tokens with their places, and a token of its own for each place after the end.
+    """Tokens of bytes with position embeddings, and a learned padding token for each position.
 
-    Padding is no mask but a learned token for each place (Ramesh et al. 2021, section 2.2).
+    Padding is not masked (Ramesh et al. 2021, section 2.2).
 
     Args:
-        length: Number of places.
+        length: Number of positions.
         width: Number of features of a token.
     """
 
@@ -72,18 +72,18 @@ class TextEmbedding(nn.Module):
 class CodeTransformer(nn.Module):
     """``p(codes of one level | levels above, class or text)``, code by code in raster order.
 
-    DALL-E's decoder (Ramesh et al. 2021, section 2.2 and appendix B) in small: one stream of tokens
-    of which each sees those before it; image tokens have embeddings of their rows and columns. The
-    stream is levels above, then the class or the text, then a learned token that starts the image.
+    A small version of DALL-E's decoder-only transformer (Ramesh et al. 2021, section 2.2 and
+    appendix B), with row and column embeddings of image tokens. The sequence is the levels above,
+    the class or the text, a learned token that starts the image, and the image.
 
-    Unlike DALL-E every layer attends to all that is before, not to a row, a column or a
-    neighbourhood; text is bytes and not byte pairs; and the text is given, not modelled: DALL-E's
-    loss is 1/8 that of the text and 7/8 that of the image, this one is the image's alone.
+    Unlike in DALL-E attention is dense, not by row, column or neighbourhood; text is bytes and not
+    byte pairs; and text is conditioned on, not modelled: DALL-E's loss is 1/8 that of the text and
+    7/8 that of the image, this one is the image's alone.
 
     Ramesh et al. (2021), https://arxiv.org/abs/2102.12092, section 2.2 and appendix B.
 
     Args:
-        event_shape: Length of a packed row, in a tuple.
+        event_shape: Shape of a row of packed codes.
         grids: Rows and columns of each level, top first.
         level: The level whose codes are modelled; those before it in ``grids`` are given.
         codes: Number of codes of each level, or one number for all.
@@ -93,10 +93,10 @@ class CodeTransformer(nn.Module):
         width: Number of features of a token; 3968 in DALL-E, with 64 blocks of 62 heads.
         depth: Number of blocks.
         heads: Number of heads; divides ``width``.
-        dropout: Share of embeddings, attention weights and blocks' outputs set to zero in training.
+        dropout: Dropout probability of embeddings, attention weights and sublayers' outputs.
 
     Raises:
-        DeclarationError: Shape, grids, level and numbers of codes do not belong together.
+        DeclarationError: Shape, grids, level and numbers of codes are inconsistent.
         DeclarationError: Prefix, classes and captions, or width and heads, do not.
 
     Example:
@@ -137,7 +137,7 @@ class CodeTransformer(nn.Module):
         self.start = nn.Parameter(torch.randn(width) * WEIGHT_STD)
         self.logits = nn.Linear(width, sizes[level])
         self.apply(init_as_gpt)
-        # Last, as its own weights do not all begin alike.
+        # Last, as some of its weights are initialised otherwise.
         self.transformer = CausalTransformer(width, depth, heads, dropout)
 
     def log_prob(self, x: Int[Tensor, "batch packed"]) -> Float[Tensor, " batch"]:
@@ -155,12 +155,12 @@ class CodeTransformer(nn.Module):
         """Return the log probability of codes after any prefix, in nats.
 
         Args:
-            codes: Of the level.
-            prefix_tokens: Of :meth:`prefix_tokens` or :meth:`text_tokens`.
+            codes: Codes of the level.
+            prefix_tokens: Those of :meth:`prefix_tokens` or :meth:`text_tokens`.
             above: Codes of the levels above, top first.
 
         Raises:
-            DeclarationError: Tokens or levels that do not fit the model.
+            DeclarationError: The numbers of tokens or levels are not the model's.
         """
         flat = codes.flatten(1)
         stream = self._stream(prefix_tokens, above)
@@ -185,10 +185,10 @@ class CodeTransformer(nn.Module):
         above: Sequence[Int[Tensor, "n rows columns"]],
         generator: torch.Generator,
     ) -> Int[Tensor, "n rows columns"]:
-        """Return codes after any prefix, with each token passing through the network once.
+        """Return codes after any prefix, with cached keys and values.
 
         Raises:
-            DeclarationError: Tokens or levels that do not fit the model.
+            DeclarationError: The numbers of tokens or levels are not the model's.
         """
         new, grid = self._stream(prefix_tokens, above), self.grids[self.level]
         caches = self.transformer.new_caches(len(new), new.shape[1] + math.prod(grid) - 1)
@@ -205,7 +205,7 @@ class CodeTransformer(nn.Module):
         labels: Int[Tensor, " n"],
         generator: torch.Generator,
     ) -> Int[Tensor, "n rows columns"]:
-        """Return what :meth:`sample_codes` does, by the whole network anew for each code."""
+        """Return the codes of :meth:`sample_codes`, by one pass of the whole network per code."""
         given, grid = self._stream(self.prefix_tokens(labels), above), self.grids[self.level]
         codes = labels.new_empty(len(labels), 0)
         for _ in range(math.prod(grid)):
@@ -214,13 +214,13 @@ class CodeTransformer(nn.Module):
         return codes.reshape(-1, *grid)
 
     def prefix_tokens(self, labels: Int[Tensor, " batch"]) -> Int[Tensor, "batch length"]:
-        """Return what stands for classes: nothing, the class, or the bytes of its caption."""
+        """Return the prefix of each class: nothing, the class, or the bytes of its caption."""
         if isinstance(self.prefix, TextEmbedding):
             return self.captions[labels]
         return labels[:, None] if self.prefix is not None else labels.new_empty(len(labels), 0)
 
     def text_tokens(self, texts: Sequence[str]) -> Int[Tensor, "batch length"]:
-        """Return the bytes of any texts, padded to the length that the model knows.
+        """Return the bytes of texts, padded to the model's length.
 
         Raises:
             DeclarationError: A text is longer than the longest caption, or the model takes no text.
@@ -237,7 +237,7 @@ class CodeTransformer(nn.Module):
         tokens: Int[Tensor, "batch length"],
         above: Sequence[Int[Tensor, "batch rows columns"]],
     ) -> Float[Tensor, "batch given width"]:
-        """Return all that is given, embedded, and the token that starts the image."""
+        """Return the embedded levels above and prefix, and the token that starts the image."""
         length = self.prefix_tokens(tokens.new_zeros(1)).shape[1]
         if tokens.shape[1] != length or len(above) != self.level:
             thing = f"{tokens.shape[1]} prefix tokens and {len(above)} levels above"
@@ -251,7 +251,7 @@ class CodeTransformer(nn.Module):
     def _draw(
         self, features: Float[Tensor, "n seen width"], generator: torch.Generator
     ) -> Int[Tensor, "n 1"]:
-        """Return a draw of the code after the last token: the largest logit plus Gumbel noise."""
+        """Draw the code after the last token by the Gumbel-max trick."""
         logits: Tensor = self.logits(features[:, -1])
         return (logits + gumbel_noise(logits, generator)).argmax(1, keepdim=True)
 

@@ -1,4 +1,4 @@
-"""Gated PixelCNN (van den Oord et al., 2016) over the codes of one level of a VQ-VAE."""
+"""Gated PixelCNN (https://arxiv.org/abs/1606.05328) over the codes of one level of a VQ-VAE."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def gate(x: Float[Tensor, "*grid twice"]) -> Float[Tensor, "*grid once"]:
 class GatedLayer(nn.Module):
     """One layer of both stacks (figure 2).
 
-    The vertical stack knows the rows above, the horizontal stack also what is to the left in its
-    row. The first feeds the second and not the other way round, so that there is no blind spot.
-    The context enters the vertical stack before its gate and from there the horizontal gate too.
+    The vertical stack depends on the rows above, the horizontal stack also on the codes to the left
+    in the row. The first is an input of the second but not vice versa, so that there is no blind
+    spot. The context enters the vertical stack before its gate, and through it the horizontal one.
 
     Args:
         hidden: Channels of both stacks.
         residual: Channels of the horizontal gate.
         kernel: Odd.
-        dropout: After the horizontal gate.
+        dropout: Dropout probability after the horizontal gate.
         conditional: Whether there is a context, of ``hidden`` channels.
     """
 
@@ -66,7 +66,7 @@ class GatedLayer(nn.Module):
         Float[Tensor, "n rows columns hidden"],
         Float[Tensor, "n rows columns hidden"],
     ]:
-        """Return both stacks one layer further."""
+        """Return the outputs of both stacks."""
         r = self.reach
         padded = F.pad(vertical, (0, 0, r, r, r, 0))
         v = convolve(padded, self.vertical.weight, self.vertical.bias)
@@ -94,13 +94,13 @@ class PixelCNN(CodePrior):
         residual: Residual units: channels of the gates inside the residual blocks.
         layers: Number of gated layers.
         kernel: Width of the convolutions, odd.
-        dropout: In the residual blocks.
+        dropout: Dropout probability in the residual blocks.
         output_layers: Number of 1 x 1 residual blocks before the logits.
         conditioning_layers: Number of residual blocks over the levels above, if any.
-        conditioning_residual: Channels inside those, ``hidden`` if None.
+        conditioning_residual: Channels inside those blocks; ``hidden`` if None.
 
     Raises:
-        DeclarationError: Shape, grids, level and numbers of codes do not belong together.
+        DeclarationError: Shape, grids, level and numbers of codes are inconsistent.
 
     Example:
         >>> shape = {"grids": [[1, 1]], "level": 0, "codes": 3, "hidden": 8, "residual": 4}
@@ -136,7 +136,7 @@ class PixelCNN(CodePrior):
     def network(
         self, embedded: Float[Tensor, "n rows columns hidden"], context: Context
     ) -> Float[Tensor, "n rows columns codes"]:
-        """Return all logits, each from the embedded codes before it."""
+        """Return the logits of every position given the embedded codes before it."""
         v, h = shift_down(embedded), shift_right(embedded)
         for layer in self.layers:
             v, h = layer(v, h, context)
@@ -144,15 +144,15 @@ class PixelCNN(CodePrior):
         return logits
 
     def cached(self, n: int, context: Context) -> CachedPixelCNN:
-        """Return the network at the first position, without dropout."""
+        """Return the network with empty caches and without dropout, at the first position."""
         return CachedPixelCNN(self, n, context)
 
 
 class CachedGatedLayer:
-    """A :class:`GatedLayer`: its vertical stack a row, its horizontal one a position at a time.
+    """A :class:`GatedLayer`: the vertical stack by rows, the horizontal one by positions.
 
     Args:
-        layer: Its weights are read once, here.
+        layer: The layer, whose weights are read once.
         n: Batch.
         columns: Length of a row.
     """
@@ -167,26 +167,26 @@ class CachedGatedLayer:
         vertical: Float[Tensor, "n columns hidden"],
         context: Float[Tensor, "n columns hidden"] | None,
     ) -> Float[Tensor, "n columns hidden"]:
-        """Take in the vertical stack's row; return it one layer further."""
+        """Append a row of the vertical stack's input; return its output."""
         self.vertical.append_row(vertical)
         v = self.vertical.convolve() + condition(self.layer.condition, context)
         self._terms = by_column(self.layer.across(v))
         return gate(v)
 
     def step(self, x: Float[Tensor, "n hidden"], column: int) -> Float[Tensor, "n hidden"]:
-        """Take in the horizontal stack at a column; return it one layer further."""
+        """Append the horizontal stack's input at a column; return its output."""
         h = gate(self.horizontal.step(x, column, self._terms[column]))
         y: Tensor = self.layer.outward(h)
         return x + y
 
 
 class CachedPixelCNN:
-    """A :class:`PixelCNN` that goes from position to position.
+    """A :class:`PixelCNN` evaluated one position at a time.
 
     Args:
-        model: In evaluation.
+        model: In evaluation mode.
         n: Batch.
-        context: What the codes are conditioned on.
+        context: The features that the codes are conditioned on.
     """
 
     def __init__(self, model: PixelCNN, n: int, context: Context) -> None:
@@ -212,5 +212,5 @@ class CachedPixelCNN:
         return logits
 
     def feed(self, code: Int[Tensor, " n"], column: int) -> None:
-        """Take in the codes that were drawn there."""
+        """Append the codes drawn at a column."""
         self.row[:, column + 1] = F.embedding(code, self.model.embedding.weight)

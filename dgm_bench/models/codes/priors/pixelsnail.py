@@ -1,4 +1,4 @@
-"""PixelSNAIL (Chen et al., 2018) over the codes of one level: VQ-VAE-2's prior of the top."""
+"""PixelSNAIL (https://arxiv.org/abs/1712.09763) over codes: VQ-VAE-2's prior of the top level."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from dgm_bench.models.codes.priors.code_sampling import Context
 
 
 class Group(nn.Module):
-    """Gated residual blocks, then attention, which a gated 1 x 1 block takes in (figure 2).
+    """Gated residual blocks, then attention, merged by a gated 1 x 1 block (figure 2).
 
-    Queries come from the features and the position's coordinates; keys and values also from the
-    embedded code itself.
+    Queries are computed from features and coordinates; keys and values also from the embedded codes
+    themselves.
 
     Args:
         blocks: Number of residual blocks.
-        block: Arguments of each, in order: hidden, residual, kernel, dropout, conditional.
+        block: Arguments of each: hidden, residual, kernel, dropout, conditional.
         heads: Number of heads of the attention.
         head_width: Length of the keys of a head, and of its values.
     """
@@ -65,8 +65,8 @@ class Group(nn.Module):
 class PixelSNAIL(CodePrior):
     """Causal convolutions and attention over one level's codes, given class and levels above.
 
-    The published widths of queries and keys (16) and values (128) do not say whether they are of
-    one head or of all; here each of 8 heads has 16 of each, which makes 128 values in all.
+    The published widths of queries and keys (16) and of values (128) are ambiguous: per head, or in
+    all. Here each of 8 heads has 16 of each, 128 values in all.
 
     Chen, Mishra, Rohaninejad and Abbeel (2017), https://arxiv.org/abs/1712.09763, figure 2; over
     codes: Razavi, van den Oord and Vinyals (2019), https://arxiv.org/abs/1906.00446, section 3.2.
@@ -80,18 +80,18 @@ class PixelSNAIL(CodePrior):
         hidden: Hidden units: channels between the blocks.
         residual: Residual units: channels inside the blocks.
         layers: Number of gated residual blocks.
-        attention_layers: Number of attention layers, spread evenly among them.
+        attention_layers: Number of attention layers, evenly spaced among them.
         heads: Number of heads of each.
         head_width: Length of the keys of a head, and of its values.
         kernel: Width of the convolutions, odd.
-        dropout: In the residual blocks.
+        dropout: Dropout probability in the residual blocks.
         output_layers: Number of 1 x 1 residual blocks before the logits.
         conditioning_layers: Number of residual blocks over the levels above, if any.
-        conditioning_residual: Channels inside those, ``hidden`` if None.
+        conditioning_residual: Channels inside those blocks; ``hidden`` if None.
 
     Raises:
-        DeclarationError: Shape, grids, level and numbers of codes do not belong together, or there
-            are more attention layers than others, or none.
+        DeclarationError: Shape, grids, level and numbers of codes are inconsistent, or there is no
+            attention layer, or more of them than residual blocks.
 
     Example:
         >>> shape = {"grids": [[1, 1]], "level": 0, "codes": 3, "hidden": 8, "residual": 4}
@@ -135,7 +135,7 @@ class PixelSNAIL(CodePrior):
     def network(
         self, embedded: Float[Tensor, "n rows columns hidden"], context: Context
     ) -> Float[Tensor, "n rows columns codes"]:
-        """Return all logits, each from the embedded codes before it."""
+        """Return the logits of every position given the embedded codes before it."""
         x = self.first(embedded)
         for group in self.groups:
             x = group(x, embedded, self.coordinates, context)
@@ -143,15 +143,15 @@ class PixelSNAIL(CodePrior):
         return logits
 
     def cached(self, n: int, context: Context) -> CachedPixelSNAIL:
-        """Return the network at the first position, without dropout."""
+        """Return the network with empty caches and without dropout, at the first position."""
         return CachedPixelSNAIL(self, n, context)
 
 
 class CachedGroup:
-    """One position at a time of a :class:`Group`.
+    """A :class:`Group` evaluated one position at a time.
 
     Args:
-        group: Its weights are read once, here.
+        group: The group, whose weights are read once.
         n: Batch.
         grid: Rows and columns.
     """
@@ -163,19 +163,19 @@ class CachedGroup:
         self.attention = CachedCausalAttention(group.attention, n, grid[0] * grid[1])
 
     def begin_row(self, context: Float[Tensor, "n columns hidden"] | None) -> None:
-        """Go on to the next row."""
+        """Start the next row."""
         for block in self.blocks:
             block.begin_row(context)
 
     def end_row(self) -> None:
-        """Keep the row for those below."""
+        """Cache the row for the rows below."""
         for block in self.blocks:
             block.end_row()
 
     def step(
         self, x: Float[Tensor, "n hidden"], column: int, coordinates: Float[Tensor, "n 2"]
     ) -> Float[Tensor, "n hidden"]:
-        """Take in the input at a column; return the output there."""
+        """Append the input at a column; return the output there."""
         for block in self.blocks:
             x = block.step(x, column)
         self._query = torch.cat([x, coordinates], -1)
@@ -183,17 +183,17 @@ class CachedGroup:
         return y
 
     def append(self, embedded: Float[Tensor, "n hidden"]) -> None:
-        """Let later positions attend to this one, whose code is known now."""
+        """Append keys and values of this position, whose code is now known."""
         self.attention.append(torch.cat([self._query, embedded], -1))
 
 
 class CachedPixelSNAIL:
-    """A :class:`PixelSNAIL` that goes from position to position.
+    """A :class:`PixelSNAIL` evaluated one position at a time.
 
     Args:
-        model: In evaluation.
+        model: In evaluation mode.
         n: Batch.
-        context: What the codes are conditioned on.
+        context: The features that the codes are conditioned on.
     """
 
     def __init__(self, model: PixelSNAIL, n: int, context: Context) -> None:
@@ -224,7 +224,7 @@ class CachedPixelSNAIL:
         return logits
 
     def feed(self, code: Int[Tensor, " n"], column: int) -> None:
-        """Take in the codes that were drawn there."""
+        """Append the codes drawn at a column."""
         embedded = F.embedding(code, self.model.embedding.weight)
         self.row[:, column + 1] = embedded
         for group in self.groups:
@@ -237,10 +237,10 @@ class CachedPixelSNAIL:
 
 
 def group_sizes(layers: int, groups: int) -> list[int]:
-    """Return how many of the layers come before each attention layer, as evenly as can be.
+    """Return the numbers of layers before each attention layer, as even as possible.
 
     Raises:
-        DeclarationError: There is none for some attention layer, or no attention layer.
+        DeclarationError: There is no attention layer, or more of them than layers.
     """
     if not 1 <= groups <= layers:
         reason = f"do not fit among {layers} layers"
@@ -249,6 +249,6 @@ def group_sizes(layers: int, groups: int) -> list[int]:
 
 
 def coordinates_of(grid: tuple[int, int]) -> Float[Tensor, "rows columns 2"]:
-    """Return the row and column of each position, from -1/2 on in steps of one grid's length."""
+    """Return row and column of each position, divided by the grid's sides, minus 1/2."""
     lengths = (torch.arange(length) / length - 0.5 for length in grid)
     return torch.stack(torch.meshgrid(*lengths, indexing="ij"), -1)

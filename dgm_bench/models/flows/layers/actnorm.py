@@ -1,5 +1,7 @@
 """Activation normalisation, and the convolutions of Glow's networks (Glow, section 3.1).
 
+The paper is https://arxiv.org/abs/1807.03039.
+
 The released code stores logarithms of scales divided by 3 (tfops.py, ``logscale_factor``), so that
 they learn three times as fast.
 """
@@ -51,7 +53,7 @@ class ActNorm(nn.Module):
 
     @torch.no_grad()
     def initialise_on(self, x: Float[Tensor, "batch channels height width"]) -> None:
-        """When initialising, choose the parameters such that ``x`` gets mean 0 and variance 1."""
+        """When initialising, set the parameters so that ``x`` gets mean 0 and variance 1."""
         if self.initialising:
             variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
             self.bias.copy_(-mean)
@@ -59,15 +61,15 @@ class ActNorm(nn.Module):
 
 
 class EdgeConv(nn.Module):
-    """A convolution that sees where the image ends, its channels then shifted and scaled.
+    """A convolution with edge padding, its channels then shifted and scaled.
 
     The released code gives every 3 x 3 convolution one more input channel, which is 1 in the
-    padding and 0 inside (tfops.py, ``add_edge_padding``). What that channel adds is the same for
-    all examples, so it is computed apart, and the scale goes into the weights.
+    padding and 0 inside (tfops.py, ``add_edge_padding``). That channel's contribution is the same
+    for all examples, so it is computed separately; the scale is multiplied into the weights.
 
     Args:
-        inputs: Channels that come in.
-        outputs: Channels that go out.
+        inputs: Number of input channels.
+        outputs: Number of output channels.
         size: Height and width of the kernel, odd.
         std: Standard deviation of the initial weights.
     """
@@ -98,8 +100,8 @@ class ActNormConv(EdgeConv):
     """A convolution followed by actnorm, weights from N(0, 0.05^2) (tfops.py, ``conv2d``).
 
     Args:
-        inputs: Channels that come in.
-        outputs: Channels that go out.
+        inputs: Number of input channels.
+        outputs: Number of output channels.
         size: Height and width of the kernel, odd.
     """
 
@@ -121,8 +123,8 @@ class ZeroConv(EdgeConv):
     """A 3 x 3 convolution that starts as zero, times ``exp(3 logs)`` (tfops.py, ``conv2d_zeros``).
 
     Args:
-        inputs: Channels that come in.
-        outputs: Channels that go out.
+        inputs: Number of input channels.
+        outputs: Number of output channels.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -138,10 +140,10 @@ class ZeroConv(EdgeConv):
 
 
 class EdgeMap(nn.Module):
-    """What ``ZeroConv`` returns for an image of zeros: it depends on the position alone.
+    """The output of ``ZeroConv`` for an image of zeros, which depends on the position alone.
 
     Args:
-        outputs: Channels that go out.
+        outputs: Number of output channels.
         height: Height of the image.
         width: Width of the image.
     """
@@ -171,7 +173,7 @@ def edge_response(
 
 
 def per_channel(values: Float[Tensor, " channels"]) -> Float[Tensor, "channels 1 1"]:
-    """Return values that broadcast over images, one for each channel."""
+    """Return one value for each channel, of a shape that broadcasts over images."""
     return values.view(-1, 1, 1)
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation as an invertible layer (MAF paper, section 3.4 and appendix B)."""
+"""Batch normalisation as an invertible layer (https://arxiv.org/abs/1705.07057, section 3.4)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class FlowBatchNorm(nn.Module):
-    """``u = (x - m) / sqrt(v) * exp(log_gamma) + beta`` with ``v`` = variance + eps.
+    """``u = (x - m) / sqrt(v) * exp(log_gamma) + beta`` with ``v`` = variance + eps (appendix B).
 
     In training mode ``m`` and ``v`` are those of the minibatch; in evaluation mode those that
     :meth:`calibrate` stored. There is no running average: the released MAF code sets them from the

@@ -1,4 +1,7 @@
-"""What couplings on vectors share: every second dimension stays and decides what moves the rest."""
+"""Couplings on vectors: every second dimension is kept and parametrises the map of the others.
+
+The coupling layers of Real NVP (https://arxiv.org/abs/1605.08803, section 3.2).
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,17 @@ from torch import Tensor, nn
 
 
 class EvenOddCoupling(nn.Module):
-    """Base of couplings that keep the even dimensions and move the odd ones, or the other way.
+    """Base of couplings that keep the even dimensions and transform the odd ones, or vice versa.
 
     Args:
         dim: Number of dimensions.
         keep_even: Whether dimensions 0, 2, 4, ... are kept, or 1, 3, 5, ...
 
     Attributes:
-        kept: Which dimensions stay.
-        moved: Which dimensions change.
-        inputs: How many stay.
-        outputs: How many change.
+        kept: The dimensions that stay the same.
+        transformed: The other dimensions.
+        inputs: Number of kept dimensions.
+        outputs: Number of transformed dimensions.
     """
 
     def __init__(self, dim: int, keep_even: bool) -> None:
@@ -29,7 +32,7 @@ class EvenOddCoupling(nn.Module):
     def join(
         self, kept: Float[Tensor, "batch k"], transformed: Float[Tensor, "batch m"]
     ) -> Float[Tensor, "batch dim"]:
-        """Return both halves in their places."""
+        """Return both halves in the order of the dimensions."""
         whole = transformed.new_empty(transformed.shape[0], kept.shape[1] + transformed.shape[1])
         whole[:, self.kept] = kept
         whole[:, self.transformed] = transformed

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 class FullLinear(nn.Module):
     """``u = W x`` with any square ``W``, which starts as the identity.
 
-    The released FFJORD code's stand-in for an invertible 1 x 1 convolution on tables
-    (``lib/layers/glow.py``). The log-determinant is taken in double precision.
+    The released FFJORD code (``lib/layers/glow.py``) has it on tables in the place of Glow's
+    invertible 1 x 1 convolution (https://arxiv.org/abs/1807.03039, section 3.2). The
+    log-determinant is computed in double precision.
 
     Args:
         dim: Number of dimensions.
@@ -40,8 +41,9 @@ class FullLinear(nn.Module):
 class LULinear(nn.Module):
     """``u = L U x + b``: ``L`` with unit diagonal, ``U`` with a positive one (NSF, section 4.1).
 
-    It starts as the identity. One matrix holds both factors: ``L`` below its diagonal, ``U`` above,
-    and on it ``raw``, where the diagonal of ``U`` is ``softplus(raw) + 1e-3``.
+    It starts as the identity. One matrix holds both factors: ``L`` below its diagonal, ``U`` above
+    it, and on it ``raw`` with ``softplus(raw) + 1e-3`` the diagonal of ``U``. The layer is that of
+    neural spline flows, https://arxiv.org/abs/1906.04032.
 
     Args:
         dim: Number of dimensions.
@@ -78,7 +80,7 @@ class LULinear(nn.Module):
 
 
 class Permutation(nn.Module):
-    """Dimensions in another order, drawn once when the layer is made.
+    """A fixed random permutation of the dimensions, drawn at initialisation.
 
     Args:
         dim: Number of dimensions.

@@ -1,4 +1,7 @@
-"""Masked networks: the weights that make a network autoregressive (MADE paper, section 4)."""
+"""Masked networks, whose outputs are autoregressive (MADE paper, section 4).
+
+The paper is https://arxiv.org/abs/1502.03509.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def init_normal(linear: nn.Linear, fan_in: int) -> None:
 
 
 def input_degrees(dim: int, *, reverse: bool = False) -> Int[Tensor, " dim"]:
-    """Return each input's place in the order of the factorisation: 1 ... dim, or reversed."""
+    """Return the degrees of the inputs, their order in the factorisation: 1 to dim, or reversed."""
     degrees = torch.arange(1, dim + 1)
     return degrees.flip(0) if reverse else degrees
 
@@ -45,14 +48,14 @@ def input_degrees(dim: int, *, reverse: bool = False) -> Int[Tensor, " dim"]:
 def hidden_degrees(
     previous: Int[Tensor, " inputs"], width: int, dim: int, kind: Degrees
 ) -> Int[Tensor, " width"]:
-    """Return how many inputs, in order, each hidden unit may see.
+    """Return the degree of each hidden unit: the number of inputs, in order, that it depends on.
 
     Args:
         previous: Degrees of the layer below.
         width: Number of hidden units.
         dim: Number of inputs of the whole network.
-        kind: ``"sequential"`` counts 1 ... dim-1 round and round; ``"random"`` draws uniformly from
-            the smallest degree below to dim-1 (MADE paper, section 4.1).
+        kind: ``"sequential"`` cycles through 1 ... dim-1; ``"random"`` draws uniformly from the
+            smallest degree below to dim-1 (MADE paper, section 4.1).
     """
     if kind == "sequential":
         return torch.arange(width) % max(1, dim - 1) + min(1, dim - 1)
@@ -63,13 +66,13 @@ def hidden_degrees(
 def made_masks(
     order: Int[Tensor, " dim"], hidden: Sequence[int], outputs: int, kind: Degrees
 ) -> list[Bool[Tensor, "units inputs"]]:
-    """Return one mask per layer: True where a weight may stand (MADE paper, equations 12 and 13).
+    """Return one mask per layer: True where a connection exists (MADE paper, eqs. 12 and 13).
 
     Args:
         order: Degree of each input, a permutation of 1 ... dim.
         hidden: Widths of the hidden layers.
         outputs: Outputs per input dimension; output ``k * dim + d`` belongs to dimension ``d``.
-        kind: How hidden degrees are given out.
+        kind: How degrees are assigned to hidden units.
     """
     degrees, masks = order, []
     for width in hidden:
@@ -81,14 +84,14 @@ def made_masks(
 
 
 class MaskedLinear(nn.Linear):
-    """A linear layer some of whose weights do not exist.
+    """A linear layer with some of its connections masked.
 
-    The mask multiplies the weight in each forward pass, so whatever an optimiser or a state dict
-    writes into a masked weight has no effect. At the sizes of the MAF paper this costs about 5 % of
-    a training step against an unmasked layer, no more than masking gradients instead.
+    The mask multiplies the weight in each forward pass, so that masked weights have no effect,
+    whatever an optimiser or a state dict sets them to. At the sizes of the MAF paper this costs
+    about 5 % of a training step, no more than masking gradients instead.
 
     Args:
-        mask: True where a weight may stand.
+        mask: True where a connection exists.
     """
 
     mask: Tensor
@@ -109,13 +112,13 @@ class MaskedLinear(nn.Linear):
 
 
 class MaskedLayer(NamedTuple):
-    """A layer of an autoregressive network, for those who compute it unit by unit.
+    """A layer of an autoregressive network, as its inverse computes it: unit by unit.
 
     Attributes:
         linear: The layer.
-        activation: Elementwise nonlinearity of what comes in; None for none.
-        adds: Number of the earlier layer, of the same width and degrees, whose units (before their
-            nonlinearity) are added to those of this one, as in a residual block; None for none.
+        activation: Elementwise nonlinearity of its inputs, or None.
+        skip_from: Index of the earlier layer, of the same width and degrees, whose units (before
+            their nonlinearity) are added to those of this one, as in a residual block, or None.
     """
 
     linear: MaskedLinear
@@ -124,15 +127,15 @@ class MaskedLayer(NamedTuple):
 
 
 class MaskedNetwork(nn.Sequential):
-    """A fully connected network whose outputs for dimension d see only dimensions before d.
+    """A fully connected network whose outputs for dimension d depend on those before d alone.
 
     Args:
         order: Degree of each input, a permutation of 1 ... dim.
         hidden: Widths of the hidden layers.
         outputs: Outputs per input dimension.
         activation: Nonlinearity of the hidden layers.
-        degrees: How hidden degrees are given out.
-        linear: Makes a layer from its mask.
+        degrees: How degrees are assigned to hidden units.
+        linear: Constructor of a layer from its mask.
     """
 
     order: Tensor

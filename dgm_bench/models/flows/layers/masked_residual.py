@@ -1,4 +1,7 @@
-"""An autoregressive network of residual blocks: the ResMADE of the neural spline flows."""
+"""An autoregressive network of residual blocks: the ResMADE of neural spline flows.
+
+The paper is https://arxiv.org/abs/1906.04032.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from dgm_bench.models.flows.layers.masked import MaskedLayer, MaskedLinear, made
 class ResidualMaskedNetwork(nn.Module):
     """Masked residual blocks ``h + W_2 relu(W_1 relu(h))``; all hidden layers share their degrees.
 
-    As in the released NSF code (``nde``'s MADE): degrees count 1 ... dim-1 round and round, layers
-    start as torch's own do, the last of each block near zero, and dropout, if any, is in the middle
-    of a block.
+    As in the released NSF code (``nde``'s MADE): degrees cycle through 1 ... dim-1, layers are
+    initialised as torch does, the last of each block near zero, and dropout, if any, is in the
+    middle of a block.
 
     Args:
         order: Degree of each input, a permutation of 1 ... dim.
@@ -70,7 +73,7 @@ class ResidualMaskedNetwork(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """The same without masks, for couplings.
+    """The same residual network without masks, for couplings.
 
     Args:
         inputs: Number of inputs.

@@ -1,4 +1,4 @@
-"""Inverting a monotone function of one variable, many at a time."""
+"""Inverting monotone functions of one variable, elementwise."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def invert_monotone(
 ) -> Float[Tensor, "*n"]:
     """Return ``x`` with ``function(x) = target``, elementwise, to the precision of its type.
 
-    Newton's method inside a bracket: where its step leaves the bracket or is not yet half as long
-    as the one before, the bracket is halved instead. Waits for the device once in each step.
+    Newton's method safeguarded by bisection: where its step leaves the bracket or is longer than
+    half the step before, the bracket is halved instead. Synchronises with the device every step.
 
     Args:
         function: Strictly increasing; returns value and slope.
         target: The values to reach.
-        low: Somewhere below the solution.
-        high: Somewhere above it.
-        max_steps: After these the search ends in any case; halving alone takes about 60.
+        low: Lower bounds of the solutions.
+        high: Upper bounds of them.
+        max_steps: Largest number of steps; bisection alone takes about 60.
     """
     tiny = 4 * torch.finfo(target.dtype).eps
     x, step = torch.lerp(low, high, 0.5), high - low
@@ -38,7 +38,7 @@ def invert_monotone(
     for _ in range(max_steps):
         value, slope = function(x)
         error = value - target
-        # What is found stays: rounding errors would send it back to the middle of its bracket.
+        # Converged elements are kept: rounding errors would send them back to their midpoints.
         converged |= error.abs() <= tiny * (1 + target.abs())
         low, high = torch.where(error > 0, low, x), torch.where(error > 0, x, high)
         newton = x - error / slope

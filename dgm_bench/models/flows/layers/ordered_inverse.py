@@ -1,8 +1,8 @@
-"""Inverting an autoregressive network for the price of about one pass.
+"""Inverting an autoregressive network at the cost of about one pass.
 
-The textbook inverse runs the whole network once for each dimension (MAF paper, section 3.1). But a
-hidden unit of degree t never changes again once the first t dimensions are known, so each unit need
-be computed only once: when a dimension is filled in, the units of its degree and no others.
+The usual inverse runs the whole network once for each dimension (MAF paper, section 3.1). But a
+hidden unit of degree t depends on the first t dimensions alone, so that each unit need be computed
+only once: when a dimension becomes known, the units of its degree and no others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Value = Callable[[int, Float[Tensor, "outputs n"]], Float[Tensor, " n"]]
 
 
 class AutoregressiveNetwork(Protocol):
-    """A masked network that says what it is made of."""
+    """A masked network that gives access to its layers."""
 
     @property
     def order(self) -> Int[Tensor, " dim"]:
@@ -34,7 +34,7 @@ class AutoregressiveNetwork(Protocol):
 
 @torch.no_grad()
 def invert_in_order(network: AutoregressiveNetwork, n: int, value: Value) -> Float[Tensor, "n dim"]:
-    """Return ``n`` vectors whose dimensions ``value`` gives one after another, in order.
+    """Return ``n`` vectors, their dimensions computed by ``value`` in the network's order.
 
     Args:
         network: Where the parameters of each dimension come from. No gradient reaches it.
@@ -50,15 +50,15 @@ def invert_in_order(network: AutoregressiveNetwork, n: int, value: Value) -> Flo
 
 
 class _LayerUnits:
-    """Units of one layer in order of their degrees, so that what a unit sees is the top rows.
+    """Units of one layer, sorted by degree: a unit depends on the first rows of the layer below.
 
     Rows are units, columns examples.
 
     Args:
-        degrees: How many dimensions each unit sees.
+        degrees: Degree of each unit: the number of dimensions that it depends on.
         dim: Number of dimensions.
-        values: Room for the units.
-        activation: What the layer above does with them first.
+        values: Memory for the units.
+        activation: Nonlinearity of the layer above.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class _LayerUnits:
         self.activated = values if activation is None else torch.empty_like(values)
 
     def activate(self, rows: slice) -> None:
-        """Show the layer above what has become known."""
+        """Apply the nonlinearity of the layer above to rows that have become known."""
         if self.activation is not None:
             self.activated[rows] = self.activation(self.values[rows])
 
 
 class _KnownUnits:
-    """The units that are known already, while dimensions are filled in.
+    """The units known so far, as one dimension after another becomes known.
 
     Args:
         network: The network.
@@ -97,7 +97,7 @@ class _KnownUnits:
         for layer, weight in zip(self.layers, weights, strict=True):
             values = weight.new_empty(weight.shape[1], n)
             self.levels.append(_LayerUnits(degrees, dim, values, layer.activation))
-            # The masks know the degrees best: a state dict may have brought other masks.
+            # Degrees are those of the masks, which a loaded state dict may have changed.
             degrees = (layer.linear.mask * degrees).amax(1).long()
         outputs = torch.arange(len(weights[-1]), device=degrees.device).view(-1, dim)
         # The outputs of one dimension side by side, and dimensions in order.
@@ -113,7 +113,7 @@ class _KnownUnits:
         ]
 
     def compute_units(self, known: int) -> None:
-        """Compute the hidden units that see the first ``known`` dimensions and not fewer."""
+        """Compute the hidden units of degree ``known``."""
         for i, (below, level) in enumerate(pairwise(self.levels)):
             rows, seen = slice(*level.ends[known : known + 2]), below.ends[known + 1]
             if rows.start < rows.stop:
@@ -128,13 +128,13 @@ class _KnownUnits:
         return torch.addmm(bias, weight, below.activated[:seen])
 
     def set(self, known: int, x: Float[Tensor, " n"]) -> None:
-        """Fill in the dimension after the first ``known``."""
+        """Set the dimension after the first ``known``."""
         inputs = self.levels[0]
         inputs.values[known] = x
         inputs.activate(slice(known, known + 1))
 
     def vectors(self, order: Int[Tensor, " dim"]) -> Float[Tensor, "n dim"]:
-        """Return what has been filled in."""
+        """Return all dimensions."""
         return self.levels[0].values[order - 1].T.contiguous()
 
     def _compute(self, i: int, rows: slice, seen: int) -> None:

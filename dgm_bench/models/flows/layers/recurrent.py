@@ -1,4 +1,4 @@
-"""Gated recurrent units that read a vector one number at a time: what TAN is made of."""
+"""Gated recurrent units over the dimensions of a vector, for TAN."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from dgm_bench.errors import require_choice
 
 Cell = Literal["reset-before", "reset-after"]
 
-#: Stands before the first number, which has none before it (released TAN code).
+#: Input of the first step, which has no dimension before it (released TAN code).
 FIRST_INPUT = -1.0
 
 
 class Recurrence(nn.Module):
-    """State of a GRU before each number of a vector: ``h_d = g(x_{d-1}, h_{d-1})``.
+    """State of a GRU before each dimension of a vector: ``h_d = g(x_{d-1}, h_{d-1})``.
 
-    The two cells differ in where the reset gate ``r`` stands in the proposed state.
+    The two cells differ in where the reset gate ``r`` enters the candidate state.
 
     Args:
         units: Size of the state.
-        cell: ``"reset-before"`` has ``tanh(w x + U (r * h))``: Cho et al. (2014, equation 8), and
+        cell: ``"reset-before"`` has ``tanh(w x + U (r * h))``: Cho et al.
+            (2014, https://arxiv.org/abs/1406.1078, equation 8), and
             TensorFlow 1, in which the released TAN code is written. ``"reset-after"`` has
             ``tanh(w x + r * (U h))``: cuDNN, which runs all steps in a few kernels on a GPU.
 
@@ -40,7 +41,7 @@ class Recurrence(nn.Module):
         self.units = units
 
     def forward(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "dim batch units"]:
-        """Return the state before each number, which depends on those before it."""
+        """Return the state before each dimension, which depends on the dimensions before it."""
         previous = F.pad(x[:, :-1], (1, 0), value=FIRST_INPUT).T.contiguous()
         states: Tensor = self.cell(previous)
         return states
@@ -48,7 +49,7 @@ class Recurrence(nn.Module):
     def start(
         self, like: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch units"]]:
-        """Return what stands before the first number, and the state before that."""
+        """Return the first input and the initial state."""
         return like.new_full((len(like),), FIRST_INPUT), like.new_zeros(len(like), self.units)
 
     def step(
@@ -144,6 +145,6 @@ def _update(
     to_gate: Float[Tensor, "units two_units"],
     to_proposal: Float[Tensor, "units units"],
 ) -> Float[Tensor, "batch units"]:
-    """Return the next state, from what the input adds to the gates and to the proposed state."""
+    """Return the next state, from the input's terms of the gates and of the candidate state."""
     reset, update = torch.addmm(gate, state, to_gate).sigmoid().chunk(2, dim=1)
     return torch.lerp(torch.addmm(proposal, reset * state, to_proposal).tanh(), state, update)

@@ -1,4 +1,4 @@
-"""Posteriors of latent variable models, by name: a Gaussian, and flows that move its draws."""
+"""Posteriors of latent variable models, by name: a Gaussian, and flows that transform its draws."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dgm_bench.models.latent.posteriors.iaf import InverseAutoregressive
 from dgm_bench.models.latent.posteriors.planar import AmortisedPlanar
 from dgm_bench.models.latent.posteriors.sylvester import AmortisedSylvester
 
-#: Each makes the flow of a posterior from the numbers of features and of latent variables.
+#: Constructors of a posterior's flow from the numbers of features and of latent variables.
 FLOWS: Mapping[str, Callable[..., nn.Module] | None] = {
     "no-flow": None,
     "planar": AmortisedPlanar,

@@ -1,8 +1,8 @@
 """Networks for continuous flows whose weights depend on the example, and their Jacobians.
 
-As in :mod:`dgm_bench.models.continuous.dynamics` each layer is affine at a fixed time. What an
-encoder gives for an example, its own weights, multiplies all samples of that example without being
-copied.
+As in :mod:`dgm_bench.models.continuous.dynamics` each layer is affine at a fixed time. The
+amortised weights of an example are applied to all of its samples without being copied (FFJORD,
+https://arxiv.org/abs/1810.01367, appendix B.2).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dgm_bench.models.continuous import dynamics
 from dgm_bench.models.continuous.dynamics import Concat, Nonlinearity
 from dgm_bench.models.latent.posteriors.gaussian import Latents
 
-#: Numbers of the weights of a trace that are kept for a solve: 1 GiB in float32.
+#: Largest number of elements of the weights of a trace that are cached: 1 GiB in float32.
 MAX_TRACE_WEIGHTS = 2**28
 
 Kind = Literal["none", "bias", "rank", "hyper", "last"]
@@ -44,14 +44,14 @@ class AffineMap(NamedTuple):
     bias: Tensor
 
     def linear(self, v: Float[Tensor, "batch n inputs"]) -> Float[Tensor, "batch n outputs"]:
-        """Return what the map does without its bias."""
+        """Return the map without its bias."""
         if self.weight is None:
             return reduce(torch.matmul, self.factors, v)
         shared = F.linear(v, self.weight)
         return shared + reduce(torch.matmul, self.factors, v) if self.factors else shared
 
     def matrix(self) -> Float[Tensor, "examples inputs outputs"]:
-        """Return what multiplies rows from the right; of one example if it is the same for all."""
+        """Return the transposed matrix, of one example if it is the same for all."""
         if not self.factors:
             return cast(Tensor, self.weight).T[None]
         product = reduce(torch.matmul, self.factors)
@@ -59,7 +59,7 @@ class AffineMap(NamedTuple):
 
 
 class SharedLayer(nn.Module):
-    """A linear layer with the time as one more input, the same for all examples.
+    """A linear layer with the time concatenated to its input, the same for all examples.
 
     Args:
         inputs: Number of inputs without the time.
@@ -71,11 +71,11 @@ class SharedLayer(nn.Module):
         self.shared, self.shapes = Concat(inputs, outputs), self.amortised_shapes(inputs, outputs)
 
     def amortised_shapes(self, inputs: int, outputs: int) -> list[Shape]:
-        """Return the shapes of what depends on the example."""
+        """Return the shapes of the parameters that depend on the example."""
         return []
 
     def at(self, t: Float[Tensor, ""], amortised: Sequence[Tensor]) -> AffineMap:
-        """Return the map that this layer is at time ``t`` with an example's ``own`` numbers."""
+        """Return the affine map at time ``t`` with the ``amortised`` parameters of the examples."""
         weight, bias = self.shared.at(t)
         return AffineMap(weight, (), bias)
 
@@ -117,7 +117,7 @@ class LowRankLayer(SharedLayer):
 
 
 class HyperLayer(nn.Module):
-    """A linear layer with the time as one more input, all of whose weights the example gives.
+    """A linear layer with the time concatenated to its input and all parameters amortised.
 
     Args:
         inputs: Number of inputs without the time.
@@ -144,7 +144,7 @@ class LinearisedMaps(NamedTuple):
         maps: The layers at this time, first one first.
         slopes: Derivatives of the nonlinearity after each layer but the last, each
             ``(batch, samples, width)``.
-        solve: The dynamics, which keep what all points of a solve share.
+        solve: The dynamics, with the cache that all points of a solve share.
     """
 
     value: Latents
@@ -163,7 +163,7 @@ class LinearisedMaps(NamedTuple):
 
         With one hidden layer it is linear in the slopes, with two bilinear, in weights that do not
         depend on the point. Otherwise, or where those would not fit into memory, the tangents of
-        all dimensions are carried along, a bounded number at once.
+        all dimensions are propagated, a bounded number at a time.
         """
         weights = self.solve.trace_weights(self.maps, len(self.value))
         if weights is not None and len(self.slopes) == 1:
@@ -183,8 +183,8 @@ class LinearisedMaps(NamedTuple):
         """Return the sum of the Jacobian's diagonal over some dimensions.
 
         Args:
-            first: These rows of the first layer's matrix: the tangents after it, of all samples.
-            last: These columns of the last layer's.
+            first: Their rows of the first layer's matrix: the tangents after it, of all samples.
+            last: Their columns of the last layer's matrix.
         """
         tangent = first[:, None] * self.slopes[0][:, :, None]
         for layer, slope in zip(self.maps[1:-1], self.slopes[1:], strict=True):
@@ -200,13 +200,13 @@ class AmortisedNetwork(nn.Module):
         dim: Number of dimensions of ``z``.
         hidden: Widths of the hidden layers.
         activation: Nonlinearity after every layer but the last.
-        kind: What depends on the example: nothing, biases, biases and low-rank additions to the
-            weights, all weights and biases, or those of the last layer (FFJORD code,
+        kind: Which parameters depend on the example: none, biases, biases and low-rank updates of
+            the weights, all weights and biases, or those of the last layer (FFJORD code,
             ``vae_lib/models/CNFVAE.py``).
-        rank: Rank of the additions.
+        rank: Rank of the updates.
 
     Raises:
-        DeclarationError: No hidden layer, or another kind.
+        DeclarationError: There is no hidden layer, or the kind is not known.
     """
 
     def __init__(
@@ -226,11 +226,11 @@ class AmortisedNetwork(nn.Module):
 
     @property
     def amortised_size(self) -> int:
-        """How many numbers depend on an example."""
+        """Number of amortised parameters of an example."""
         return sum(math.prod(shape) for shape in self.shapes)
 
     def condition_on(self, amortised: Float[Tensor, "batch numbers"] | None) -> ConditionedNetwork:
-        """Return the dynamics with these numbers of each example, which may be none."""
+        """Return the dynamics with these amortised parameters, None if there are none."""
         if amortised is None:
             return ConditionedNetwork(self, ())
         pieces = amortised.split([math.prod(shape) for shape in self.shapes], 1)
@@ -259,13 +259,13 @@ def _layer(kind: Kind, inputs: int, outputs: int, rank: int, *, last: bool) -> A
 
 
 class ConditionedNetwork:
-    """An :class:`AmortisedNetwork` with the numbers of a batch: the dynamics of one solve.
+    """An :class:`AmortisedNetwork` with the parameters of a batch: the dynamics of one solve.
 
-    The numbers are constants of the solve, no part of its state.
+    The amortised parameters are constants of the solve, not part of its state.
 
     Args:
         network: The network.
-        constants: What depends on the examples, each of shape ``(batch, n, m)``.
+        constants: The amortised parameters, each of shape ``(batch, n, m)``.
     """
 
     def __init__(self, network: AmortisedNetwork, constants: tuple[Tensor, ...]) -> None:
@@ -273,7 +273,7 @@ class ConditionedNetwork:
         self._trace_weights: Tensor | None = None
 
     def trace_weights(self, maps: Sequence[AffineMap], batch: int) -> Tensor | None:
-        """Return what the slopes are multiplied by in the trace of the Jacobian.
+        """Return the weights of the slopes in the trace of the Jacobian.
 
         With matrices ``M`` that multiply from the right it is ``sum_d M_1[d, i] M_2[i, d]`` for one
         hidden layer, ``M_2[i, j] sum_d M_1[d, i] M_3[j, d]`` for two. Time enters biases alone,
@@ -284,8 +284,8 @@ class ConditionedNetwork:
             batch: Number of examples.
 
         Returns:
-            ``(examples, width)`` or ``(examples, width, width)``, with one example where all share
-            it; None with more layers, or where it would be too large.
+            ``(examples, width)`` or ``(examples, width, width)``, of one example where all have the
+            same; None with more layers, or where they would be too large.
         """
         if self._trace_weights is not None and not torch.is_grad_enabled():
             return self._trace_weights
@@ -304,7 +304,7 @@ class ConditionedNetwork:
         return weights
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Return all on which a solution depends: the network's parameters and the constants."""
+        """Return the network's parameters and the amortised ones."""
         yield from self.network.parameters()
         yield from cast(tuple[nn.Parameter, ...], self.constants)
 

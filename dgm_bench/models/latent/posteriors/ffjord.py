@@ -1,4 +1,4 @@
-"""FFJORD as a posterior: continuous flows of the latent variables (Grathwohl et al., 2018, 4.3)."""
+"""FFJORD as a posterior (https://arxiv.org/abs/1810.01367, section 4.3)."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ GRADIENTS: dict[GradientName, Gradient] = {
     "solver": "backpropagation",
 }
 
-#: How long each flow lasts (FFJORD code, ``train_vae_flow.py``: ``time_length``, not trained).
+#: End time of each flow (FFJORD code, ``train_vae_flow.py``: ``time_length``, not trained).
 DURATION = 0.5
 
 
 class AmortisedFFJORD(nn.Module):
-    """Several continuous flows, each from t = 0 to 1/2, whose dynamics depend on the example.
+    """Continuous flows, each from t = 0 to 1/2, whose dynamics depend on the example.
 
-    In training the traces of their Jacobians are estimated with one Gaussian vector a sample and a
-    flow, otherwise they are exact. The FFJORD code has them exact at test alone and validates on
-    estimates (``vae_lib/optimization/training.py``). There the amortised weights are part of the
-    solver's state, with a derivative of zero; here they are constants of the solve, which changes
-    neither solution nor its errors.
+    In training the traces of the Jacobians are estimated with one Gaussian vector per sample and
+    flow, otherwise they are exact; the FFJORD code has exact traces in testing only, and estimates
+    in validation (``vae_lib/optimization/training.py``). There the amortised weights are part of
+    the solver's state, with a derivative of zero; here they are constants of the solve, which
+    changes neither the solution nor its errors.
 
     Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud (2018), https://arxiv.org/abs/1810.01367,
     section 4.3 and appendix B.2.
@@ -47,16 +47,16 @@ class AmortisedFFJORD(nn.Module):
         hidden: Widths of the hidden layers (FFJORD Table 5).
         rank: Rank of the amortised part of each weight (FFJORD Table 5).
         activation: Nonlinearity (FFJORD Table 5).
-        kind: What depends on the example; the paper's is ``"rank"``.
+        kind: Which parameters depend on the example; the paper's is ``"rank"``.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
         solver: ``"dopri5"`` or ``"rk4"``.
         step_size: Step of ``"rk4"``.
-        gradient: By the solver's own steps one at a time (``"steps"``), by the adjoint equation
-            (``"adjoint"``, the published way), or through all steps at once (``"solver"``).
+        gradient: By the discrete adjoint (``"steps"``), by the adjoint equation (``"adjoint"``, as
+            published), or by backpropagation through the solver (``"solver"``).
 
     Raises:
-        DeclarationError: Another gradient, kind or solver.
+        DeclarationError: The gradient, kind or solver is not known.
 
     Example:
         >>> flow = AmortisedFFJORD(features=8, latent=2, flows=1, hidden=[4], rank=2)
@@ -98,7 +98,7 @@ class AmortisedFFJORD(nn.Module):
     def forward(
         self, z: Latents, features: Float[Tensor, "batch features"], generator: torch.Generator
     ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
-        """Return the moved latent variables and the log-determinant (FFJORD, equation 4)."""
+        """Return the transformed latent variables and the log-determinant (FFJORD, equation 4)."""
         log_det = z.new_zeros(z.shape[:2])
         for k, network in enumerate(cast(tuple[AmortisedNetwork, ...], tuple(self.networks))):
             amortised = self.amortised[k](features) if network.amortised_size else None
@@ -106,7 +106,7 @@ class AmortisedFFJORD(nn.Module):
             if self.training:
                 noise = z.new_empty(z.shape).normal_(generator=generator)
                 integrand = partial(_estimated, noise=noise)
-            # The change of each flow begins at zero, and the solver bounds its error.
+            # The integral of each flow starts at zero, and the solver controls its error.
             start = (z, torch.zeros_like(log_det))
             z, change = self.solver.solve(
                 network.condition_on(amortised), start, self.span, integrand
@@ -120,12 +120,12 @@ def _exact(at: Linearisation) -> tuple[Float[Tensor, "batch samples"]]:
 
 
 def _estimated(at: Linearisation, noise: Latents) -> tuple[Float[Tensor, "batch samples"]]:
-    """Return Hutchinson's estimates, one vector a sample (FFJORD, equation 7)."""
+    """Return Hutchinson's estimates, with one vector per sample (FFJORD, equation 7)."""
     return ((at.jvp(noise) * noise).sum(-1),)
 
 
 class ContinuousPosteriorMixin:
-    """Of a latent variable model with posterior ``"ffjord"``: how it solves, and how often."""
+    """Solver settings and function evaluations of a model with posterior ``"ffjord"``."""
 
     posterior: nn.Module
 
@@ -145,13 +145,13 @@ class ContinuousPosteriorMixin:
 
     @property
     def solver_settings(self) -> str:
-        """The solver and how exactly it solves, for the protocol of a number."""
+        """The solver and its tolerances or step size, for the protocol of a number."""
         return self._solver.settings
 
     def solve_with(self, **overrides: str | float | None) -> None:
         """Change settings of the ``Solver``; the others stay.
 
         Raises:
-            DeclarationError: An override that does not exist, or makes no sense.
+            DeclarationError: There is no such setting, or its value is not valid.
         """
         self._solver.change(**overrides)

@@ -19,15 +19,15 @@ class AmortisedFlow(Protocol):
     def __call__(
         self, z: Latents, features: Float[Tensor, "batch features"], generator: torch.Generator
     ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
-        """Return the moved latent variables and ``log|det dz'/dz|``."""
+        """Return the transformed latent variables and ``log|det dz'/dz|``."""
         ...
 
 
 class GaussianPosterior(nn.Module):
     """``q(z|x)``: a diagonal Gaussian whose mean and variance are linear in the features.
 
-    A softplus makes the variance positive (Sylvester code, ``models/VAE.py``); where a flow is
-    given, it moves the draws.
+    The variance is a softplus (Sylvester code, ``models/VAE.py``). A flow, if there is one,
+    transforms the draws.
 
     Kingma and Welling (2013), https://arxiv.org/abs/1312.6114, section 3; with a flow: Rezende and
     Mohamed (2015), https://arxiv.org/abs/1505.05770, equation 13.
@@ -36,7 +36,7 @@ class GaussianPosterior(nn.Module):
         features: Number of features.
         latent: Number of latent variables.
         variance_bounds: Least and greatest variance; the code has (0.01, 7) for Frey Faces.
-        flow: What moves the draws, or None.
+        flow: An :class:`AmortisedFlow`, or None.
 
     Example:
         >>> posterior = GaussianPosterior(features=8, latent=2)

@@ -1,4 +1,4 @@
-"""Inverse autoregressive flow as a posterior (Kingma et al., 2016)."""
+"""Inverse autoregressive flow as a posterior (Kingma et al., https://arxiv.org/abs/1606.04934)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from dgm_bench.models.flows.layers.masked import MaskedLinear, input_degrees, made_masks
 from dgm_bench.models.latent.posteriors.gaussian import Latents
 
-#: What is added to the gates before the sigmoid, so that the map starts near the identity.
+#: Added to the gates before the sigmoid, so that the map starts near the identity.
 FORGET_BIAS = 1.0
 
 
 class GatedMADE(nn.Module):
-    """``z' = g * z + (1 - g) * m`` with gate and mean of a dimension from those before it.
+    """``z' = g * z + (1 - g) * m``; gate and mean of a dimension depend on those before it.
 
     Args:
         latent: Number of latent variables.
@@ -26,8 +26,8 @@ class GatedMADE(nn.Module):
         super().__init__()
         masks = made_masks(input_degrees(latent), [width, width], 2, "sequential")
         self.first, self.hidden, self.last = (MaskedLinear(mask) for mask in masks)
-        # As the code's kaiming_normal on weights that are stored the other way round: by outputs,
-        # of which mean and gate have ``latent`` each.
+        # The code's kaiming_normal is of transposed weights: its fan-in is the number of outputs,
+        # ``latent`` each for mean and gate.
         for layer, outputs in ((self.first, width), (self.hidden, width), (self.last, latent)):
             nn.init.normal_(layer.weight, std=(2 / outputs) ** 0.5)
             nn.init.zeros_(layer.bias)
@@ -35,7 +35,7 @@ class GatedMADE(nn.Module):
     def forward(
         self, z: Latents, context: Float[Tensor, "batch 1 width"]
     ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
-        """Return the moved latent variables and the log-determinant (the paper's equation 14)."""
+        """Return the transformed latent variables and the log-determinant (equation 14)."""
         h = F.elu(self.first(z)) + context
         mean, raw = self.last(F.elu(self.hidden(h))).chunk(2, -1)
         gate = (raw + FORGET_BIAS).sigmoid()
@@ -43,11 +43,11 @@ class GatedMADE(nn.Module):
 
 
 class InverseAutoregressive(nn.Module):
-    """Several gated maps, the order of the dimensions reversed before every second one.
+    """A sequence of gated maps, the order of the dimensions reversed before every second one.
 
-    Only the context depends on the example: a linear layer of the features that all maps share,
-    added to what leaves the first hidden layer (Sylvester code, ``models/flows.py``; the start of
-    the weights is that of its ``models/layers.py``).
+    Only the context depends on the example: a linear layer of the features, shared by all maps and
+    added to the output of the first hidden layer (Sylvester code, ``models/flows.py``; weights are
+    initialised as in its ``models/layers.py``).
 
     Kingma et al. (2016), https://arxiv.org/abs/1606.04934, section 4.
 
@@ -73,7 +73,7 @@ class InverseAutoregressive(nn.Module):
     def forward(
         self, z: Latents, features: Float[Tensor, "batch features"], generator: torch.Generator
     ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
-        """Return the moved latent variables and the log-determinant."""
+        """Return the transformed latent variables and the log-determinant."""
         context = self.context(features)[:, None]
         log_det = z.new_zeros(z.shape[:2])
         for k, gated in enumerate(self.maps):

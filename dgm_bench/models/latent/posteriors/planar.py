@@ -11,9 +11,10 @@ from dgm_bench.models.latent.posteriors.gaussian import Latents
 
 
 class AmortisedPlanar(nn.Module):
-    """``z' = z + û tanh(w.z + b)``, several times, with ``u``, ``w``, ``b`` of each example.
+    """Planar maps ``z' = z + û tanh(w.z + b)`` whose ``u``, ``w``, ``b`` depend on the example.
 
-    ``û`` is ``u`` moved along ``w`` until ``w.û > -1`` (the paper's appendix A.1).
+    ``û`` is ``u`` with its component along ``w`` changed such that ``w.û > -1`` (appendix A.1). The
+    layers ``push``, ``direction`` and ``offset`` give ``u``, ``w`` and ``b``.
 
     Rezende and Mohamed (2015), https://arxiv.org/abs/1505.05770, section 4.1.
 
@@ -39,7 +40,7 @@ class AmortisedPlanar(nn.Module):
     def forward(
         self, z: Latents, features: Float[Tensor, "batch features"], generator: torch.Generator
     ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
-        """Return the moved latent variables and the log-determinant (the paper's equation 12)."""
+        """Return the transformed latent variables and the log-determinant (equation 12)."""
         u, w = (layer(features).unflatten(1, self.shape) for layer in (self.push, self.direction))
         u_hat, w_u_hat, margin = constrained_u(u, w, (u * w).sum(-1))
         log_det = z.new_zeros(z.shape[:2])

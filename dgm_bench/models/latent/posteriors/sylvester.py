@@ -1,7 +1,7 @@
-"""Sylvester flows (van den Berg et al., 2018): orthogonal, Householder and triangular.
+"""Sylvester flows (https://arxiv.org/abs/1803.05649): orthogonal, Householder and triangular.
 
 ``z' = z + Q R1 tanh(R2 Q^T z + b)`` with orthonormal columns in ``Q`` and upper triangular ``R1``
-and ``R2``; the map is invertible where every product of their diagonals is above -1 (section 3.1).
+and ``R2``; the map is invertible if all products of their diagonals are above -1 (section 3.1).
 All parameters depend on the example.
 """
 
@@ -18,15 +18,15 @@ from dgm_bench.models.latent.posteriors.gaussian import Latents
 
 Kind = Literal["orthogonal", "householder", "triangular"]
 
-#: Of the iteration that makes columns orthonormal, and when it may end (Sylvester code, VAE.py).
+#: Of the iteration that orthonormalises columns (Sylvester code, VAE.py).
 MAX_STEPS, TOLERANCE = 100, 1e-6
-#: All of which a GPU takes: enough where singular values are a thousand apart. While they are small
-#: a step makes them half as large again; the last steps square the distance to 1.
+#: Steps on a GPU: enough for singular values that differ by a factor of a thousand. A step
+#: multiplies small ones by 1.5; close to 1 convergence is quadratic.
 GPU_STEPS = 30
 
 
 class AmortisedSylvester(nn.Module):
-    """Several Sylvester maps.
+    """A sequence of Sylvester maps.
 
     As in the released code, the diagonals go through tanh, and one matrix gives both strictly
     upper parts: its upper half that of ``R1``, its lower half, transposed, that of ``R2``.
@@ -38,8 +38,8 @@ class AmortisedSylvester(nn.Module):
         features: Number of features.
         latent: Number of latent variables.
         flows: Number of maps.
-        kind: How ``Q`` is made: orthonormal columns by iteration, a product of Householder
-            reflections, or, for triangular maps, the identity and the reversal in turn.
+        kind: Parametrisation of ``Q``: orthonormal columns by iteration, a product of Householder
+            reflections, or, for triangular maps, identity and reversal alternately.
         vectors: Columns of an orthogonal ``Q``: the bottleneck.
         reflections: Householder reflections in each ``Q``.
 
@@ -79,7 +79,7 @@ class AmortisedSylvester(nn.Module):
     def forward(
         self, z: Latents, features: Float[Tensor, "batch features"], generator: torch.Generator
     ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
-        """Return the moved latent variables and the log-determinant (the paper's equation 10)."""
+        """Return the transformed latent variables and the log-determinant (equation 10)."""
         r1, r2, diagonal_products = self.triangular_factors(features)
         offset = self.offset(features).unflatten(1, (self.flows, 1, self.width))
         basis = self.orthonormal(features)
@@ -150,8 +150,8 @@ def orthonormalised(
     """Return the nearest matrices with orthonormal columns (the paper's equation 14).
 
     ``Q <- Q (I + (I - Q^T Q) / 2)`` from a matrix of unit Frobenius norm converges to them, and
-    stops when they are. Only in training on a GPU there are always :data:`GPU_STEPS`, or all for
-    square matrices, as asking for convergence would wait for the device.
+    stops at convergence. In training on a GPU there are always :data:`GPU_STEPS`, or
+    :data:`MAX_STEPS` for square matrices, as a check of convergence would synchronise.
     """
     checks_convergence = not (raw.is_cuda and torch.is_grad_enabled())
     square = raw.shape[-1] == raw.shape[-2]
