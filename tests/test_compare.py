@@ -20,6 +20,7 @@ from factories import (
 from dgm_bench.catalog import load_catalog
 from dgm_bench.compare import compare, declared_directions
 from dgm_bench.report.comparison import render_comparison
+from dgm_bench.wording import MEASURED_LEGEND
 
 
 def runs(*values, cell=None, **overrides):
@@ -259,6 +260,16 @@ def test_text_fits_its_width_and_says_what_is_worse():
     assert "12.00 ±0.10" in text
     assert "worse by 2 nats" in text
     assert "1 worse, 1 only new" in text
+
+
+def test_one_run_is_shown_with_its_own_error():
+    metrics = [(make_metric(value, se=0.25),) for value in (12.0, 10.0)]
+    new, old = ([make_record(metrics=of_run)] for of_run in metrics)
+    text = render_comparison(compare(new, old))
+    assert "12.00 ±0.50" in text
+    assert MEASURED_LEGEND in " ".join(text.split())
+    (row,) = json.loads(render_comparison(compare(new, old), "json"))["rows"]
+    assert (row["new"]["sd"], row["new"]["se_test"]) == (None, 0.25)
 
 
 def test_markdown_is_a_table():

@@ -1,28 +1,17 @@
-"""New records against stored ones: is the quality the same, or is a change more than noise?
-
-A change is called worse (or better) only when the one-sided 99 % bound of the difference lies
-beyond the metric's floor. One run on each side, without a known spread, cannot be compared,
-unless it ought to have repeated: then a degradation beyond the floor is worse. Everything is
-oriented so that a positive difference is better. What is neither better lower nor higher is told
-as changed, not judged.
-"""
+"""One metric of one cell, new against baseline: comparable or not, changed or not."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dgm_bench import stats
+from dgm_bench.compare.rows import ComparedRow, Side
 from dgm_bench.measured import measured
 from dgm_bench.records import COMPLETE, FAILED, Metric, RunRecord
-from dgm_bench.spec import Direction, Paper
-from dgm_bench.store import one_per_seed
-from dgm_bench.verdict import FLOORS, Pool, pool_variances
-from dgm_bench.wording import ROW_STATES, RowState, spoken
-
-#: Which way is better, by ``paper/table`` and metric.
-Directions = Mapping[tuple[str, str], Direction]
+from dgm_bench.spec import Direction
+from dgm_bench.verdict import FLOORS, Pool
+from dgm_bench.wording import RowState
 
 #: Runs of equal seeds on a machine that repeats its numbers are paired from this many on: with
 #: fewer, a paired test has too little freedom to beat Welch's.
@@ -30,186 +19,7 @@ MIN_PAIRS = 5
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side of a comparison: mean and spread over seeds, and mean training time in seconds.
-
-    ``se_test`` is the typical standard error of one run.
-    """
-
-    mean: float | None = None
-    sd: float | None = None
-    seeds: int = 0
-    train_seconds: float | None = None
-    se_test: float | None = None
-
-
-@dataclass(frozen=True)
-class ComparedRow:
-    """One metric of one cell, new against baseline, in the metric's unit.
-
-    Attributes:
-        cell: ``paper/table/row/column``; the baseline's where the rows differ.
-        difference: New minus baseline, oriented so that positive is better, where one way is.
-        bound: One-sided 99 % lower bound of the degradation; worse where it exceeds ``margin``.
-        margin: The smallest degradation that is flagged.
-    """
-
-    cell: str
-    metric: str
-    unit: str
-    state: RowState
-    reason: str
-    baseline: Side
-    new: Side
-    difference: float | None = None
-    bound: float | None = None
-    margin: float | None = None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All rows of a comparison."""
-
-    rows: tuple[ComparedRow, ...]
-
-    @property
-    def exit_code(self) -> int:
-        """0 fine; 1 something is worse; 3 something, or everything, could not be compared."""
-        states = {row.state for row in self.rows}
-        if "worse" in states:
-            return 1
-        return 3 if "not-comparable" in states or states <= {"only-new", "only-baseline"} else 0
-
-    @property
-    def summary(self) -> str:
-        """How many rows are in which state, in one sentence."""
-        counts = Counter(row.state for row in self.rows)
-        told = ", ".join(f"{counts[s]} {spoken(s)}" for s in ROW_STATES if counts[s])
-        return f"{len(self.rows)} numbers compared: {told}." if told else "Nothing to compare."
-
-
-# --------------------------------------------------------------------------- comparing
-
-
-def declared_directions(papers: Iterable[Paper]) -> Directions:
-    """Return which way is better by the cells of all tables."""
-    return {
-        (table.name, cell.metric): cell.column.direction
-        for paper in papers
-        for table in paper.tables
-        for cell in table.cells
-    }
-
-
-def compare(
-    new: Sequence[RunRecord],
-    baseline: Sequence[RunRecord],
-    directions: Directions | None = None,
-) -> Comparison:
-    """Compare new records with stored ones, recipe by recipe and metric by metric.
-
-    Within a column of a table, runs of one recipe are compared with runs of the same recipe,
-    whichever row they are stored under, and shown under the baseline's. A cell whose recipe
-    differs between the two sides is not comparable. Variances are moderated by those of the
-    baseline's runs on the same data. ``directions`` are those of the tables' columns; of other
-    metrics the records say which way is better.
-    """
-    ours, theirs = _grouped(new, _column_of), _grouped(baseline, _column_of)
-    pool = pool_variances(baseline)
-    rows: list[ComparedRow] = []
-    for column in dict.fromkeys((*theirs, *ours)):
-        told = _Told(pool, directions or {})
-        rows += _compare_column(ours.get(column, []), theirs.get(column, []), told)
-    return Comparison(tuple(rows))
-
-
-@dataclass(frozen=True)
-class _Told:
-    """What is known besides the runs of a cell: spreads, and which way is better."""
-
-    pool: Pool
-    directions: Directions
-
-
-def _compare_column(
-    new: Sequence[RunRecord], baseline: Sequence[RunRecord], told: _Told
-) -> list[ComparedRow]:
-    ours, theirs = _by_recipe(new), _by_recipe(baseline)
-    common = [recipe for recipe in theirs if recipe in ours]
-    rows = []
-    for recipe in common:
-        rows += _compare_recipe(ours[recipe], theirs[recipe], told)
-    our_cells, their_cells = _grouped(new, _cell_of), _grouped(baseline, _cell_of)
-    for cell in dict.fromkeys((*their_cells, *our_cells)):
-        rows += _unmatched(cell, our_cells.get(cell, []), their_cells.get(cell, []), common)
-    return rows
-
-
-def _compare_recipe(
-    new: list[RunRecord], baseline: list[RunRecord], told: _Told
-) -> list[ComparedRow]:
-    cell = _cell_of(baseline[-1])
-    table = f"{baseline[-1].paper}/{baseline[-1].table}"
-    return [
-        _Pair(cell, name, new, baseline, told.directions.get((table, name))).judged(told.pool)
-        for name in _metric_names([*baseline, *new])
-    ]
-
-
-def _unmatched(
-    cell: str,
-    new: Sequence[RunRecord],
-    baseline: Sequence[RunRecord],
-    common: Collection[str],
-) -> list[ComparedRow]:
-    """Return the rows of a cell's runs whose recipe the other side of the column lacks.
-
-    Where the two sides of the cell share no recipe, a recipe that met its like in another row
-    still stands on its side of the cell: what is here now is not what was here before.
-    """
-    left, right = _without(new, common), _without(baseline, common)
-    if not (left or right):
-        return []
-    if not {run.recipe_hash for run in new} & {run.recipe_hash for run in baseline}:
-        left, right = left or _without(new, ()), right or _without(baseline, ())
-    pairs = [_Pair(cell, name, left, right) for name in _metric_names([*right, *left])]
-    both = left and right
-    return [pair.obstructed(["another recipe"]) if both else pair.alone() for pair in pairs]
-
-
-def _without(records: Iterable[RunRecord], recipes: Collection[str]) -> list[RunRecord]:
-    groups = _by_recipe(records).items()
-    return [run for recipe, runs in groups if recipe not in recipes for run in runs]
-
-
-def _by_recipe(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
-    groups = _grouped(records, lambda record: record.recipe_hash)
-    return {recipe: one_per_seed(runs) for recipe, runs in groups.items()}
-
-
-def _grouped(
-    records: Iterable[RunRecord], key: Callable[[RunRecord], str]
-) -> dict[str, list[RunRecord]]:
-    found: dict[str, list[RunRecord]] = defaultdict(list)
-    for record in records:
-        found[key(record)].append(record)
-    return found
-
-
-def _column_of(record: RunRecord) -> str:
-    return f"{record.paper}/{record.table}/{record.column}"
-
-
-def _cell_of(record: RunRecord) -> str:
-    return f"{record.paper}/{record.table}/{record.row}/{record.column}"
-
-
-def _metric_names(records: Iterable[RunRecord]) -> list[str]:
-    return list(dict.fromkeys(metric.name for run in records for metric in run.metrics))
-
-
-@dataclass(frozen=True)
-class _Pair:
+class Pair:
     """The runs of both sides that bear on one metric of one cell.
 
     ``declared`` is the direction of the table's column; without one the records decide.
@@ -308,7 +118,7 @@ class _Pair:
         return self._row(state, "; ".join([reason, *remarks]), difference, margin=self._floor())
 
     def _unjudged(self, state: RowState) -> RowState:
-        """Return ``changed`` for what is called worse or better where no way is better."""
+        """Return ``changed`` for what is called worse or better where neither way is better."""
         return "changed" if self._neutral and state in ("worse", "better") else state
 
     @property
@@ -344,13 +154,13 @@ class _Pair:
         return stats.welch(*samples), sigma
 
     def _values(self, runs: Sequence[RunRecord]) -> dict[int, float]:
-        """Return values by seed, oriented so that more is better, where one way is."""
+        """Return values by seed; of a metric that is better lower, with the sign changed."""
         sign = -1.0 if self._direction(runs) == "lower" else 1.0
         metrics = ((run.seed, run.metric(self.name)) for run in runs)
         return {s: sign * m.value for s, m in metrics if m is not None and m.value is not None}
 
     def _repeats(self) -> bool:
-        """Whether seed, code and machine are the same, so that the numbers ought to be."""
+        """Whether seed, code and machine are the same, so that the numbers should be equal."""
         sources = {run.code.source_hash for run in (*self.new, *self.baseline)}
         seeds = {run.seed for run in (*self.new, *self.baseline)}
         return self._repeatable() and len(sources) == len(seeds) == 1
@@ -417,9 +227,14 @@ def _reason(row: ComparedRow) -> str:
     if row.state == "worse":
         return f"worse by {size:.3g} {unit}, with 99 % confidence by more than {row.bound:.3g}"
     if row.state == "better":
-        return f"better by {size:.3g} {unit}, more than seeds explain: ask why"
+        return (
+            f"better by {size:.3g} {unit}, more than the spread over seeds explains: find out why"
+        )
     if row.state == "changed":
-        return f"changed by {size:.3g} {unit}, more than seeds explain; no way is better"
+        return (
+            f"changed by {size:.3g} {unit}, more than the spread over seeds explains; this metric "
+            "has no better direction"
+        )
     if row.state == "same":
-        return f"{size:.3g} {unit} apart, the same as far as seeds can tell"
-    return f"{size:.3g} {unit} apart: neither a change nor its absence is shown; run more seeds"
+        return f"{size:.3g} {unit} apart, which is within the spread over seeds"
+    return f"{size:.3g} {unit} apart: too few seeds to tell a change from noise; run more"
