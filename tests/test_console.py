@@ -7,9 +7,9 @@ import pytest
 from factories import make_cell, make_column, make_metric, make_published, make_record
 from rich.console import Console
 
-from dgm_bench import console
-from dgm_bench.console import PlainReporter, RichReporter
+from dgm_bench import console, progress
 from dgm_bench.planner import Machine, Plan, PlannedRun, Speed
+from dgm_bench.progress import PlainReporter, RichReporter
 from dgm_bench.spec import (
     YES_NO,
     Cell,
@@ -139,20 +139,20 @@ def test_plain_progress_is_one_line_with_everything():
 
 
 def test_time_left_is_what_ends_first():
-    assert console.time_left(an_event()) == 90
-    assert console.time_left(an_event(max_steps=600)) == pytest.approx(6)
-    assert console.time_left(an_event(limit_seconds=None)) is None
-    assert console.time_left(an_event(limit_seconds=10.0)) == 0
+    assert progress.time_left(an_event()) == 90
+    assert progress.time_left(an_event(max_steps=600)) == pytest.approx(6)
+    assert progress.time_left(an_event(limit_seconds=None)) is None
+    assert progress.time_left(an_event(limit_seconds=10.0)) == 0
 
 
 def test_fraction_done_never_passes_one():
-    assert console.fraction_done(an_event()) == 0.25
-    assert console.fraction_done(an_event(max_steps=400)) == 1
-    assert console.fraction_done(an_event(limit_seconds=None)) is None
+    assert progress.fraction_done(an_event()) == 0.25
+    assert progress.fraction_done(an_event(max_steps=400)) == 1
+    assert progress.fraction_done(an_event(limit_seconds=None)) is None
 
 
 def test_nothing_measured_yet_is_shown_as_such():
-    line = console.progress_line(an_event(train_loss=None, validation=None, patience=None))
+    line = progress.progress_line(an_event(train_loss=None, validation=None, patience=None))
     assert "loss -" in line
     assert "val" not in line
     assert "bad" not in line
@@ -169,7 +169,7 @@ def test_a_finished_run_shows_number_error_published_and_time():
 
 def test_a_run_of_many_metrics_tells_its_columns_own_first():
     metrics = tuple(MetricOf(f"{name}-1") for name in ("bias", "variance", "time", "memory"))
-    line = console.outcome_line("ST", RecordOf(metrics=metrics, column="own-memory-1"), None)
+    line = progress.outcome_line("ST", RecordOf(metrics=metrics, column="own-memory-1"), None)
     told = [line.index(f"{name}-1 2.346") for name in ("memory", "bias", "variance")]
     assert told == sorted(told)
     assert "time-1" not in line
@@ -177,13 +177,13 @@ def test_a_run_of_many_metrics_tells_its_columns_own_first():
 
 
 def test_a_run_that_ended_with_its_budget_says_so():
-    line = console.outcome_line("MAF", RecordOf(status="budget", reason="time limit"), None)
+    line = progress.outcome_line("MAF", RecordOf(status="budget", reason="time limit"), None)
     assert line.endswith("cut short: time limit")
 
 
 def test_a_failed_run_shows_status_reason_and_hint():
     broken = RecordOf(status="diverged", reason="loss is NaN at step 7", hint="lower the rate")
-    line = console.outcome_line("MAF", broken, "2.31")
+    line = progress.outcome_line("MAF", broken, "2.31")
     assert line == "MAF: diverged: loss is NaN at step 7; lower the rate"
 
 
@@ -299,5 +299,5 @@ def test_a_property_is_told_as_yes_or_no():
     text = " ".join(shown(console.cells_view([(cell, verdict)]), 100).split())
     assert "maf/one-pass no yes 1" in text
     metric = make_metric(1.0, name="one-pass", unit=YES_NO, se=None)
-    line = console.outcome_line("MAF", make_record(cell, metrics=(metric,)), None)
+    line = progress.outcome_line("MAF", make_record(cell, metrics=(metric,)), None)
     assert line.startswith("MAF: one-pass yes, ")

@@ -30,7 +30,7 @@ LAYERS = (
     ("pictures",),
     ("execution",),
     ("runner",),
-    ("console", "doctor", "cli", "__main__"),
+    ("console", "progress", "doctor", "cli", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
