@@ -365,7 +365,7 @@ def test_what_has_no_direction_is_measured():
 def test_a_published_number_needs_a_direction_to_be_judged_by(tmp_path):
     shutil.copytree(default_folder() / "priors", tmp_path / "priors")
     file = tmp_path / "priors" / "paper.toml"
-    column = 'metric = "importance-nll", unit = "nats", note'
+    column = 'metric = "importance-nll", note'
     text = file.read_text()
     assert text.count(column) == 1
     file.write_text(text.replace(column, column.replace("note", 'direction = "none", note')))
