@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from configparser import ConfigParser
 from decimal import Decimal
 from pathlib import Path
 
@@ -270,6 +271,16 @@ def test_the_projects_own_declarations_load():
 
 
 # --------------------------------------------------------------------------- selecting
+
+
+def test_every_paper_has_its_tox_environment():
+    root, tox = default_folder(), ConfigParser()
+    tox.read(root.parent / "tox.ini")
+    (section,) = [name for name in tox.sections() if name.startswith("testenv:reproduce-{")]
+    names = section.removeprefix("testenv:reproduce-{").removesuffix("}").split(",")
+    assert sorted(names) == sorted(path.parent.name for path in root.glob("*/paper.toml"))
+    settings = tox[section]["set_env"].split("\n")[1:]
+    assert settings == [f"{name}: PAPER = {name}" for name in names]
 
 
 def test_select_by_shell_patterns_in_declared_order_each_once(catalog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,9 +17,13 @@ from dgm_bench.cli.options import (
     print_json,
     results_option,
 )
+from dgm_bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from dgm_bench.catalog import Catalog
+    from dgm_bench.context import RunContext
     from dgm_bench.report.tables import Format
+    from dgm_bench.spec import Table
 
     CompareFormat = Literal["text", "markdown", "csv", "json"]
 
@@ -98,39 +103,57 @@ def plan(
     short_help="A paper's table, published against measured.",
     epilog=examples(
         "dgm-bench table ffjord/density",
+        "dgm-bench table --paper ffjord",
         "dgm-bench table ffjord/vi --format markdown",
         "dgm-bench table ffjord/density --format latex > table.tex",
     ),
 )
-@click.argument("name", metavar="TABLE")
+@click.argument("name", metavar="[TABLE]", required=False)
+@click.option("--paper", metavar="NAME", help="All tables of a paper, in place of TABLE.")
 @click.option(
     "--format", "style", type=click.Choice(TABLE_FORMATS), default="text", show_default=True
 )
 @data_root_option
 @results_option
-def table(name: str, style: Format, data_root: Path, results: Path) -> None:
+def table(
+    name: str | None, paper: str | None, style: Format, data_root: Path, results: Path
+) -> None:
     """Print a paper's table: published against measured, with a verdict for each number.
 
-    A cell that was not run shows why, and the command that would run it.
+    A cell that was not run shows why, and the command that would run it. All tables of a paper
+    come in declared order; as JSON they are one object, by table.
     """
-    from dgm_bench import console
     from dgm_bench.catalog import load_catalog
-    from dgm_bench.cli import queries
     from dgm_bench.context import RunContext
+
+    if (name is None) == (paper is None):
+        remedy = "name a TABLE, such as ffjord/density, or --paper ffjord"
+        raise UsageError("dgm-bench table", "takes either a table or a paper", remedy)
+    catalog = load_catalog()
+    tables = catalog.paper(paper).tables if paper else (catalog.table(name or ""),)
+    context = RunContext(data_root, results, offline=True)
+    texts = {chosen.name: _rendered(catalog, chosen, style, context) for chosen in tables}
+    if paper and style == "json":
+        print_json({table: json.loads(text) for table, text in texts.items()})
+    else:
+        click.echo("\n\n".join(texts.values()))
+
+
+def _rendered(catalog: Catalog, chosen: Table, style: Format, context: RunContext) -> str:
+    """Return a table with verdicts, and with the reason of every cell that was not run."""
+    from dgm_bench import console
+    from dgm_bench.cli import queries
     from dgm_bench.report.tables import render_table
     from dgm_bench.verdict import not_run
 
-    context = RunContext(data_root, results, offline=True)
-    catalog = load_catalog()
-    chosen = catalog.table(name)
-    verdicts = queries.verdicts_of(catalog, chosen.cells, results)
+    verdicts = queries.verdicts_of(catalog, chosen.cells, context.results)
     idle = [cell for cell in chosen.cells if verdicts[cell.id].state == "not-run"]
     reasons = queries.make_plan(idle, context).reasons()
     for cell in idle:
         verdicts[cell.id] = not_run(cell, reasons.get(cell.id, ""))
     screen = console.make_console()
     text = render_table(chosen, verdicts, style, width=screen.width, colour=screen.is_terminal)
-    click.echo(text.rstrip("\n"))
+    return text.rstrip("\n")
 
 
 @click.command(

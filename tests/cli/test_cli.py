@@ -130,6 +130,9 @@ def test_data_that_is_not_here_is_a_reason_with_the_command(call):
         (["run", "ffjord/density/maf-5/digts"], "digits"),
         (["list", "ffjord/density/mof-5/digits"], "did you mean"),
         (["table", "ffjord/densty"], "did you mean 'ffjord/density'?"),
+        (["table", "--paper", "fjord"], "did you mean 'ffjord'?"),
+        (["table", "ffjord/vi", "--paper", "ffjord"], "takes either a table or a paper"),
+        (["table"], "takes either a table or a paper"),
         (["data", "fetch", "mnits"], "did you mean 'mnist'?"),
         (["compare", "no-such-folder", "nor-this"], "no-such-folder"),
         (["list", "--jsn"], "see dgm-bench list --help"),
@@ -262,6 +265,21 @@ def test_tables_print_in_every_format(call, style):
     assert "MAF" in result.stdout
 
 
+@pytest.mark.parametrize("style", ["text", "markdown", "csv", "latex"])
+def test_a_papers_tables_print_one_after_the_other(call, style):
+    names = [f"discrete/{name}" for name in ("gumbel", "concrete", "relaxation")]
+    single = [call("table", name, "--format", style).stdout for name in names]
+    assert all(single)
+    assert call("table", "--paper", "discrete", "--format", style).stdout == "\n".join(single)
+
+
+def test_a_papers_tables_are_one_json_object(call):
+    found = json.loads(call("table", "--paper", "discrete", "--format", "json").stdout)
+    assert list(found) == ["discrete/gumbel", "discrete/concrete", "discrete/relaxation"]
+    single = call("table", "discrete/concrete", "--format", "json").stdout
+    assert found["discrete/concrete"] == json.loads(single)
+
+
 def test_the_list_and_the_plan_are_readable(call):
     listed = call("list", "ffjord/density/*/power").stdout
     assert "ffjord/density" in listed
@@ -315,7 +333,14 @@ sys.stderr.write(f"{code} " + " ".join(sorted(set(sys.modules))))
 
 
 @pytest.mark.parametrize(
-    "words", [["list"], ["plan"], ["table", "ffjord/density"], ["compare", "new", "new"]]
+    "words",
+    [
+        ["list"],
+        ["plan"],
+        ["table", "ffjord/density"],
+        ["table", "--paper", "avb"],
+        ["compare", "new", "new"],
+    ],
 )
 def test_questions_are_answered_fast_and_without_heavy_imports(words, tmp_path):
     (tmp_path / "new" / "runs").mkdir(parents=True)
