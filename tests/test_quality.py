@@ -20,6 +20,7 @@ LAYERS = (
     ("records", "stats", "provenance", "overrides", "workdir", "wording", "measured"),
     ("store", "verdict", "planner", "compare"),
     ("data",),
+    ("costs",),
     ("keyed_tensors",),
     ("models",),
     ("tomlfile", "products", "declarations"),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
+from dgm_bench import costs
 from dgm_bench.data import card
 from dgm_bench.spec import (
     Cost,
@@ -95,16 +95,27 @@ def _recipe(
     )
 
 
+# ----------------------------------------------------------------------------- cost
+
+#: Tensor operations of a training step.
+LAUNCHES = 200
+#: Passes of the evaluation, and the likelihoods on two grids over latent variables: so many points
+#: for each of so many test examples.
+EVALUATION_PASSES, GRID_POINTS, GRID_EXAMPLES = 450_000, 200_000, 250
+#: What the grids take, beside the process.
+GRID_BYTES = 400_000_000
+
+
 def _cost(data: str, stage: Stage, steps: int) -> Cost:
-    """Count 6 operations per weight and example in training, and the grid of the evaluation."""
-    dim, batch = card(data).dim, stage.batch_size
+    """Count all three networks in training, and the grid in the evaluation."""
+    dim = card(data).dim
     sides = [[dim, *HIDDEN, 4], [2, *HIDDEN, dim], [dim + 2, *DISCRIMINATOR_HIDDEN, 1]]
-    weights = sum(a * b for side in sides for a, b in pairwise(side))
-    numbers = sum(card(data).sizes.values()) * dim + 6 * weights
+    weights = sum(map(costs.weights, sides))
     return Cost(
         steps=steps,
-        flops_per_step=6.0 * weights * batch,
-        launches_per_step=200,
-        evaluation_flops=2.0 * weights * 450_000 + 2.0 * 250 * 200_000 * dim,
-        memory_bytes=900_000_000 + 4 * numbers,
+        flops_per_step=costs.TRAINING * weights * stage.batch_size,
+        launches_per_step=LAUNCHES,
+        evaluation_flops=costs.PASS * weights * EVALUATION_PASSES
+        + costs.PASS * GRID_EXAMPLES * GRID_POINTS * dim,
+        memory_bytes=costs.memory(data, weights, extra_bytes=GRID_BYTES),
     )

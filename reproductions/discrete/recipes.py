@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any, Literal
 
+from dgm_bench import costs
 from dgm_bench.data import card
 from dgm_bench.spec import (
     Cost,
@@ -217,22 +217,24 @@ def _evaluation(samples: int, checkpoint: Literal["best", "last"] = "best") -> E
     )
 
 
+# ----------------------------------------------------------------------------- cost
+
+#: Tensor operations of a training step, and numbers that it keeps for each pixel of a sample.
+LAUNCHES, KEPT = 120, 20
+
+
 def _cost(data: str, stage: Stage, *, steps: int, tested: int) -> Cost:
-    """Count 6 operations per product in training, and 2 per sample of the bound in evaluation."""
+    """Count encoder and decoder in training, and the decoder for each sample in the evaluation."""
     known, args = card(data), stage.model.args
     latent = args["variables"] * (1 if args["classes"] == 2 else args["classes"])
-    encoder = _weights([known.dim, *args["encoder_hidden"], latent])
-    decoder = _weights([latent, *args["decoder_hidden"], known.dim])
+    encoder = costs.weights([known.dim, *args["encoder_hidden"], latent])
+    decoder = costs.weights([latent, *args["decoder_hidden"], known.dim])
     samples = stage.objective.args.get("samples", 1)
-    numbers = sum(known.sizes.values()) * known.dim + 6 * (encoder + decoder)
+    kept = KEPT * stage.batch_size * samples * known.dim
     return Cost(
         steps=steps,
-        flops_per_step=6.0 * stage.batch_size * (encoder + samples * decoder),
-        launches_per_step=120,
-        evaluation_flops=2.0 * decoder * tested * known.sizes["test"],
-        memory_bytes=500_000_000 + 4 * (numbers + 20 * stage.batch_size * samples * known.dim),
+        flops_per_step=costs.TRAINING * stage.batch_size * (encoder + samples * decoder),
+        launches_per_step=LAUNCHES,
+        evaluation_flops=costs.PASS * decoder * tested * known.sizes["test"],
+        memory_bytes=costs.memory(data, encoder + decoder, kept),
     )
-
-
-def _weights(sizes: list[int]) -> int:
-    return sum(inputs * outputs for inputs, outputs in pairwise(sizes))

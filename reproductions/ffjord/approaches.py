@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from dgm_bench.data import card
+from dgm_bench import costs
 from dgm_bench.spec import (
-    Cost,
     EvaluationSpec,
     ModelSpec,
     ObjectiveSpec,
@@ -17,7 +16,6 @@ from dgm_bench.spec import (
     ValidationSpec,
 )
 
-from . import shared
 from .shared import flat_data
 
 
@@ -34,6 +32,8 @@ class Approach(NamedTuple):
 
 
 HIDDEN = [64, 64]
+#: Tensor operations of a training step, without a solver and with one.
+LAUNCHES, SOLVED_LAUNCHES = 1_000, 10_000
 SOLVER = {"solver": "dopri5", "rtol": 1e-4, "atol": 1e-4, "step_size": None, "adjoint": False}
 MADE_ARGS = {"hidden": HIDDEN, "activation": "relu", "degrees": "sequential", "components": None}
 
@@ -106,12 +106,8 @@ def approach(data: str, name: str) -> Recipe:
         name=f"approach-{name}/{data}",
         stages=(stage,),
         evaluation=EvaluationSpec(metrics=("abilities",), checkpoint=chosen.checkpoint),
-        cost=Cost(
-            steps=chosen.steps,
-            flops_per_step=1e8,
-            launches_per_step=1_000 if "solver" not in chosen.args else 10_000,
-            evaluation_flops=5e11,
-            memory_bytes=shared.memory(data, 10_000, 10_000 * card(data).dim),
+        cost=costs.small_cost(
+            data, chosen.steps, SOLVED_LAUNCHES if "solver" in chosen.args else LAUNCHES
         ),
         source="FFJORD Table 1; sizes chosen for this project",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from dgm_bench import costs
 from dgm_bench.data import card
 from dgm_bench.spec import (
     Cost,
@@ -18,7 +19,6 @@ from dgm_bench.spec import (
     ValidationSpec,
 )
 
-from . import shared
 from .shared import SMALL_SOURCE, SmallSetting, flat_data, required_setting, small_setting
 
 
@@ -357,10 +357,10 @@ def planar_cnf(data: str) -> Recipe:
         name=f"planar-cnf/{data}",
         stages=(stage,),
         evaluation=EvaluationSpec(model_overrides={"solver": "dopri5"}),
-        cost=shared.ode_cost(
+        cost=costs.ode_cost(
             data,
             stage,
-            products=shared.weights((dim, args["width"], dim)),
+            products=costs.weights((dim, args["width"], dim)),
             evaluations=16,
             steps=small.ffjord_steps if small else STEPS,
             kept=20 * args["width"],
@@ -376,13 +376,13 @@ def planar_cnf(data: str) -> Recipe:
 
 def _cost(data: str, stage: Stage, evaluations: int, steps: int, tested: int | None = None) -> Cost:
     dim, args = card(data).dim, stage.model.args
-    return shared.ode_cost(
+    return costs.ode_cost(
         data,
         stage,
-        products=shared.weights((dim, *args["hidden"], dim)),
+        products=costs.weights((dim, *args["hidden"], dim)),
         evaluations=evaluations,
         steps=steps,
         kept=20 * sum(args["hidden"]),
-        weights=args["flows"] * shared.weights((dim, *args["hidden"], dim)),
+        weights=args["flows"] * costs.weights((dim, *args["hidden"], dim)),
         tested=tested,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from dgm_bench import costs
 from dgm_bench.data import card
 from dgm_bench.spec import (
     EvaluationSpec,
@@ -49,7 +50,7 @@ def glow(data: str) -> Recipe:
         "weight decay 1e-6 was asked for and never applied (lib/custom_optimizers.py, line 103)",
     )
     dim = card(data).dim
-    products = layers * (dim**2 + 2 * shared.weights((dim // 2, *hidden, dim // 2)))
+    products = layers * (dim**2 + 2 * costs.weights((dim // 2, *hidden, dim // 2)))
     source = "released FFJORD code (train_discrete_tabular.py); protocol of train_tabular.py"
     steps = small.steps if small else 100_000
     return _recipe(data, "glow", stage, products, 2 * layers, steps, source, notes)
@@ -201,7 +202,7 @@ def nsf(data: str, kind: str) -> Recipe:
         )
     dim = card(data).dim
     inputs = dim // 2 if kind == "coupling" else dim
-    network = shared.weights((inputs, *(1 + 2 * setting.blocks) * (setting.hidden,)))
+    network = costs.weights((inputs, *(1 + 2 * setting.blocks) * (setting.hidden,)))
     products = layers * (network + setting.hidden * inputs * 3 * setting.bins + dim**2)
     notes = ("settings for BSDS300 were not found: those of HEPMASS",)
     return _recipe(
@@ -228,7 +229,7 @@ def nice(data: str) -> Recipe:
         "base": "normal",
     }
     dim = card(data).dim
-    products = args["layers"] * shared.weights((dim // 2, *hidden, dim // 2))
+    products = args["layers"] * costs.weights((dim // 2, *hidden, dim // 2))
     return _of_ours(data, "nice", "nice:NICE", args, products, networks=args["layers"])
 
 
@@ -273,7 +274,7 @@ def _recipe(
         name=f"{label}/{data}",
         stages=(stage,),
         evaluation=EvaluationSpec(batch_size=10_000),
-        cost=shared.cost(
+        cost=costs.network_cost(
             data,
             stage,
             products=products,

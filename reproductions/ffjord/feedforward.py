@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from dgm_bench import costs
 from dgm_bench.data import card
 from dgm_bench.spec import (
     Cost,
@@ -49,13 +50,15 @@ MAF_WIDTH_NOTES = {
 }
 # Epochs until patience is over, of which 30 are the patience itself: a guess for the planner.
 MAF_EPOCHS = 100
+# Numbers that a Gaussian's evaluation holds for each dimension.
+GAUSSIAN_KEPT = 20_000
 
 # --------------------------------------------------------------------------- rows
 
 
 def gaussian(data: str) -> Recipe:
     """Full-covariance Gaussian, fitted to the training set in closed form."""
-    dim, examples = card(data).dim, shared.examples(data)
+    dim = card(data).dim
     stage = Stage(
         data=flat_data(data),
         model=ModelSpec(name="gaussian:Gaussian"),
@@ -67,8 +70,9 @@ def gaussian(data: str) -> Recipe:
         steps=0,
         flops_per_step=0.0,
         launches_per_step=0.0,
-        evaluation_flops=4.0 * examples * dim**2,
-        memory_bytes=shared.memory(data, weights=dim**2, batch_numbers=20_000 * dim),
+        # The covariance of all examples, and their densities.
+        evaluation_flops=2 * costs.PASS * costs.examples(data) * dim**2,
+        memory_bytes=costs.memory(data, weights=dim**2, batch_numbers=GAUSSIAN_KEPT * dim),
     )
     name = f"gaussian/{data}"
     return Recipe(name=name, stages=(stage,), cost=cost, source="MAF paper, Table 1")
@@ -152,7 +156,7 @@ def _recipe(
         name=f"{label}/{data}",
         stages=(stage,),
         evaluation=EvaluationSpec(batch_size=1_000 if data in IMAGES else 10_000),
-        cost=shared.cost(
+        cost=costs.network_cost(
             data,
             stage,
             products=sum(weights),
@@ -183,4 +187,4 @@ def _notes(data: str) -> tuple[str, ...]:
 def _network(data: str, outputs: int) -> int:
     """Return the number of weights of a network with ``outputs`` per dimension."""
     dim = card(data).dim
-    return shared.weights((dim, *maf_setting(data).hidden, outputs * dim))
+    return costs.weights((dim, *maf_setting(data).hidden, outputs * dim))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
+from dgm_bench import costs
 from dgm_bench.data import card
 from dgm_bench.spec import (
     Cost,
@@ -154,6 +155,8 @@ FFJORD_BATCH = 900
 #: to take: those of the 2-D toys (FFJORD section 4.1).
 FLOWS = {"mnist": 10, "cifar10": 14, "digits": 6}
 EVALUATIONS = 100
+#: Of its cost: numbers that training keeps for each dimension of an image, and weights.
+FFJORD_KEPT, FFJORD_WEIGHTS = 400, 1_400_000
 
 
 def ffjord_multiscale(data: str, filters: Sequence[int] = (64, 64, 64)) -> Recipe:
@@ -315,6 +318,10 @@ class Size(NamedTuple):
     kept: int
 
 
+#: Of a small model on 8x8 digits: products of a pass, and numbers that training keeps for an image.
+SMALL_PRODUCTS, SMALL_KEPT = 2_000_000, 4_000 * 64
+
+
 def _train_images(data: str) -> int:
     """Return the images of FFJORD's convention: those of training and validation, no flips."""
     return {"mnist": 60_000, "cifar10": 50_000}[data]
@@ -337,7 +344,7 @@ def _published(
         name=f"{label}/{data}",
         stages=(stage,),
         evaluation=EvaluationSpec(checkpoint=checkpoint, batch_size=500),
-        cost=shared.cost(
+        cost=costs.network_cost(
             data,
             stage,
             products=size.products,
@@ -354,15 +361,16 @@ def _published(
 def _ode_cost(data: str, stage: Stage, products: int, evaluations: int, flows: int) -> Cost:
     """Return the cost of ``flows`` flows that take ``products`` together, ``evaluations`` each."""
     epochs = stage.stopping.max_epochs or 0
-    return shared.ode_cost(
+    return costs.ode_cost(
         data,
         stage,
         products=products // flows,
         evaluations=evaluations * flows,
         steps=epochs * _train_images(data) // stage.batch_size,
         tested=EVALUATIONS * flows,
-        kept=400 * card(data).dim,
-        weights=1_400_000,
+        kept=FFJORD_KEPT * card(data).dim,
+        weights=FFJORD_WEIGHTS,
+        exact=False,
     )
 
 
@@ -373,8 +381,8 @@ def _small(
     small = shared.required_setting(data)
     stage = shared.small_stage(data, model, args, small._replace(lr=lr))
     if products is None:
-        cost = shared.cost(
-            data, stage, products=2_000_000, networks=40, steps=small.steps, kept=4_000 * 64
+        cost = costs.network_cost(
+            data, stage, products=SMALL_PRODUCTS, networks=40, steps=small.steps, kept=SMALL_KEPT
         )
         return Recipe(name=f"{label}/{data}", stages=(stage,), cost=cost, source=SMALL_SOURCE)
     # The exact trace of an image takes a pass for each pixel.
@@ -388,13 +396,13 @@ def _small(
         name=f"{label}/{data}",
         stages=(stage,),
         evaluation=EvaluationSpec(model_overrides={"solver": "dopri5"}, batch_size=250),
-        cost=shared.ode_cost(
+        cost=costs.ode_cost(
             data,
             stage,
             products=products,
             evaluations=8,
             steps=small.ffjord_steps,
-            kept=4_000 * 64,
+            kept=SMALL_KEPT,
             tested=EVALUATIONS,
         ),
         source=SMALL_SOURCE,

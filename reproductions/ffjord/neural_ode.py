@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dgm_bench.data import card
+from dgm_bench import costs
 from dgm_bench.spec import (
-    Cost,
     EvaluationSpec,
     ModelSpec,
     OptimizerSpec,
@@ -16,10 +15,10 @@ from dgm_bench.spec import (
     ValidationSpec,
 )
 
-from . import shared
 from .shared import flat_data
 
-STEPS = 100
+#: Steps of training, and tensor operations of each.
+STEPS, LAUNCHES = 100, 3_000
 SOURCE = "neural ODEs (Chen et al. 2018), section 2; sizes chosen for this project"
 #: Training is the same for all rows, so that all measure the gradient at the same weights.
 TRAINED: dict[str, Any] = {
@@ -68,12 +67,6 @@ def _recipe(data: str, name: str, evaluation: EvaluationSpec) -> Recipe:
         name=f"neural-ode-{name}/{data}",
         stages=(stage,),
         evaluation=evaluation.model_copy(update={"checkpoint": "last"}),
-        cost=Cost(
-            steps=STEPS,
-            flops_per_step=1e8,
-            launches_per_step=3_000,
-            evaluation_flops=5e11,
-            memory_bytes=shared.memory(data, 10_000, 10_000 * card(data).dim),
-        ),
+        cost=costs.small_cost(data, STEPS, LAUNCHES),
         source=SOURCE,
     )

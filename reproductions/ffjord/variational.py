@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from dgm_bench import costs
 from dgm_bench.data import card
 from dgm_bench.spec import (
     Cost,
@@ -243,6 +244,10 @@ def _small_recipe(data: str, posterior: str, args: dict[str, Any]) -> Recipe:
 #: 256 levels a pixel add at 28x20.
 CONV_PRODUCTS, LEVELS_PRODUCTS = 130_000_000, 150_000_000
 SMALL_PRODUCTS = 40_000
+#: Weights, and numbers that training keeps for an image.
+WEIGHTS, KEPT = 4_000_000, 2_000_000
+#: Tensor operations of a training step, without a solver and with one.
+LAUNCHES, SOLVED_LAUNCHES = 400, 4_000
 #: How much faster than the planner's matrices these convolutions are, as measured on a CPU.
 CONV_SPEED = 4
 
@@ -252,7 +257,7 @@ EVALUATIONS = 20
 
 
 def _cost(data: str, stage: Stage, samples: int, examples: int, epochs: int) -> Cost:
-    """Count 6 operations per product and example in training, 2 in each pass after it."""
+    """Count the convolutions or layers of the autoencoder, and its posterior's flow."""
     known, small = card(data), not stage.model.name.endswith("ConvVAE")
     products, features, latent = SMALL_PRODUCTS, 64, 8
     if not small:
@@ -264,14 +269,15 @@ def _cost(data: str, stage: Stage, samples: int, examples: int, epochs: int) -> 
         stage.model.args.get("posterior", "ffjord"), flows, features, latent
     )
     sizes = known.sizes
-    per_step = 6 * stage.batch_size * (1 + sizes["val"] / (3 * sizes["train"]))
+    # A pass over the validation set takes a third of what as many examples take in training.
+    per_step = costs.TRAINING * stage.batch_size * (1 + sizes["val"] / (3 * sizes["train"]))
     evaluated = (products + each) * (2 * sizes["test"] + samples * examples)
     return Cost(
         steps=epochs * (sizes["train"] // stage.batch_size),
         flops_per_step=(products + once + each) * per_step,
-        launches_per_step=400 if "kind" not in flows else 4_000,
+        launches_per_step=SOLVED_LAUNCHES if "kind" in flows else LAUNCHES,
         evaluation_flops=1.0 * evaluated,
-        memory_bytes=shared.memory(data, 4_000_000 + once, stage.batch_size * 2_000_000),
+        memory_bytes=costs.memory(data, WEIGHTS + once, stage.batch_size * KEPT),
     )
 
 
@@ -291,6 +297,6 @@ def _flow_products(
     if posterior == "ffjord":
         widths = (latent, *args["hidden"], latent)
         numbers = args["rank"] * (sum(widths[:-1]) + sum(widths[1:])) + sum(widths[1:])
-        dynamics = 2 * flows * EVALUATIONS * (shared.weights(widths) + numbers)
+        dynamics = 2 * flows * EVALUATIONS * (costs.weights(widths) + numbers)
         return flows * features * numbers, dynamics
     return 0, 0

@@ -7,9 +7,9 @@ model and its training, the VLAE paper (appendix A) for the autoregressive prior
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
+from dgm_bench import costs
 from dgm_bench.data import card
 from dgm_bench.spec import (
     Cost,
@@ -184,24 +184,33 @@ def _objective(data: str, warmup: int, batch: int) -> ObjectiveSpec:
 
 #: Operations for one density of one component: an exponential counts as 20.
 COMPONENT = 25
+#: Epochs until patience is over, outside of digits.
+EXPECTED_EPOCHS = 400
+#: Tensor operations of a training step, with a fixed prior and with one that learns.
+LAUNCHES, PRIOR_LAUNCHES = 200, 300
+#: Of ELBO surgery: passes over the training set, and draws that are compared with all of it.
+SURGERY_PASSES, SURGERY_DRAWS = 6, 10_000.0
+#: What mixtures take in the evaluation.
+MIXTURE_BYTES = 300_000_000
 
 
 def _cost(data: str, stage: Stage, prior: str) -> Cost:
-    """Count 6 operations per product and example in training, and 2 in each pass after it."""
+    """Count the networks; a prior of all training examples is compared with each of them."""
     sizes, latent = card(data).sizes, stage.model.args["latent"]
     products = _products(stage)
     seen = sizes["val"] + (sizes["train"] if prior == "aggregated" else 0)
     steps_per_epoch = sizes["train"] // stage.batch_size
     pairs = sizes["train"] * (4 * latent + COMPONENT)
-    looks = 2.0 * products * seen + (pairs * sizes["val"] if prior == "aggregated" else 0)
+    looks = costs.PASS * products * seen + (pairs * sizes["val"] if prior == "aggregated" else 0)
     draws = SAMPLES * min(EXAMPLES[data], sizes["test"])
-    evaluation = 2.0 * products * (draws + 6 * sizes["train"]) + 10_000.0 * pairs
+    passes = draws + SURGERY_PASSES * sizes["train"]
+    evaluation = costs.PASS * products * passes + SURGERY_DRAWS * pairs
     return Cost(
-        steps=(EPOCHS if data == SMALL else 400) * steps_per_epoch,
-        flops_per_step=6.0 * products * stage.batch_size + looks / steps_per_epoch,
-        launches_per_step=200 if prior in ("standard", "aggregated") else 300,
+        steps=(EPOCHS if data == SMALL else EXPECTED_EPOCHS) * steps_per_epoch,
+        flops_per_step=costs.TRAINING * products * stage.batch_size + looks / steps_per_epoch,
+        launches_per_step=LAUNCHES if prior in ("standard", "aggregated") else PRIOR_LAUNCHES,
         evaluation_flops=evaluation + (draws * pairs if prior == "aggregated" else 0),
-        memory_bytes=_memory(data, products),
+        memory_bytes=costs.memory(data, products, extra_bytes=MIXTURE_BYTES),
     )
 
 
@@ -218,12 +227,5 @@ def _products(stage: Stage) -> int:
         return network + 2 * latent * components + (encoder if prior == "vamp" else 0)
     if prior in ("real-nvp", "maf"):
         widths: list[int] = [latent, *given["hidden"], 2 * latent]
-        each = sum(a * b for a, b in pairwise(widths))
-        return network + int(given["layers"]) * each
+        return network + int(given["layers"]) * costs.weights(widths)
     return network
-
-
-def _memory(data: str, weights: int) -> int:
-    """Return bytes: the process, the data, weights with moments, and mixtures in evaluation."""
-    known = card(data)
-    return 500_000_000 + 4 * (sum(known.sizes.values()) * known.dim + 6 * weights) + 300_000_000

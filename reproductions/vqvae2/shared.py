@@ -8,6 +8,7 @@ from itertools import accumulate
 from operator import mul
 from typing import Any
 
+from dgm_bench import costs
 from dgm_bench.data import card
 from dgm_bench.spec import (
     Cost,
@@ -155,6 +156,14 @@ def real_images(data: str, judge: ImageEvaluationSpec, source: str) -> Recipe:
 
 # --------------------------------------------------------------------------- cost
 
+#: Tensor operations of a training step.
+LAUNCHES = 700
+#: Bytes of the process, and of each pixel.
+PROCESS_BYTES, PIXEL_BYTES = 700_000_000, 3
+#: A guess, good to a factor of a few: for 64 products of a layer 6.4 bytes are kept at 64 channels,
+#: and fewer the wider it is.
+KEPT_BYTES = 6.4
+
 
 def cost(
     data: str,
@@ -173,10 +182,13 @@ def cost(
         sets: How many sets of images are judged.
     """
     steps = [_expected_steps(stage) for stage in stages]
-    flops = [6.0 * stage.batch_size * count for stage, count in zip(stages, products, strict=True)]
+    flops = [
+        costs.TRAINING * stage.batch_size * count
+        for stage, count in zip(stages, products, strict=True)
+    ]
     whole = [count * step for count, step in zip(flops, steps, strict=True)]
     drawn = judge.samples / (judge.keep or 1.0)
-    drawing = 2.0 * drawn * sum(products[1:]) + 2.0 * drawn * products[0]
+    drawing = costs.PASS * drawn * sum(products[1:]) + costs.PASS * drawn * products[0]
     batch = max(
         stage.batch_size * count / _width(stage.model.args)
         for stage, count in zip(stages, products, strict=True)
@@ -184,11 +196,9 @@ def cost(
     return Cost(
         steps=sum(steps),
         flops_per_step=sum(whole) / sum(steps),
-        launches_per_step=700,
+        launches_per_step=LAUNCHES,
         evaluation_flops=drawing + sets * judging_flops(data, judge.samples),
-        # A guess, good to a factor of a few: for 64 products of a layer 6.4 bytes are kept at 64
-        # channels, and fewer the wider it is.
-        memory_bytes=memory_of(data) + int(6.4 * batch),
+        memory_bytes=memory_of(data) + int(KEPT_BYTES * batch),
         stage_shares=tuple(part / sum(whole) for part in whole),
     )
 
@@ -207,14 +217,14 @@ def _expected_steps(stage: Stage) -> int:
 
 def memory_of(data: str) -> int:
     """Return the bytes of the images, which ImageNet and FFHQ leave on the disk, and of torch."""
-    large = data in ("imagenet-256", "ffhq-1024")
-    pixels = 0 if large else card(data).dim * sum(card(data).sizes.values())
-    return 700_000_000 + 3 * pixels
+    on_disk = bool(card(data).layout)
+    pixels = 0 if on_disk else card(data).dim * costs.examples(data)
+    return PROCESS_BYTES + PIXEL_BYTES * pixels
 
 
 def judging_flops(data: str, images: int) -> float:
     """Return the work of training a classifier on images."""
-    return 6.0 * LEARNING[data] * images
+    return costs.TRAINING * LEARNING[data] * images
 
 
 def convolution_products(data: str, strides: Sequence[int], args: dict[str, Any]) -> float:
