@@ -1,8 +1,8 @@
-"""Training steps that take turns, so that a noisy machine slows them all alike.
+"""Interleaved timing of training steps, so that a noisy machine slows all of them alike.
 
-In each round every implementation takes one step, in random order, and ratios are taken within the
-round. First calls are not counted. What is quoted is the median ratio with the exact interval that
-order statistics give, which assumes nothing of how times are distributed.
+In each round every implementation takes one step, in random order, and ratios are computed within
+the round. First calls are discarded. The result is the median ratio with a confidence interval from
+order statistics, which is exact for any distribution of times.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class Reading(NamedTuple):
     """Seconds that one step took.
 
     Attributes:
-        cpu: Of this thread.
-        wall: On the clock.
+        cpu: CPU time of this thread.
+        wall: Wall-clock time.
     """
 
     cpu: float
@@ -115,7 +115,7 @@ class Reading(NamedTuple):
 
 
 class InterleavedTiming:
-    """Our step and those of the peers, measured by turns.
+    """Interleaved timing of our step and those of the peers.
 
     Args:
         ours: Our step; pytest-benchmark's own columns are about this one.

@@ -1,4 +1,4 @@
-"""The same models in other people's libraries: what a training step of ours is set beside."""
+"""The same models in other libraries: the peers that our training steps are compared with."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ZukoMAF(nn.Module):
         return density
 
 
-# -------------------------------------------------------- layer for layer what ours have
+# -------------------------------------------------------- layer for layer like our models
 
 
 class ZukoFlow(nn.Module):

@@ -1,4 +1,4 @@
-"""Black and white images, for variational autoencoders: pixels are exactly 0 or 1.
+"""Binarised images, for variational autoencoders: pixels are exactly 0 or 1.
 
 Static MNIST, Omniglot and the Caltech silhouettes are prepared as in the Sylvester and FFJORD codes
 (``load_data.py`` of both).
@@ -24,7 +24,7 @@ Pixels = Num[np.ndarray, "n height width"]
 
 MNIST_PIXELS = 784
 OMNIGLOT_SEED = 777
-#: Of the 20 people who drew each character of Omniglot: those that validate, and the last to train.
+#: Each character of Omniglot was drawn by 20 people: the last one to train, the one to validate.
 RESIZED_LAST_TRAINED, RESIZED_VALIDATION = 14, 15
 DIGITS_SEED, DIGITS_LARGEST = 1797, 16
 
@@ -40,11 +40,11 @@ def load_static_mnist(card: DatasetCard, home: Path) -> Dataset:
 
 
 def load_omniglot(card: DatasetCard, home: Path, seed: int) -> Dataset:
-    """Load Omniglot at 28x28: grey training images that are drawn black and white afresh each time.
+    """Load Omniglot at 28x28: training images are grey, and binarised afresh for every batch.
 
-    The last 1,345 of the training images, shuffled with the run's seed, validate. They and the
-    test images are drawn black and white once, with numpy's seed 777; the test images come after
-    the validation images, so that their draw does not depend on how those were chosen.
+    The validation split is the last 1,345 of the training images, shuffled with the run's seed.
+    Validation and test images are binarised once, with numpy's seed 777, in this order; so the
+    binarised test images do not depend on the shuffling.
 
     Raises:
         DataError: The file is truncated, corrupt or of another layout.
@@ -99,7 +99,7 @@ def load_resized_omniglot(card: DatasetCard, home: Path) -> Dataset:
 
 
 def load_digits(card: DatasetCard, home: Path) -> Dataset:
-    """Return scikit-learn's digits, each pixel drawn once with its level / 16 as probability.
+    """Return scikit-learn's digits, binarised once with level / 16 as a pixel's probability.
 
     Args:
         card: With the sizes of the splits, those of ``digits``.
@@ -116,7 +116,7 @@ def load_digits(card: DatasetCard, home: Path) -> Dataset:
 
 
 def bernoulli_draw(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return black and white images drawn with the grey values as probabilities."""
+    """Return images binarised with the grey values as probabilities."""
     return torch.bernoulli(images, generator=generator)
 
 
@@ -152,7 +152,7 @@ def as_images(array: Pixels) -> Float[Tensor, "n 1 height width"]:
 
 
 def as_pixels(x: Tensor) -> Tensor:
-    """Return what is stored: it is pixels in [0, 1] already."""
+    """Return the stored examples, which are pixels in [0, 1]."""
     return x
 
 
@@ -200,7 +200,7 @@ def _read_mat(path: Path, *keys: str, axis: int) -> list[Float[np.ndarray, "n 78
 
 
 def _upright(flat: Num[np.ndarray, "n 784"]) -> Pixels:
-    """Return images from MATLAB's column-by-column order."""
+    """Return images from MATLAB's column-major order."""
     return flat.reshape(-1, 28, 28).transpose(0, 2, 1)
 
 

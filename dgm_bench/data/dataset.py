@@ -1,4 +1,4 @@
-"""What a data set is once it is loaded: splits held as tensors, and what is known about them."""
+"""A loaded data set: its splits as tensors, and what is known about them."""
 
 from __future__ import annotations
 
@@ -114,5 +114,5 @@ def fingerprint(array: Tensor) -> str:
 
 
 def begun_fingerprint(dtype: torch.dtype, shape: tuple[int, ...]) -> hashlib._Hash:
-    """Return a fingerprint that is yet to be updated with the array's bytes, in order."""
+    """Return a hash of type and shape, to be updated with the array's bytes in order."""
     return hashlib.sha256(f"{dtype} {shape} ".encode())

@@ -106,7 +106,7 @@ def decoded(source: Source, cache: Path) -> Decoded:
     place = cache / source.key
     try:
         if not _is_whole(place, source):
-            with _alone_in(cache):
+            with _locked(cache):
                 if not _is_whole(place, source):
                     _write(source, place)
     except OSError as error:
@@ -148,8 +148,8 @@ def _is_whole(place: Path, source: Source) -> bool:
 
 
 @contextmanager
-def _alone_in(cache: Path) -> Iterator[None]:
-    """Wait until no other process writes into the folder; a killed one writes no more."""
+def _locked(cache: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system releases when a process ends."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -157,7 +157,7 @@ def _alone_in(cache: Path) -> Iterator[None]:
 
 
 def _write(source: Source, place: Path) -> None:
-    """Decode everything in a folder of its own and move it into place: all of it or nothing."""
+    """Decode everything into a temporary folder and move it into place: all of it or nothing."""
     part = place.with_name(f"{place.name}.part")
     _remove_others(part.parent, keep=None, suffix=".part")
     _require_space(source, place)
@@ -173,7 +173,7 @@ def _write(source: Source, place: Path) -> None:
 
 
 def _remove_others(cache: Path, keep: Path | None, suffix: str = "") -> None:
-    """Remove what a killed process left, and arrays of a folder that has changed since."""
+    """Remove remains of killed processes, and arrays of folders that have changed since."""
     for other in cache.iterdir():
         if other.is_dir() and other != keep and other.name.endswith(suffix):
             shutil.rmtree(other, ignore_errors=True)
@@ -188,7 +188,7 @@ def _require_space(source: Source, place: Path) -> None:
 
 
 def _mapped(path: Path, source: Source) -> dict[str, Tensor]:
-    """Return the splits over a mapping that only reads: writable ones count as memory."""
+    """Return the splits, mapped read-only: writable mappings count as memory."""
     sizes = [len(files) for files in source.splits.values()]
     array = np.memmap(path, dtype=np.uint8, mode="r", shape=(sum(sizes), *source.shape))
     with warnings.catch_warnings():

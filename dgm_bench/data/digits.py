@@ -15,8 +15,8 @@ from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.dataset import Dataset
 
 LEVELS = 17
-#: As the MAF paper's CIFAR-10: a third of the pixels are 0 or 16, and a smaller value would
-#: make their logits the tails that a model trained on 1,347 images is judged by.
+#: As the MAF paper's CIFAR-10: a third of the pixels are 0 or 16, and with a smaller value their
+#: extreme logits would dominate the likelihood of a model trained on 1,347 images.
 LAMBDA = 0.05
 SEED = 1797
 
@@ -60,7 +60,7 @@ def permuted_levels(
 
 
 def _with_fresh_noise(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the same images dequantised anew."""
+    """Return the same images with fresh dequantisation noise."""
     levels = (from_logits(logits, LAMBDA) * LEVELS).floor_().clamp_(max=LEVELS - 1)
     noise = torch.rand(logits.shape, generator=generator, device=logits.device, dtype=logits.dtype)
     return to_logits((levels + noise) / LEVELS, LAMBDA)

@@ -1,7 +1,7 @@
-"""Fetching published files: from several mirrors, with checksums, continuing what broke off.
+"""Downloading published files: from several mirrors, with checksums, resuming where interrupted.
 
-Nothing half-written ever carries a file's final name: downloads grow in a ``.part`` file beside it
-and archives are unpacked in a folder of their own before anything is moved into place.
+No incomplete file has its final name: downloads are written to a ``.part`` file beside it, and
+archives are unpacked in a temporary folder before anything is moved into place.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class ResumingDownloader:
         return True
 
     def _is_whole(self, response: requests.Response) -> bool:
-        """Tell whether there is nothing left to ask for; else drop what is of another file."""
+        """Return whether the file is complete; delete a part that belongs to another file."""
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
         if total == str(self._have()):
             return True

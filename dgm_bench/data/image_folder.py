@@ -20,10 +20,10 @@ from dgm_bench.data.files import Listed, listed
 from dgm_bench.data.labelled_images import image_dataset
 from dgm_bench.errors import DataError
 
-#: At most this many images validate; of a folder with few, a tenth.
+#: Largest size of the validation split, which is otherwise a tenth of the train images.
 IMAGENET_VALIDATION = 10_000
 VALIDATION_SEED = 256
-#: How many images are looked at before a folder is decoded.
+#: Number of images that are checked before a folder is decoded.
 PROBED = 256
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
@@ -96,7 +96,7 @@ def _classes(home: Path, train: Sequence[Listed], test: Sequence[Listed]) -> tup
 def _validating_on_random(
     card: DatasetCard, home: Path, train: Sequence[Listed]
 ) -> dict[str, list[Listed]]:
-    """Cut validation off the train images, which are sorted by class, at random."""
+    """Split the train images, which are sorted by class, at random into train and validation."""
     order = np.random.default_rng(VALIDATION_SEED).permutation(len(train))
     validating = min(IMAGENET_VALIDATION, max(len(train) // 10, 1))
     if validating == len(train):
@@ -109,7 +109,7 @@ def _validating_on_random(
 
 
 def _probe(folder: Path, home: Path, files: Sequence[Listed], side: int) -> None:
-    """Look at some images before hours are spent on them.
+    """Check some images before hours of decoding.
 
     Raises:
         DataError: All of them are grey, all are too small, or one is not an image.
@@ -230,7 +230,7 @@ def _dataset(
 
 
 def _remarks(card: DatasetCard, sizes: Mapping[str, int], treated: Mapping[str, int]) -> list[str]:
-    """Return what sets this folder apart, in words."""
+    """Return remarks on converted images and unpublished numbers of images."""
     counts = Counter(treated)
     grey = sum(counts[mode] for mode in GREY_MODES)
     words = {"grey": grey, "CMYK": counts["CMYK"], "enlarged": counts["smaller"]}

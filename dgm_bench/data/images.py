@@ -1,9 +1,9 @@
 """MNIST and CIFAR-10, in the conventions of the MAF paper and of the FFJORD paper.
 
 ``maf`` (released MAF code, datasets/mnist.py and cifar10.py): dequantised once with noise that is
-fixed from then on, mapped to logits, flattened; a validation split is cut off the train images.
-``ffjord`` (released FFJORD code, train_cnf.py): images stay bytes, and noise is drawn afresh each
-time they are used; all train images are trained on and there is no validation split.
+fixed, mapped to logits, flattened; the validation split is the last part of the train images.
+``ffjord`` (released FFJORD code, train_cnf.py): images stay bytes and are dequantised with fresh
+noise for every batch; all train images are trained on and there is no validation split.
 """
 
 from __future__ import annotations

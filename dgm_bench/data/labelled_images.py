@@ -1,7 +1,7 @@
 """Digits, MNIST and CIFAR-10 as bytes with their classes, for models of pixels.
 
-Splits hold levels 0 to 255. :func:`pixels` makes them model inputs: no noise is added, since the
-models that learn from these sets reconstruct pixels and have no density of them.
+Splits hold levels 0 to 255, which :func:`pixels` scales to model inputs. No noise is added, since
+the models of these sets reconstruct pixels and have no density over them.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def load_cifar10(card: DatasetCard, home: Path) -> Dataset:
 def _from_files(
     card: DatasetCard, home: Path, train: Labelled, test: Labelled, classes: tuple[str, ...]
 ) -> Dataset:
-    """Cut validation off the end of train, and compare the files with the published ones."""
+    """Take validation from the end of train, and compare the files with the published ones."""
     splits = _validating_on_the_last(card, train, test)
     for levels, labels in splits.values():
         if len(levels) != len(labels) or not np.isin(labels, range(len(classes))).all():

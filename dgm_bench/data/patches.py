@@ -1,9 +1,10 @@
 """``bsds300-patches``: 8x8 patches drawn again from the images of BSDS300.
 
-As the MAF paper describes its BSDS300 (appendix D.2): monochrome 8x8 patches, uniform
-dequantisation, rescaled to [0, 1], patch mean subtracted, bottom-right pixel dropped. The paper's
-own patches are other rows of the same distribution. Of the official 200 train images, sorted by
-name as text, the first 180 give the train patches and the last 20 the validation patches.
+As the MAF paper describes its BSDS300 (appendix D.2, https://arxiv.org/abs/1705.07057): monochrome
+8x8 patches, uniform dequantisation, rescaled to [0, 1], patch mean subtracted, bottom-right pixel
+dropped. The paper's own patches are other rows of the same distribution. Of the official 200 train
+images, sorted by name as text, the first 180 give the train patches and the last 20 the validation
+patches.
 """
 
 from __future__ import annotations

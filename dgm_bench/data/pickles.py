@@ -1,7 +1,7 @@
-"""Published pickles, read without running what they ask for.
+"""Published pickles, read without executing code.
 
-A pickle may name any importable function and have it called. These readers know the few names
-that the published files need; any other is an error.
+A pickle can have any importable function called. These readers allow the few names that the
+published files need; any other is an error.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _frame_globals() -> Globals:
 def read_frame(path: Path) -> pd.DataFrame:
     """Read a numeric DataFrame from a pickle of pandas 0.14 to 1.2.
 
-    No code of pandas takes part in the unpickling, so the installed version does not matter.
+    The unpickling uses no code of pandas, so that the installed version does not matter.
 
     Raises:
         DataError: The file is truncated, corrupt, no such pickle, or asks for other names.

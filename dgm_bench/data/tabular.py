@@ -1,8 +1,8 @@
 """POWER, GAS, HEPMASS, MINIBOONE and BSDS300, prepared step by step as the MAF paper's code does.
 
-Each follows the released MAF code (datasets/*.py), slips included: every published number of these
-sets was measured on exactly these arrays. Where a comment says "slip", mending it would make
-another data set.
+Each follows the released MAF code (datasets/*.py), bugs included: every published number of these
+sets was measured on exactly these arrays. Fixing what a comment calls a bug would make another
+data set. The paper is https://arxiv.org/abs/1705.07057, appendix D.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def prepare_gas(home: Path) -> Splits:
     frame = frame.drop(columns=["Meth", "Eth", "Time"])
     while (twins := (frame.corr() > 0.98).to_numpy().sum(axis=1) > 1).any():
         frame = frame.drop(columns=frame.columns[twins.argmax()])
-    # Slip: mean and deviation (of n - 1) are those of all rows, test rows included.
+    # Bug: mean and deviation (of n - 1) are those of all rows, test rows included.
     frame = (frame - frame.mean()) / frame.std()
     return tenths_from_the_end(frame.to_numpy())
 
@@ -143,7 +143,7 @@ PREPARE: dict[str, Callable[[Path], Splits]] = {
 
 
 def tenths_from_the_end(rows: Table) -> Splits:
-    """Cut off the last tenth as test, and the last tenth of what remains as validation."""
+    """Split off the last tenth as test, and the last tenth of the rest as validation."""
     rest = len(rows) - len(rows) // 10
     train = rest - rest // 10
     return Splits(rows[:train], rows[train:rest], rows[rest:])
@@ -157,9 +157,9 @@ def standardised_by_train_and_val(splits: Splits) -> Splits:
 
 
 def has_repeated_minimum(rows: Table) -> Bool[np.ndarray, " dim"]:
-    """Tell the features whose smallest value occurs more than five times.
+    """Return which features have a smallest value that occurs more than five times.
 
-    Slip: the count was meant to be that of the most frequent value, but is the first of the
+    Bug: the count was meant to be that of the most frequent value, but is the first of the
     counts sorted by value.
     """
     repeated: Bool[np.ndarray, " dim"] = (rows == rows.min(axis=0)).sum(axis=0) > 5

@@ -1,7 +1,14 @@
 """The 2-D toy densities of the FFJORD paper (section 4.1), from the definitions in its code.
 
-Where the released code (lib/toy_data.py) spaces points evenly along a curve, these draw them
-independently, so that every set is a sample of a density. Four of the densities are known.
+Where the released code (lib/toy_data.py) spaces points evenly along a curve, here they are drawn
+independently, so that every set is a sample of a density. Four of the densities are known. The
+paper is https://arxiv.org/abs/1810.01367.
+
+Example:
+    >>> round(entropy_of("checkerboard").value, 4)  # log 32
+    3.4657
+    >>> checkerboard_log_density(torch.tensor([[1.0, 1.0]])).exp()
+    tensor([0.0312])
 """
 
 from __future__ import annotations
@@ -59,7 +66,7 @@ def checkerboard(n: int, rng: np.random.Generator) -> Points:
 
 
 def two_spirals(n: int, rng: np.random.Generator) -> Points:
-    """Two arms of one and a half turns, one the other's image through the origin."""
+    """Two arms of one and a half turns, point reflections of each other."""
     angle = np.sqrt(rng.random(n)) * 3 * math.pi
     arm = angle[:, None] * np.stack([-np.cos(angle), np.sin(angle)], axis=1)
     sign = rng.choice([-1, 1], size=(n, 1))
@@ -68,7 +75,7 @@ def two_spirals(n: int, rng: np.random.Generator) -> Points:
 
 
 def pinwheel(n: int, rng: np.random.Generator) -> Points:
-    """Five Gaussian arms, turned further the further out."""
+    """Five Gaussian arms, rotated by an angle that grows with the radius."""
     radial, tangential = np.array([0.3, 0.1])[:, None] * rng.standard_normal((2, n))
     radial = radial + 1
     turn = rng.integers(5, size=n) * 2 * math.pi / 5 + 0.25 * np.exp(radial)
@@ -79,7 +86,7 @@ def pinwheel(n: int, rng: np.random.Generator) -> Points:
 
 
 def swissroll(n: int, rng: np.random.Generator) -> Points:
-    """One and a half turns of a spiral with Gaussian noise, seen along its axis."""
+    """One and a half turns of a spiral with Gaussian noise."""
     angle = 1.5 * math.pi * (1 + 2 * rng.random(n))
     points: Points = angle[:, None] * _circle(angle) + rng.standard_normal((n, 2))
     return points / 5

@@ -1,6 +1,6 @@
-"""Weights of published networks, whose features the scores of images are taken from. Torch-free.
+"""Weights of published networks, whose features the scores of images are computed from.
 
-They are never fetched on the way to a number: only when somebody asks for them by name.
+Torch-free. Weights are downloaded only on request by name, never during an evaluation.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ def hepmass_root(tmp_path):
     def table(n):
         rows = rng.normal(size=(n, 4))
         rows[: n // 2, 2] = -9.0  # a feature whose smallest value repeats: goes
-        rows[: n // 2, 3] = 7.0  # one whose largest value repeats: stays, by the slip
+        rows[: n // 2, 3] = 7.0  # one whose largest value repeats: stays, by the bug
         label = (np.arange(n) % 3 > 0).astype(float)
         return np.hstack([label[:, None], rows])
 

@@ -1,4 +1,4 @@
-"""What every model owes: one contract, run over all of them in small configurations."""
+"""The contract of models, checked for all of them in small configurations."""
 
 import importlib
 import inspect
@@ -161,9 +161,9 @@ def combinations(cases, odes=((2,), (1, 4, 4))):
 
 
 every_model = pytest.mark.parametrize("case", CASES)
-#: Models with a density but without an invertible map.
-#: Classes that models are made from.
+#: Base classes of models.
 BASES = ("Flow", "SolvedFlow", "LatentVariableModel")
+#: Models with a density but without an invertible map.
 NO_MAP = ("gaussian", "made-mog")
 #: Models without a density.
 NO_DENSITY = (
@@ -180,15 +180,15 @@ NO_DENSITY = (
     "vqvae2-images",
     "dvae-images",
 )
-#: Models whose inputs are no points of a space: test_code_priors.py and test_code_transformer.py
-#: have what priors over codes owe, and the identity has nothing that could be wrong.
+#: Models of discrete codes, tested in test_code_priors.py and test_code_transformer.py, and the
+#: identity, which has no parameters.
 ELSEWHERE = {
     "pixelcnn:PixelCNN",
     "pixelsnail:PixelSNAIL",
     "code_transformer:CodeTransformer",
     "identity:Identity",
 }
-#: Models of a stage that have no draws of their own.
+#: First stages, which cannot be sampled without a prior.
 NO_SAMPLES = ("vqvae-images", "vqvae2-images", "dvae-images")
 DENSITIES = [case for case in CASES if case not in NO_DENSITY]
 FLOWS = [case for case in DENSITIES if case not in NO_MAP]
