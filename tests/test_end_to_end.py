@@ -106,7 +106,14 @@ def test_a_time_limit_leaves_in_good_order_and_the_same_command_goes_on(tmp_path
     assert second.returncode == 0, second.stderr
     record = the_record(tmp_path)
     assert [segment.reason for segment in record.budget.segments] == ["time limit", "max_steps"]
-    assert record.modified
+    assert record.modified == (
+        "stopping.patience=null",
+        "stopping.max_steps=3000",
+        "validation.every=50",
+    )
+    (stage,) = record.recipe.stages
+    assert (stage.stopping.patience, stage.stopping.max_steps) == (None, 3000)
+    assert record.recipe_hash == record.recipe.content_hash
     third = dgm_bench(*words, "--set", "stopping.max_steps=3000")
     assert third.returncode == 0
     assert "is finished" in third.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -217,15 +218,13 @@ def _dataset(
     """Return the set; it counts as verified when its splits have the published sizes."""
     sizes = {name: len(split) for name, split in found.splits.items()}
     verified = sizes == dict(card.sizes)
-    return image_dataset(
-        card,
-        found.splits,
-        labels,
-        classes,
+    return replace(
+        image_dataset(card, found.splits, labels, classes),
         files=found.files,
         verified=verified,
         note="; ".join((card.note, *_remarks(card, sizes, found.treated))),
-        fingerprints=found.fingerprints,
+        resident=False,
+        known_fingerprints=found.fingerprints,
     )
 
 

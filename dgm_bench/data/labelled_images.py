@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -61,11 +62,6 @@ def image_dataset(
     splits: Mapping[str, Tensor],
     labels: Mapping[str, Tensor],
     classes: tuple[str, ...],
-    *,
-    files: Mapping[str, str] | None = None,
-    verified: bool = True,
-    note: str = "",
-    fingerprints: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Return bytes of shape ``(n, channels, height, width)`` as a data set of pixels.
 
@@ -74,10 +70,6 @@ def image_dataset(
         splits: The bytes.
         labels: Class of each image as int64; empty where there are none.
         classes: Their names.
-        files: SHA-256 of what was read.
-        verified: Whether that is what was published.
-        note: What to know about it.
-        fingerprints: Of splits that are mapped from disk and stay there; else None.
     """
     _, channels, height, width = splits["train"].shape
     return Dataset(
@@ -85,17 +77,12 @@ def image_dataset(
         version=card.version,
         splits=splits,
         unit=card.unit,
-        files=files or {},
-        verified=verified,
         augment=pixels,
         dequantise=pixels,
         image_shape=(channels, height, width),
         to_pixels=partial(torch.clamp, min=0, max=1),
         labels=labels,
         classes=classes,
-        note=note,
-        resident=fingerprints is None,
-        known_fingerprints=fingerprints or {},
     )
 
 
@@ -181,15 +168,10 @@ def _from_arrays(
     files: Mapping[str, str] | None = None,
     verified: bool = True,
 ) -> Dataset:
-    return image_dataset(
-        card,
-        {name: torch.from_numpy(x.copy()) for name, (x, _) in splits.items()},
-        {name: torch.from_numpy(y.copy()) for name, (_, y) in splits.items()},
-        classes,
-        files=files,
-        verified=verified,
-        note=noted(card, verified),
-    )
+    images = {name: torch.from_numpy(x.copy()) for name, (x, _) in splits.items()}
+    labels = {name: torch.from_numpy(y.copy()) for name, (_, y) in splits.items()}
+    dataset = image_dataset(card, images, labels, classes)
+    return replace(dataset, files=files or {}, verified=verified, note=noted(card, verified))
 
 
 # -------------------------------------------------------------------------------- readers
