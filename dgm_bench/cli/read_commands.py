@@ -130,7 +130,7 @@ def table(
         remedy = "name a TABLE, such as ffjord/density, or --paper ffjord"
         raise UsageError("dgm-bench table", "takes either a table or a paper", remedy)
     catalog = load_catalog()
-    tables = catalog.paper(paper).tables if paper else (catalog.table(name or ""),)
+    tables = catalog.paper(paper).tables if paper is not None else (catalog.table(name or ""),)
     context = RunContext(data_root, results, offline=True)
     texts = {chosen.name: _rendered(catalog, chosen, style, context) for chosen in tables}
     if paper and style == "json":

@@ -37,7 +37,7 @@ class Setting(NamedTuple):
         first: Rule of the VQ-VAE: steps, learning rate, batch, validation.
         relaxed: Rule of the discrete VAE.
         second: Rule of each prior.
-        judge: How images are judged.
+        images: How images are evaluated.
         batch: Images that are drawn or reconstructed at a time.
     """
 
@@ -49,7 +49,7 @@ class Setting(NamedTuple):
     first: dict[str, Any]
     relaxed: dict[str, Any]
     second: dict[str, Any]
-    judge: ImageEvaluationSpec
+    images: ImageEvaluationSpec
     batch: int
 
 
@@ -68,10 +68,10 @@ def _autoencoder(hidden: int, units: int, codes: int, dim: int) -> dict[str, Any
 
 #: As many samples as training images, so that accuracy scores compare; as many are compared as
 #: images are held out, so that rows compare.
-DIGITS_JUDGE = ImageEvaluationSpec(
+DIGITS_EVALUATION = ImageEvaluationSpec(
     samples=1_347, compared=250, keep=0.5, isc_splits=5, kid_subsets=50, kid_subset_size=100
 )
-LARGER_JUDGE = ImageEvaluationSpec(samples=10_000, compared=10_000, reference=10_000, keep=0.5)
+LARGER_EVALUATION = ImageEvaluationSpec(samples=10_000, compared=10_000, reference=10_000, keep=0.5)
 
 SETTINGS = {
     "digits-labelled": Setting(
@@ -83,7 +83,7 @@ SETTINGS = {
         first=until(1_500, lr=2e-3, batch_size=64, every=100, cosine=True),
         relaxed=until(2_000, lr=5e-3, batch_size=64, every=100, cosine=True),
         second=until(1_500, lr=1e-3, batch_size=64, every=50, patience=6),
-        judge=DIGITS_JUDGE,
+        images=DIGITS_EVALUATION,
         batch=500,
     ),
     "mnist-labelled": Setting(
@@ -95,7 +95,7 @@ SETTINGS = {
         first=until(3_000, lr=1e-3, batch_size=64, every=500, cosine=True),
         relaxed=until(5_000, lr=2e-3, batch_size=64, every=500, cosine=True),
         second=until(3_500, lr=1e-3, batch_size=64, every=500, cosine=True),
-        judge=LARGER_JUDGE,
+        images=LARGER_EVALUATION,
         batch=500,
     ),
     "cifar10-labelled": Setting(
@@ -107,7 +107,7 @@ SETTINGS = {
         first=until(50_000, lr=3e-4, batch_size=128, every=1_000),
         relaxed=until(50_000, lr=1e-3, batch_size=128, every=1_000, cosine=True),
         second=until(100_000, lr=3e-4, batch_size=128, every=1_000, patience=10),
-        judge=LARGER_JUDGE,
+        images=LARGER_EVALUATION,
         batch=500,
     ),
 }
@@ -121,10 +121,10 @@ NOTES = (
 )
 
 
-def judge_of(data: str, features: str, *, keep: bool = True) -> ImageEvaluationSpec:
-    """Return how images are judged, with or without rejection."""
-    judge = SETTINGS[data].judge.model_copy(update={"features": (features,)})
-    return judge if keep else judge.model_copy(update={"keep": None})
+def image_evaluation_of(data: str, features: str, *, keep: bool = True) -> ImageEvaluationSpec:
+    """Return how images are evaluated, with or without rejection."""
+    images = SETTINGS[data].images.model_copy(update={"features": (features,)})
+    return images if keep else images.model_copy(update={"keep": None})
 
 
 # --------------------------------------------------------------------------- VQ-VAEs
@@ -138,7 +138,7 @@ def vqvae(data: str, *, levels: int, conditional: bool, attention: bool, feature
         levels: One to three.
         conditional: Whether the priors know the class.
         attention: Whether all priors but the bottom one have attention.
-        features: By which images are judged.
+        features: Those by which images are compared.
     """
     setting = SETTINGS[data]
     strides = [setting.bottom, *[2] * (levels - 1)]
@@ -151,13 +151,13 @@ def vqvae(data: str, *, levels: int, conditional: bool, attention: bool, feature
         *(prior_products(grids, model.args) for model in models),
     ]
     whole = levels > 1
-    judge = judge_of(data, features, keep=whole and conditional)
+    images = image_evaluation_of(data, features, keep=whole and conditional)
     name = f"vqvae-{levels}{'' if conditional else '-unconditional'}"
     return Recipe(
-        name=named(f"{name}{'' if attention or not whole else '-pixelcnn'}", data, judge),
+        name=named(f"{name}{'' if attention or not whole else '-pixelcnn'}", data, images),
         stages=stages,
-        evaluation=evaluation(judge, setting.batch, SAMPLED if whole else ("samples", "codes")),
-        cost=cost(data, stages, products, judge, 4 if whole else 2),
+        evaluation=evaluation(images, setting.batch, SAMPLED if whole else ("samples", "codes")),
+        cost=cost(data, stages, products, images, 4 if whole else 2),
         source=SOURCE,
         notes=NOTES,
     )
@@ -226,7 +226,7 @@ def dvae(data: str, *, prefix: str, features: str) -> Recipe:
     Args:
         data: Name of the data set.
         prefix: What the transformer is given: ``class``, or ``text`` for a caption of it.
-        features: By which images are judged.
+        features: Those by which images are compared.
     """
     setting = SETTINGS[data]
     grid = grids_of(data, [2 ** setting.dvae["poolings"]])[0]
@@ -243,16 +243,16 @@ def dvae(data: str, *, prefix: str, features: str) -> Recipe:
         },
     )
     stages = (_discrete_stage(data), *prior_stages(data, [model], [setting.second]))
-    judge = judge_of(data, features, keep=False)
+    images = image_evaluation_of(data, features, keep=False)
     products = [
         discrete_products(data, setting.dvae),
         transformer_products(grid, model.args),
     ]
     return Recipe(
-        name=named(f"dvae-{prefix}", data, judge),
+        name=named(f"dvae-{prefix}", data, images),
         stages=stages,
-        evaluation=evaluation(judge, setting.batch, ("samples", "codes")),
-        cost=cost(data, stages, products, judge, 2),
+        evaluation=evaluation(images, setting.batch, ("samples", "codes")),
+        cost=cost(data, stages, products, images, 2),
         source=SOURCE,
         notes=DISCRETE_NOTES,
     )

@@ -107,7 +107,7 @@ PRIORS: dict[str, tuple[tuple[str, dict[str, Any], int, int], ...]] = {
 }
 
 #: ImageNet's validation images are the 50,000 held-out ones; of FFHQ there are 10,000.
-JUDGES = {
+IMAGE_EVALUATIONS = {
     "imagenet-256": ImageEvaluationSpec(
         samples=1_281_000, compared=50_000, reference=50_000, features=("inception-v3-compat",)
     ),
@@ -146,7 +146,7 @@ FFHQ_NOTE = (
 
 def vqvae2(data: str) -> Recipe:
     """Return VQ-VAE-2 as published on ``imagenet-256``, or with three levels on ``ffhq-1024``."""
-    strides, judge = STRIDES[data], JUDGES[data]
+    strides, images = STRIDES[data], IMAGE_EVALUATIONS[data]
     first = _autoencoder(data)
     grids = grids_of(data, strides)
     models = [
@@ -172,10 +172,10 @@ def vqvae2(data: str) -> Recipe:
         *(prior_products(grids, model.args) for model in models),
     ]
     return Recipe(
-        name=named("vqvae-2", data, judge),
+        name=named("vqvae-2", data, images),
         stages=stages,
-        evaluation=evaluation(judge, 64),
-        cost=cost(data, stages, products, judge, 2),
+        evaluation=evaluation(images, 64),
+        cost=cost(data, stages, products, images, 2),
         source=SOURCE,
         notes=(*NOTES, IMAGENET_NOTE if data == "imagenet-256" else FFHQ_NOTE),
     )
@@ -214,7 +214,7 @@ DALLE_NOTES = (
 
 def dvae(data: str) -> Recipe:
     """Return DALL-E's discrete VAE with a transformer given the class, on ``imagenet-256``."""
-    grid, judge = [32, 32], JUDGES[data]
+    grid, images = [32, 32], IMAGE_EVALUATIONS[data]
     model = ModelSpec(
         name="code_transformer:CodeTransformer",
         args={
@@ -231,10 +231,10 @@ def dvae(data: str) -> Recipe:
     stages = (_dalle_autoencoder(data), *prior_stages(data, [model], [rule]))
     products = [discrete_products(data, DALLE), transformer_products(grid, model.args)]
     return Recipe(
-        name=named("dvae", data, judge),
+        name=named("dvae", data, images),
         stages=stages,
-        evaluation=evaluation(judge, 64),
-        cost=cost(data, stages, products, judge, 2),
+        evaluation=evaluation(images, 64),
+        cost=cost(data, stages, products, images, 2),
         source="Ramesh et al., appendix A",
         notes=(*DALLE_NOTES, IMAGENET_NOTE),
     )

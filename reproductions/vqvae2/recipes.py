@@ -28,7 +28,7 @@ def vqvae2(
         levels: On small images, two or three.
         conditional: On small images, whether the priors know the class.
         attention: On small images, whether the upper priors have attention.
-        features: By which small images are judged.
+        features: Those by which small images are compared.
     """
     if data in _published.STRIDES:
         return _published.vqvae2(data)
@@ -42,7 +42,7 @@ def vqvae(data: str, features: str = "classifier") -> Recipe:
 
     Args:
         data: The column's data set.
-        features: By which images are judged.
+        features: Those by which images are compared.
     """
     return _ours.vqvae(data, levels=1, conditional=True, attention=False, features=features)
 
@@ -53,7 +53,7 @@ def dvae(data: str, prefix: str = "class", features: str = "classifier") -> Reci
     Args:
         data: The column's data set.
         prefix: What the transformer is given: ``class``, or ``text``.
-        features: By which small images are judged.
+        features: Those by which small images are compared.
     """
     if data in _published.STRIDES:
         return _published.dvae(data)
@@ -65,8 +65,8 @@ def real(data: str, features: str = "classifier") -> Recipe:
 
     Args:
         data: The column's data set.
-        features: By which small images are judged.
+        features: Those by which small images are compared.
     """
     if data in _published.STRIDES:
-        return _real_images(data, _published.JUDGES[data], _published.SOURCE)
-    return _real_images(data, _ours.judge_of(data, features), _ours.SOURCE)
+        return _real_images(data, _published.IMAGE_EVALUATIONS[data], _published.SOURCE)
+    return _real_images(data, _ours.image_evaluation_of(data, features), _ours.SOURCE)

@@ -58,9 +58,9 @@ def grids_of(data: str, strides: Sequence[int]) -> list[list[int]]:
     return finest_first[::-1]
 
 
-def named(model: str, data: str, judge: ImageEvaluationSpec) -> str:
-    """Return the name of a recipe: model, data, and by which networks of others it is judged."""
-    return "/".join([model, data, *judge.weights])
+def named(model: str, data: str, images: ImageEvaluationSpec) -> str:
+    """Return the name of a recipe: model, data, and the networks of others that evaluate it."""
+    return "/".join([model, data, *images.weights])
 
 
 # --------------------------------------------------------------------------- stages
@@ -115,16 +115,16 @@ def until(
 
 
 def evaluation(
-    judge: ImageEvaluationSpec, batch_size: int, metrics: tuple[str, ...] = SAMPLED
+    images: ImageEvaluationSpec, batch_size: int, metrics: tuple[str, ...] = SAMPLED
 ) -> EvaluationSpec:
     """Return the evaluation of images, with the best validated parameters of every stage."""
-    return EvaluationSpec(metrics=metrics, batch_size=batch_size, judge=judge)
+    return EvaluationSpec(metrics=metrics, batch_size=batch_size, judge=images)
 
 
 # --------------------------------------------------------------------------- real images
 
 
-def real_images(data: str, judge: ImageEvaluationSpec, source: str) -> Recipe:
+def real_images(data: str, images: ImageEvaluationSpec, source: str) -> Recipe:
     """Return the recipe that measures held-out images as if they were reconstructions."""
     stage = Stage(
         name=AUTOENCODER,
@@ -136,10 +136,10 @@ def real_images(data: str, judge: ImageEvaluationSpec, source: str) -> Recipe:
         validation=ValidationSpec(batch_size=100),
         stopping=StoppingSpec(max_steps=0),
     )
-    plain = judge.model_copy(update={"keep": None})
-    flops = judging_flops(data, min(judge.samples, card(data).sizes["train"]))
+    plain = images.model_copy(update={"keep": None})
+    flops = classifier_flops(data, min(images.samples, card(data).sizes["train"]))
     return Recipe(
-        name=named("real", data, judge),
+        name=named("real", data, images),
         stages=(stage,),
         evaluation=evaluation(plain, 100, ("reconstructions",)),
         cost=Cost(
@@ -169,7 +169,7 @@ def cost(
     data: str,
     stages: Sequence[Stage],
     products: Sequence[float],
-    judge: ImageEvaluationSpec,
+    images: ImageEvaluationSpec,
     sets: int,
 ) -> Cost:
     """Return the expected work of a recipe.
@@ -178,8 +178,8 @@ def cost(
         data: Name of the data set.
         stages: Autoencoder and priors.
         products: Multiplications in one pass of each stage's model over an image.
-        judge: Says how many images are drawn.
-        sets: How many sets of images are judged.
+        images: Says how many images are drawn.
+        sets: How many sets of images are evaluated.
     """
     steps = [_expected_steps(stage) for stage in stages]
     flops = [
@@ -187,7 +187,7 @@ def cost(
         for stage, count in zip(stages, products, strict=True)
     ]
     whole = [count * step for count, step in zip(flops, steps, strict=True)]
-    drawn = judge.samples / (judge.keep or 1.0)
+    drawn = images.samples / (images.keep or 1.0)
     drawing = costs.PASS * drawn * sum(products[1:]) + costs.PASS * drawn * products[0]
     batch = max(
         stage.batch_size * count / _width(stage.model.args)
@@ -197,7 +197,7 @@ def cost(
         steps=sum(steps),
         flops_per_step=sum(whole) / sum(steps),
         launches_per_step=LAUNCHES,
-        evaluation_flops=drawing + sets * judging_flops(data, judge.samples),
+        evaluation_flops=drawing + sets * classifier_flops(data, images.samples),
         memory_bytes=memory_of(data) + int(KEPT_BYTES * batch),
         stage_shares=tuple(part / sum(whole) for part in whole),
     )
@@ -222,7 +222,7 @@ def memory_of(data: str) -> int:
     return PROCESS_BYTES + PIXEL_BYTES * pixels
 
 
-def judging_flops(data: str, images: int) -> float:
+def classifier_flops(data: str, images: int) -> float:
     """Return the work of training a classifier on images."""
     return costs.TRAINING * LEARNING[data] * images
 
