@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,9 @@ def test_remedies_are_written_in_one_style():
             if remedy:
                 wrong = remedy[0].isupper() or remedy.endswith((".", "!"))
                 assert not wrong, f"{path}:{line}: {remedy!r}"
+
+
+def test_the_oldest_versions_that_are_tested_are_the_lower_bounds():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = (ROOT / "tests/constraints-oldest.txt").read_text().split()
+    assert pinned == [bound.replace(">=", "==") for bound in project["dependencies"]]
