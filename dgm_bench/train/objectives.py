@@ -263,14 +263,15 @@ def build_objective(spec: ObjectiveSpec, data_root: Path | None = None) -> Objec
         data_root: Where data lies, for objectives that load some.
 
     Raises:
-        DeclarationError: When no objective has that name, or an argument does not fit.
-        ValueError: When it loads data and there is no data root.
+        DeclarationError: When no objective has that name, an argument does not fit, or it loads
+            data and there is no data root.
     """
     require_choice("objective", spec.name, OBJECTIVES)
     declared, args = OBJECTIVES[spec.name], dict(spec.args)
     if declared.loads_data:
         if data_root is None:
-            raise ValueError(f"objective {spec.name!r} loads data, and there is no data root")
+            reason = "loads data, and there is no data root"
+            raise DeclarationError(f"objective {spec.name!r}", reason, "give data_root")
         args["data_root"] = data_root
     try:
         return declared.make(**args)

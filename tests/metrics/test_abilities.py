@@ -207,7 +207,7 @@ def test_reverse_kl_is_zero_at_the_target_and_the_divergence_elsewhere(data, gen
 
 def test_reverse_kl_loads_its_target_from_the_data_root():
     spec = ObjectiveSpec(name="reverse-kl", args={"target": "8gaussians"})
-    with pytest.raises(ValueError, match="no data root"):
+    with pytest.raises(DeclarationError, match="no data root"):
         build_objective(spec)
     spec = ObjectiveSpec(name="reverse-kl", args={"target": "mnist"})
     with pytest.raises(DataUnavailable, match="below no data"):
