@@ -1,1 +1,1 @@
-"""Models by family, each from its paper's own definition; ``names`` says which recipes know."""
+"""Models by family, each as its paper defines it; ``names`` lists those that recipes declare."""

@@ -1,4 +1,4 @@
-"""Where each declared model lives: recipes and records know models by name, never by path.
+"""The class of each declared model: recipes and records refer to models by name, never by path.
 
 A name is part of a recipe's hash and stands in stored records, so it outlives every move and
 renaming of the class behind it. Imports no torch: the catalogue reads it too.

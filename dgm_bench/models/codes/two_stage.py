@@ -37,8 +37,8 @@ class TwoStage(nn.Module):
         priors: One for each level, top first, each with :class:`HasCodePrior`.
 
     Raises:
-        DeclarationError: There is not one prior for each level, in this order; or they are for
-            other grids or codebooks, or know other numbers of classes than each other.
+        DeclarationError: There is not one prior for each level, in this order, or they differ in
+            grids, codebooks or number of classes.
     """
 
     def __init__(self, autoencoder: nn.Module, priors: Sequence[nn.Module]) -> None:
