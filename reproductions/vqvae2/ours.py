@@ -18,6 +18,7 @@ from .shared import (
     named,
     prior_products,
     prior_stages,
+    transformer,
     transformer_products,
     until,
 )
@@ -230,18 +231,8 @@ def dvae(data: str, *, prefix: str, features: str) -> Recipe:
     """
     setting = SETTINGS[data]
     grid = grids_of(data, [2 ** setting.dvae["poolings"]])[0]
-    model = ModelSpec(
-        name="code_transformer:CodeTransformer",
-        args={
-            "grids": [grid],
-            "level": 0,
-            "codes": setting.dvae["codes"],
-            "classes": card(data).classes,
-            "prefix": prefix,
-            "captions": captions(data) if prefix == "text" else None,
-            **setting.transformer,
-        },
-    )
+    words = captions(data) if prefix == "text" else None
+    model = transformer(data, grid, setting.dvae["codes"], setting.transformer, prefix, words)
     stages = (_discrete_stage(data), *prior_stages(data, [model], [setting.second]))
     images = image_evaluation_of(data, features, keep=False)
     products = [

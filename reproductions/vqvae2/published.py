@@ -32,6 +32,7 @@ from .shared import (
     named,
     prior_products,
     prior_stages,
+    transformer,
     transformer_products,
     until,
 )
@@ -215,18 +216,7 @@ DALLE_NOTES = (
 def dvae(data: str) -> Recipe:
     """Return DALL-E's discrete VAE with a transformer given the class, on ``imagenet-256``."""
     grid, images = [32, 32], IMAGE_EVALUATIONS[data]
-    model = ModelSpec(
-        name="code_transformer:CodeTransformer",
-        args={
-            "grids": [grid],
-            "level": 0,
-            "codes": DALLE["codes"],
-            "classes": card(data).classes,
-            "prefix": "class",
-            "captions": None,
-            **TRANSFORMER,
-        },
-    )
+    model = transformer(data, grid, DALLE["codes"], TRANSFORMER, prefix="class", captions=None)
     rule = until(500_000, lr=LR, batch_size=256, every=5_000, validation_batch=64, cosine=True)
     stages = (_dalle_autoencoder(data), *prior_stages(data, [model], [rule]))
     products = [discrete_products(data, DALLE), transformer_products(grid, model.args)]

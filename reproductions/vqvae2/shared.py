@@ -84,6 +84,36 @@ def prior_stages(
     )
 
 
+def transformer(
+    data: str,
+    grid: list[int],
+    codes: int,
+    widths: dict[str, Any],
+    prefix: str,
+    captions: list[str] | None,
+) -> ModelSpec:
+    """Return the transformer over the codes of a discrete VAE.
+
+    Args:
+        data: Name of the data set.
+        grid: Rows and columns of codes.
+        codes: Size of the codebook.
+        widths: Width, depth, heads and dropout.
+        prefix: What stands before the codes: ``class``, or ``text``.
+        captions: The caption of each class, for ``text``.
+    """
+    args = {
+        "grids": [grid],
+        "level": 0,
+        "codes": codes,
+        "classes": card(data).classes,
+        "prefix": prefix,
+        "captions": captions,
+        **widths,
+    }
+    return ModelSpec(name="code_transformer:CodeTransformer", args=args)
+
+
 def until(
     steps: int,
     *,
