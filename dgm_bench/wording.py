@@ -202,8 +202,8 @@ STATES: Mapping[State, Words] = {
         "?",
         "open",
         "inconclusive (seeds run + seeds expected to decide)",
-        "The interval reaches over the edge of the margin, or there is too little to form one. "
-        "The reason says how many more seeds should decide.",
+        "The interval lies partly inside the margin and partly outside, or there are too few runs "
+        "to form one. The reason says how many more seeds should decide.",
     ),
     "not-comparable": Words(
         "≠",
@@ -215,7 +215,7 @@ STATES: Mapping[State, Words] = {
         "✗",
         "bad",
         "failed",
-        "Every run broke: a loss that is not a number, a solver that gave up.",
+        "Every run failed, for example as its loss was not a number or its solver gave up.",
     ),
     "not-run": Words(
         "-",
@@ -227,7 +227,7 @@ STATES: Mapping[State, Words] = {
         "•",
         "plain",
         "measured, nothing published",
-        "A row or column of ours, without a published number to compare with.",
+        "The paper does not have this row or column: there is no published number to compare with.",
     ),
 }
 ROW_STATES: Mapping[RowState, Words] = {

@@ -56,7 +56,7 @@ class Pair:
 
     def _broken(self) -> ComparedRow:
         outcome = self.new[-1].outcome
-        return self._row("worse", f"every new run broke: {outcome.status}: {outcome.reason}")
+        return self._row("worse", f"every new run failed: {outcome.status}: {outcome.reason}")
 
     # ------------------------------------------------------------------ comparability
 
