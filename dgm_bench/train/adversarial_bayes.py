@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
-from dgm_bench.models.latent.avb import AVB, Discriminator
+from dgm_bench.models.latent.avb import AVB
+from dgm_bench.models.networks.frozen import frozen
 from dgm_bench.train.losses import Loss, Objective, detached
 
 
@@ -61,17 +62,6 @@ def player_losses(
         found["discriminator"] = (F.softplus(-ours) + F.softplus(theirs)).mean()
     if both:
         fit = game.decode(z.flatten(0, 1)).log_prob(x.flatten(1))
-        ratio = game.log_ratio(x, z, contrast, held(game.discriminator)).squeeze(1)
+        ratio = game.log_ratio(x, z, contrast, frozen(game.discriminator)).squeeze(1)
         found["negative-elbo"] = (ratio - fit).mean()
     return found
-
-
-def held(network: nn.Module) -> Discriminator:
-    """Return the network as a function through which gradients reach its inputs only."""
-    fixed = {name: parameter.detach() for name, parameter in network.named_parameters()}
-
-    def discriminator(inputs: Float[Tensor, "n inputs"]) -> Float[Tensor, "n 1"]:
-        odds: Tensor = torch.func.functional_call(network, fixed, (inputs,))
-        return odds
-
-    return discriminator

@@ -30,6 +30,7 @@ from dgm_bench.models.capabilities import (
 from dgm_bench.models.codes.dvae import DVAE
 from dgm_bench.models.latent.avb import AVB
 from dgm_bench.models.latent.discrete import DiscreteVAE
+from dgm_bench.models.networks.frozen import frozen
 from dgm_bench.spec import ObjectiveSpec
 from dgm_bench.train.adversarial_bayes import adversarial_variational_bayes
 from dgm_bench.train.codebook_objectives import discrete_autoencoding, vector_quantisation
@@ -158,12 +159,9 @@ def adversarial() -> Objective:
         fake = game.generate(game.draw_noise(len(x), generator))
         for_data, for_fake = game.discriminate(x), game.discriminate(fake.detach())
         discriminator = (F.softplus(-for_data) + F.softplus(for_fake)).mean()
-        judge = game.discriminator
-        fixed = {name: p.detach() for name, p in judge.named_parameters()}
-        judged = torch.func.functional_call(judge, fixed, (fake.flatten(1),))
-        deceiver = F.softplus(-judged).mean()
-        terms = {"discriminator": discriminator, "generator": deceiver}
-        return Loss(discriminator + deceiver, detached(terms))
+        of_generator = F.softplus(-frozen(game.discriminator)(fake.flatten(1))).mean()
+        terms = {"discriminator": discriminator, "generator": of_generator}
+        return Loss(discriminator + of_generator, detached(terms))
 
     return objective
 

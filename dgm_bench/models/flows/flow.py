@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dgm_bench.models.capabilities import HasInverse, HasLogProb, HasSample
 from dgm_bench.models.flows.layers.batchnorm import FlowBatchNorm
+from dgm_bench.models.normal import standard_normal_log_density
 
 
 class BaseDensity(HasLogProb, HasSample, Protocol):
@@ -41,7 +42,7 @@ class StandardNormal(nn.Module):
 
     def log_prob(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
         """Return the log density in nats."""
-        return -0.5 * (u.square().sum(1) + u.shape[1] * math.log(2 * math.pi))
+        return standard_normal_log_density(u)
 
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n dim"]:
         """Return ``n`` draws."""

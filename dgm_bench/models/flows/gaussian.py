@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DataError
+from dgm_bench.models.normal import LOG_2PI
 
 
 class Gaussian(nn.Module):
@@ -66,7 +67,7 @@ class Gaussian(nn.Module):
         centred = (x.flatten(1) - self.mean).T
         white = torch.linalg.solve_triangular(self.factor, centred, upper=False)
         log_det = self.factor.diagonal().log().sum()
-        constant = 0.5 * len(self.mean) * math.log(2 * math.pi)
+        constant = 0.5 * len(self.mean) * LOG_2PI
         log_prob: Tensor = -0.5 * white.square().sum(0) - log_det - constant
         return log_prob
 

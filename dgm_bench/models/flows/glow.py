@@ -43,13 +43,13 @@ class ScaleShiftCoupling(EvenOddCoupling):
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
-        kept, transformed = x[:, self.kept], x[:, self.transformed]
+        kept, transformed = self.split(x)
         log_scale = self.log_scale(kept)
         return self.join(kept, transformed * log_scale.exp() + self.shift(kept)), log_scale.sum(1)
 
     def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``x``."""
-        kept, transformed = u[:, self.kept], u[:, self.transformed]
+        kept, transformed = self.split(u)
         return self.join(kept, (transformed - self.shift(kept)) * (-self.log_scale(kept)).exp())
 
 

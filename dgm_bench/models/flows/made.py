@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.masked import Activation, Degrees, MaskedNetwork, input_degrees
 from dgm_bench.models.flows.layers.ordered_inverse import invert_in_order
+from dgm_bench.models.normal import LOG_2PI
 
 
 class GaussianMADE(nn.Module):
@@ -111,7 +112,7 @@ class MixtureMADE(nn.Module):
         mean, log_precision, log_weight = self.conditionals(x)
         square = (x[:, None] - mean).square() * log_precision.exp()
         terms = log_weight + 0.5 * (log_precision - square)
-        return torch.logsumexp(terms, dim=1).sum(1) - 0.5 * x.shape[1] * math.log(2 * math.pi)
+        return torch.logsumexp(terms, dim=1).sum(1) - 0.5 * x.shape[1] * LOG_2PI
 
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n dim"]:
         """Return ``n`` draws, one dimension after another."""

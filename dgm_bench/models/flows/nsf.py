@@ -58,7 +58,7 @@ class SplineCoupling(EvenOddCoupling):
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
-        kept, transformed = x[:, self.kept], x[:, self.transformed]
+        kept, transformed = self.split(x)
         transformed, log_slopes = self._conditioned(kept).forward(transformed)
         kept, own_log_slopes = self._unconditioned().forward(kept)
         return self.join(kept, transformed), log_slopes.sum(1) + own_log_slopes.sum(1)

@@ -38,14 +38,14 @@ class AffineCoupling(EvenOddCoupling):
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
-        kept, transformed = x[:, self.kept], x[:, self.transformed]
+        kept, transformed = self.split(x)
         log_scale = self.log_scale(kept)
         transformed = (transformed - self.shift(kept)) * (-log_scale).exp()
         return self.join(kept, transformed), -log_scale.sum(1)
 
     def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``x``."""
-        kept, transformed = u[:, self.kept], u[:, self.transformed]
+        kept, transformed = self.split(u)
         return self.join(kept, transformed * self.log_scale(kept).exp() + self.shift(kept))
 
 

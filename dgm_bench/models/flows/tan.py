@@ -19,6 +19,7 @@ from dgm_bench.errors import DeclarationError
 from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.recurrent import Cell, Recurrence, init_glorot
 from dgm_bench.models.flows.nice import Scaling
+from dgm_bench.models.normal import LOG_2PI
 
 
 class LinearMap(nn.Module):
@@ -153,7 +154,7 @@ class RecurrentMixture(nn.Module):
         square = ((u.T[..., None] - mean) * (-log_scale).exp()).square()
         terms = torch.logsumexp(logits - log_scale - 0.5 * square, dim=2)
         log_prob: Tensor = (terms - torch.logsumexp(logits, dim=2)).sum(0)
-        return log_prob - 0.5 * u.shape[1] * math.log(2 * math.pi)
+        return log_prob - 0.5 * u.shape[1] * LOG_2PI
 
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n dim"]:
         """Return ``n`` draws, one dimension after another."""

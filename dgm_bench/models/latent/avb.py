@@ -23,6 +23,7 @@ from dgm_bench.models.latent.latent_variable_model import LatentVariableModel, P
 from dgm_bench.models.latent.likelihoods import bernoulli
 from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior, Latents
 from dgm_bench.models.networks.perceptron import fully_connected
+from dgm_bench.models.normal import gaussian_log_density
 
 Likelihood = Literal["bernoulli", "gaussian"]
 #: From examples concatenated with latent variables to log-odds.
@@ -106,8 +107,7 @@ class Contrast(NamedTuple):
 
     def log_prob(self, z: Latents) -> Float[Tensor, "batch samples"]:
         """Return ``log r(z|x)`` in nats."""
-        normal: Tensor = _standard_normal(self.standardise(z))
-        return normal - self.scale.log().sum(1)[:, None]
+        return gaussian_log_density(self.standardise(z)) - self.scale.log().sum(1)[:, None]
 
 
 class AVB(nn.Module):
@@ -183,7 +183,7 @@ class AVB(nn.Module):
 
     def log_prior(self, z: Latents) -> Float[Tensor, "batch samples"]:
         """Return ``log p(z)`` in nats."""
-        return _standard_normal(z)
+        return gaussian_log_density(z)
 
     @torch.no_grad()
     def contrast(self, x: Float[Tensor, "batch *event"], generator: torch.Generator) -> Contrast:
@@ -280,7 +280,3 @@ class VAE(LatentVariableModel):
 def _encoder(dim: int, hidden: Sequence[int]) -> nn.Sequential:
     """Return a network to features, with a nonlinearity after its last layer."""
     return nn.Sequential(fully_connected([dim, *hidden], nn.SiLU), nn.SiLU())
-
-
-def _standard_normal(z: Latents) -> Float[Tensor, "batch samples"]:
-    return -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)

@@ -18,6 +18,7 @@ from dgm_bench.models.arguments import require_known
 from dgm_bench.models.flows.flow import BaseDensity, StandardNormal
 from dgm_bench.models.flows.maf import MAF
 from dgm_bench.models.flows.realnvp import RealNVP
+from dgm_bench.models.normal import LOG_2PI
 
 #: Largest number of component densities in memory at a time, for large mixtures.
 MAX_DENSITIES = 2**23
@@ -64,7 +65,7 @@ class GaussianMixture:
         """
         mean, variance = self.mean.double(), self.variance.double()
         weights = torch.cat([-0.5 / variance, mean / variance], 1).T
-        normaliser = (mean.square() / variance + variance.log() + math.log(2 * math.pi)).sum(1)
+        normaliser = (mean.square() / variance + variance.log() + LOG_2PI).sum(1)
         return weights, -0.5 * normaliser - math.log(len(mean))
 
 

@@ -29,6 +29,12 @@ class EvenOddCoupling(nn.Module):
         self.transformed = slice(1 if keep_even else 0, None, 2)
         self.inputs, self.outputs = len(range(dim)[self.kept]), len(range(dim)[self.transformed])
 
+    def split(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch k"], Float[Tensor, "batch m"]]:
+        """Return what is kept and what is to be transformed."""
+        return x[:, self.kept], x[:, self.transformed]
+
     def join(
         self, kept: Float[Tensor, "batch k"], transformed: Float[Tensor, "batch m"]
     ) -> Float[Tensor, "batch dim"]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from dgm_bench.models.normal import gaussian_log_density
 
 Latents = Float[Tensor, "batch samples latent"]
 
@@ -72,8 +73,7 @@ class GaussianPosterior(nn.Module):
         mean, variance = (part[:, None] for part in self.moments(features))
         noise = mean.new_empty(len(features), samples, mean.shape[-1]).normal_(generator=generator)
         z = mean + variance.sqrt() * noise
-        constant = math.log(2 * math.pi)
-        log_q = -0.5 * (variance.log() + noise.square() + constant).sum(-1)
+        log_q = gaussian_log_density(noise, variance.log())
         if self.flow is None:
             return z, log_q
         z, log_det = cast(AmortisedFlow, self.flow)(z, features, generator)
