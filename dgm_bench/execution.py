@@ -138,7 +138,7 @@ class Execution:
             self._check_precision(stage)
             models[stage.name] = model
         whole = compose(self.recipe.stages, list(models.values()))
-        require_fit(self.recipe.evaluation, whole, self.data)
+        require_fit(self.recipe.evaluation, whole, self.data, self.context.data_root)
         _stage_shares(self.recipe)
         _checkpoint_seconds()
 
@@ -251,7 +251,7 @@ class Execution:
         started = time.perf_counter()
         data, spec = self.trainers[0].data, self.recipe.evaluation
         prepare(model, data, spec)
-        metrics = evaluate(model, data, spec, self.run_.seed)
+        metrics = evaluate(model, data, spec, self.run_.seed, self.context.data_root)
         self.evaluation_seconds = time.perf_counter() - started
         return metrics
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -157,6 +158,16 @@ class ImageEvaluationSpec(Spec):
     kid_subsets: int = Field(default=100, gt=0)
     kid_subset_size: int = Field(default=1000, gt=1)
     score: bool = True
+
+    @property
+    def drawn(self) -> int:
+        """How many images are drawn: with rejection, more than are kept."""
+        return math.ceil(self.samples / (self.keep or 1.0))
+
+    @property
+    def needs_classifier(self) -> bool:
+        """Whether a classifier of the data set gives features, or rejects."""
+        return "classifier" in self.features or self.keep is not None
 
     @property
     def weights(self) -> tuple[str, ...]:

@@ -91,6 +91,14 @@ class Dataset:
             return dict(self.known_fingerprints)
         return {name: fingerprint(split) for name, split in self.splits.items()}
 
+    def augmented(self, examples: Tensor, generator: torch.Generator) -> Tensor:
+        """Return stored examples as a model is trained on them, with fresh noise and flips."""
+        return examples if self.augment is None else self.augment(examples, generator)
+
+    def dequantised(self, examples: Tensor, generator: torch.Generator) -> Tensor:
+        """Return stored examples as a model is evaluated on them, with fresh noise."""
+        return examples if self.dequantise is None else self.dequantise(examples, generator)
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Dataset:
         """Return the set with its splits on ``device``; ``dtype`` is for floating-point splits.
 

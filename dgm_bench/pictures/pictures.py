@@ -196,8 +196,7 @@ def _pixels(dataset: Dataset, inputs: Tensor) -> Float[Tensor, "n channels heigh
 
 def _inputs(dataset: Dataset, n: int, generator: torch.Generator) -> Tensor:
     """Return the first test examples as the model sees them."""
-    examples = dataset.splits["test"][:n]
-    return examples if dataset.dequantise is None else dataset.dequantise(examples, generator)
+    return dataset.dequantised(dataset.splits["test"][:n], generator)
 
 
 def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:

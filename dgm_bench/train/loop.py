@@ -130,7 +130,7 @@ class Trainer:
 
     def _inputs(self, examples: Tensor, noise: torch.Generator) -> Tensor:
         x = examples.to(self.state.device, non_blocking=True)
-        return self.data.augment(x, noise) if self.data.augment is not None else x
+        return self.data.augmented(x, noise)
 
     def _step(self) -> None:
         state = self.state

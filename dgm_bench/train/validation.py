@@ -73,14 +73,8 @@ class Validation:
         self.state.schedule.after_validation(tally.bad_validations)
 
     def _negative_log_likelihood(self, model: nn.Module) -> float:
-        values, _ = log_likelihoods(
-            model,
-            self.examples,
-            batch_size=self.stage.validation.batch_size,
-            trace=self.stage.validation.trace,
-            generator=self.state.noise,
-            augment=self.data.dequantise,
-        )
+        rule, noise = self.stage.validation, self.state.noise
+        values, _ = log_likelihoods(model, self.data, self.examples, rule, noise)
         return float(-values.mean())
 
     @torch.no_grad()
@@ -93,7 +87,6 @@ class Validation:
         noise = torch.Generator(device).manual_seed(self.seed)
         total: Tensor = torch.zeros((), dtype=torch.float64, device=device)
         for part in self.examples.split(self.stage.validation.batch_size):
-            batch = part.to(device)
-            batch = self.data.dequantise(batch, noise) if self.data.dequantise else batch
+            batch = self.data.dequantised(part.to(device), noise)
             total += self.objective(self.state.model, batch, step, noise).total * len(part)
         return total.item() / len(self.examples)

@@ -11,10 +11,11 @@ from dgm_bench.data import load
 from dgm_bench.data.toys import eight_gaussians_log_density
 from dgm_bench.errors import DataUnavailable, DeclarationError
 from dgm_bench.metrics.abilities import exactness
-from dgm_bench.metrics.abilities.abilities import CHECKS, ability_metrics
+from dgm_bench.metrics.abilities.abilities import EXPERIMENTS
 from dgm_bench.metrics.abilities.depth import depth_of, growth
 from dgm_bench.metrics.abilities.jacobians import jacobians, roughen, span
-from dgm_bench.metrics.evaluate import evaluate, prepare
+from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
+from dgm_bench.metrics.quadrature import log_marginal
 from dgm_bench.models.adversarial.gan import GAN
 from dgm_bench.models.build import build, build_like
 from dgm_bench.models.flows.gaussian import Gaussian
@@ -168,7 +169,7 @@ def test_log_likelihood_of_a_linear_decoder_is_gaussian():
         x = torch.randn(10, 2)
         covariance = mix @ mix.T + (2 * log_scale).exp().diag()
         expected = torch.distributions.MultivariateNormal(shift, covariance).log_prob(x)
-        found = exactness.log_likelihood(model, x, 200)
+        found = log_marginal(model, x, 200, exactness.REACH)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
@@ -269,8 +270,8 @@ def test_small_models_have_the_published_abilities(row, data, monkeypatch):
     model = trained(data, ModelSpec(name=name, args=args), objective, steps).model
     spec = EvaluationSpec(metrics=("abilities",), checkpoint="last")
     prepare(model, data, spec)
-    metrics = evaluate(model, data, spec, seed=0)
-    assert [metric.name for metric in metrics] == list(CHECKS)
+    metrics = evaluate(model, data, spec, 0, Path())
+    assert [metric.name for metric in metrics] == list(EXPERIMENTS)
     said = {metric.name: metric.protocol for metric in metrics}
     assert "".join("ny"[int(metric.value)] for metric in metrics) == expected, said
 
@@ -281,14 +282,15 @@ def test_an_untrained_model_has_not_been_trained_on_data(data):
     torch.manual_seed(0)
     model.load_state_dict(build_like(model, (2,)).state_dict())
     model.float().calibrate(data.splits["train"])
-    check = CHECKS["trains-on-data"]
-    assert not check(model.eval(), data, data.splits["test"], torch.Generator()).holds
+    experiment = EXPERIMENTS["trains-on-data"]
+    assert not experiment(model.eval(), data, data.splits["test"], torch.Generator()).holds
 
 
-def test_other_dimensions_than_two_are_refused(generator):
+def test_other_dimensions_than_two_are_refused():
     data = load("digits", None, offline=True)
+    spec = EvaluationSpec(metrics=("abilities",))
     with pytest.raises(DeclarationError, match="use two dimensions"):
-        ability_metrics(Gaussian((64,)), data, split="test", generator=generator, protocol="")
+        require_fit(spec, Gaussian((64,)), data, Path())
 
 
 def test_validation_without_a_density_is_the_objective_with_the_same_noise(data):

@@ -1,6 +1,7 @@
 """What is measured of models of two stages, on models small enough to work out by hand."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, RunFailure
+from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.images.codes import (
     codebook_metrics,
     level_names,
@@ -18,6 +20,7 @@ from dgm_bench.metrics.images.codes import (
 )
 from dgm_bench.models.capabilities import HasCodePrior, HasCodes, Reconstructs
 from dgm_bench.models.codes.packing import pack, unpack
+from dgm_bench.spec import EvaluationSpec
 
 
 class Rounding(nn.Module):
@@ -64,16 +67,10 @@ def data(generator):
     return Dataset("grey", "1", {"train": draw(30), "test": draw(20)}, image_shape=(1, 4, 4))
 
 
-def measured(function, data, split="test", batch_size=7, model=None, protocol="as it is"):
-    generator = torch.Generator().manual_seed(0)
-    return function(
-        model or Rounding(),
-        data,
-        split=split,
-        batch_size=batch_size,
-        generator=generator,
-        protocol=protocol,
-    )
+def measured(function, data, split="test", batch_size=7, model=None):
+    spec = EvaluationSpec(metrics=("codes",), batch_size=batch_size)
+    evaluation = Evaluation(model or Rounding(), data, spec, 0, Path())
+    return function(evaluation, split, evaluation.generator())
 
 
 def test_the_toys_are_what_they_stand_for():

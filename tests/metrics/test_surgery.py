@@ -1,6 +1,7 @@
 """ELBO surgery: the identity, its limits, the metrics and the plot."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from dgm_bench.catalog import load_catalog
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, RunFailure
 from dgm_bench.metrics.bounds.surgery import surgery, surgery_metrics
+from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.models.latent.gated_vae import DenseVAE
 from dgm_bench.report.surgery import PARTS, surgery_plots
 from dgm_bench.spec import EvaluationSpec
@@ -141,9 +143,13 @@ def dataset():
     return Dataset("small", "1", {"train": x[:200], "val": x[200:], "test": x[200:]}, True)
 
 
+def evaluation(model):
+    return Evaluation(model, dataset(), EvaluationSpec(metrics=("surgery",)), 0, Path())
+
+
 def test_metrics():
-    model, spec = trained("mixture"), EvaluationSpec(metrics=("surgery",))
-    metrics = surgery_metrics(model, dataset(), spec, generator(), "best checkpoint")
+    model = trained("mixture")
+    metrics = surgery_metrics(evaluation(model))
     found = {metric.name: metric for metric in metrics}
     assert found["log-examples"].value == pytest.approx(math.log(200))
     assert {m.n for m in metrics if m.split == "train"} == {200}
@@ -153,8 +159,7 @@ def test_metrics():
     )
     assert found["mutual-information-test"].value < math.log(100)
     assert "independent draws" in found["marginal-kl"].protocol
-    again = surgery_metrics(model, dataset(), spec, generator(), "best checkpoint")
-    assert again == metrics
+    assert surgery_metrics(evaluation(model)) == metrics
 
 
 def test_what_is_not_finite_fails():
@@ -162,13 +167,13 @@ def test_what_is_not_finite_fails():
     with torch.no_grad():
         model.decoder[-1].bias.fill_(math.nan)
     with pytest.raises(RunFailure, match="not finite"):
-        surgery_metrics(model, dataset(), EvaluationSpec(), generator(), "")
+        surgery_metrics(evaluation(model))
 
 
 def test_posteriors_with_flows_are_refused():
     model = DenseVAE(SHAPE, 2, hidden=8, posterior="planar", posterior_args={"flows": 2}).double()
     with pytest.raises(DeclarationError, match="needs a Gaussian posterior"):
-        surgery_metrics(model, dataset(), EvaluationSpec(), generator(), "")
+        surgery_metrics(evaluation(model))
 
 
 # ----------------------------------------------------------------------------- the plot
@@ -215,8 +220,7 @@ def test_no_plot_without_runs():
 
 def test_declared_columns_are_judged_on_the_split_that_they_are_measured_on():
     """Records as :func:`surgery_metrics` makes them give every one of its columns a number."""
-    spec = EvaluationSpec(metrics=("surgery",))
-    metrics = surgery_metrics(trained("mixture"), dataset(), spec, generator(), "best checkpoint")
+    metrics = surgery_metrics(evaluation(trained("mixture")))
     cells = load_catalog().select("priors/elbo-surgery/mixture/digits-binary-*")
     found = {metric.name: metric for metric in metrics}
     ours = [cell for cell in cells if cell.column.metric in found]

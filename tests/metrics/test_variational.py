@@ -1,6 +1,7 @@
 """Bounds of latent variable models: against closed forms, in their averages, in what they need."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError
 from dgm_bench.metrics.bounds.variational import elbo_metrics, importance_bound, importance_metrics
 from dgm_bench.metrics.evaluate import require_fit
+from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.models.build import build
 from dgm_bench.models.flows.flow import StandardNormal
 from dgm_bench.models.latent.latent_variable_model import LatentVariableModel
@@ -133,12 +135,12 @@ def binary_data(n=230):
     return Dataset("binary", "1", {"train": images, "test": images})
 
 
-def test_the_reported_elbo_weighs_the_last_batch_as_a_full_one(generator):
+def test_the_reported_elbo_weighs_the_last_batch_as_a_full_one():
     torch.manual_seed(0)
     model, data = build(DENSE, (1, 4, 4)).double().eval(), binary_data()
     spec = EvaluationSpec(metrics=("elbo",), batch_size=100)
-    found = {m.name: m for m in elbo_metrics(model, data, spec, generator, "")}
-    noise = torch.Generator().manual_seed(generator.initial_seed())
+    found = {m.name: m for m in elbo_metrics(Evaluation(model, data, spec, 1, Path()))}
+    noise = torch.Generator().manual_seed(1)
     batches = [-model.elbo(x, noise).mean() for x in data.splits["test"].split(100)]
     reported, exact = (found[n].value for n in ("negative-elbo", "negative-elbo-exact"))
     assert reported == pytest.approx(sum(batches).item() / 3)
@@ -149,22 +151,22 @@ def test_the_reported_elbo_weighs_the_last_batch_as_a_full_one(generator):
     assert found["negative-elbo"].n == 230
 
 
-def test_importance_metrics_are_of_as_many_examples_as_asked(generator):
+def test_importance_metrics_are_of_as_many_examples_as_asked():
     torch.manual_seed(0)
     model, data = build(DENSE, (1, 4, 4)).double().eval(), binary_data()
     spec = EvaluationSpec(metrics=("importance",), importance_samples=20, importance_examples=50)
-    found = {m.name: m for m in importance_metrics(model, data, spec, generator, "")}
+    found = {m.name: m for m in importance_metrics(Evaluation(model, data, spec, 1, Path()))}
     assert found["importance-nll"].n == 50
     assert 0 < found["importance-error"].value < found["importance-nll"].se
     assert 0 < found["effective-samples"].value <= 1
     assert "20 importance samples for each of 50" in found["importance-nll"].protocol
 
 
-def test_the_importance_bound_needs_a_number_of_samples(generator):
+def test_the_importance_bound_needs_a_number_of_samples():
     model, spec = build(DENSE, (1, 4, 4)).double().eval(), EvaluationSpec(metrics=("importance",))
     for refuse in (
-        lambda: require_fit(spec, model, binary_data()),
-        lambda: importance_metrics(model, binary_data(), spec, generator, ""),
+        lambda: require_fit(spec, model, binary_data(), Path()),
+        lambda: importance_metrics(Evaluation(model, binary_data(), spec, 1, Path())),
     ):
         with pytest.raises(DeclarationError, match=r"set evaluation\.importance_samples"):
             refuse()

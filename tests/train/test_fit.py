@@ -1,5 +1,7 @@
 """What does not fit together is refused before anything is trained."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -70,14 +72,15 @@ def test_an_objective_that_a_model_cannot_serve_is_refused(model, objective, tol
 def test_a_metric_that_cannot_be_taken_is_refused(model, dim, metric, told):
     spec = EvaluationSpec(metrics=(metric,))
     with pytest.raises(DeclarationError, match=told) as refused:
-        evaluate.require_fit(spec, build(MODELS[model], (dim,)), data(dim))
+        evaluate.require_fit(spec, build(MODELS[model], (dim,)), data(dim), Path())
     assert "\n" not in str(refused.value)
 
 
 def test_what_fits_is_not_refused():
     fitting = [("moved", "avb"), ("mixture", "surgery"), ("vae-of-two", "abilities")]
     for model, metric in fitting:
-        evaluate.require_fit(EvaluationSpec(metrics=(metric,)), build(MODELS[model], (2,)), data(2))
+        spec = EvaluationSpec(metrics=(metric,))
+        evaluate.require_fit(spec, build(MODELS[model], (2,)), data(2), Path())
 
 
 def test_the_score_function_needs_a_baseline_before_the_first_step():

@@ -18,6 +18,9 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError
 from dgm_bench.metrics.abilities import exactness, jacobians
 from dgm_bench.metrics.abilities.depth import depth_of, growth
+from dgm_bench.metrics.evaluation import Evaluation
+from dgm_bench.metrics.quadrature import require_standard_prior
+from dgm_bench.metrics.registry import metric
 from dgm_bench.models.build import build_like
 from dgm_bench.models.capabilities import (
     CalibratesOnData,
@@ -30,6 +33,7 @@ from dgm_bench.models.capabilities import (
 )
 from dgm_bench.models.flows.flow import BaseDensity
 from dgm_bench.records import Metric
+from dgm_bench.spec import YES_NO
 
 POINTS = 2_000  # of the split, for losses
 BOUND_POINTS = 500  # of the split, for the quadrature over latent variables
@@ -55,47 +59,47 @@ class Finding(NamedTuple):
     n: int
 
 
-Check = Callable[[nn.Module, Dataset, Float[Tensor, "n *event"], torch.Generator], Finding]
+Experiment = Callable[[nn.Module, Dataset, Float[Tensor, "n *event"], torch.Generator], Finding]
 
 
-def ability_metrics(
-    model: nn.Module, data: Dataset, *, split: str, generator: torch.Generator, protocol: str
-) -> list[Metric]:
-    """Return one metric per column of FFJORD's Table 1, 1 for yes and 0 for no.
-
-    Raises:
-        DeclarationError: As :func:`require_two_dimensions`.
-    """
-    require_two_dimensions(model, data)
-    metrics = []
-    for name, check in CHECKS.items():
-        found = check(model, data, data.splits[split], generator)
-        metrics.append(
-            Metric(
-                name=name,
-                value=float(found.holds),
-                se=None,
-                n=found.n,
-                unit="yes = 1",
-                direction="higher",
-                split=split,
-                protocol=f"{found.because}; {protocol}",
-            )
-        )
-    return metrics
-
-
-def require_two_dimensions(model: nn.Module, data: Dataset) -> None:
+def require_two_dimensions(evaluation: Evaluation) -> None:
     """Refuse what the quadratures cannot do.
 
     Raises:
-        DeclarationError: The data, or a latent space, is not two-dimensional.
+        DeclarationError: The data, or a latent space, is not two-dimensional, or the prior is not
+            the standard normal.
     """
+    model, data = evaluation.model, evaluation.data
     latent = getattr(model, "latent", 2) if isinstance(model, HasDecoder) else 2
     for thing, dim in ((data.name, data.dim), ("the latent space", latent)):
         if dim != 2:
             reason = f"{thing} has {dim} dimensions"
             raise DeclarationError("metric 'abilities'", reason, "use two dimensions")
+    require_standard_prior(model, "metric 'abilities'")
+
+
+@metric("abilities", check=require_two_dimensions)
+def ability_metrics(evaluation: Evaluation) -> list[Metric]:
+    """Return one metric per column of FFJORD's Table 1, 1 for yes and 0 for no."""
+    model, data, x = evaluation.model, evaluation.data, evaluation.examples
+    generator = evaluation.generator()
+    return [
+        _metric(name, experiment(model, data, x, generator), evaluation)
+        for name, experiment in EXPERIMENTS.items()
+    ]
+
+
+def _metric(name: str, found: Finding, evaluation: Evaluation) -> Metric:
+    return Metric(
+        name=name,
+        value=float(found.holds),
+        se=None,
+        n=found.n,
+        unit=YES_NO,
+        direction="higher",
+        split=evaluation.spec.split,
+        protocol=f"{found.because}; {evaluation.protocol}",
+    )
 
 
 # ------------------------------------------------------------------------- trains on data
@@ -267,7 +271,7 @@ def _fresh_of(model: nn.Module, event_shape: tuple[int, ...]) -> nn.Module:
         return build_like(model, event_shape).eval()
 
 
-CHECKS: dict[str, Check] = {
+EXPERIMENTS: dict[str, Experiment] = {
     "trains-on-data": trains_on_data,
     "one-pass-sampling": samples_in_one_pass,
     "exact-log-likelihood": has_exact_likelihood,

@@ -12,12 +12,11 @@ from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from dgm_bench.errors import DeclarationError
+from dgm_bench.metrics.quadrature import log_marginal
 from dgm_bench.models.capabilities import HasDecoder, HasElbo
-from dgm_bench.models.flows.flow import BaseDensity, StandardNormal
-from dgm_bench.models.latent.latent_variable_model import LatentVariableModel
+from dgm_bench.models.flows.flow import BaseDensity
 
 SAMPLES = 20_000
 BOXES = 6  # a side
@@ -97,40 +96,8 @@ def by_quadrature(model: BaseDensity, generator: torch.Generator) -> Agreement:
 @torch.no_grad()
 def of_bound(model: LatentBound, x: Float[Tensor, "n 2"], generator: torch.Generator) -> Bound:
     """Compare the bound with ``log p(x)``, an integral over two latent variables."""
-    fine, coarse = (log_likelihood(model, x, nodes) for nodes in (NODES, NODES // 2))
+    fine, coarse = (log_marginal(model, x, nodes, REACH) for nodes in (NODES, NODES // 2))
     bounds = [model.elbo(x, generator).double() for _ in range(DRAWS)]
     gaps = fine - torch.stack(bounds).mean(0)
     se = float(gaps.std()) / math.sqrt(len(x))
     return Bound(float(gaps.mean()), se, abs(float((fine - coarse).mean())))
-
-
-def require_standard_prior(model: nn.Module, thing: str) -> None:
-    """Refuse a prior that the quadratures over latent variables do not know.
-
-    Args:
-        model: Any; those that are no :class:`LatentVariableModel` have no other prior.
-        thing: What needs it, in words.
-
-    Raises:
-        DeclarationError: The prior is not the standard normal.
-    """
-    if isinstance(model, LatentVariableModel) and not isinstance(model.prior, StandardNormal):
-        reason = f"needs a standard normal prior, not {type(model.prior).__name__}"
-        raise DeclarationError(thing, reason, "use prior 'standard'")
-
-
-def log_likelihood(model: HasDecoder, x: Float[Tensor, "n 2"], nodes: int) -> Float[Tensor, " n"]:
-    """Return ``log p(x)`` in nats, by the midpoint rule over two latent variables.
-
-    Args:
-        model: With a standard normal prior.
-        x: Examples.
-        nodes: Points of the grid along each side.
-    """
-    spacing = 2 * REACH / nodes
-    axis = (torch.arange(nodes, dtype=x.dtype, device=x.device) + 0.5) * spacing - REACH
-    z = torch.cartesian_prod(axis, axis)
-    given = model.decode(z)
-    log_prior = -0.5 * z.square().sum(1) - math.log(2 * math.pi) + 2 * math.log(spacing)
-    parts = [given.log_prob(part[:, None]) + log_prior for part in x.split(20)]
-    return torch.cat([part.double().logsumexp(1) for part in parts])

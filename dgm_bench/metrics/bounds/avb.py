@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent
 
-from dgm_bench.data.dataset import Dataset
-from dgm_bench.errors import DeclarationError, RunFailure
-from dgm_bench.metrics.abilities.exactness import require_standard_prior
+from dgm_bench.errors import DeclarationError
 from dgm_bench.metrics.bounds.likelihood import mean_metric
+from dgm_bench.metrics.evaluation import Evaluation
+from dgm_bench.metrics.finite import require_finite
+from dgm_bench.metrics.quadrature import log_marginal, require_standard_prior
+from dgm_bench.metrics.registry import metric
 from dgm_bench.models.capabilities import HasDecoder, HasPosteriorDraws
 from dgm_bench.models.latent.avb import AVB
 from dgm_bench.records import Metric
-from dgm_bench.spec import EvaluationSpec
 
 EXAMPLES = 250  # of the split
 DRAWS = 2_000  # from the posterior of each example
@@ -45,13 +45,25 @@ class Bounds(NamedTuple):
 # ----------------------------------------------------------------------------- metrics
 
 
-def avb_metrics(
-    model: nn.Module,
-    data: Dataset,
-    spec: EvaluationSpec,
-    generator: torch.Generator,
-    protocol: str,
-) -> list[Metric]:
+def require_bounds(evaluation: Evaluation) -> None:
+    """Refuse what has no two bounds to compare, or no integral to compare them with.
+
+    Raises:
+        DeclarationError: There are no draws from the posterior, not two latent variables, or
+            another prior than the standard normal.
+    """
+    model, thing = evaluation.model, "metric 'avb'"
+    if not isinstance(model, AVB | HasPosteriorDraws):
+        reason = f"needs draws from a posterior, which {type(model).__name__} lacks"
+        raise DeclarationError(thing, reason, "use avb:VAE or avb:AVB")
+    if model.latent != 2:
+        reason = f"the latent space has {model.latent} dimensions"
+        raise DeclarationError(thing, reason, "use two latent variables")
+    require_standard_prior(model, thing)
+
+
+@metric("avb", needs=HasDecoder, words="a decoder", check=require_bounds)
+def avb_metrics(evaluation: Evaluation) -> list[Metric]:
     """Return what the model takes for its negative ELBO, and what it is, in nats.
 
     ``negative-elbo`` has the discriminator's log-odds for the divergence (a model without one has
@@ -63,16 +75,13 @@ def avb_metrics(
     nodes differs. Standard errors are over examples.
 
     Raises:
-        DeclarationError: As :func:`require_bounds`.
         RunFailure: A value is not finite.
     """
-    require_bounds(model)
-    coded = cast(HasDecoder, model)
-    x = data.splits[spec.split][:EXAMPLES]
-    x = data.dequantise(x, generator) if data.dequantise else x
+    model, split, generator = evaluation.model, evaluation.spec.split, evaluation.generator()
+    x = evaluation.data.dequantised(evaluation.examples[:EXAMPLES], generator)
     found = bounds(model, x, generator)
-    marginal = log_marginal(coded, x, NODES)
-    coarse = log_marginal(coded, x, NODES // 2)
+    decoder = cast(HasDecoder, model)
+    marginal, coarse = (log_marginal(decoder, x, nodes, REACH) for nodes in (NODES, NODES // 2))
     grid = f"midpoint rule on {NODES} x {NODES} points"
     estimated, true = found.estimated - found.fit, found.true - found.fit
     values = {
@@ -83,41 +92,19 @@ def avb_metrics(
         "posterior-gap": (true + marginal, f"{_words(model)}; {grid}"),
         "quadrature-error": ((marginal - coarse).abs(), "against half the nodes a side"),
     }
-    how = f"first {len(x):,} examples, {DRAWS:,} draws of each; {protocol}"
+    how = f"first {len(x):,} examples, {DRAWS:,} draws of each; {evaluation.protocol}"
+    for name, (nats, _) in values.items():
+        require_finite(nats, name, f"{split} examples")
     return [
-        _finite(mean_metric(name, nats, "nats", spec.split, f"{words}; {how}"))
+        mean_metric(name, nats, "nats", split, f"{words}; {how}")
         for name, (nats, words) in values.items()
     ]
-
-
-def require_bounds(model: nn.Module) -> None:
-    """Refuse what has no two bounds to compare, or no integral to compare them with.
-
-    Raises:
-        DeclarationError: There are no draws from the posterior, not two latent variables, or
-            another prior than the standard normal.
-    """
-    metric = "metric 'avb'"
-    if not isinstance(model, AVB | HasPosteriorDraws):
-        reason = f"needs draws from a posterior, which {type(model).__name__} lacks"
-        raise DeclarationError(metric, reason, "use avb:VAE or avb:AVB")
-    if model.latent != 2:
-        reason = f"the latent space has {model.latent} dimensions"
-        raise DeclarationError(metric, reason, "use two latent variables")
-    require_standard_prior(model, metric)
 
 
 def _words(model: nn.Module) -> str:
     known = not isinstance(model, AVB) or model.has_density
     by_distance = f"density of the posterior by the distance of neighbour {NEIGHBOUR}"
     return "known density of the posterior" if known else by_distance
-
-
-def _finite(metric: Metric) -> Metric:
-    if metric.value is None or not math.isfinite(metric.value):
-        reason = f"{metric.name} is not finite"
-        raise RunFailure("diverged", reason, "lower the learning rate (--set optimizer.lr=...)")
-    return metric
 
 
 # ----------------------------------------------------------------------------- the two bounds
@@ -183,38 +170,3 @@ def entropy(z: Float[Tensor, "n draws latent"]) -> Float[Tensor, " n"]:
     ball = dim / 2 * math.log(math.pi) - math.lgamma(dim / 2 + 1)
     found = digamma(draws) - digamma(NEIGHBOUR) + ball + dim * mean
     return torch.from_numpy(found).to(z.device)
-
-
-# ----------------------------------------------------------------------------- quadrature
-
-
-@torch.no_grad()
-def log_marginal(
-    model: HasDecoder, x: Float[Tensor, "n *event"], nodes: int
-) -> Float[Tensor, " n"]:
-    """Return ``log p(x)`` in nats, by the midpoint rule over two latent variables, in float64.
-
-    Args:
-        model: With a standard normal prior.
-        x: Examples.
-        nodes: Points of the grid along each side.
-    """
-    flat, spacing = x.flatten(1), 2 * REACH / nodes
-    axis = (torch.arange(nodes, dtype=x.dtype, device=x.device) + 0.5) * spacing - REACH
-    total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
-    constant = 2 * math.log(spacing) - math.log(2 * math.pi)
-    for z in torch.cartesian_prod(axis, axis).split(20_000):
-        joint = _every_pair(model.decode(z), flat) - 0.5 * z.square().sum(1)
-        total = torch.logaddexp(total, joint.logsumexp(1).double())
-    return total + constant
-
-
-def _every_pair(given: Distribution, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n m"]:
-    """Return the log density of every example under every one of ``m`` distributions."""
-    if isinstance(given, Independent) and isinstance(given.base_dist, Bernoulli):
-        # one matrix product in place of n x m x dim logarithms
-        logits = given.base_dist.logits
-        products: Tensor = x @ logits.T
-        return products - nn.functional.softplus(logits).sum(1)
-    found: Tensor = given.log_prob(x[:, None])
-    return found

@@ -9,55 +9,47 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dgm_bench.data.dataset import Augment, Dataset
-from dgm_bench.errors import RunFailure
+from dgm_bench.data.dataset import Dataset
+from dgm_bench.metrics.evaluation import Evaluation
+from dgm_bench.metrics.finite import require_finite
+from dgm_bench.metrics.registry import metric
 from dgm_bench.models.capabilities import HasLogProb, HasLogProbEstimate
 from dgm_bench.records import Metric
+from dgm_bench.spec import EvaluationSpec, ValidationSpec
 
 
 @torch.no_grad()
 def log_likelihoods(
     model: nn.Module,
+    data: Dataset,
     x: Float[Tensor, "n *event"],
-    *,
-    batch_size: int,
-    trace: str,
+    rule: EvaluationSpec | ValidationSpec,
     generator: torch.Generator,
-    augment: Augment | None = None,
 ) -> tuple[Float[Tensor, " n"], Tensor]:
     """Return each example's log-likelihood in nats (float64) and the inputs the model saw.
 
     Args:
         model: Put into evaluation mode by the caller.
-        x: Stored examples; ``augment`` turns them into inputs where noise is drawn afresh.
-        batch_size: How many examples at a time. An adaptive solver chooses its steps, and noise
-            is drawn, batch by batch; otherwise the result does not depend on it.
-        trace: ``exact``, or ``estimate`` for Hutchinson's estimate where a model offers one.
+        data: The data set; where it is dequantised, noise is drawn afresh.
+        x: Stored examples of it.
+        rule: Says how many examples there are at a time, and whether a model that offers
+            Hutchinson's estimate of its trace is to use it. An adaptive solver chooses its steps,
+            and noise is drawn, batch by batch; otherwise the batch size changes nothing.
         generator: Source of dequantisation and trace noise.
-        augment: The data set's, or None.
     """
     values, inputs = [], []
-    for chunk in x.split(batch_size):
-        chunk = chunk.to(generator.device)
-        batch = augment(chunk, generator) if augment is not None else chunk
-        if trace == "estimate" and isinstance(model, HasLogProbEstimate):
+    for part in x.split(rule.batch_size):
+        batch = data.dequantised(part.to(generator.device), generator)
+        if rule.trace == "estimate" and isinstance(model, HasLogProbEstimate):
             values.append(model.log_prob_estimate(batch, generator).double())
         else:
             values.append(cast(HasLogProb, model).log_prob(batch).double())
         inputs.append(batch)
-    return torch.cat(values), torch.cat(inputs) if augment is not None else x
+    return torch.cat(values), x if data.dequantise is None else torch.cat(inputs)
 
 
-def likelihood_metrics(
-    model: nn.Module,
-    data: Dataset,
-    *,
-    split: str,
-    batch_size: int,
-    trace: str,
-    generator: torch.Generator,
-    protocol: str,
-) -> list[Metric]:
+@metric("nll", needs=HasLogProb, words="a log density")
+def likelihood_metrics(evaluation: Evaluation) -> list[Metric]:
     """Return the negative log-likelihood, and the gap to the entropy where the density is known.
 
     ``nll`` is in the data set's unit. Sets in bits per dimension also give ``nll_nats``, in the
@@ -68,27 +60,27 @@ def likelihood_metrics(
     Raises:
         RunFailure: When a likelihood is not finite.
     """
-    x = data.splits[split]
-    nats, inputs = log_likelihoods(
-        model,
-        x,
-        batch_size=batch_size,
-        trace=trace,
-        generator=generator,
-        augment=data.dequantise,
-    )
-    _require_finite(nats, split)
-    metrics = []
-    if data.to_unit is None:
-        metrics.append(mean_metric("nll", -nats, "nats", split, protocol))
-    else:
-        metrics.append(mean_metric("nll", data.to_unit(nats, inputs), data.unit, split, protocol))
+    data, spec, protocol = evaluation.data, evaluation.spec, evaluation.protocol
+    x, split = evaluation.examples, spec.split
+    nats, inputs = log_likelihoods(evaluation.model, data, x, spec, evaluation.generator())
+    require_finite(nats, "the log-likelihood", f"{split} points")
+    unit = "nats" if data.to_unit is None else data.unit
+    metrics = [mean_metric("nll", negative_in_unit(data, nats, inputs), unit, split, protocol)]
+    if data.to_unit is not None:
         metrics.append(mean_metric("nll_nats", -nats, "nats", split, protocol))
     if data.log_density is not None:
-        true = torch.cat([data.log_density(c.double()) for c in x.split(batch_size)])
+        parts = x.split(spec.batch_size)
+        true = torch.cat([data.log_density(part.double()) for part in parts])
         paired = "log p(x) - log q(x) on the same test points; " + protocol
         metrics.append(mean_metric("gap", true.to(nats.device) - nats, "nats", split, paired))
     return metrics
+
+
+def negative_in_unit(
+    data: Dataset, nats: Float[Tensor, " n"], inputs: Tensor
+) -> Float[Tensor, " n"]:
+    """Return negative log-likelihoods in the data set's unit, of the inputs that they are of."""
+    return -nats if data.to_unit is None else data.to_unit(nats, inputs)
 
 
 def mean_metric(
@@ -108,10 +100,3 @@ def mean_metric(
         split=split,
         protocol=protocol,
     )
-
-
-def _require_finite(nats: Tensor, split: str) -> None:
-    broken = int((~torch.isfinite(nats)).sum())
-    if broken:
-        reason = f"the log-likelihood of {broken} of {len(nats)} {split} points is not finite"
-        raise RunFailure("diverged", reason, "train longer, or lower the learning rate")

@@ -13,14 +13,15 @@ from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from dgm_bench.data.dataset import Dataset
-from dgm_bench.errors import RunFailure
+from dgm_bench.metrics.evaluation import Evaluation
+from dgm_bench.metrics.finite import require_finite
+from dgm_bench.metrics.registry import metric
 from dgm_bench.models.latent.latent_variable_model import LatentVariableModel
 from dgm_bench.models.latent.priors import GaussianMixture
+from dgm_bench.models.normal import gaussian_log_density
 from dgm_bench.records import Metric
-from dgm_bench.spec import EvaluationSpec
 
 #: Draws from the aggregated posterior, for each of the two terms that need its density.
 DRAWS = 5_000
@@ -119,8 +120,7 @@ def _draw(
     mean, variance = aggregated.mean.double(), aggregated.variance.double()
     index = torch.randint(len(mean), (draws,), generator=generator, device=mean.device)
     noise = mean.new_empty(draws, mean.shape[1]).normal_(generator=generator)
-    constant = math.log(2 * math.pi)
-    own = -0.5 * (variance[index].log() + noise.square() + constant).sum(1)
+    own = gaussian_log_density(noise, variance[index].log())
     return mean[index] + variance[index].sqrt() * noise, own
 
 
@@ -131,13 +131,17 @@ def _simple(values: Float[Tensor, " draws"]) -> Estimate:
 # ----------------------------------------------------------------------------- metrics
 
 
-def surgery_metrics(
-    model: nn.Module,
-    data: Dataset,
-    spec: EvaluationSpec,
-    generator: torch.Generator,
-    protocol: str,
-) -> list[Metric]:
+def _require_gaussian(evaluation: Evaluation) -> None:
+    cast(LatentVariableModel, evaluation.model).require_gaussian("metric 'surgery'")
+
+
+@metric(
+    "surgery",
+    needs=LatentVariableModel,
+    words="latent variables with a Gaussian posterior",
+    check=_require_gaussian,
+)
+def surgery_metrics(evaluation: Evaluation) -> list[Metric]:
     """Return the parts of the negative ELBO on the training set, and on the evaluated split.
 
     On the training set they are ``reconstruction-train``, ``mutual-information``,
@@ -152,9 +156,9 @@ def surgery_metrics(
         DeclarationError: The posterior is no Gaussian.
         RunFailure: A term is not finite.
     """
-    vae = cast(LatentVariableModel, model)
-    found = _measured(vae, data, "train", generator)
-    seen = _Words(data.name, "train", found.n, protocol)
+    split, generator = evaluation.spec.split, evaluation.generator()
+    found = _measured(evaluation, "train", generator)
+    seen = _Words("train", found.n, evaluation.protocol)
     metrics = [
         seen.metric("reconstruction-train", found.reconstruction),
         seen.metric("mutual-information", found.mutual_information),
@@ -164,33 +168,28 @@ def surgery_metrics(
         seen.metric("surgery-residual", found.residual),
         seen.metric("log-examples", Estimate(math.log(found.n), 0.0)),
     ]
-    if spec.split == "train":
+    if split == "train":
         return metrics
-    other = _measured(vae, data, spec.split, generator)
-    words = _Words(data.name, spec.split, other.n, protocol)
+    other = _measured(evaluation, split, generator)
+    words = _Words(split, other.n, evaluation.protocol)
     return [
         *metrics,
-        words.metric(f"mutual-information-{spec.split}", other.mutual_information),
-        words.metric(f"marginal-kl-{spec.split}", other.marginal_kl),
+        words.metric(f"mutual-information-{split}", other.mutual_information),
+        words.metric(f"marginal-kl-{split}", other.marginal_kl),
     ]
 
 
-def _measured(
-    model: LatentVariableModel, data: Dataset, split: str, generator: torch.Generator
-) -> Surgery:
-    x = data.splits[split]
-    x = data.dequantise(x, generator) if data.dequantise else x
-    found = surgery(model, x, generator)
-    if not math.isfinite(found.residual.mean):
-        reason = f"a part of the bound on {split} is not finite"
-        raise RunFailure("diverged", reason, "lower the learning rate (--set optimizer.lr=...)")
+def _measured(evaluation: Evaluation, split: str, generator: torch.Generator) -> Surgery:
+    x = evaluation.data.dequantised(evaluation.data.splits[split], generator)
+    found = surgery(cast(LatentVariableModel, evaluation.model), x, generator)
+    terms = [term.mean for term in found if isinstance(term, Estimate)]
+    require_finite(torch.tensor(terms), "the mean", f"terms of the negative ELBO on {split}")
     return found
 
 
 class _Words(NamedTuple):
     """What the metrics of one split have in common."""
 
-    data: str
     split: str
     n: int
     protocol: str

@@ -7,14 +7,15 @@ from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from dgm_bench.data.dataset import Dataset
-from dgm_bench.errors import DeclarationError, RunFailure
-from dgm_bench.metrics.bounds.likelihood import mean_metric
+from dgm_bench.errors import DeclarationError
+from dgm_bench.metrics.bounds.likelihood import mean_metric, negative_in_unit
+from dgm_bench.metrics.evaluation import Evaluation
+from dgm_bench.metrics.finite import require_finite
+from dgm_bench.metrics.registry import metric
 from dgm_bench.models.capabilities import HasPosteriorDraws
 from dgm_bench.records import Metric
-from dgm_bench.spec import EvaluationSpec
 
 #: Numbers decoded at a time: bounds the memory of the importance-weighted bound.
 NUMBERS_AT_ONCE = 400_000
@@ -23,14 +24,8 @@ NUMBERS_AT_ONCE = 400_000
 # ----------------------------------------------------------------------------- the ELBO
 
 
-@torch.no_grad()
-def elbo_metrics(
-    model: nn.Module,
-    data: Dataset,
-    spec: EvaluationSpec,
-    generator: torch.Generator,
-    protocol: str,
-) -> list[Metric]:
+@metric("elbo", needs=HasPosteriorDraws, words="draws from a posterior")
+def elbo_metrics(evaluation: Evaluation) -> list[Metric]:
     """Return the negative ELBO from one draw for each example, with its two parts.
 
     ``negative-elbo`` is the mean over batches of each batch's mean, as the Sylvester and FFJORD
@@ -41,28 +36,36 @@ def elbo_metrics(
     Raises:
         RunFailure: A bound is not finite.
     """
-    x = data.splits[spec.split]
+    data, split, batch_size = evaluation.data, evaluation.spec.split, evaluation.spec.batch_size
+    fit, divergence, inputs = _one_draw(evaluation)
+    require_finite(fit - divergence, "the bound", f"{split} examples")
+    values, unit = negative_in_unit(data, fit - divergence, inputs), data.unit
+    reported = torch.stack([part.mean() for part in values.split(batch_size)]).mean()
+    one = "one draw an example; " + evaluation.protocol
+    as_reported = f"mean over batches of {batch_size}, the last one weighing as much; {one}"
+    first = mean_metric("negative-elbo", values, unit, split, as_reported)
+    return [
+        first.model_copy(update={"value": reported.item()}),
+        mean_metric("negative-elbo-exact", values, unit, split, f"mean over examples; {one}"),
+        mean_metric("reconstruction", -fit, "nats", split, f"-log p(x|z); {one}"),
+        mean_metric("divergence", divergence, "nats", split, f"log q(z|x) - log p(z); {one}"),
+    ]
+
+
+@torch.no_grad()
+def _one_draw(
+    evaluation: Evaluation,
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Tensor]:
+    """Return ``log p(x|z)`` and ``log q(z|x) - log p(z)`` of a draw each, and the inputs."""
+    model, generator = cast(HasPosteriorDraws, evaluation.model), evaluation.generator()
     fits, divergences, inputs = [], [], []
-    for part in x.split(spec.batch_size):
-        batch = data.dequantise(part, generator) if data.dequantise else part
-        draws = cast(HasPosteriorDraws, model).draw(batch, 1, generator)
+    for part in evaluation.examples.split(evaluation.spec.batch_size):
+        batch = evaluation.data.dequantised(part, generator)
+        draws = model.draw(batch, 1, generator)
         fits.append(draws.log_likelihood.squeeze(1).double())
         divergences.append((draws.log_posterior - draws.log_prior).squeeze(1).double())
         inputs.append(batch)
-    fit, divergence = torch.cat(fits), torch.cat(divergences)
-    _require_finite(fit - divergence, spec.split)
-    values = _in_unit(data, fit - divergence, torch.cat(inputs))
-    unit, batch_size = data.unit, spec.batch_size
-    reported = torch.stack([part.mean() for part in values.split(batch_size)]).mean()
-    one = "one draw an example; " + protocol
-    as_reported = f"mean over batches of {batch_size}, the last one weighing as much; {one}"
-    first = mean_metric("negative-elbo", values, unit, spec.split, as_reported)
-    return [
-        first.model_copy(update={"value": reported.item()}),
-        mean_metric("negative-elbo-exact", values, unit, spec.split, f"mean over examples; {one}"),
-        mean_metric("reconstruction", -fit, "nats", spec.split, f"-log p(x|z); {one}"),
-        mean_metric("divergence", divergence, "nats", spec.split, f"log q(z|x) - log p(z); {one}"),
-    ]
+    return torch.cat(fits), torch.cat(divergences), torch.cat(inputs)
 
 
 # ----------------------------------------------------------------------------- importance
@@ -133,13 +136,26 @@ def _log_sums(
     return first, second
 
 
-def importance_metrics(
-    model: nn.Module,
-    data: Dataset,
-    spec: EvaluationSpec,
-    generator: torch.Generator,
-    protocol: str,
-) -> list[Metric]:
+def require_samples(evaluation: Evaluation) -> int:
+    """Return how many draws the importance-weighted bound is to have.
+
+    Raises:
+        DeclarationError: It is not said.
+    """
+    if evaluation.spec.importance_samples is None:
+        remedy = "set evaluation.importance_samples"
+        raise DeclarationError("metric 'importance'", "has no number of samples", remedy)
+    return evaluation.spec.importance_samples
+
+
+def _require_samples(evaluation: Evaluation) -> None:
+    require_samples(evaluation)
+
+
+@metric(
+    "importance", needs=HasPosteriorDraws, words="draws from a posterior", check=_require_samples
+)
+def importance_metrics(evaluation: Evaluation) -> list[Metric]:
     """Return the importance-weighted negative log-likelihood, its Monte Carlo error and the ESS.
 
     ``importance-nll`` has its standard error over test points; ``importance-error`` is the
@@ -150,13 +166,13 @@ def importance_metrics(
         DeclarationError: As :func:`require_samples`.
         RunFailure: A bound is not finite.
     """
-    samples = require_samples(spec)
-    x = data.splits[spec.split][: spec.importance_examples]
-    x = data.dequantise(x, generator) if data.dequantise else x
-    found = importance_bound(cast(HasPosteriorDraws, model), x, samples, generator)
-    _require_finite(found.log_marginal, spec.split)
-    how = f"{samples:,} importance samples for each of {len(x):,} examples; {protocol}"
-    values = _in_unit(data, found.log_marginal, x)
+    data, spec, generator = evaluation.data, evaluation.spec, evaluation.generator()
+    samples = require_samples(evaluation)
+    x = data.dequantised(evaluation.examples[: spec.importance_examples], generator)
+    found = importance_bound(cast(HasPosteriorDraws, evaluation.model), x, samples, generator)
+    require_finite(found.log_marginal, "the bound", f"{spec.split} examples")
+    how = f"{samples:,} importance samples for each of {len(x):,} examples; {evaluation.protocol}"
+    values = negative_in_unit(data, found.log_marginal, x)
     of_mean = found.error.square().sum().sqrt().item() / len(x)
     error = mean_metric("importance-error", values, "nats", spec.split, f"delta method; {how}")
     effective = mean_metric("effective-samples", found.effective, "share", spec.split, how)
@@ -165,30 +181,3 @@ def importance_metrics(
         error.model_copy(update={"value": of_mean, "se": None}),
         effective.model_copy(update={"direction": "higher"}),
     ]
-
-
-def require_samples(spec: EvaluationSpec) -> int:
-    """Return how many draws the importance-weighted bound is to have.
-
-    Raises:
-        DeclarationError: It is not said.
-    """
-    if spec.importance_samples is None:
-        remedy = "set evaluation.importance_samples"
-        raise DeclarationError("metric 'importance'", "has no number of samples", remedy)
-    return spec.importance_samples
-
-
-# ----------------------------------------------------------------------------- small things
-
-
-def _in_unit(data: Dataset, nats: Float[Tensor, " n"], inputs: Tensor) -> Float[Tensor, " n"]:
-    """Return negative log-likelihoods in the data set's unit."""
-    return -nats if data.to_unit is None else data.to_unit(nats, inputs)
-
-
-def _require_finite(nats: Float[Tensor, " n"], split: str) -> None:
-    broken = int((~torch.isfinite(nats)).sum())
-    if broken:
-        reason = f"the bound of {broken} of {len(nats)} {split} examples is not finite"
-        raise RunFailure("diverged", reason, "lower the learning rate (--set optimizer.lr=...)")

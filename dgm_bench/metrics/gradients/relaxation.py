@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from dgm_bench.data.dataset import Dataset
+from dgm_bench.metrics.evaluation import Evaluation
+from dgm_bench.metrics.registry import metric
 from dgm_bench.models.latent.discrete import DiscreteVAE
 from dgm_bench.models.networks.discrete_relaxations import gumbel_max, surrogate_values
 from dgm_bench.records import Metric
-from dgm_bench.spec import EvaluationSpec
 
 TEMPERATURES = (0.1, 0.25, 0.5, 1.0, 2.0)
 EXAMPLES = 100  # of the split
@@ -94,42 +95,49 @@ def errors(
     return Errors((first * second).sum(-1), draws.var(1).sum(-1), exact.square().sum(-1))
 
 
-def relaxation_metrics(estimator: str) -> Callable[..., list[Metric]]:
-    """Return the metric function of an estimator: ``squared-bias-T`` and ``variance-T`` by T.
+def relaxation_metrics(evaluation: Evaluation, estimator: str) -> list[Metric]:
+    """Return ``squared-bias-T`` and ``variance-T`` of an estimator by its temperature T.
 
     Both are sums over the examples divided by that of the exact gradient's squared norm. The
     gradient is that of the expected log-likelihood in the logits of one latent variable, another
     for each example, while the others keep a draw from the posterior. ``sf`` has no temperature: it
     is measured once, and its values stand under every name.
     """
-
-    def metric(
-        model: nn.Module,
-        data: Dataset,
-        spec: EvaluationSpec,
-        generator: torch.Generator,
-        protocol: str,
-    ) -> list[Metric]:
-        x = data.splits[spec.split][:EXAMPLES]
-        logits, function = one_variable(cast(DiscreteVAE, model), x, generator)
-        exact = exact_gradient(logits, function).double()
-        words = f"{DRAWS} draws of the gradient for each example; {protocol}"
-
-        def measured(temperature: float) -> Errors:
+    x, generator = evaluation.examples[:EXAMPLES], evaluation.generator()
+    logits, function = one_variable(cast(DiscreteVAE, evaluation.model), x, generator)
+    exact = exact_gradient(logits, function).double()
+    found: list[Metric] = []
+    for temperature in TEMPERATURES:
+        if estimator != "sf" or not found:
             given = (logits, function, estimator, temperature, DRAWS, generator)
-            return errors(gradient_draws(*given).double(), exact)
+            parts = errors(gradient_draws(*given).double(), exact)
+        found += _metrics_at(temperature, parts, evaluation)
+    return found
 
-        found: list[Metric] = []
-        for temperature in TEMPERATURES:
-            if estimator != "sf" or not found:
-                parts = measured(temperature)
-            for name in ("squared_bias", "variance"):
-                label = f"{name.replace('_', '-')}-{temperature:g}"
-                value, se = ratio(getattr(parts, name), parts.squared_gradient)
-                found.append(_metric(label, value, se, len(x), spec.split, words))
-        return found
 
-    return metric
+for _estimator in ESTIMATORS:
+    metric(f"relaxation-{_estimator}", needs=DiscreteVAE, words="discrete latent variables")(
+        partial(relaxation_metrics, estimator=_estimator)
+    )
+
+
+def _metrics_at(temperature: float, found: Errors, evaluation: Evaluation) -> list[Metric]:
+    metrics = []
+    for name, values in (("squared-bias", found.squared_bias), ("variance", found.variance)):
+        value, se = ratio(values, found.squared_gradient)
+        metrics.append(
+            Metric(
+                name=f"{name}-{temperature:g}",
+                value=value,
+                se=se,
+                n=len(values),
+                unit=UNIT,
+                direction="lower",
+                split=evaluation.spec.split,
+                protocol=f"{DRAWS} draws of the gradient for each example; {evaluation.protocol}",
+            )
+        )
+    return metrics
 
 
 def one_variable(
@@ -164,16 +172,3 @@ def _values_of_classes(
     with torch.no_grad():
         every = torch.eye(logits.shape[-1], dtype=logits.dtype, device=logits.device)
         return function(every.expand(len(logits), -1, -1))
-
-
-def _metric(name: str, value: float, se: float, n: int, split: str, protocol: str) -> Metric:
-    return Metric(
-        name=name,
-        value=value,
-        se=se,
-        n=n,
-        unit=UNIT,
-        direction="lower",
-        split=split,
-        protocol=protocol,
-    )

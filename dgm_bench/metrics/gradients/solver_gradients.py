@@ -20,14 +20,14 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dgm_bench.data.dataset import Dataset
+from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.gradients.memory import SavedMemory
+from dgm_bench.metrics.registry import metric
 from dgm_bench.models.continuous.dynamics import Dynamics
 from dgm_bench.models.continuous.flow import ContinuousFlow, SolvedFlow
 from dgm_bench.models.continuous.residual_network import ResidualODENet
 from dgm_bench.models.continuous.solver import Solver
 from dgm_bench.records import Metric
-from dgm_bench.spec import EvaluationSpec
 
 TOLERANCES = ("1e-3", "1e-5", "1e-7", "1e-9")  # relative and absolute
 REFERENCE, CHECK = 1e-12, 1e-11  # of the reference gradient, and of the one it is checked with
@@ -216,13 +216,8 @@ def _timed(
 # ------------------------------------------------------------------------------- metrics
 
 
-def gradient_metrics(
-    model: nn.Module,
-    data: Dataset,
-    spec: EvaluationSpec,
-    generator: torch.Generator,
-    protocol: str,
-) -> list[Metric]:
+@metric("gradients", needs=SolvedFlow, words="continuous flows")
+def gradient_metrics(evaluation: Evaluation) -> list[Metric]:
     """Return what the gradients of the model's solver are worth at each of the tolerances.
 
     Names are ``<quantity>-<tolerance>``. Errors are relative: ``gradient-error`` against a
@@ -231,22 +226,27 @@ def gradient_metrics(
     same steps, the gradient of the numerical solution. The others are ``forward-evaluations``,
     ``backward-evaluations``, ``backward-memory``, ``time-ratio`` and ``seconds``.
     """
-    flow = copy.deepcopy(cast(SolvedFlow, model)).double()
-    own = copy.copy(flow.solver)
-    x = data.splits[spec.split][:POINTS].double()
+    flow, x = _in_float64(evaluation)
+    own, generator, spec = copy.copy(flow.solver), evaluation.generator(), evaluation.spec
     shared = f"{way_of(own)}; float64, exact trace; {spec.checkpoint} checkpoint"
-    say = _Speaker(len(x), spec.split, shared)
+    made = _MetricMaker(len(x), spec.split, shared)
     reference = reference_gradient(flow, x)
     checked = relative_error(reference_gradient(flow, x, CHECK), reference)
     words = f"the reference, dopri5 at tolerance {REFERENCE:g}, against one at {CHECK:g}"
-    found = [say("reference-error", checked, "relative", words)]
+    found = [made("reference-error", checked, "relative", words)]
     linear = linear_flow(LINEAR_DIM, generator, copy.copy(own))
     z = x.new_empty(len(x), LINEAR_DIM).normal_(generator=generator)
     for label in TOLERANCES:
         solver = at_tolerance(own, float(label))
-        found += _of_flow(flow, x, solver, reference, label, say)
-        found.append(_of_linear(linear, z, solver, label, say))
+        found += _of_flow(flow, x, solver, reference, label, made)
+        found.append(_of_linear(linear, z, solver, label, made))
     return found
+
+
+def _in_float64(evaluation: Evaluation) -> tuple[SolvedFlow, Float[Tensor, "batch *event"]]:
+    """Return a copy of the flow, and the first examples of the split."""
+    flow = copy.deepcopy(cast(SolvedFlow, evaluation.model)).double()
+    return flow, evaluation.examples[:POINTS].double()
 
 
 def way_of(solver: Solver) -> str:
@@ -264,7 +264,7 @@ def _of_flow(
     solver: Solver,
     reference: Vector,
     label: str,
-    say: _Speaker,
+    made: _MetricMaker,
 ) -> list[Metric]:
     gradient, held = measured_gradient(flow, x, solver)
     timed = timed_in_turns(flow, x, solver)
@@ -277,23 +277,23 @@ def _of_flow(
     error = relative_error(gradient.value, reference)
     discrete = relative_error(gradient.value, timed.discrete)
     return [
-        say(f"gradient-error-{label}", error, "relative", words),
-        say(f"discrete-error-{label}", discrete, "relative", words),
-        say(f"forward-evaluations-{label}", gradient.forward, "evaluations", words),
-        say(f"backward-evaluations-{label}", gradient.backward, "evaluations", words),
-        say(f"backward-memory-{label}", held / KIB, "KiB", saved),
-        say(f"time-ratio-{label}", ratio, "of backpropagation", turns),
-        say(f"seconds-{label}", median(timed.own), "s", turns),
+        made(f"gradient-error-{label}", error, "relative", words),
+        made(f"discrete-error-{label}", discrete, "relative", words),
+        made(f"forward-evaluations-{label}", gradient.forward, "evaluations", words),
+        made(f"backward-evaluations-{label}", gradient.backward, "evaluations", words),
+        made(f"backward-memory-{label}", held / KIB, "KiB", saved),
+        made(f"time-ratio-{label}", ratio, "of backpropagation", turns),
+        made(f"seconds-{label}", median(timed.own), "s", turns),
     ]
 
 
 def _of_linear(
-    flow: SolvedFlow, z: Float[Tensor, "batch dim"], solver: Solver, label: str, say: _Speaker
+    flow: SolvedFlow, z: Float[Tensor, "batch dim"], solver: Solver, label: str, made: _MetricMaker
 ) -> Metric:
     gradient = loss_gradient(use(flow, solver), z).value
     error = relative_error(gradient, exact_linear_gradient(flow, z))
     words = f"linear equation in {z.shape[1]} dimensions; {_setting(solver)}"
-    return say(f"linear-error-{label}", error, "relative", words)
+    return made(f"linear-error-{label}", error, "relative", words)
 
 
 def _setting(solver: Solver) -> str:
@@ -303,8 +303,8 @@ def _setting(solver: Solver) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Speaker:
-    """Makes metrics of one run: all that they share is here."""
+class _MetricMaker:
+    """Makes metrics that share number of examples, split and protocol."""
 
     n: int
     split: str
@@ -326,13 +326,8 @@ class _Speaker:
 # --------------------------------------------------------------------- the residual network
 
 
-def residual_metrics(
-    model: nn.Module,
-    data: Dataset,
-    spec: EvaluationSpec,
-    generator: torch.Generator,
-    protocol: str,
-) -> list[Metric]:
+@metric("residual-network", needs=SolvedFlow, words="continuous flows")
+def residual_metrics(evaluation: Evaluation) -> list[Metric]:
     """Return how far a residual network is from Euler's solution of its equation, by layers.
 
     The network's blocks are the dynamics of the model's first flow. ``output-difference-L`` is
@@ -340,15 +335,15 @@ def residual_metrics(
     norm of the outputs: ``solver-difference-L`` by backpropagation through the solver, and
     ``adjoint-difference-L`` by the adjoint equation, which takes steps of its own.
     """
-    flow = copy.deepcopy(cast(SolvedFlow, model)).double()
+    flow, x = _in_float64(evaluation)
     dynamics = cast(ContinuousFlow, flow.layers[0]).network
-    x = data.splits[spec.split][:POINTS].double().flatten(1)
-    say = _Speaker(len(x), spec.split, f"float64; {spec.checkpoint} checkpoint")
-    return [m for layers in LAYERS for m in _of_network(dynamics, x, layers, say)]
+    spec = evaluation.spec
+    made = _MetricMaker(len(x), spec.split, f"float64; {spec.checkpoint} checkpoint")
+    return [m for layers in LAYERS for m in _of_network(dynamics, x.flatten(1), layers, made)]
 
 
 def _of_network(
-    dynamics: Dynamics, x: Float[Tensor, "batch dim"], layers: int, say: _Speaker
+    dynamics: Dynamics, x: Float[Tensor, "batch dim"], layers: int, made: _MetricMaker
 ) -> list[Metric]:
     network = ResidualODENet(dynamics, layers)
     output, gradient = _output_and_gradient(network, network, x)
@@ -361,7 +356,7 @@ def _of_network(
         "adjoint": relative_error(adjoint, gradient),
     }
     return [
-        say(f"{name}-difference-{layers}", difference, "relative", words)
+        made(f"{name}-difference-{layers}", difference, "relative", words)
         for name, difference in differences.items()
     ]
 

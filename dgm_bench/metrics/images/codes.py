@@ -16,10 +16,15 @@ from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.labelled_images import pixels
-from dgm_bench.errors import DeclarationError, RunFailure
+from dgm_bench.errors import DeclarationError
 from dgm_bench.metrics.bounds.likelihood import mean_metric
+from dgm_bench.metrics.evaluation import Evaluation
+from dgm_bench.metrics.finite import require_finite
+from dgm_bench.metrics.images.checks import require_codes
+from dgm_bench.metrics.registry import metric
 from dgm_bench.models.capabilities import HasCodePrior, HasCodes, Reconstructs
-from dgm_bench.models.codes.packing import Grids
+from dgm_bench.models.codes.packing import Grids, encoded
+from dgm_bench.models.codes.two_stage import TwoStage
 from dgm_bench.records import Metric
 
 #: Names of levels, top first, by their number.
@@ -41,39 +46,61 @@ def level_names(levels: int) -> tuple[str, ...]:
     return LEVELS[levels]
 
 
+@metric("codes", needs=TwoStage, words="codes and a prior for each level", check=require_codes)
+def code_metrics(evaluation: Evaluation) -> list[Metric]:
+    """Return reconstruction error, use of the codebooks, and the priors' negative log-likelihood.
+
+    Those of the training set have names that end in ``-train``.
+    """
+    generator = evaluation.generator()
+    found: list[Metric] = []
+    for split in ("test", "train"):
+        found += reconstruction_metrics(evaluation, split, generator)
+        found += codebook_metrics(evaluation, split, generator)
+        found += _metrics_of_priors(evaluation, split)
+    return found
+
+
+def _metrics_of_priors(evaluation: Evaluation, split: str) -> list[Metric]:
+    """Return the metrics of the priors over the codes of a split's images."""
+    model, data = cast(TwoStage, evaluation.model), evaluation.data
+    size, device = evaluation.spec.batch_size, evaluation.device
+    packed = encoded(model.coder, data.splits[split], data.labels.get(split), size, device)
+    priors = [model.prior(level) for level in range(len(model.priors))]
+    return prior_metrics(
+        priors,
+        packed,
+        model.coder.grids,
+        split=split,
+        batch_size=size,
+        protocol=evaluation.protocol,
+    )
+
+
 # ----------------------------------------------------------------------------- reconstructions
 
 
 @torch.no_grad()
 def reconstruction_metrics(
-    model: Reconstructs,
-    data: Dataset,
-    *,
-    split: str,
-    batch_size: int,
-    generator: torch.Generator,
-    protocol: str,
+    evaluation: Evaluation, split: str, generator: torch.Generator
 ) -> list[Metric]:
     """Return ``reconstruction-mse``: squared error over pixels in [0, 1], mean over images.
 
     Args:
-        model: In evaluation mode.
-        data: Images.
-        split: Which of them.
-        batch_size: Images at a time.
-        generator: On the model's device; source of dequantisation noise, where there is any.
-        protocol: How the model was prepared.
+        evaluation: Of a model that :class:`Reconstructs`.
+        split: Of the data set.
+        generator: Source of dequantisation noise, where there is any.
 
     Raises:
         RunFailure: A reconstruction is not finite.
     """
-    errors = []
-    for x in _batches(data, split, batch_size, generator):
+    model, errors = cast(Reconstructs, evaluation.model), []
+    for x in _batches(evaluation.data, split, evaluation.spec.batch_size, generator):
         gap = model.reconstruct(x).double() - x.double()
         errors.append(gap.square().flatten(1).mean(1))
     values = torch.cat(errors)
-    _require_finite(values, "the reconstruction error", split)
-    how = f"mean over pixels in [0, 1]; {protocol}"
+    require_finite(values, "the reconstruction error", f"{split} images")
+    how = f"mean over pixels in [0, 1]; {evaluation.protocol}"
     return [mean_metric(_named("reconstruction-mse", split), values, "mse", split, how)]
 
 
@@ -103,13 +130,7 @@ def perplexity(counts: Int[Tensor, " codes"]) -> float:
 
 
 def codebook_metrics(
-    model: HasCodes,
-    data: Dataset,
-    *,
-    split: str,
-    batch_size: int,
-    generator: torch.Generator,
-    protocol: str,
+    evaluation: Evaluation, split: str, generator: torch.Generator
 ) -> list[Metric]:
     """Return ``codebook-perplexity-<level>`` and ``codebook-used-<level>``, in codes.
 
@@ -118,15 +139,16 @@ def codebook_metrics(
     Raises:
         DeclarationError: The model has no levels, or more than three.
     """
-    names = level_names(len(model.codebook_sizes))
-    counts = code_counts(model, data, split=split, batch_size=batch_size, generator=generator)
+    coder, data, size = _coder(evaluation.model), evaluation.data, evaluation.spec.batch_size
+    names = level_names(len(coder.codebook_sizes))
+    counts = code_counts(coder, data, split=split, batch_size=size, generator=generator)
     images, found = len(data.splits[split]), []
     for name, count in zip(names, counts, strict=True):
-        how = f"of {len(count)} codes, over {int(count.sum())} places; {protocol}"
+        how = f"of {len(count)} codes, over {int(count.sum())} places; {evaluation.protocol}"
         used = float((count > 0).sum())
         for what, value in (("perplexity", perplexity(count)), ("used", used)):
-            metric = _named(f"codebook-{what}-{name}", split)
-            found.append(_count_metric(metric, value, images, split, how))
+            full_name = _named(f"codebook-{what}-{name}", split)
+            found.append(_count_metric(full_name, value, images, split, how))
     return found
 
 
@@ -175,11 +197,12 @@ def prior_metrics(
     for prior in priors:
         parts = packed.split(batch_size)
         nats = torch.cat([prior.log_prob(part.to(device)).double() for part in parts])
-        _require_finite(nats, f"the log probability of level {names[prior.level]}", split)
+        what = f"the log probability of level {names[prior.level]}"
+        require_finite(nats, what, f"{split} images")
         places = math.prod(grids[prior.level])
         how = f"mean over the {places} codes of an image; {protocol}"
-        metric = _named(f"prior-nll-{names[prior.level]}", split)
-        found.append(mean_metric(metric, -nats / places, "nats/code", split, how))
+        name = _named(f"prior-nll-{names[prior.level]}", split)
+        found.append(mean_metric(name, -nats / places, "nats/code", split, how))
     return found
 
 
@@ -192,15 +215,13 @@ def _batches(
     """Yield a split's images as the model sees them."""
     for part in data.splits[split].split(batch_size):
         moved = part.to(generator.device)  # large splits stay on the host
-        yield data.dequantise(moved, generator) if data.dequantise else pixels(moved)
+        yield pixels(data.dequantised(moved, generator))
+
+
+def _coder(model: nn.Module) -> HasCodes:
+    """Return what encodes images: the first of two stages, or the model itself."""
+    return model.coder if isinstance(model, TwoStage) else cast(HasCodes, model)
 
 
 def _named(name: str, split: str) -> str:
     return name if split == "test" else f"{name}-{split}"
-
-
-def _require_finite(values: Float[Tensor, " n"], what: str, split: str) -> None:
-    broken = int((~torch.isfinite(values)).sum())
-    if broken:
-        reason = f"{what} of {broken} of {len(values)} {split} images is not finite"
-        raise RunFailure("diverged", reason, "train longer, or lower the learning rate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 
 import torch
@@ -10,7 +9,7 @@ import torch_fidelity
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dgm_bench.errors import RunFailure
+from dgm_bench.metrics.finite import require_finite
 from dgm_bench.metrics.images.features import CLASSIFIER, Extractor, extract
 from dgm_bench.metrics.images.precision_recall import (
     PrecisionRecall,
@@ -98,7 +97,7 @@ def score_images(
     there = {"samples": len(generated), "reference": len(reference)}
     actual = settings.model_copy(update={**there, "features": (reference.extractor.name,)})
     require_sample_sizes(actual, len(reference))
-    _require_finite(generated)
+    require_finite(generated, "a pixel", "images")
     report = _Report(reference, len(generated), protocol)
     layers, used = reference.extract(generated), reference.extractor.layers
     features = layers[used.features]
@@ -194,9 +193,3 @@ def _fractions(report: _Report, found: PrecisionRecall, suffix: str, how: str) -
         report.metric(f"precision{suffix}", precision, "fraction", "higher", how),
         report.metric(f"recall{suffix}", recall, "fraction", "higher", how, n=m),
     ]
-
-
-def _require_finite(images: Tensor) -> None:
-    """Refuse images that would silently become black."""
-    if images.is_floating_point() and not math.isfinite(float(images.sum())):
-        raise RunFailure("diverged", "drawn images are not finite", "lower the learning rate")

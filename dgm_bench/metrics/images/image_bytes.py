@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dgm_bench.errors import DeclarationError, ResultsError, RunFailure
+from dgm_bench.errors import DeclarationError, ResultsError
+from dgm_bench.metrics.finite import require_finite
 
 Bytes = UInt8[Tensor, "n channels height width"]
 
@@ -30,8 +31,7 @@ def gathered(parts: Iterable[Float[Tensor, "batch channels height width"]], n: i
     images: Tensor | None = None
     start = 0
     for part in parts:
-        if not bool(part.isfinite().all()):
-            raise RunFailure("diverged", "drawn images are not finite", "lower the learning rate")
+        require_finite(part, "a pixel", "images")
         images = _room((n, *part.shape[1:])) if images is None else images
         images[start : start + len(part)] = (part.clamp(0, 1) * 255).round().to(torch.uint8)
         start += len(part)

@@ -1,17 +1,19 @@
-"""What sets of images are judged by: reference images, and a classifier of the data set."""
+"""Scores of sets of images against reference images, and by a classifier of the data set."""
 
 from __future__ import annotations
 
 import math
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dgm_bench.data import default_root
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError
+from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.images.accuracy_score import RESNET_SIDE, accuracy_score
 from dgm_bench.metrics.images.classifier import (
     ImageClassifier,
@@ -20,34 +22,52 @@ from dgm_bench.metrics.images.classifier import (
 )
 from dgm_bench.metrics.images.image_bytes import Bytes
 from dgm_bench.records import Metric
-from dgm_bench.spec import ImageEvaluationSpec
+from dgm_bench.spec import EvaluationSpec, ImageEvaluationSpec
 
 if TYPE_CHECKING:
     from dgm_bench.metrics.images.features import Extractor
+    from dgm_bench.metrics.images.fidelity import Reference
 
 
 class ImageEvaluator:
-    """What images are judged by: the reference's features by each network, and a classifier.
+    """Scores images by the reference's features of each network, and by a classifier.
+
+    The reference goes through the networks once, when the first images are scored.
 
     Args:
         data: Images, with classes where the classifier is asked for.
-        settings: How they are judged.
+        settings: How they are evaluated.
+        data_root: Folder of published weights and trained classifiers.
         device: Where to compute.
 
     Raises:
-        DataError: Weights of others are missing or not the published ones.
         DeclarationError: The data set has no classes, and the classifier is asked for.
     """
 
-    def __init__(self, data: Dataset, settings: ImageEvaluationSpec, device: torch.device) -> None:
+    def __init__(
+        self, data: Dataset, settings: ImageEvaluationSpec, data_root: Path, device: torch.device
+    ) -> None:
+        self.data, self.settings, self.data_root = data, settings, data_root
+        self.device = device
+        self.classifier: ImageClassifier | None = None
+        self.weights = ""
+        if settings.needs_classifier:
+            folder = classifier_folder(data_root)
+            self.classifier, self.weights = reference_classifier(data, folder, device)
+
+    @cached_property
+    def references(self) -> dict[str, Reference]:
+        """The reference images as each network sees them.
+
+        Raises:
+            DataError: Weights of others are missing or not the published ones.
+        """
         from dgm_bench.metrics.images.fidelity import Reference
 
-        self.data, self.settings, self.device = data, settings, device
-        self.classifier, self.weights = _classifier(data, settings, device)
-        images = spread(data.splits["train"], settings.reference)
-        self.references = {
-            name: Reference(images, self._extractor(name), "train", device=device)
-            for name in settings.features
+        images = spread(self.data.splits["train"], self.settings.reference)
+        return {
+            name: Reference(images, self._extractor(name), "train", device=self.device)
+            for name in self.settings.features
         }
 
     def _extractor(self, name: str) -> Extractor:
@@ -56,7 +76,7 @@ class ImageEvaluator:
         if name == features.CLASSIFIER:
             channels = self.data.event_shape[0]
             return features.classifier_extractor(self.trained, self.weights, channels)
-        return features.published_extractor(name, default_root())
+        return features.published_extractor(name, self.data_root)
 
     @property
     def trained(self) -> ImageClassifier:
@@ -135,12 +155,33 @@ def _accuracy_metric(name: str, share: float, n: int, protocol: str) -> Metric:
     )
 
 
-def _classifier(
-    data: Dataset, settings: ImageEvaluationSpec, device: torch.device
-) -> tuple[ImageClassifier | None, str]:
-    if "classifier" not in settings.features and settings.keep is None:
-        return None, ""
-    return reference_classifier(data, default_root() / "classifiers", device)
+def image_evaluator(evaluation: Evaluation) -> ImageEvaluator:
+    """Return the image evaluator of a run; :meth:`Evaluation.once` shares it between metrics.
+
+    Raises:
+        DeclarationError: As :func:`required_settings`, and as :class:`ImageEvaluator`.
+    """
+    # Without parameters a model, such as the identity, leaves the networks on the CPU.
+    device = next((p.device for p in evaluation.model.parameters()), torch.device("cpu"))
+    settings = required_settings(evaluation.spec)
+    return ImageEvaluator(evaluation.data, settings, evaluation.data_root, device)
+
+
+def required_settings(spec: EvaluationSpec) -> ImageEvaluationSpec:
+    """Return how images are evaluated.
+
+    Raises:
+        DeclarationError: It is not declared.
+    """
+    if spec.judge is None:
+        reason, remedy = "are asked for without evaluation.judge", "declare samples and features"
+        raise DeclarationError("metrics of images", reason, remedy)
+    return spec.judge
+
+
+def classifier_folder(data_root: Path) -> Path:
+    """Return the folder of trained classifiers."""
+    return data_root / "classifiers"
 
 
 def spread(items: Tensor, n: int | None) -> Tensor:

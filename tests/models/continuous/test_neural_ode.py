@@ -1,11 +1,14 @@
 """Gradients through solvers: Euler's residual networks, exact gradients, memory, the metrics."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from factories import make_cell, make_metric, make_record, make_table
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError
+from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.gradients import solver_gradients
 from dgm_bench.metrics.gradients.memory import SavedMemory
 from dgm_bench.metrics.gradients.solver_gradients import (
@@ -131,7 +134,7 @@ def small_run(function, flow, monkeypatch):
     monkeypatch.setattr(solver_gradients, "REFERENCE", 1e-9)
     monkeypatch.setattr(solver_gradients, "CHECK", 1e-8)
     data = Dataset("toy", "1", {"test": torch.randn(9, 2)}, verified=False)
-    metrics = function(flow, data, EvaluationSpec(), torch.Generator().manual_seed(0), "")
+    metrics = function(Evaluation(flow, data, EvaluationSpec(), 0, Path()))
     return {metric.name: metric for metric in metrics}
 
 

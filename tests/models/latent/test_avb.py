@@ -1,6 +1,7 @@
 """Adversarial variational Bayes: its bound, its players, and what its bound is compared with."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,10 @@ from torch.distributions import MultivariateNormal, Normal
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError
-from dgm_bench.metrics.bounds.avb import _every_pair, avb_metrics, bounds, entropy, log_marginal
+from dgm_bench.metrics.bounds.avb import avb_metrics, bounds, entropy
+from dgm_bench.metrics.evaluate import require_fit
+from dgm_bench.metrics.evaluation import Evaluation
+from dgm_bench.metrics.quadrature import log_density_of_pairs, log_marginal
 from dgm_bench.models.build import build
 from dgm_bench.models.latent.avb import AVB, VAE, Contrast
 from dgm_bench.spec import (
@@ -38,7 +42,7 @@ def gaussian_of(game, x):
 def optimal(game, x, contrast=None):
     """The discriminator at its optimum, ``log q(z|x) - log r(z|x)``, for draws of all ``x``."""
 
-    def judge(inputs):
+    def discriminator(inputs):
         standardised = inputs[:, -game.latent :].view(len(x), -1, game.latent)
         mean, scale = gaussian_of(game, x)
         at = contrast or Contrast(torch.zeros_like(mean), torch.ones_like(mean))
@@ -47,7 +51,7 @@ def optimal(game, x, contrast=None):
         log_r = Normal(at.location[:, None], at.scale[:, None]).log_prob(z).sum(-1)
         return (log_q - log_r).view(-1, 1)
 
-    return judge
+    return discriminator
 
 
 def test_with_the_optimal_discriminator_the_bound_is_the_elbo(generator):
@@ -135,13 +139,13 @@ def test_quadrature_of_a_linear_gaussian_decoder_is_its_closed_form():
     x = torch.randn(6, 3)
     noise = torch.diag((2 * game.decoder.log_scale).exp())
     exact = MultivariateNormal(linear.bias, linear.weight @ linear.weight.T + noise).log_prob(x)
-    torch.testing.assert_close(log_marginal(game, x, 200), exact, rtol=0, atol=1e-6)
+    torch.testing.assert_close(log_marginal(game, x, 200, 6.0), exact, rtol=0, atol=1e-6)
 
 
 def test_every_pair_of_binary_examples_and_latent_variables():
     game = AVB((1, 2, 2), **SMALL)
     given, x = game.decode(torch.randn(7, 2)), torch.rand(5, 4).round()
-    torch.testing.assert_close(_every_pair(given, x), given.log_prob(x[:, None]))
+    torch.testing.assert_close(log_density_of_pairs(given, x), given.log_prob(x[:, None]))
 
 
 def test_entropy_of_gaussians(generator):
@@ -167,7 +171,7 @@ def test_true_bounds_are_below_the_likelihood(posterior, generator):
     data = Dataset("toy", "1", {"train": x, "val": x, "test": x})
     kinds = {"likelihood": "gaussian", "hidden": (16, 16)}
     model = VAE((2,), **kinds) if posterior is None else AVB((2,), posterior=posterior, **kinds)
-    metrics = avb_metrics(model.eval(), data, EvaluationSpec(), generator, "as it is")
+    metrics = avb_metrics(Evaluation(model.eval(), data, EvaluationSpec(), 1, Path()))
     value = {metric.name: metric.value for metric in metrics}
     assert value["posterior-gap"] > 0
     assert value["quadrature-error"] < 1e-6
@@ -178,11 +182,11 @@ def test_true_bounds_are_below_the_likelihood(posterior, generator):
     assert (error == 0) == (posterior is None)
 
 
-def test_the_quadrature_needs_two_latent_variables(generator):
+def test_the_quadrature_needs_two_latent_variables():
     x = torch.rand(4, 3).round()
     data = Dataset("toy", "1", {"train": x, "val": x, "test": x})
     with pytest.raises(DeclarationError, match="3 dimensions"):
-        avb_metrics(AVB((3,), latent=3, **SMALL), data, EvaluationSpec(), generator, "")
+        require_fit(EvaluationSpec(metrics=("avb",)), AVB((3,), latent=3, **SMALL), data, Path())
 
 
 @pytest.mark.parametrize("draws", [None, 8])

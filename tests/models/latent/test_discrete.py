@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from scipy.stats import chisquare
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError
 from dgm_bench.metrics.bounds.variational import importance_bound
+from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.gradients.relaxation import (
     DRAWS,
     TEMPERATURES,
@@ -398,10 +400,10 @@ def test_gradient_of_one_variable_is_that_of_the_whole_model(generator):
     assert (values[:, :, None] - every[:, None]).abs().amin(2).max() < 1e-12
 
 
-def test_metrics_have_a_value_for_each_temperature(generator):
+def test_metrics_have_a_value_for_each_temperature():
     model, x = tiny(classes=4, variables=3).eval(), binary(20)
     data = Dataset("digits-binary", "test", {"test": x}, unit="nats")
-    found = relaxation_metrics("gumbel")(model, data, EvaluationSpec(), generator, "here")
+    found = relaxation_metrics(Evaluation(model, data, EvaluationSpec(), 1, Path()), "gumbel")
     names = [metric.name for metric in found]
     assert names[:2] == ["squared-bias-0.1", "variance-0.1"]
     assert len(set(names)) == 2 * len(TEMPERATURES)
@@ -413,15 +415,15 @@ def test_metrics_have_a_value_for_each_temperature(generator):
     assert [point[1] for point in points] == variance
 
 
-def test_the_score_function_is_measured_once_for_all_temperatures(generator):
+def test_the_score_function_is_measured_once_for_all_temperatures():
     model, x = tiny(classes=4, variables=3).eval(), binary(20)
     data = Dataset("digits-binary", "test", {"test": x}, unit="nats")
-    found = relaxation_metrics("sf")(model, data, EvaluationSpec(), generator, "here")
+    found = relaxation_metrics(Evaluation(model, data, EvaluationSpec(), 1, Path()), "sf")
     assert len({metric.name for metric in found}) == 2 * len(TEMPERATURES)
     for quantity in ("variance", "squared-bias"):
         values = {metric.value for metric in found if metric.name.startswith(quantity)}
         assert len(values) == 1
-    again = torch.Generator().manual_seed(generator.initial_seed())
+    again = torch.Generator().manual_seed(1)
     logits, function = one_variable(model, x, again)
     draws = gradient_draws(logits, function, "sf", 0.1, DRAWS, again)
     first = errors(draws, exact_gradient(logits, function))

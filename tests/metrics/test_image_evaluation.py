@@ -1,4 +1,4 @@
-"""Judging the images of a model: what is drawn, what is refused, what the numbers are of."""
+"""Scores of the images of a model: what is drawn, what is refused, what the numbers are of."""
 
 import pytest
 import torch
@@ -6,10 +6,11 @@ import torch
 from dgm_bench import data as datasets
 from dgm_bench.errors import DataError, DataUnavailable, DeclarationError, RunFailure
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
-from dgm_bench.metrics.images import image_bytes
-from dgm_bench.metrics.images.diversity import in_turn
+from dgm_bench.metrics.images import fidelity, image_bytes
+from dgm_bench.metrics.images.features import extract
 from dgm_bench.metrics.images.image_bytes import gathered
 from dgm_bench.metrics.images.image_evaluator import spread
+from dgm_bench.metrics.images.samples import in_turn
 from dgm_bench.models.codes.identity import Identity
 from dgm_bench.report.rejection import rejection_points
 from dgm_bench.spec import EvaluationSpec, ImageEvaluationSpec
@@ -25,8 +26,21 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def digits(root):
-    with datasets.rooted(root):
-        yield datasets.load("digits-labelled", root)
+    return datasets.load("digits-labelled", root)
+
+
+@pytest.fixture
+def measured(digits, root):
+    """Measures a model of the digits, and returns the metrics by their names."""
+
+    def measure(model, metrics=("samples",), **settings):
+        spec = EvaluationSpec(
+            metrics=metrics, batch_size=64, judge=ImageEvaluationSpec(**{**FEW, **settings})
+        )
+        prepare(model, digits, spec)
+        return {metric.name: metric for metric in evaluate(model, digits, spec, 0, root)}
+
+    return measure
 
 
 class Drawer(torch.nn.Module):
@@ -64,18 +78,10 @@ def held_out(data):
     return Drawer(draw)
 
 
-def measured(model, data, metrics=("samples",), **settings):
-    spec = EvaluationSpec(
-        metrics=metrics, batch_size=64, judge=ImageEvaluationSpec(**{**FEW, **settings})
-    )
-    prepare(model, data, spec)
-    return {metric.name: metric for metric in evaluate(model, data, spec, 0)}
-
-
-def test_real_images_are_good_and_diverse_and_noise_is_neither(digits):
+def test_real_images_are_good_and_diverse_and_noise_is_neither(digits, measured):
     many = {"samples": 1_000, "compared": 200}
-    real = measured(held_out(digits), digits, **many)
-    noise = measured(Drawer(lambda labels: torch.rand(len(labels), 1, 8, 8)), digits, **many)
+    real = measured(held_out(digits), **many)
+    noise = measured(Drawer(lambda labels: torch.rand(len(labels), 1, 8, 8)), **many)
     assert real["classifier-precision"].value > 0.8
     assert real["classifier-recall"].value > 0.8
     assert noise["classifier-recall"].value < 0.3
@@ -85,13 +91,30 @@ def test_real_images_are_good_and_diverse_and_noise_is_neither(digits):
     assert "200 generated against 1347 of train" in real["classifier-precision"].protocol
 
 
-def test_the_identity_stands_for_real_data(digits):
-    found = measured(Identity((1, 8, 8)), digits, ("reconstructions",), samples=1_000)
+def test_the_identity_stands_for_real_data(measured):
+    found = measured(Identity((1, 8, 8)), ("reconstructions",), samples=1_000)
     assert found["reconstruction-classifier-precision"].n == 250
     assert found["reconstruction-cas-top1"].value > 95
 
 
-def test_rejection_keeps_what_the_classifier_is_sure_of(digits):
+@pytest.mark.parametrize("metrics", [("samples", "reconstructions"), ("reconstructions",)])
+def test_the_reference_is_seen_once_in_a_run(metrics, measured, monkeypatch):
+    """Samples and reconstructions share its features, and one does not change the other."""
+    seen = []
+
+    def counted(images, *args):
+        seen.append(len(images))
+        return extract(images, *args)
+
+    monkeypatch.setattr(fidelity, "extract", counted)
+    together = measured(BothWays(), metrics, samples=300, compared=100, score=False)
+    assert sorted(seen) == [100] * len(metrics) + [1347]
+    for metric in metrics:
+        alone = measured(BothWays(), (metric,), samples=300, compared=100, score=False)
+        assert alone.items() <= together.items()
+
+
+def test_rejection_keeps_what_the_classifier_is_sure_of(digits, measured):
     """Of a mixture of real images and noise that is the real half."""
     real = held_out(digits)
 
@@ -100,7 +123,7 @@ def test_rejection_keeps_what_the_classifier_is_sure_of(digits):
         noise = torch.rand(len(labels), 1, 8, 8)
         return torch.where(coins.bool()[:, None, None, None], real.draw(labels), noise)
 
-    found = measured(Drawer(mixed), digits, samples=200, keep=0.5, score=False)
+    found = measured(Drawer(mixed), samples=200, keep=0.5, score=False)
     ours, kept = found["classifier-precision"].value, found["rejected-classifier-precision"].value
     assert kept > ours + 0.1
     assert found["rejected-classifier-precision"].n == 200
@@ -109,8 +132,8 @@ def test_rejection_keeps_what_the_classifier_is_sure_of(digits):
     assert points[-1][1] > points[0][1]
 
 
-def test_only_the_first_are_compared_and_all_are_learnt_from(digits):
-    found = measured(held_out(digits), digits, samples=300, compared=100)
+def test_only_the_first_are_compared_and_all_are_learnt_from(digits, measured):
+    found = measured(held_out(digits), samples=300, compared=100)
     assert found["classifier-fid"].n == 100
     assert "trained on 300 of these images" in found["cas-top1"].protocol
 
@@ -126,19 +149,19 @@ def test_only_the_first_are_compared_and_all_are_learnt_from(digits):
         ({"samples": 200}, 7, "7 classes"),
     ],
 )
-def test_what_cannot_be_judged_is_refused_in_one_line(digits, settings, classes, words):
+def test_what_cannot_be_evaluated_is_refused_in_one_line(digits, root, settings, classes, words):
     model = Drawer(lambda labels: torch.zeros(len(labels), 1, 8, 8), classes)
     spec = EvaluationSpec(metrics=("samples",), judge=ImageEvaluationSpec(**{**FEW, **settings}))
     with pytest.raises(DeclarationError, match=words) as caught:
-        require_fit(spec, model, digits)
+        require_fit(spec, model, digits, root)
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_are_not_here_are_told_before_anything_is_trained(digits):
+def test_weights_that_are_not_here_are_told_before_anything_is_trained(digits, root):
     judge = ImageEvaluationSpec(samples=200, features=("inception-v3-compat",), **FEW)
     spec = EvaluationSpec(metrics=("samples",), judge=judge)
     with pytest.raises(DataUnavailable, match="dgm-bench data fetch inception-v3-compat"):
-        require_fit(spec, Drawer(lambda labels: torch.zeros(len(labels), 1, 8, 8)), digits)
+        require_fit(spec, Drawer(lambda labels: torch.zeros(len(labels), 1, 8, 8)), digits, root)
 
 
 def test_classes_take_turns():
@@ -153,11 +176,11 @@ def test_some_are_taken_from_everywhere():
     )
 
 
-def test_reconstructions_have_no_more_held_out_images_than_there_are(digits):
+def test_reconstructions_have_no_more_held_out_images_than_there_are(digits, root):
     judge = ImageEvaluationSpec(samples=1_000, isc_splits=2, kid_subsets=5, kid_subset_size=260)
     spec = EvaluationSpec(metrics=("samples", "reconstructions"), judge=judge)
     with pytest.raises(DeclarationError, match="is 250"):
-        require_fit(spec, BothWays(), digits)
+        require_fit(spec, BothWays(), digits, root)
 
 
 def test_a_data_root_that_keeps_nothing_is_told_at_once(tmp_path):
@@ -166,14 +189,14 @@ def test_a_data_root_that_keeps_nothing_is_told_at_once(tmp_path):
     spec = EvaluationSpec(
         metrics=("reconstructions",), judge=ImageEvaluationSpec(samples=200, **FEW)
     )
-    with datasets.rooted(tmp_path / "file"), pytest.raises(DataError, match="--data-root"):
-        require_fit(spec, Identity((1, 8, 8)), digits)
+    with pytest.raises(DataError, match="--data-root"):
+        require_fit(spec, Identity((1, 8, 8)), digits, tmp_path / "file")
 
 
-def test_images_that_are_not_finite_end_the_run(digits):
+def test_images_that_are_not_finite_end_the_run(measured):
     broken = Drawer(lambda labels: torch.full((len(labels), 1, 8, 8), torch.nan))
     with pytest.raises(RunFailure, match="not finite"):
-        measured(broken, digits, samples=200)
+        measured(broken, samples=200)
 
 
 def test_many_images_are_kept_in_a_file(monkeypatch):
