@@ -138,7 +138,7 @@ class Stage(Spec):
 
 
 class ImageEvaluationSpec(Spec):
-    """How drawn images are judged against real ones.
+    """How drawn images are evaluated against real ones.
 
     ``samples`` images are drawn. The first ``compared`` of them, or all, are compared with
     ``reference`` of the training set, evenly spaced, or all, by the ``features`` of ``classifier``
