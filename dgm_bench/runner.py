@@ -60,7 +60,7 @@ def run_plan(plan: Plan, context: RunContext) -> RunSummary:
     context.reporter.plan(plan)
     for run in plan.left_out:
         session.skip(run, run.reason)
-    with datasets.rooted(context.data_root), context.control.catching_signals():
+    with context.control.catching_signals():
         session.run_all(plan.chosen, plan.budget_seconds)
     if session.broken_data is not None:
         raise session.broken_data

@@ -138,7 +138,6 @@ def hasty(image_shape):
 @pytest.mark.parametrize("cell", quick_recipes(), ids=lambda cell: cell.id)
 def test_every_recipe_takes_a_step_and_leaves_a_record(cell, tmp_path, monkeypatch):
     monkeypatch.setattr("dgm_bench.execution.make_pictures", lambda *args: {})
-    monkeypatch.setenv("DGM_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setattr("dgm_bench.metrics.images.classifier.settings_for", hasty)
     monkeypatch.setattr("dgm_bench.metrics.images.accuracy_score.settings_for", hasty)
     recipe = one_step(cell.recipe)

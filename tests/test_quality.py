@@ -143,6 +143,11 @@ def test_rooms_of_the_models_import_only_what_they_are_built_from():
             assert used - {"", room(path)} <= set(ROOMS[room(path)]), path
 
 
+def test_only_the_command_line_asks_for_the_default_data_root():
+    naming = {str(p) for p in modules() if "default_root" in (PACKAGE / p).read_text()}
+    assert naming == {"cli/options.py", "data/__init__.py"}
+
+
 def test_no_file_is_longer_than_five_hundred_lines():
     long = {
         str(p): n for p in modules() if (n := len((PACKAGE / p).read_text().splitlines())) > 500

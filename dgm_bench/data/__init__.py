@@ -6,9 +6,7 @@ This package's front imports no torch; :func:`load` does, when it is called.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,13 +41,10 @@ __all__ = [
     "find_weights",
     "load",
     "names",
-    "rooted",
     "state",
     "verify",
     "weights_names",
 ]
-
-_ROOT: ContextVar[Path | None] = ContextVar("data root", default=None)
 
 
 def names() -> list[str]:
@@ -76,24 +71,12 @@ def card(name: str) -> DatasetCard:
 
 
 def default_root() -> Path:
-    """Return the data root: of :func:`rooted`, or ``DGM_BENCH_DATA``, or the platform's cache."""
-    if root := _ROOT.get():
-        return root
+    """Return what ``--data-root`` is by default: ``DGM_BENCH_DATA``, or the platform's cache."""
     if named := os.environ.get("DGM_BENCH_DATA"):
         return Path(named).expanduser()
     from platformdirs import user_cache_path
 
     return user_cache_path("dgm-bench") / "data"
-
-
-@contextmanager
-def rooted(root: Path) -> Iterator[None]:
-    """Make ``root`` the data root within, whatever the environment says."""
-    token = _ROOT.set(root)
-    try:
-        yield
-    finally:
-        _ROOT.reset(token)
 
 
 def state(name: str, root: Path) -> DataState:

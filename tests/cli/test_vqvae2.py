@@ -112,6 +112,9 @@ def test_weights_that_are_others_are_told_with_both_checksums(root, monkeypatch,
 def test_a_good_folder_runs(root, monkeypatch):
     once = replace(settings_for((3, 256, 256)), epochs=1)
     monkeypatch.setattr("dgm_bench.metrics.images.classifier.settings_for", lambda shape: once)
+    monkeypatch.setenv("DGM_BENCH_DATA", str(root.parent / "elsewhere"))
     result = run(root, OWN, *FEW)
     assert result.exit_code == 0, result.output
+    assert list((root / "classifiers").iterdir())
+    assert not (root.parent / "elsewhere").exists()
     assert len(list((root.parent / "results/runs").rglob("*.json"))) == 1
