@@ -1,4 +1,4 @@
-"""The suite's own image classifier: feature extractor, judge of samples, and their trainer.
+"""The suite's own image classifier: it gives features, rejects samples, and scores accuracy.
 
 It is small, needs no weights of others, and is the same for every model of a data set: it is
 trained on the data set's train split with a seed of its own, and known by a hash of its weights.
@@ -27,7 +27,7 @@ from dgm_bench.errors import DeclarationError
 from dgm_bench.keyed_tensors import read_keyed, weights_hash
 from dgm_bench.records import write_atomically
 
-#: Part of the name of a kept classifier: changes whenever the same settings give another network.
+#: Part of the key of a stored classifier: changes whenever the same settings give another network.
 ARCHITECTURE = "residual-1"
 REFERENCE_SEED = 0
 
@@ -299,13 +299,13 @@ def reference_classifier(
 ) -> tuple[ImageClassifier, str]:
     """Return the classifier of a data set and the hash of its weights.
 
-    It is trained on the whole train split with seed 0, whatever the seed of a run. A kept one is
-    used where it has the key of this data, these settings and this architecture, and is whole;
+    It is trained on the whole train split with seed 0, whatever the seed of a run. A stored one
+    is used where it has the key of this data, these settings and this architecture, and is whole;
     any other file in its place is replaced.
 
     Args:
         data: Images as bytes, or as floats in [0, 1], with labels.
-        cache: Folder of classifiers, or None to keep none.
+        cache: Folder of classifiers, or None to store none.
         device: Where it is trained and stays.
 
     Raises:
@@ -315,9 +315,9 @@ def reference_classifier(
     shape, labels = require_classes(data)
     key = _key(data, shape, labels)
     path = cache / f"classifier-{data.name}-{key[:16]}.safetensors" if cache else None
-    kept = _read(path, key, _built(shape, len(data.classes))) if path else None
-    if kept is not None:
-        return kept.to(device).eval().requires_grad_(False), weights_hash(kept)
+    stored = _read(path, key, _built(shape, len(data.classes))) if path else None
+    if stored is not None:
+        return stored.to(device).eval().requires_grad_(False), weights_hash(stored)
     images, classes = data.splits["train"], len(data.classes)
     with _threads_of(shape):
         model = train_classifier(images, labels, classes, seed=REFERENCE_SEED, device=device)
@@ -332,7 +332,7 @@ def reference_classifier(
 def _threads_of(shape: tuple[int, int, int]) -> Iterator[None]:
     """Train on grey images by one CPU thread: the sums, and so the weights, depend on how many.
 
-    Runs with other numbers of threads are then judged alike. In colour it would take hours.
+    Runs with other numbers of threads then use the same classifier. In colour it would take hours.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1 if shape[0] == 1 else before)
@@ -351,7 +351,7 @@ def require_classes(data: Dataset) -> tuple[tuple[int, int, int], Int[Tensor, " 
     shape, labels = data.image_shape, data.labels.get("train")
     thing = f"data set {data.name!r}"
     if shape is None:
-        raise DeclarationError(thing, "holds no images", "judge images only")
+        raise DeclarationError(thing, "holds no images", "evaluate images only")
     if labels is None or not data.classes:
         reason = "has no classes, so no classifier can be trained on it"
         remedy = "use features inception-v3-compat or vgg16 with weights at hand"
@@ -374,10 +374,10 @@ def _key(data: Dataset, shape: tuple[int, int, int], labels: Int[Tensor, " n"]) 
 
 def _read(path: Path, key: str, model: ImageClassifier) -> ImageClassifier | None:
     """Return the model with the weights of a file, or None where they are not the ones sought."""
-    kept = read_keyed(path, key)
-    if kept is None:
+    stored = read_keyed(path, key)
+    if stored is None:
         return None
-    state, metadata = kept
+    state, metadata = stored
     try:
         model.load_state_dict(state)
     except RuntimeError:

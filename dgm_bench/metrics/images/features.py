@@ -181,7 +181,7 @@ class ImageBytes(Dataset[Tensor]):
     ) -> None:
         if images.shape[1] not in (1, 3):
             reason = f"{images.shape[1]} channels, and features are taken of grey or colour images"
-            raise DataError("images to be judged", reason, "judge images of 1 channel or 3")
+            raise DataError("images to be scored", reason, "score images of 1 channel or 3")
         self.images = images
 
     def __len__(self) -> int:

@@ -33,7 +33,7 @@ def require_sample_sizes(settings: ImageEvaluationSpec, reference: int) -> None:
     """Refuse a declaration whose scores cannot be taken.
 
     Args:
-        settings: How images are to be judged.
+        settings: How images are to be evaluated.
         reference: Number of images in the training set.
 
     Raises:
