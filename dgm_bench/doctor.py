@@ -64,10 +64,16 @@ def torch_checks() -> Iterator[Check]:
     cpu = f"{provenance.cpu_name()}, {provenance.cores()} cores, {torch.get_num_threads()} threads"
     yield Check("torch", "ok", torch.__version__)
     yield Check("cpu", "ok", cpu)
-    yield _gpu_check(torch.cuda.is_available(), torch.version.cuda)
+    yield gpu_check(torch.cuda.is_available(), torch.version.cuda)
 
 
-def _gpu_check(works: bool, cuda: str | None) -> Check:
+def gpu_check(works: bool, cuda: str | None) -> Check:
+    """Say which GPUs there are, or why torch cannot use one.
+
+    Args:
+        works: Whether torch can use one.
+        cuda: Version of CUDA that torch was built for, or None.
+    """
     if works:
         import torch
 

@@ -7,7 +7,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from dgm_bench.context import RunContext
+from dgm_bench.data.dataset import Dataset
 from dgm_bench.records import (
     Budget,
     Code,
@@ -33,12 +36,48 @@ from dgm_bench.spec import (
     Stage,
     StoppingSpec,
     Table,
+    ValidationSpec,
 )
+from dgm_bench.train.control import Control
 
 
 def make_context(folder: Path = Path("no folder"), **settings: Any) -> RunContext:
     """Return a context on the CPU that says nothing, with data and results below a folder."""
     return RunContext(folder / "data", folder / "results", **{"device": "cpu", **settings})
+
+
+def make_dataset(x: Tensor, train: int, val: int = 0, **settings: Any) -> Dataset:
+    """Return examples as a data set: the first for training and validation, the rest for tests."""
+    splits = {"train": x[:train], "val": x[train : train + val], "test": x[train + val :]}
+    if not val:
+        del splits["val"]
+    return Dataset("toy", "1", splits, **settings)
+
+
+def make_stage(model: ModelSpec, **overrides: Any) -> Stage:
+    """Return a stage of 20 steps on :func:`make_dataset`, with a validation after every five."""
+    fields: dict[str, Any] = {
+        "data": DataSpec(name="toy"),
+        "model": model,
+        "optimizer": OptimizerSpec(name="adam-maf", lr=1e-2),
+        "batch_size": 32,
+        "validation": ValidationSpec(every=5, unit="steps"),
+        "stopping": StoppingSpec(max_steps=20),
+    }
+    return Stage(**(fields | overrides))
+
+
+class StopAfter(Control):
+    """Asks to stop from the time on that it is asked so many times: once after each step."""
+
+    def __init__(self, polls: int) -> None:
+        super().__init__()
+        self.left = polls
+
+    def stop_reason(self) -> str | None:
+        """Count down."""
+        self.left -= 1
+        return "test" if self.left <= 0 else None
 
 
 def make_recipe(

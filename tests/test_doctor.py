@@ -56,8 +56,8 @@ def test_missing_data_names_the_command(tmp_path):
 
 def test_a_gpu_that_torch_cannot_use_is_a_warning(monkeypatch):
     monkeypatch.setattr(provenance, "likely_device", lambda: "cuda")
-    assert "driver" in doctor._gpu_check(False, "12.8").remedy
-    assert "CUDA build" in doctor._gpu_check(False, None).remedy
+    assert "driver" in doctor.gpu_check(False, "12.8").remedy
+    assert "CUDA build" in doctor.gpu_check(False, None).remedy
 
 
 def test_a_server_that_does_not_answer_is_a_warning(tmp_path, monkeypatch):

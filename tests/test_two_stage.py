@@ -188,13 +188,13 @@ def test_stopped_anywhere_the_same_command_goes_on_without_repeating_a_stage(tmp
 
 
 def test_codes_are_made_once(tmp_path, monkeypatch):
-    made = []
-    encoded = latents._encoded
-    monkeypatch.setattr(latents, "_encoded", lambda *args: made.append(1) or encoded(*args))
+    made, encoded = [], latents.encoded
+    monkeypatch.setattr(latents, "encoded", lambda *args: made.append(1) or encoded(*args))
     with pytest.raises(Interrupted):
         run(tmp_path, control=StopsAfter(STEPS + 3))
+    batches = len(made)
     assert run(tmp_path).outcome.status == "complete"
-    assert made == [1]
+    assert len(made) == batches > 0
 
 
 def test_damaged_codes_are_made_again(tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from factories import make_context
+from factories import make_context, make_stage
 from torch import nn
 
 from dgm_bench.data import load
@@ -23,12 +23,10 @@ from dgm_bench.models.flows.made import GaussianMADE
 from dgm_bench.models.flows.realnvp import AffineCoupling
 from dgm_bench.models.latent.vae import GaussianVAE
 from dgm_bench.spec import (
-    DataSpec,
     EvaluationSpec,
     ModelSpec,
     ObjectiveSpec,
     OptimizerSpec,
-    Stage,
     StoppingSpec,
     ValidationSpec,
 )
@@ -229,9 +227,8 @@ def data(tmp_path_factory):
 
 
 def trained(data, model, objective="nll", steps=150):
-    stage = Stage(
-        data=DataSpec(name=data.name),
-        model=model,
+    stage = make_stage(
+        model,
         objective=ObjectiveSpec(
             name=objective, args={"target": data.name} if objective == "reverse-kl" else {}
         ),

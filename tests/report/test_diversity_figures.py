@@ -35,7 +35,7 @@ def rendered(figure):
 def texts(figure):
     """What is written on a figure: its titles and each axes' texts and ticks."""
     figure.canvas.draw()
-    found = [text.get_text() for text in (figure._suptitle, figure._supxlabel) if text]
+    found = [figure.get_suptitle(), figure.get_supxlabel()]
     for axes in figure.axes:
         found += [axes.get_title(loc="left"), axes.get_xlabel(), axes.get_ylabel()]
         found += [t.get_text() for t in (*axes.texts, *axes.get_xticklabels())]

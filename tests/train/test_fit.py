@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from factories import make_dataset
 
-from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError
 from dgm_bench.metrics import evaluate
 from dgm_bench.models.build import build
@@ -31,7 +31,7 @@ MODELS = {
 
 
 def data(dim):
-    return Dataset("toy", "1", {"train": torch.randn(10, dim), "test": torch.randn(10, dim)})
+    return make_dataset(torch.randn(20, dim), 10)
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,21 @@
 """The loop: stopping, schedules, failures, and continuing where it stopped."""
 
-import itertools
 import math
 import os
 import signal
 
 import pytest
 import torch
-from factories import make_context
+from factories import StopAfter, make_context, make_dataset, make_stage
 from torch import nn
 
-from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, ResultsError, RunFailure
 from dgm_bench.models.build import build
 from dgm_bench.spec import (
-    DataSpec,
     ModelSpec,
     ObjectiveSpec,
     OptimizerSpec,
     ScheduleSpec,
-    Stage,
     StoppingSpec,
     ValidationSpec,
 )
@@ -44,19 +40,11 @@ def data():
     generator = torch.Generator().manual_seed(0)
     mix = torch.randn(4, 4, generator=generator)
     x = torch.randn(300, 4, generator=generator) @ mix
-    return Dataset("toy", "1", {"train": x[:200], "val": x[200:250], "test": x[250:]})
+    return make_dataset(x, 200, 50)
 
 
 def stage(model=MAF, **changes):
-    settings = {
-        "data": DataSpec(name="toy"),
-        "model": model,
-        "optimizer": OptimizerSpec(name="adam-maf", lr=1e-2),
-        "batch_size": 32,
-        "validation": ValidationSpec(every=5, unit="steps"),
-        "stopping": StoppingSpec(max_steps=20),
-    }
-    return Stage(**{**settings, **changes})
+    return make_stage(model, **changes)
 
 
 def trainer(stage, data, *, folder=None, control=None, model=None, identity="", **options):
@@ -73,18 +61,6 @@ def trainer(stage, data, *, folder=None, control=None, model=None, identity="", 
         checkpoint=StageCheckpoint(file, identity),
         **options,
     )
-
-
-class StopAfter(Control):
-    """Asks to stop once it has been asked ``polls`` times."""
-
-    def __init__(self, polls):
-        super().__init__()
-        self.polls = itertools.count(1)
-        self.last = polls
-
-    def stop_reason(self):
-        return "test" if next(self.polls) >= self.last else None
 
 
 class OutOfBudgetAfter(Control):
@@ -343,7 +319,7 @@ def test_time_limit():
 
 def test_validation_without_a_val_split_is_on_test(data):
     """FFJORD's image runs chose checkpoints on the test set, having no other."""
-    no_val = Dataset("toy", "1", {"train": data.splits["train"], "test": data.splits["test"]})
+    no_val = make_dataset(data.splits["train"], 150)
     run = trainer(stage(stopping=StoppingSpec(max_steps=5)), no_val)
     run.run()
     run.state.use_best()

@@ -2,23 +2,20 @@
 
 import pytest
 import torch
-from factories import make_context
+from factories import StopAfter, make_context, make_dataset, make_stage
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.build import build
 from dgm_bench.models.capabilities import HasCodes, QuantisesImages, Reconstructs
 from dgm_bench.models.codes.quantiser import VectorQuantiser, nearest_codes
 from dgm_bench.models.codes.vqvae import VQVAE, VQVAE2
 from dgm_bench.spec import (
-    DataSpec,
     ModelSpec,
     ObjectiveSpec,
     OptimizerSpec,
     ScheduleSpec,
-    Stage,
     StoppingSpec,
     ValidationSpec,
 )
@@ -366,9 +363,8 @@ def test_loss_is_the_papers(codebook, generator):
     model, x = new([2, 2], codebook=codebook).eval(), pixels(4)
     args = {"commitment": 0.5, "variance": 0.25}
     loss = build_objective(ObjectiveSpec(name="vq", args=args))(model, x, 0, generator)
-    again, _ = model.quantised_reconstruction(x, generator)
-    error = (again - x).square().mean()
-    distance = sum(level.commitment for level in model._quantised(x, None))
+    again, parts = model.quantised_reconstruction(x, generator)
+    error, distance = (again - x).square().mean(), parts["commitment"]
     terms = {"reconstruction", "commitment"} | ({"codebook"} if codebook == "gradient" else set())
     assert set(loss.terms) == terms
     weight = 0.5 + (codebook == "gradient")
@@ -414,31 +410,17 @@ def test_digits_are_learned(codebook, generator):
 # ----------------------------------------------------------------- what training it takes
 
 
-class StopAfter(Control):
-    """Asks to stop once it has been asked so many times."""
-
-    def __init__(self, polls):
-        super().__init__()
-        self.polls = polls
-
-    def stop_reason(self):
-        self.polls -= 1
-        return "test" if self.polls == 0 else None
-
-
 @pytest.mark.parametrize("restart", [None, 1.0])
 def test_a_continued_run_ends_with_the_same_bits(restart, tmp_path):
     images = torch.randint(256, (70, 1, 8, 8), dtype=torch.uint8)
-    splits = {"train": images[:40], "val": images[40:55], "test": images[55:]}
 
     def to_floats(x, generator):
         return x.double() / 255
 
-    data = Dataset("toy", "1", splits, augment=to_floats, dequantise=to_floats)
+    data = make_dataset(images, 40, 15, augment=to_floats, dequantise=to_floats)
     args = SMALL | {"strides": [2, 2], "decay": 0.8, "restart": restart}
-    stage = Stage(
-        data=DataSpec(name="toy"),
-        model=ModelSpec(name="vqvae:VQVAE2", args=args),
+    stage = make_stage(
+        ModelSpec(name="vqvae:VQVAE2", args=args),
         objective=ObjectiveSpec(name="vq"),
         optimizer=OptimizerSpec(name="adamw", lr=1e-2),
         batch_size=16,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from factories import make_context
+from factories import make_context, make_dataset, make_stage
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
@@ -18,12 +18,10 @@ from dgm_bench.metrics.quadrature import log_density_of_pairs, log_marginal
 from dgm_bench.models.build import build
 from dgm_bench.models.latent.avb import AVB, VAE, Contrast
 from dgm_bench.spec import (
-    DataSpec,
     EvaluationSpec,
     ModelSpec,
     ObjectiveSpec,
     OptimizerSpec,
-    Stage,
     StoppingSpec,
     ValidationSpec,
 )
@@ -193,11 +191,10 @@ def test_the_quadrature_needs_two_latent_variables():
 def test_training_through_the_loop_raises_the_true_bound(draws, generator):
     x = torch.randn(600, 1, generator=generator) * torch.tensor([2.0, 1.0]) + 3
     x = x + 0.3 * torch.randn(600, 2, generator=generator)
-    data = Dataset("toy", "1", {"train": x[:400], "val": x[400:500], "test": x[500:]})
+    data = make_dataset(x, 400, 100)
     args = {"likelihood": "gaussian", "contrast_draws": draws}
-    stage = Stage(
-        data=DataSpec(name="toy"),
-        model=ModelSpec(name="avb:AVB", args={**args, "hidden": [16], "noise": 2}),
+    stage = make_stage(
+        ModelSpec(name="avb:AVB", args={**args, "hidden": [16], "noise": 2}),
         objective=ObjectiveSpec(name="avb", args={"discriminator_steps": 2}),
         optimizer=OptimizerSpec(lr=3e-3, betas=(0.5, 0.999)),
         batch_size=64,
