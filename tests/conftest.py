@@ -3,6 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import config, install_import_hook
+from shape_checks import CHECKED, CHECKER
+
+# Before any test imports the package. DGM_BENCH_UNCHECKED=1 shows what the checks cost.
+if not os.environ.get("DGM_BENCH_UNCHECKED"):
+    install_import_hook(CHECKED, CHECKER)
 
 
 @pytest.fixture(autouse=True)
@@ -14,6 +20,14 @@ def float64():
     torch.manual_seed(0)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def unchecked():
+    """For a test that passes what annotations forbid, to see what the code itself says of it."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

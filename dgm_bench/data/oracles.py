@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ ENTROPIES = {
 }
 
 
+@runtime_checkable
 class Oracle(Protocol):
     """A density that can be sampled, evaluated and whose entropy is known."""
 
@@ -174,6 +175,7 @@ def autoregressive_oracle(dim: int, seed: int = 0) -> AutoregressiveOracle:
 # --------------------------------------------------------------------------------- oracle-D
 
 
+@runtime_checkable
 class Layer(Protocol):
     """An invertible map; both directions give the log determinant of the forward one."""
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-class Draws(NamedTuple):
+@dataclass(frozen=True)
+class Draws:
     """Draws from the posteriors of a batch of examples, and their log densities in nats.
 
     Attributes:
@@ -225,12 +227,12 @@ class HasCodes(Protocol):
 
     def encode(
         self, x: Float[Tensor, "batch channels height width"]
-    ) -> list[Int[Tensor, "batch rows columns"]]:
+    ) -> list[Int[Tensor, "batch _rows _columns"]]:
         """Return the codes of each level, top first, of images with pixels in [0, 1]."""
         ...
 
     def decode(
-        self, codes: Sequence[Int[Tensor, "batch rows columns"]]
+        self, codes: Sequence[Int[Tensor, "batch _rows _columns"]]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return pixels in [0, 1]; levels left out at the end are zeros in the decoder's input."""
         ...
@@ -258,7 +260,7 @@ class HasCodePrior(Protocol):
 
     def sample_codes(
         self,
-        above: Sequence[Int[Tensor, "n rows columns"]],
+        above: Sequence[Int[Tensor, "n _rows _columns"]],
         labels: Int[Tensor, " n"],
         generator: torch.Generator,
     ) -> Int[Tensor, "n rows columns"]:

@@ -16,7 +16,7 @@ def standard_normal_log_density(u: Float[Tensor, "*batch dim"]) -> Float[Tensor,
 
 
 def gaussian_log_density(
-    noise: Float[Tensor, "*batch dim"], log_variance: Float[Tensor, "*batch dim"] | float = 0.0
+    noise: Float[Tensor, "*batch dim"], log_variance: Float[Tensor, "*#batch dim"] | float = 0.0
 ) -> Float[Tensor, "*batch"]:
     """Return the log density of ``mean + sqrt(variance) * noise`` under N(mean, variance).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from dgm_bench.planner import Plan
@@ -31,6 +31,7 @@ class Progress:
     stage: str = ""
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Receives the events of a ``run`` command, in order."""
 

@@ -8,7 +8,7 @@ over two latent variables.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -65,6 +65,7 @@ class Bound(NamedTuple):
         return abs(self.gap) < ERRORS * self.se + self.quadrature + NEGLIGIBLE
 
 
+@runtime_checkable
 class LatentBound(HasElbo, HasDecoder, Protocol):
     """A lower bound, and what it takes to know the log-likelihood."""
 

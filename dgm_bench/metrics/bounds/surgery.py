@@ -106,7 +106,9 @@ def _for_every_example(
     """
     values = []
     for part in x.split(BATCH):
-        _, fit, prior, posterior = (t.double() for t in model.draw(part, PER_EXAMPLE, generator))
+        drawn = model.draw(part, PER_EXAMPLE, generator)
+        fit, prior = drawn.log_likelihood.double(), drawn.log_prior.double()
+        posterior = drawn.log_posterior.double()
         values.append((posterior - prior - fit, -fit, posterior - prior)[term])
     every = torch.cat(values)
     se = (every.var(1).sum() / PER_EXAMPLE).sqrt() / len(every)

@@ -40,11 +40,11 @@ class GAN(nn.Module):
         #: From flat examples to log-odds of being data.
         self.discriminator = fully_connected([dim, *hidden, 1], partial(nn.LeakyReLU, 0.2))
 
-    def draw_noise(self, n: int, generator: torch.Generator) -> Float[Tensor, "n latent"]:
+    def draw_noise(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} {self.latent}"]:
         """Return standard normal noise for ``n`` examples."""
         return next(self.parameters()).new_empty(n, self.latent).normal_(generator=generator)
 
-    def generate(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch *event"]:
+    def generate(self, z: Float[Tensor, "batch {self.latent}"]) -> Float[Tensor, "batch *event"]:
         """Return the examples that the generator maps noise ``z`` to."""
         x: Tensor = self.generator(z)
         return x.reshape(-1, *self.event_shape)
@@ -55,6 +55,6 @@ class GAN(nn.Module):
         return logits.squeeze(1)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} *event"]:
         """Return ``n`` examples."""
         return self.generate(self.draw_noise(n, generator))

@@ -62,13 +62,13 @@ class DVAE(nn.Module):
 
     def encode(
         self, x: Float[Tensor, "batch channels height width"]
-    ) -> list[Int[Tensor, "batch rows columns"]]:
+    ) -> list[Int[Tensor, "batch _rows _columns"]]:
         """Return the most probable codes of images with pixels in [0, 1], one level."""
         with torch.no_grad():
             return [self.posterior_logits(x).argmax(-1)]
 
     def decode(
-        self, codes: Sequence[Int[Tensor, "batch rows columns"]]
+        self, codes: Sequence[Int[Tensor, "batch _rows _columns"]]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return ``phi^-1(sigmoid(mean))``, pixels in [0, 1]."""
         mean, _ = self._mean_and_log_scale(self.vectors(codes[0].long()))

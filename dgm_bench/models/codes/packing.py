@@ -28,7 +28,7 @@ def packed_size(grids: Grids) -> int:
 
 
 def pack(
-    codes: Sequence[Int[Tensor, "batch rows columns"]], labels: Int[Tensor, " batch"]
+    codes: Sequence[Int[Tensor, "batch _rows _columns"]], labels: Int[Tensor, " batch"]
 ) -> Int[Tensor, "batch packed"]:
     """Return codes, top level first and row by row, followed by the class."""
     return torch.cat([*(level.flatten(1) for level in codes), labels[:, None].to(codes[0])], dim=1)
@@ -36,7 +36,7 @@ def pack(
 
 def unpack(
     x: Int[Tensor, "batch packed"], grids: Grids
-) -> tuple[list[Int[Tensor, "batch rows columns"]], Int[Tensor, " batch"]]:
+) -> tuple[list[Int[Tensor, "batch _rows _columns"]], Int[Tensor, " batch"]]:
     """Return the codes of each level, top first, and the classes, as int64."""
     *levels, labels = x.long().split([*(math.prod(grid) for grid in grids), 1], dim=1)
     shaped = zip(levels, grids, strict=True)

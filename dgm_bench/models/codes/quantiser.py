@@ -7,7 +7,8 @@ codebook is that of appendix A.1 (https://arxiv.org/abs/1711.00937) with Sonnet'
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
@@ -24,7 +25,8 @@ MAX_DISTANCES = 2**25
 SMOOTHING = 1e-5
 
 
-class Quantised(NamedTuple):
+@dataclass(frozen=True)
+class Quantised:
     """Quantised vectors, and their distances to the vectors before.
 
     Attributes:
@@ -89,9 +91,9 @@ class VectorQuantiser(nn.Module):
         (True, 0.0)
     """
 
-    codebook: Tensor
-    counts: Tensor
-    sums: Tensor
+    codebook: Float[Tensor, "codes dim"]
+    counts: Float[Tensor, " codes"]
+    sums: Float[Tensor, "codes dim"]
 
     def __init__(
         self,
@@ -177,7 +179,7 @@ class VectorQuantiser(nn.Module):
         return f"{len(self.codebook)}, {self.codebook.shape[1]}, {rule}, restart={self.restart}"
 
 
-def _rows(z: Float[Tensor, "batch dim rows columns"]) -> Float[Tensor, "n dim"]:
+def _rows(z: Float[Tensor, "batch dim rows columns"]) -> Float[Tensor, "batch*rows*columns dim"]:
     return z.movedim(1, -1).flatten(0, -2)
 
 

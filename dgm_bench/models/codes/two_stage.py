@@ -89,8 +89,8 @@ class TwoStage(nn.Module):
         self,
         labels: Int[Tensor, " n"],
         generator: torch.Generator,
-        above: Sequence[Int[Tensor, "n rows columns"]] = (),
-    ) -> list[Int[Tensor, "n rows columns"]]:
+        above: Sequence[Int[Tensor, "n _rows _columns"]] = (),
+    ) -> list[Int[Tensor, "n _rows _columns"]]:
         """Return codes of each level, top first, for an image of each class.
 
         Args:

@@ -108,13 +108,13 @@ class VQVAE2(nn.Module):
 
     def encode(
         self, x: Float[Tensor, "batch channels height width"]
-    ) -> list[Int[Tensor, "batch rows columns"]]:
+    ) -> list[Int[Tensor, "batch _rows _columns"]]:
         """Return the codes of each level, top first, of images with pixels in [0, 1]."""
         with torch.no_grad():
             return [level.codes for level in self._quantised(x, None)]
 
     def decode(
-        self, codes: Sequence[Int[Tensor, "batch rows columns"]]
+        self, codes: Sequence[Int[Tensor, "batch _rows _columns"]]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return pixels in [0, 1]; levels left out at the end are zeros in the decoder's input."""
         quantisers = list(reversed(cast(Sequence[VectorQuantiser], self.quantisers)))
@@ -154,7 +154,9 @@ class VQVAE2(nn.Module):
         if levels < 2:
             raise DeclarationError("strides", "VQVAE2 has two levels or more", "use vqvae:VQVAE")
 
-    def _quantised(self, x: Tensor, generator: torch.Generator | None) -> list[Quantised]:
+    def _quantised(
+        self, x: Float[Tensor, "batch channels height width"], generator: torch.Generator | None
+    ) -> list[Quantised]:
         """Return each level quantised, top first; with a generator codebooks are updated."""
         features = [2 * x - 1]
         for encoder in self.encoders:
@@ -173,14 +175,19 @@ class VQVAE2(nn.Module):
             joined = self._join(level, above[-1].values, joined)
         return above
 
-    def _join(self, level: int, values: Tensor, above: Tensor | None) -> Tensor:
+    def _join(
+        self,
+        level: int,
+        values: Float[Tensor, "batch dim rows columns"],
+        above: Float[Tensor, "batch joined _rows _columns"] | None,
+    ) -> Float[Tensor, "batch more rows columns"]:
         """Return a level's values concatenated with the upsampled ones of all levels above."""
         if above is None:
             return values
         return torch.cat([values, self.upsamplings[level](above)], 1)
 
     def _pixels(
-        self, values: Sequence[Float[Tensor, "batch dim rows columns"]]
+        self, values: Sequence[Float[Tensor, "batch dim _rows _columns"]]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return the decoded values of all levels, top first."""
         joined: Tensor | None = None

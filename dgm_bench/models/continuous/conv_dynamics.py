@@ -63,13 +63,18 @@ class ConcatConv(nn.Module):
         """Return the convolution of time and ``x``."""
         return self.linear(x) + self.constant(t, x.shape[2], x.shape[3])
 
-    def _weights(self) -> tuple[Tensor, Tensor]:
+    def _weights(self) -> tuple[Float[Tensor, "_ _ size size"], Float[Tensor, "_ _ size size"]]:
         """Return the weights of the time's channel and of the others."""
         axis = 0 if self.transposed else 1
         of_time, others = self.conv.weight.split([1, self.conv.in_channels - 1], axis)
         return of_time, others
 
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def _convolve(
+        self,
+        x: Float[Tensor, "batch inputs height width"],
+        weight: Float[Tensor, "_ _ size size"],
+        bias: Float[Tensor, " outputs"] | None = None,
+    ) -> Float[Tensor, "batch {self.conv.out_channels} higher wider"]:
         convolve = F.conv_transpose2d if self.transposed else F.conv2d
         return convolve(x, weight, bias, self.conv.stride, padding=1)
 
@@ -83,11 +88,13 @@ class LinearisedConv(NamedTuple):
         slopes: Derivatives of the nonlinearity after each layer but the last.
     """
 
-    value: Tensor
+    value: Float[Tensor, "batch channels height width"]
     layers: tuple[ConcatConv, ...]
-    slopes: list[Tensor]
+    slopes: list[Float[Tensor, "batch _channels _height _width"]]
 
-    def jvp(self, v: Tensor) -> Tensor:
+    def jvp(
+        self, v: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
         """Return ``J v``, in one pass through the layers."""
         for layer, slope in zip(self.layers[:-1], self.slopes, strict=True):
             v = layer.linear(v) * slope

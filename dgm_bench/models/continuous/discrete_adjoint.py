@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import torchdiffeq
@@ -21,6 +21,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 State = tuple[Tensor, ...]
 
 
+@runtime_checkable
 class RightHandSide(Protocol):
     """``f`` of ``dy/dt = f(t, y)``, with a callback at each attempted step."""
 
@@ -80,13 +81,14 @@ class _Steps(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: _Context,
+        ctx: FunctionCtx,
         function: RightHandSide,
         span: Float[Tensor, "2"],
         settings: Mapping[str, Any],
         parts: int,
         *state_and_inputs: Tensor,
     ) -> State:
+        ctx = cast(_Context, ctx)
         adaptive = settings["method"] == "dopri5"
         recorder = (_AdaptiveRecorder if adaptive else _Recorder)(function)
         solution = torchdiffeq.odeint(recorder, state_and_inputs[:parts], span, **settings)
@@ -99,7 +101,8 @@ class _Steps(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: _Context, *gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, *gradient: Tensor) -> tuple[Tensor | None, ...]:
+        ctx = cast(_Context, ctx)
         parts, count = ctx.parts, len(ctx.steps)
         saved = ctx.saved_tensors
         inputs = saved[parts * count :]
@@ -107,7 +110,9 @@ class _Steps(torch.autograd.Function):
         for k in reversed(range(count)):
             start = tuple(part.detach().requires_grad_() for part in saved[parts * k :][:parts])
             with torch.enable_grad():
-                end = _repeat_step(ctx, start, k)
+                end = _repeat_step(
+                    ctx.function, ctx.method, ctx.times[k : k + 2], ctx.steps[k], start
+                )
                 gradients = torch.autograd.grad(end, (*start, *inputs), gradient, allow_unused=True)
             gradient = tuple(
                 torch.zeros_like(part) if gradient_of is None else gradient_of
@@ -117,17 +122,23 @@ class _Steps(torch.autograd.Function):
         return None, None, None, None, *gradient, *totals
 
 
-def _repeat_step(ctx: _Context, start: State, k: int) -> State:
-    """Return the state after step ``k``; the last step ends at the end of the span."""
+def _repeat_step(
+    function: RightHandSide,
+    method: str,
+    times: list[Float[Tensor, ""]],
+    step: Float[Tensor, ""],
+    start: State,
+) -> State:
+    """Return the state after a step; the last step ends at the end of the span."""
     # With infinite tolerance the solver accepts the first step, of the size that it is given.
-    options = {"first_step": ctx.steps[k]} if ctx.method == "dopri5" else None
+    options = {"first_step": step} if method == "dopri5" else None
     solution = torchdiffeq.odeint(
-        ctx.function,
+        function,
         start,
-        torch.stack(ctx.times[k : k + 2]),
+        torch.stack(times),
         rtol=0.0,
         atol=math.inf,
-        method=ctx.method,
+        method=method,
         options=options,
     )
     return tuple(part[-1] for part in solution)

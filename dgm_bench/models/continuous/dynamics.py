@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
@@ -26,15 +26,16 @@ Nonlinearity = Literal["tanh", "softplus"]
 MAX_TANGENT_ELEMENTS = 2**24
 
 
+@runtime_checkable
 class Linearisation(Protocol):
     """Dynamics at a point: their value, and products with their Jacobian ``J`` there."""
 
     @property
-    def value(self) -> Tensor:
+    def value(self) -> Float[Tensor, "batch *event"]:
         """``dz/dt``, of the shape of ``z``."""
         ...
 
-    def jvp(self, v: Tensor) -> Tensor:
+    def jvp(self, v: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
         """Return the Jacobian-vector product ``J v``, with one vector per example."""
         ...
 
@@ -43,19 +44,24 @@ class Linearisation(Protocol):
         ...
 
 
-def hutchinson_trace(at: Linearisation, noise: Tensor) -> Float[Tensor, " batch"]:
+def hutchinson_trace(
+    at: Linearisation, noise: Float[Tensor, "batch *event"]
+) -> Float[Tensor, " batch"]:
     """Return ``e^T J e``, an unbiased estimate of ``Tr J`` (FFJORD, equation 7)."""
     return (at.jvp(noise) * noise).flatten(1).sum(1)
 
 
+@runtime_checkable
 class Dynamics(Protocol):
     """A right-hand side ``f(t, z)`` that can be evaluated and linearised."""
 
-    def __call__(self, t: Float[Tensor, ""], z: Tensor) -> Tensor:
+    def __call__(
+        self, t: Float[Tensor, ""], z: Float[Tensor, "batch *event"]
+    ) -> Float[Tensor, "batch *event"]:
         """Return ``dz/dt``."""
         ...
 
-    def linearise(self, t: Float[Tensor, ""], z: Tensor) -> Linearisation:
+    def linearise(self, t: Float[Tensor, ""], z: Float[Tensor, "batch *event"]) -> Linearisation:
         """Return ``dz/dt`` and its Jacobian in ``z``."""
         ...
 
@@ -73,9 +79,9 @@ class Linearised(NamedTuple):
         slopes: Derivatives of the nonlinearity after each layer but the last: ``(batch, width)``.
     """
 
-    value: Tensor
-    weights: list[Tensor]
-    slopes: list[Tensor]
+    value: Float[Tensor, "batch dim"]
+    weights: list[Float[Tensor, "_outputs _inputs"]]
+    slopes: list[Float[Tensor, "batch _width"]]
 
     def jvp(self, v: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``J v``, in one pass through the factors."""
@@ -184,7 +190,9 @@ class DynamicsNetwork(nn.Module):
         self.activation = activation
         self.layers = nn.ModuleList(kind(i, o) for i, o in pairwise([dim, *hidden, dim]))
 
-    def affine_maps(self, t: Float[Tensor, ""]) -> list[tuple[Tensor, Tensor]]:
+    def affine_maps(
+        self, t: Float[Tensor, ""]
+    ) -> list[tuple[Float[Tensor, "outputs inputs"], Float[Tensor, " outputs"]]]:
         """Return the weight and the bias of each layer at time ``t``."""
         layers = cast(tuple[ConcatSquash | Concat, ...], tuple(self.layers))
         return [layer.at(t) for layer in layers]

@@ -17,15 +17,19 @@ from dgm_bench.models.continuous.solver import Estimate, Integrand, Noise, Solve
 from dgm_bench.models.flows.flow import Flow
 
 
-def _exact(at: Linearisation) -> State:
+def _exact(at: Linearisation) -> tuple[Float[Tensor, " batch"]]:
     return (at.exact_trace(),)
 
 
-def _estimated(at: Linearisation, noise: Tensor) -> State:
+def _estimated(
+    at: Linearisation, noise: Float[Tensor, "batch *event"]
+) -> tuple[Float[Tensor, " batch"]]:
     return (hutchinson_trace(at, noise),)
 
 
-def _regularised(at: Linearisation, noise: Tensor) -> State:
+def _regularised(
+    at: Linearisation, noise: Float[Tensor, "batch *event"]
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"], Float[Tensor, " batch"]]:
     """Return the estimates of the trace and, as means over dimensions, of RNODE's penalties."""
     jvp = at.jvp(noise)
     trace = (jvp * noise).flatten(1).sum(1)
@@ -40,7 +44,7 @@ class ContinuousFlow(nn.Module):
         solver: Shared by all flows of a model.
     """
 
-    span: Tensor
+    span: Float[Tensor, "2"]
 
     def __init__(self, network: Dynamics, solver: Solver) -> None:
         super().__init__()
@@ -64,7 +68,7 @@ class ContinuousFlow(nn.Module):
         (x,) = self.solver.solve(self.network, (u,), self.span.flip(0))
         return x
 
-    def _integrand(self, x: Tensor) -> tuple[Integrand, int]:
+    def _integrand(self, x: Float[Tensor, "batch *event"]) -> tuple[Integrand, int]:
         """Return the integrand, with the noise of this solve, and its number of components."""
         estimate = self.solver.estimate
         if estimate is None:

@@ -28,7 +28,7 @@ class ResidualODENet(nn.Module):
         DeclarationError: There is no block.
     """
 
-    times: Tensor
+    times: Float[Tensor, " times"]
 
     def __init__(self, dynamics: Dynamics, layers: int) -> None:
         super().__init__()

@@ -57,7 +57,7 @@ class Estimate:
     noise: Noise
     penalties: list[State] | None = None
 
-    def draw(self, shape: torch.Size, like: Tensor) -> Tensor:
+    def draw(self, shape: torch.Size, like: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Return noise with mean zero and identity covariance."""
         noise = like.new_empty(shape)
         if self.noise == "gaussian":

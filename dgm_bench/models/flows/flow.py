@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from dgm_bench.models.flows.layers.batchnorm import FlowBatchNorm
 from dgm_bench.models.normal import standard_normal_log_density
 
 
+@runtime_checkable
 class BaseDensity(HasLogProb, HasSample, Protocol):
     """The base density of a flow: it has a log density and can be sampled."""
 
@@ -33,18 +34,18 @@ class StandardNormal(nn.Module):
         tensor([-1.8379])
     """
 
-    origin: Tensor
+    origin: Float[Tensor, " dim"]
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         # Holds the device and the precision that samples are to have.
         self.register_buffer("origin", torch.zeros(dim), persistent=False)
 
-    def log_prob(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    def log_prob(self, u: Float[Tensor, "batch {len(self.origin)}"]) -> Float[Tensor, " batch"]:
         """Return the log density in nats."""
         return standard_normal_log_density(u)
 
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n dim"]:
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} {len(self.origin)}"]:
         """Return ``n`` draws."""
         return self.origin.new_empty(n, len(self.origin)).normal_(generator=generator)
 
@@ -102,7 +103,7 @@ class Flow(nn.Module):
         return x.reshape(-1, *self.event_shape)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} *event"]:
         """Return ``n`` examples; all noise is drawn from ``generator``."""
         u = self.density.sample(n, generator)
         return self.inverse(u.reshape(-1, *self.event_shape))

@@ -29,8 +29,8 @@ class Gaussian(nn.Module):
         torch.Size([4, 3])
     """
 
-    mean: Tensor
-    factor: Tensor
+    mean: Float[Tensor, " dim"]
+    factor: Float[Tensor, "dim dim"]
 
     def __init__(self, event_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Gaussian(nn.Module):
         log_prob: Tensor = -0.5 * white.square().sum(0) - log_det - constant
         return log_prob
 
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} *event"]:
         """Return ``n`` examples."""
         noise = self.mean.new_empty(n, len(self.mean)).normal_(generator=generator)
         return (self.mean + noise @ self.factor.T).reshape(-1, *self.event_shape)

@@ -203,7 +203,7 @@ class SplitPrior(nn.Module):
 
     def _mean_and_log_scale(
         self, context: Float[Tensor, "batch channels height width"]
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Float[Tensor, "batch channels height width"], ...]:
         parameters: Tensor = self.network(context)
         return parameters.chunk(2, 1)
 
@@ -237,7 +237,7 @@ class TopPrior(nn.Module):
         mean, log_scale = self._mean_and_log_scale()
         return u * log_scale.exp() + mean
 
-    def _mean_and_log_scale(self) -> tuple[Tensor, ...]:
+    def _mean_and_log_scale(self) -> tuple[Float[Tensor, "1 channels height width"], ...]:
         parameters: Tensor = self.network()
         return parameters.chunk(2, 1)
 

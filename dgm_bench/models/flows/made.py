@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dgm_bench.models.flows.flow import Flow
@@ -34,7 +34,7 @@ class GaussianMADE(nn.Module):
         reverse: Whether the order of the factorisation is reversed.
     """
 
-    order: Tensor
+    order: Int[Tensor, " dim"]
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class GaussianMADE(nn.Module):
         """Return ``x``, one dimension after another; no gradient passes."""
         scaled = u.T.contiguous()
 
-        def value(d: int, parameters: Float[Tensor, "two batch"]) -> Float[Tensor, " batch"]:
+        def value(d: int, parameters: Float[Tensor, "2 batch"]) -> Float[Tensor, " batch"]:
             mean, log_precision = parameters
             return torch.addcmul(mean, scaled[d], (-0.5 * log_precision).exp())
 
@@ -80,7 +80,7 @@ class MixtureMADE(nn.Module):
         reverse: Whether the order of the factorisation is reversed.
     """
 
-    order: Tensor
+    order: Int[Tensor, " dim"]
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class MixtureMADE(nn.Module):
 
     def conditionals(
         self, x: Float[Tensor, "batch dim"]
-    ) -> Float[Tensor, "three batch components dim"]:
+    ) -> Float[Tensor, "3 batch components dim"]:
         """Return means, log-precisions and log-weights of the mixture of each dimension."""
         shape = (x.shape[0], 3, self.components, x.shape[1])
         mean, log_precision, logits = self.network(x).view(shape).unbind(1)
@@ -114,7 +114,7 @@ class MixtureMADE(nn.Module):
         terms = log_weight + 0.5 * (log_precision - square)
         return torch.logsumexp(terms, dim=1).sum(1) - 0.5 * x.shape[1] * LOG_2PI
 
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n dim"]:
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} {len(self.order)}"]:
         """Return ``n`` draws, one dimension after another."""
         like, dim = self.network.last.weight, len(self.order)
         noise = like.new_empty(n, dim).normal_(generator=generator)

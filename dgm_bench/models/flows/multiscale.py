@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
@@ -78,13 +78,16 @@ class ToImage(nn.Module):
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, " batch"]]:
+    ) -> tuple[
+        Float[Tensor, "batch {self.shape[0]} {self.shape[1]} {self.shape[2]}"],
+        Float[Tensor, " batch"],
+    ]:
         """Return ``(u, log|det du/dx|)``; the log-determinant is 0."""
         return x.reshape(-1, *self.shape), x.new_zeros(x.shape[0])
 
     def inverse(
         self, u: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch dim"]:
+    ) -> Float[Tensor, "batch channels*height*width"]:
         """Return ``x``."""
         return u.flatten(1)
 
@@ -106,7 +109,7 @@ class Flatten(nn.Module):
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch channels height width"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    ) -> tuple[Float[Tensor, "batch channels*height*width"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``; the log-determinant is 0."""
         return x.flatten(1), x.new_zeros(x.shape[0])
 
@@ -167,13 +170,13 @@ class Squeeze(nn.Module):
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch channels height width"]
-    ) -> tuple[Float[Tensor, "batch channels*4 height/2 width/2"], Float[Tensor, " batch"]]:
+    ) -> tuple[Float[Tensor, "batch 4*channels height//2 width//2"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``; the log-determinant is 0."""
         return F.pixel_unshuffle(x, 2), x.new_zeros(x.shape[0])
 
     def inverse(
         self, u: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels/4 height*2 width*2"]:
+    ) -> Float[Tensor, "batch channels//4 2*height 2*width"]:
         """Return ``x``."""
         return F.pixel_shuffle(u, 2)
 
@@ -211,6 +214,7 @@ class Chain(nn.Module):
         return u
 
 
+@runtime_checkable
 class ConditionalLayer(Protocol):
     """A layer that depends on a second image."""
 
@@ -262,7 +266,7 @@ class FactorOut(nn.Module):
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch channels height width"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+    ) -> tuple[Float[Tensor, "batch channels*height*width"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
         continuing, factored_out = x.chunk(2, 1)
         u, log_det = self.inner.forward_and_log_det(continuing)

@@ -74,18 +74,18 @@ class StandardLogistic(nn.Module):
         dim: Number of dimensions.
     """
 
-    origin: Tensor
+    origin: Float[Tensor, " dim"]
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         # Holds the device and the precision that samples are to have.
         self.register_buffer("origin", torch.zeros(dim), persistent=False)
 
-    def log_prob(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    def log_prob(self, u: Float[Tensor, "batch {len(self.origin)}"]) -> Float[Tensor, " batch"]:
         """Return the log density in nats."""
         return (F.logsigmoid(u) + F.logsigmoid(-u)).sum(1)
 
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n dim"]:
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} {len(self.origin)}"]:
         """Return ``n`` draws."""
         uniform = self.origin.new_empty(n, len(self.origin)).uniform_(generator=generator)
         return uniform.clamp_(min=torch.finfo(uniform.dtype).tiny).logit()

@@ -35,7 +35,7 @@ class SplineCoupling(EvenOddCoupling):
         keep_even: Whether dimensions 0, 2, 4, ... condition the others, or vice versa.
     """
 
-    output_scale: Tensor
+    output_scale: Float[Tensor, " numbers"]
 
     def __init__(
         self,

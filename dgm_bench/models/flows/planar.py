@@ -106,7 +106,7 @@ class PlanarFlow(Flow):
 
     def sample_with_log_prob(
         self, n: int, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "n *event"], Float[Tensor, " n"]]:
+    ) -> tuple[Float[Tensor, "{n} *event"], Float[Tensor, " {n}"]]:
         """Return ``n`` examples and the log density of each in nats, with gradients."""
         x = self.density.sample(n, generator)
         log_prob = self.density.log_prob(x)

@@ -43,8 +43,8 @@ class ImageBatchNorm(nn.Module):
         eps: Added to the variance.
     """
 
-    mean: Tensor
-    variance: Tensor
+    mean: Float[Tensor, " channels"]
+    variance: Float[Tensor, " channels"]
 
     def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-4) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class ChannelCoupling(nn.Module):
         self,
         kept: Float[Tensor, "batch half height width"],
         transformed: Float[Tensor, "batch half height width"],
-    ) -> Float[Tensor, "batch channels height width"]:
+    ) -> Float[Tensor, "batch 2*half height width"]:
         return torch.cat([kept, transformed] if self.keep_first else [transformed, kept], dim=1)
 
     def _shift_and_log_scale(

@@ -30,7 +30,7 @@ class LinearMap(nn.Module):
         train_bias: Whether ``b`` is trained.
     """
 
-    bias: Tensor
+    bias: Float[Tensor, " dim"]
 
     def __init__(self, dim: int, train_bias: bool = True) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class RecurrentMixture(nn.Module):
         cell: The recurrent cell.
     """
 
-    origin: Tensor
+    origin: Float[Tensor, " dim"]
 
     def __init__(
         self, dim: int, units: int, components: int, parameter_layers: int, cell: Cell
@@ -147,7 +147,7 @@ class RecurrentMixture(nn.Module):
         # Holds the device and the precision that samples are to have.
         self.register_buffer("origin", torch.zeros(dim), persistent=False)
 
-    def log_prob(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    def log_prob(self, u: Float[Tensor, "batch {len(self.origin)}"]) -> Float[Tensor, " batch"]:
         """Return the log density in nats."""
         parameters: Tensor = self.network(self.recurrence(u))
         logits, mean, log_scale = parameters.chunk(3, dim=2)
@@ -156,7 +156,7 @@ class RecurrentMixture(nn.Module):
         log_prob: Tensor = (terms - torch.logsumexp(logits, dim=2)).sum(0)
         return log_prob - 0.5 * u.shape[1] * LOG_2PI
 
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n dim"]:
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} {len(self.origin)}"]:
         """Return ``n`` draws, one dimension after another."""
         u = self.origin.new_empty(n, len(self.origin))
         previous, state = self.recurrence.start(u)

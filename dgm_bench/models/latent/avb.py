@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -82,7 +83,7 @@ class ImplicitPosterior(nn.Module):
 
     def forward(
         self, features: Float[Tensor, "batch features"], samples: int, generator: torch.Generator
-    ) -> Latents:
+    ) -> Float[Tensor, "batch {samples} latent"]:
         """Return draws (the paper's figure 2)."""
         noise = features.new_empty(len(features), samples, self.noise).normal_(generator=generator)
         repeated = features[:, None].expand(-1, samples, -1)
@@ -90,7 +91,8 @@ class ImplicitPosterior(nn.Module):
         return z
 
 
-class Contrast(NamedTuple):
+@dataclass(frozen=True)
+class Contrast:
     """A diagonal Gaussian ``r(z|x)`` for each example, which the discriminator compares with.
 
     Attributes:
@@ -169,14 +171,16 @@ class AVB(nn.Module):
 
     def draw_posterior(
         self, x: Float[Tensor, "batch *event"], samples: int, generator: torch.Generator
-    ) -> tuple[Latents, Float[Tensor, "batch samples"] | None]:
+    ) -> tuple[
+        Float[Tensor, "batch {samples} {self.latent}"], Float[Tensor, "batch {samples}"] | None
+    ]:
         """Return draws from ``q(z|x)``, and the log density of each in nats where it is known."""
         features = self.encoder(x.flatten(1))
         if not self.has_density:
             return self.posterior(features, samples, generator), None
         return cast(Posterior, self.posterior)(features, samples, generator)
 
-    def decode(self, z: Float[Tensor, "n latent"]) -> Distribution:
+    def decode(self, z: Float[Tensor, "n {self.latent}"]) -> Distribution:
         """Return ``p(x|z)`` of flat examples."""
         outputs: Tensor = self.decoder(z)
         return self.decoder.likelihood(outputs)
@@ -227,7 +231,7 @@ class AVB(nn.Module):
         return odds + contrast.log_prob(z) - self.log_prior(z)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} *event"]:
         """Return the means of ``p(x|z)`` for ``n`` draws ``z`` from the prior."""
         z = next(self.parameters()).new_empty(n, self.latent).normal_(generator=generator)
         means: Tensor = self.decode(z).mean
@@ -272,7 +276,7 @@ class VAE(LatentVariableModel):
             Decoder(latent, hidden, dim, likelihood),
         )
 
-    def likelihood(self, outputs: Tensor) -> Distribution:
+    def likelihood(self, outputs: Float[Tensor, "n *outputs"]) -> Distribution:
         """Return ``p(x|z)`` over flat examples."""
         return cast(Decoder, self.decoder).likelihood(outputs)
 

@@ -30,7 +30,7 @@ class Centring(nn.Module):
         size: Width of the layer's input.
     """
 
-    mean: Tensor
+    mean: Float[Tensor, " size"]
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class DiscreteVAE(nn.Module):
 
     def decoder_input(
         self, z: Float[Tensor, "*batch variables classes"]
-    ) -> Float[Tensor, "*batch latent"]:
+    ) -> Float[Tensor, "*batch {self.latent}"]:
         """Return the decoder's input for one-hot or relaxed values."""
         if self.classes > 2:
             return z.flatten(-2)
@@ -190,7 +190,7 @@ class DiscreteVAE(nn.Module):
         return Draws(self.decoder_input(z), self.log_likelihood(x, z), log_prior, log_posterior)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} *event"]:
         """Return ``n`` examples with values 0 and 1."""
         like = next(self.parameters())
         z = gumbel_max(like.new_zeros(n, self.variables, self.classes), generator)

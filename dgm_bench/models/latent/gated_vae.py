@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -86,7 +87,7 @@ class ConvVAE(LatentVariableModel):
         )
         self.levels = levels
 
-    def likelihood(self, outputs: Tensor) -> Distribution:
+    def likelihood(self, outputs: Float[Tensor, "n *outputs"]) -> Distribution:
         """Return independent pixels with these logits."""
         return PixelLevels(outputs) if self.levels else bernoulli(outputs)
 
@@ -139,7 +140,7 @@ class DenseVAE(LatentVariableModel):
             DenseDecoder(latent, hidden, dim),
         )
 
-    def likelihood(self, outputs: Tensor) -> Distribution:
+    def likelihood(self, outputs: Float[Tensor, "n *outputs"]) -> Distribution:
         """Return independent binary pixels with these logits."""
         return bernoulli(outputs)
 

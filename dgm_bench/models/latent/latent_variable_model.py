@@ -8,7 +8,7 @@ combined with any prior.
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -22,12 +22,13 @@ from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior
 from dgm_bench.models.latent.priors import AggregatedPosterior, PosteriorDependentPrior
 
 
+@runtime_checkable
 class Posterior(Protocol):
     """``q(z|x)``, given the encoder's features of ``x``."""
 
     def __call__(
         self, features: Float[Tensor, "batch features"], samples: int, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "batch samples latent"], Float[Tensor, "batch samples"]]:
+    ) -> tuple[Float[Tensor, "batch {samples} latent"], Float[Tensor, "batch {samples}"]]:
         """Return draws and the log density of each in nats."""
         ...
 
@@ -65,7 +66,7 @@ class LatentVariableModel(nn.Module):
         if isinstance(prior, PosteriorDependentPrior):
             self.require_gaussian(f"prior {type(prior).__name__}")
 
-    def likelihood(self, outputs: Tensor) -> Distribution:
+    def likelihood(self, outputs: Float[Tensor, "n *outputs"]) -> Distribution:
         """Return ``p(x|z)`` over flat examples from the decoder's outputs."""
         raise NotImplementedError
 
@@ -92,7 +93,7 @@ class LatentVariableModel(nn.Module):
         """Return one draw of the evidence lower bound of each example in nats."""
         return self.draw(x, 1, generator).log_weight.squeeze(1)
 
-    def decode(self, z: Float[Tensor, "n latent"]) -> Distribution:
+    def decode(self, z: Float[Tensor, "n {self.latent}"]) -> Distribution:
         """Return ``p(x|z)`` of flat examples."""
         outputs: Tensor = self.decoder(z)
         return self.likelihood(outputs.to(z.dtype))
@@ -133,7 +134,7 @@ class LatentVariableModel(nn.Module):
         return posterior
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} *event"]:
         """Return the means of ``p(x|z)`` for ``n`` draws ``z`` from the prior."""
         means: Tensor = self.decode(self.density.sample(n, generator)).mean
         return means.reshape(-1, *self.event_shape)

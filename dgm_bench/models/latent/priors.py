@@ -49,7 +49,7 @@ class GaussianMixture:
         return torch.cat(parts).to(z.dtype)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n latent"]:
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} latent"]:
         """Return ``n`` draws."""
         device = self.mean.device
         chosen = torch.randint(len(self.mean), (n,), generator=generator, device=device)
@@ -71,7 +71,7 @@ class GaussianMixture:
 
 def _log_sum(
     z: Float[Tensor, "n latent"],
-    weights: Float[Tensor, "twice components"],
+    weights: Float[Tensor, "2*latent components"],
     constant: Float[Tensor, " components"],
 ) -> Float[Tensor, " n"]:
     return torch.addmm(constant, torch.cat([z.square(), z], 1), weights).logsumexp(1)
@@ -109,7 +109,7 @@ class MixturePrior(nn.Module):
         """Return the log density in nats."""
         return self.mixture.log_prob(z)
 
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n latent"]:
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} latent"]:
         """Return ``n`` draws."""
         return self.mixture.sample(n, generator)
 
@@ -185,8 +185,8 @@ class AggregatedPosterior(nn.Module):
         tensor([-1.8379])
     """
 
-    mean: Tensor
-    variance: Tensor
+    mean: Float[Tensor, "n latent"]
+    variance: Float[Tensor, "n latent"]
 
     def __init__(self, latent: int) -> None:
         super().__init__()

@@ -54,13 +54,13 @@ class GaussianVAE(nn.Module):
         bound: Tensor = log_likelihood - kl.sum(1)
         return bound
 
-    def decode(self, z: Float[Tensor, "batch latent"]) -> Distribution:
+    def decode(self, z: Float[Tensor, "batch {self.latent}"]) -> Distribution:
         """Return ``p(x | z)`` of flat examples."""
         mean, log_scale = self.decoder(z).chunk(2, dim=1)
         return Independent(Normal(mean, log_scale.exp(), validate_args=False), 1)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} *event"]:
         """Return ``n`` examples: latent variables from the prior, then one pass of the decoder."""
         like = next(self.parameters())
         z = like.new_empty(n, self.latent).normal_(generator=generator)

@@ -61,8 +61,8 @@ class CentredBatchNorm(nn.Module):
         eps: Added to the variance.
     """
 
-    mean: Tensor
-    variance: Tensor
+    mean: Float[Tensor, " channels"]
+    variance: Float[Tensor, " channels"]
 
     def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-4) -> None:
         super().__init__()

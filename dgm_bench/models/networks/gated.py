@@ -25,7 +25,9 @@ class Gated(nn.Module):
         super().__init__()
         self.layer = layer
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch inputs *size"]
+    ) -> Float[Tensor, "batch outputs *resized"]:
         """Return values times the sigmoid of their gates."""
         gated: Tensor = F.glu(self.layer(x), dim=1)
         return gated
@@ -131,7 +133,7 @@ class ConvDecoder(nn.Module):
         ).to(memory_format=torch.channels_last)
         self.channels, self.levels = channels, levels
 
-    def forward(self, z: Float[Tensor, "batch latent"]) -> Tensor:
+    def forward(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch dim *levels"]:
         """Return flat logits: ``(batch, dim)``, or with levels ``(batch, dim, levels)``."""
         logits: Tensor = self.layers(z[:, :, None, None])
         if self.levels is None:

@@ -36,7 +36,11 @@ def test_logit_laplace_density_integrates_to_one(mean, log_scale):
     t = mean + math.exp(log_scale) * torch.linspace(-30, 30, 600_001)
     x = t.sigmoid()
     inside = (x > 1e-12) & (x < 1 - 1e-12)
-    density = log_density(x[inside], torch.tensor(mean), torch.tensor(log_scale)).exp()
+    density = log_density(
+        x[inside],
+        torch.full_like(x[inside], mean),
+        torch.full_like(x[inside], log_scale),
+    ).exp()
     assert torch.trapezoid(density, x[inside]).item() == pytest.approx(1, abs=2e-5)
 
 

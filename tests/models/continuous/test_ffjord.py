@@ -154,6 +154,7 @@ def test_words_of_recipes_for_gradients_are_one_choice(adjoint):
         ({"solver": "rk4"}, "needs one"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_overrides_are_refused_and_change_nothing(overrides, message):
     model = FFJORD((2,), hidden=[8])
     before = dict(vars(model.solver))

@@ -176,6 +176,7 @@ def test_training_lowers_the_loss():
     assert losses[-1] < 1.5
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_nonsense_is_refused():
     with pytest.raises(DeclarationError, match="cell 'lstm': is not known"):
         TAN((2,), cell="lstm")

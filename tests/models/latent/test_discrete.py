@@ -117,7 +117,9 @@ def test_straight_through_values_are_one_hot_and_carry_gradients(estimator, gene
 def test_binary_concrete_density_integrates_to_one(temperature):
     y = torch.linspace(-120, 120, 200_001)
     log_z = torch.stack([-torch.nn.functional.softplus(-y), -torch.nn.functional.softplus(y)], -1)
-    density = concrete_log_density(log_z, torch.tensor([0.8, -0.3]), temperature).exp()
+    density = concrete_log_density(
+        log_z, torch.tensor([0.8, -0.3]).expand_as(log_z), temperature
+    ).exp()
     assert abs(torch.trapezoid(density, y) - 1) < 1e-6
 
 
@@ -125,14 +127,16 @@ def test_concrete_density_of_three_classes_integrates_to_one():
     axis = torch.linspace(-40, 40, 801)
     y = torch.cartesian_prod(axis, axis)
     log_z = torch.cat([y, torch.zeros(len(y), 1)], 1).log_softmax(-1)
-    density = concrete_log_density(log_z, torch.tensor([0.8, -0.3, 0.1]), 0.8).exp()
+    density = concrete_log_density(
+        log_z, torch.tensor([0.8, -0.3, 0.1]).expand_as(log_z), 0.8
+    ).exp()
     assert abs(density.sum() * (axis[1] - axis[0]) ** 2 - 1) < 1e-4
 
 
 def test_concrete_density_is_that_of_its_draws(generator):
     """The mean of ``q / p`` over draws from ``p`` is one, for another Concrete density ``q``."""
-    p, q = torch.tensor([0.5, -0.5, 0.2]), torch.tensor([0.2, -0.1, 0.3])
-    log_z = log_gumbel_softmax(p.expand(50_000, -1), 0.8, generator)
+    p, q = torch.tensor([[0.5, -0.5, 0.2], [0.2, -0.1, 0.3]])[:, None].expand(-1, 50_000, -1)
+    log_z = log_gumbel_softmax(p, 0.8, generator)
     ratio = concrete_log_density(log_z, q, 1.0) - concrete_log_density(log_z, p, 0.8)
     assert abs(ratio.exp().mean() - 1) < 4 * ratio.exp().std() / math.sqrt(len(ratio))
 

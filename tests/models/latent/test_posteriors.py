@@ -472,6 +472,7 @@ def test_settings_of_the_posteriors_solver(generator):
         model.solve_with(tolerance=1.0)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("wrong", [{"gradient": "none"}, {"kind": "all"}, {"hidden": []}])
 def test_wrong_arguments_are_refused(wrong):
     with pytest.raises(DeclarationError):

@@ -32,7 +32,7 @@ def shift_right(x: Float[Tensor, "n rows columns c"]) -> Float[Tensor, "n rows c
 def convolve(
     x: Float[Tensor, "n rows columns c"],
     weight: Float[Tensor, "out c height width"],
-    bias: Tensor | None,
+    bias: Float[Tensor, " out"] | None,
 ) -> Float[Tensor, "n less_rows less_columns out"]:
     """Return the convolution without padding, channels last."""
     return F.conv2d(x.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
@@ -244,7 +244,7 @@ class CachedRowsConv:
     def __init__(
         self,
         weight: Float[Tensor, "out c height width"],
-        bias: Tensor | None,
+        bias: Float[Tensor, " out"] | None,
         n: int,
         columns: int,
     ) -> None:

@@ -119,7 +119,7 @@ class ConditioningStack(nn.Module):
         self.blocks = nn.Sequential(*(ResidualConv(hidden, residual) for _ in range(layers)))
 
     def forward(
-        self, above: Sequence[Int[Tensor, "n rows columns"]]
+        self, above: Sequence[Int[Tensor, "n _rows _columns"]]
     ) -> Float[Tensor, "n rows columns hidden"]:
         """Return features on this level's grid."""
         levels = zip(self.embeddings, above, strict=True)
@@ -166,7 +166,7 @@ class CodePrior(nn.Module):
         return self.class_embedding is not None or self.conditioning is not None
 
     def context(
-        self, above: Sequence[Int[Tensor, "n rows columns"]], labels: Int[Tensor, " n"]
+        self, above: Sequence[Int[Tensor, "n _rows _columns"]], labels: Int[Tensor, " n"]
     ) -> Context:
         """Return features of the levels above and the class at each position, or None."""
         parts = []
@@ -209,7 +209,7 @@ class CodePrior(nn.Module):
 
     def sample_codes(
         self,
-        above: Sequence[Int[Tensor, "n rows columns"]],
+        above: Sequence[Int[Tensor, "n _rows _columns"]],
         labels: Int[Tensor, " n"],
         generator: torch.Generator,
     ) -> Int[Tensor, "n rows columns"]:
@@ -225,7 +225,7 @@ class CodePrior(nn.Module):
 
     def sample_codes_uncached(
         self,
-        above: Sequence[Int[Tensor, "n rows columns"]],
+        above: Sequence[Int[Tensor, "n _rows _columns"]],
         labels: Int[Tensor, " n"],
         generator: torch.Generator,
         positions: int | None = None,

@@ -8,7 +8,7 @@ sums are closer than rounding, about 1e-6 in single precision.
 from __future__ import annotations
 
 from itertools import islice, product
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,7 @@ from dgm_bench.models.networks.discrete_relaxations import gumbel_noise
 Context = Float[Tensor, "n rows columns hidden"] | None
 
 
+@runtime_checkable
 class CachedNetwork(Protocol):
     """A network evaluated one position at a time in raster order, with what it needs cached."""
 
@@ -32,6 +33,7 @@ class CachedNetwork(Protocol):
         """Append the codes drawn at a column."""
 
 
+@runtime_checkable
 class CodeNetwork(Protocol):
     """An autoregressive network over a grid of codes."""
 
@@ -51,7 +53,7 @@ class CodeNetwork(Protocol):
 @torch.no_grad()
 def draw_codes(
     network: CodeNetwork, n: int, context: Context, generator: torch.Generator
-) -> Int[Tensor, "n rows columns"]:
+) -> Int[Tensor, "{n} rows columns"]:
     """Return ``n`` grids of codes, at the cost of about one pass over them."""
     rows, columns = network.grid
     codes = torch.empty(rows, columns, n, dtype=torch.long, device=generator.device)
@@ -73,7 +75,7 @@ def draw_codes_uncached(
     context: Context,
     generator: torch.Generator,
     positions: int | None = None,
-) -> Int[Tensor, "n rows columns"]:
+) -> Int[Tensor, "{n} rows columns"]:
     """Return the codes of :func:`draw_codes`, by one pass of the whole network per position.
 
     Args:

@@ -107,7 +107,7 @@ class CodeTransformer(nn.Module):
         1.0
     """
 
-    captions: Tensor
+    captions: Int[Tensor, "classes length"]
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class CodeTransformer(nn.Module):
         self,
         codes: Int[Tensor, "batch rows columns"],
         prefix_tokens: Int[Tensor, "batch length"],
-        above: Sequence[Int[Tensor, "batch rows columns"]] = (),
+        above: Sequence[Int[Tensor, "batch _rows _columns"]] = (),
     ) -> Float[Tensor, " batch"]:
         """Return the log probability of codes after any prefix, in nats.
 
@@ -171,7 +171,7 @@ class CodeTransformer(nn.Module):
 
     def sample_codes(
         self,
-        above: Sequence[Int[Tensor, "n rows columns"]],
+        above: Sequence[Int[Tensor, "n _rows _columns"]],
         labels: Int[Tensor, " n"],
         generator: torch.Generator,
     ) -> Int[Tensor, "n rows columns"]:
@@ -182,7 +182,7 @@ class CodeTransformer(nn.Module):
     def sample_codes_given(
         self,
         prefix_tokens: Int[Tensor, "n length"],
-        above: Sequence[Int[Tensor, "n rows columns"]],
+        above: Sequence[Int[Tensor, "n _rows _columns"]],
         generator: torch.Generator,
     ) -> Int[Tensor, "n rows columns"]:
         """Return codes after any prefix, with cached keys and values.
@@ -201,7 +201,7 @@ class CodeTransformer(nn.Module):
     @torch.no_grad()
     def sample_codes_uncached(
         self,
-        above: Sequence[Int[Tensor, "n rows columns"]],
+        above: Sequence[Int[Tensor, "n _rows _columns"]],
         labels: Int[Tensor, " n"],
         generator: torch.Generator,
     ) -> Int[Tensor, "n rows columns"]:
@@ -235,7 +235,7 @@ class CodeTransformer(nn.Module):
     def _stream(
         self,
         tokens: Int[Tensor, "batch length"],
-        above: Sequence[Int[Tensor, "batch rows columns"]],
+        above: Sequence[Int[Tensor, "batch _rows _columns"]],
     ) -> Float[Tensor, "batch given width"]:
         """Return the embedded levels above and prefix, and the token that starts the image."""
         length = self.prefix_tokens(tokens.new_zeros(1)).shape[1]

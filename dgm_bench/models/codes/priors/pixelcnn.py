@@ -24,7 +24,7 @@ from dgm_bench.models.codes.priors.code_prior import CodeLevel, CodePrior
 from dgm_bench.models.codes.priors.code_sampling import Context
 
 
-def gate(x: Float[Tensor, "*grid twice"]) -> Float[Tensor, "*grid once"]:
+def gate(x: Float[Tensor, "*grid twice"]) -> Float[Tensor, "*grid twice//2"]:
     """Return ``tanh(a) * sigmoid(b)`` of the two halves of the channels (equation 2)."""
     a, b = x.chunk(2, -1)
     return a.tanh() * b.sigmoid()

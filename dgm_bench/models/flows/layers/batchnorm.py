@@ -19,8 +19,8 @@ class FlowBatchNorm(nn.Module):
         eps: Added to the variance.
     """
 
-    mean: Tensor
-    variance: Tensor
+    mean: Float[Tensor, " dim"]
+    variance: Float[Tensor, " dim"]
 
     def __init__(self, dim: int, eps: float = 1e-5) -> None:
         super().__init__()

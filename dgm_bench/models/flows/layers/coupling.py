@@ -37,7 +37,7 @@ class EvenOddCoupling(nn.Module):
 
     def join(
         self, kept: Float[Tensor, "batch k"], transformed: Float[Tensor, "batch m"]
-    ) -> Float[Tensor, "batch dim"]:
+    ) -> Float[Tensor, "batch k+m"]:
         """Return both halves in the order of the dimensions."""
         whole = transformed.new_empty(transformed.shape[0], kept.shape[1] + transformed.shape[1])
         whole[:, self.kept] = kept

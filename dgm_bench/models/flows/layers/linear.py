@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -72,7 +72,9 @@ class LULinear(nn.Module):
         x: Tensor = solve(upper, y, upper=True).T
         return x
 
-    def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _factors(
+        self,
+    ) -> tuple[Float[Tensor, "dim dim"], Float[Tensor, "dim dim"], Float[Tensor, " dim"]]:
         """Return ``L``, ``U`` and the diagonal of ``U``."""
         diagonal = F.softplus(self.factors.diagonal()) + self.MIN_DIAGONAL
         eye = torch.eye(len(diagonal), dtype=diagonal.dtype, device=diagonal.device)
@@ -86,8 +88,8 @@ class Permutation(nn.Module):
         dim: Number of dimensions.
     """
 
-    order: Tensor
-    undone: Tensor
+    order: Int[Tensor, " dim"]
+    undone: Int[Tensor, " dim"]
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -94,7 +94,7 @@ class MaskedLinear(nn.Linear):
         mask: True where a connection exists.
     """
 
-    mask: Tensor
+    mask: Float[Tensor, "outputs inputs"]
 
     def __init__(self, mask: Bool[Tensor, "outputs inputs"]) -> None:
         outputs, inputs = mask.shape
@@ -102,7 +102,7 @@ class MaskedLinear(nn.Linear):
         init_normal(self, inputs)
         self.register_buffer("mask", mask.to(self.weight.dtype))
 
-    def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
+    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """Return ``(W * mask) x + b``."""
         return F.linear(x, self.masked_weight(), self.bias)
 
@@ -138,7 +138,7 @@ class MaskedNetwork(nn.Sequential):
         linear: Constructor of a layer from its mask.
     """
 
-    order: Tensor
+    order: Int[Tensor, " dim"]
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ class ResidualMaskedNetwork(nn.Module):
         dropout: Probability that a unit in the middle of a block is dropped in training.
     """
 
-    order: Tensor
+    order: Int[Tensor, " dim"]
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,7 @@ from dgm_bench.models.flows.layers.masked import MaskedLayer
 Value = Callable[[int, Float[Tensor, "outputs n"]], Float[Tensor, " n"]]
 
 
+@runtime_checkable
 class AutoregressiveNetwork(Protocol):
     """A masked network that gives access to its layers."""
 
@@ -33,7 +34,9 @@ class AutoregressiveNetwork(Protocol):
 
 
 @torch.no_grad()
-def invert_in_order(network: AutoregressiveNetwork, n: int, value: Value) -> Float[Tensor, "n dim"]:
+def invert_in_order(
+    network: AutoregressiveNetwork, n: int, value: Value
+) -> Float[Tensor, "{n} dim"]:
     """Return ``n`` vectors, their dimensions computed by ``value`` in the network's order.
 
     Args:

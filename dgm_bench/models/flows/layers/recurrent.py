@@ -95,7 +95,7 @@ class ResetBefore(nn.Module):
     ) -> tuple[Float[Tensor, "batch outputs"], ...]:
         return F.linear(inputs[..., None], linear.weight[:, :1], linear.bias).unbind()
 
-    def _recurrent(self) -> tuple[Float[Tensor, "units two_units"], Float[Tensor, "units units"]]:
+    def _recurrent(self) -> tuple[Float[Tensor, "units 2*units"], Float[Tensor, "units units"]]:
         # Their rows are aligned again, without the column of the input.
         return self.gates.weight[:, 1:].T.contiguous(), self.proposal.weight[:, 1:].T.contiguous()
 
@@ -142,7 +142,7 @@ def _update(
     gate: Float[Tensor, "batch two_units"],
     proposal: Float[Tensor, "batch units"],
     state: Float[Tensor, "batch units"],
-    to_gate: Float[Tensor, "units two_units"],
+    to_gate: Float[Tensor, "units 2*units"],
     to_proposal: Float[Tensor, "units units"],
 ) -> Float[Tensor, "batch units"]:
     """Return the next state, from the input's terms of the gates and of the candidate state."""

@@ -22,12 +22,12 @@ MIN_DERIVATIVE = 1e-3
 class Bin(NamedTuple):
     """The bin of a point: left and lower end, width, height, and the derivatives at both knots."""
 
-    left: Tensor
-    lower: Tensor
-    width: Tensor
-    height: Tensor
-    derivative: Tensor
-    next_derivative: Tensor
+    left: Float[Tensor, "*shape"]
+    lower: Float[Tensor, "*shape"]
+    width: Float[Tensor, "*shape"]
+    height: Float[Tensor, "*shape"]
+    derivative: Float[Tensor, "*shape"]
+    next_derivative: Float[Tensor, "*shape"]
 
 
 class Spline:
@@ -45,7 +45,9 @@ class Spline:
         True
     """
 
-    def __init__(self, parameters: Float[Tensor, "*shape numbers"], bins: int, tail: float) -> None:
+    def __init__(
+        self, parameters: Float[Tensor, "*shape {3*bins-1}"], bins: int, tail: float
+    ) -> None:
         self.tail = tail
         widths, heights, derivatives = parameters.split([bins, bins, bins - 1], dim=-1)
         self.x, self.y = _knots(widths, tail), _knots(heights, tail)
@@ -87,12 +89,12 @@ class Spline:
         x = at.left + at.width * xi_part / (xi_part + other)
         return torch.where(y.abs() > self.tail, y, x)
 
-    def _bin(self, at: Tensor, knots: Float[Tensor, "*shape ends"]) -> Bin:
+    def _bin(self, at: Float[Tensor, "*shape"], knots: Float[Tensor, "*curves ends"]) -> Bin:
         """Return the bin of each point between ``knots``, which are those of ``x`` or of ``y``."""
         # Inner knots only, so that the ends of the interval belong to the outer bins.
         index = (at[..., None] >= knots[..., 1:-1]).sum(-1, keepdim=True)
 
-        def pick(values: Tensor) -> Tensor:
+        def pick(values: Float[Tensor, "*curves ends"]) -> Float[Tensor, "*shape"]:
             return values.expand(*at.shape, -1).gather(-1, index).squeeze(-1)
 
         return Bin(
@@ -105,7 +107,7 @@ class Spline:
         )
 
 
-def _knots(raw: Float[Tensor, "*shape bins"], tail: float) -> Float[Tensor, "*shape ends"]:
+def _knots(raw: Float[Tensor, "*shape bins"], tail: float) -> Float[Tensor, "*shape bins+1"]:
     """Return the ends of the bins from ``-tail`` to ``tail``, both exactly."""
     bins = raw.shape[-1]
     sizes = MIN_BIN_SIZE + (1 - MIN_BIN_SIZE * bins) * raw.softmax(-1)

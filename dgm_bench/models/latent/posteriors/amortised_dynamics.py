@@ -39,9 +39,9 @@ class AffineMap(NamedTuple):
         bias: ``(outputs,)`` or, of each example, ``(batch, 1, outputs)``.
     """
 
-    weight: Tensor | None
-    factors: tuple[Tensor, ...]
-    bias: Tensor
+    weight: Float[Tensor, "outputs inputs"] | None
+    factors: tuple[Float[Tensor, "batch _n _m"], ...]
+    bias: Float[Tensor, "*examples outputs"]
 
     def linear(self, v: Float[Tensor, "batch n inputs"]) -> Float[Tensor, "batch n outputs"]:
         """Return the map without its bias."""
@@ -74,7 +74,9 @@ class SharedLayer(nn.Module):
         """Return the shapes of the parameters that depend on the example."""
         return []
 
-    def at(self, t: Float[Tensor, ""], amortised: Sequence[Tensor]) -> AffineMap:
+    def at(
+        self, t: Float[Tensor, ""], amortised: Sequence[Float[Tensor, "batch _n _m"]]
+    ) -> AffineMap:
         """Return the affine map at time ``t`` with the ``amortised`` parameters of the examples."""
         weight, bias = self.shared.at(t)
         return AffineMap(weight, (), bias)
@@ -87,7 +89,9 @@ class BiasLayer(SharedLayer):
         """Return the shape of the bias."""
         return [(1, outputs)]
 
-    def at(self, t: Float[Tensor, ""], amortised: Sequence[Tensor]) -> AffineMap:
+    def at(
+        self, t: Float[Tensor, ""], amortised: Sequence[Float[Tensor, "batch _n _m"]]
+    ) -> AffineMap:
         """Return the map at time ``t``."""
         weight, bias = self.shared.at(t)
         return AffineMap(weight, (), bias + amortised[0])
@@ -110,7 +114,9 @@ class LowRankLayer(SharedLayer):
         """Return the shapes of ``V``, of ``U^T`` and of the bias."""
         return [(inputs, self.rank), (self.rank, outputs), (1, outputs)]
 
-    def at(self, t: Float[Tensor, ""], amortised: Sequence[Tensor]) -> AffineMap:
+    def at(
+        self, t: Float[Tensor, ""], amortised: Sequence[Float[Tensor, "batch _n _m"]]
+    ) -> AffineMap:
         """Return the map at time ``t``."""
         weight, bias = self.shared.at(t)
         return AffineMap(weight, (amortised[0], amortised[1]), bias + amortised[2])
@@ -128,7 +134,9 @@ class HyperLayer(nn.Module):
         super().__init__()
         self.shapes: list[Shape] = [(inputs, outputs), (1, outputs), (1, outputs)]
 
-    def at(self, t: Float[Tensor, ""], amortised: Sequence[Tensor]) -> AffineMap:
+    def at(
+        self, t: Float[Tensor, ""], amortised: Sequence[Float[Tensor, "batch _n _m"]]
+    ) -> AffineMap:
         """Return the map at time ``t``."""
         return AffineMap(None, (amortised[0],), amortised[1] * t + amortised[2])
 
@@ -149,7 +157,7 @@ class LinearisedMaps(NamedTuple):
 
     value: Latents
     maps: list[AffineMap]
-    slopes: list[Tensor]
+    slopes: list[Float[Tensor, "batch samples _width"]]
     solve: ConditionedNetwork
 
     def jvp(self, v: Latents) -> Latents:
@@ -177,8 +185,8 @@ class LinearisedMaps(NamedTuple):
 
     def _partial_trace(
         self,
-        first: Float[Tensor, "examples dims width"],
-        last: Float[Tensor, "examples dims width"],
+        first: Float[Tensor, "#batch dims first_width"],
+        last: Float[Tensor, "#batch dims last_width"],
     ) -> Float[Tensor, "batch samples"]:
         """Return the sum of the Jacobian's diagonal over some dimensions.
 
@@ -237,7 +245,9 @@ class AmortisedNetwork(nn.Module):
         constants = [p.unflatten(1, s) for p, s in zip(pieces, self.shapes, strict=True)]
         return ConditionedNetwork(self, tuple(constants))
 
-    def maps(self, t: Float[Tensor, ""], constants: Sequence[Tensor]) -> list[AffineMap]:
+    def maps(
+        self, t: Float[Tensor, ""], constants: Sequence[Float[Tensor, "batch _n _m"]]
+    ) -> list[AffineMap]:
         """Return the layers at time ``t``."""
         left = iter(constants)
         pairs = zip(self._layers(), self.counts, strict=True)
@@ -268,11 +278,15 @@ class ConditionedNetwork:
         constants: The amortised parameters, each of shape ``(batch, n, m)``.
     """
 
-    def __init__(self, network: AmortisedNetwork, constants: tuple[Tensor, ...]) -> None:
+    def __init__(
+        self, network: AmortisedNetwork, constants: tuple[Float[Tensor, "batch _n _m"], ...]
+    ) -> None:
         self.network, self.constants = network, constants
         self._trace_weights: Tensor | None = None
 
-    def trace_weights(self, maps: Sequence[AffineMap], batch: int) -> Tensor | None:
+    def trace_weights(
+        self, maps: Sequence[AffineMap], batch: int
+    ) -> Float[Tensor, "examples *widths"] | None:
         """Return the weights of the slopes in the trace of the Jacobian.
 
         With matrices ``M`` that multiply from the right it is ``sum_d M_1[d, i] M_2[i, d]`` for one
@@ -326,5 +340,5 @@ class ConditionedNetwork:
         return LinearisedMaps(last.linear(z) + last.bias, maps, slopes, self)
 
 
-def _activate(activation: Nonlinearity, z: Tensor) -> Tensor:
+def _activate(activation: Nonlinearity, z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return z.tanh() if activation == "tanh" else F.softplus(z)

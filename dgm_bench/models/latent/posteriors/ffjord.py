@@ -66,7 +66,7 @@ class AmortisedFFJORD(nn.Module):
         (torch.Size([5, 3, 2]), torch.Size([5, 3]))
     """
 
-    span: Tensor
+    span: Float[Tensor, "2"]
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
@@ -14,6 +14,7 @@ from dgm_bench.models.normal import gaussian_log_density
 Latents = Float[Tensor, "batch samples latent"]
 
 
+@runtime_checkable
 class AmortisedFlow(Protocol):
     """An invertible map of latent variables whose parameters may depend on the example."""
 
@@ -68,7 +69,7 @@ class GaussianPosterior(nn.Module):
 
     def forward(
         self, features: Float[Tensor, "batch features"], samples: int, generator: torch.Generator
-    ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
+    ) -> tuple[Float[Tensor, "batch {samples} latent"], Float[Tensor, "batch {samples}"]]:
         """Return draws and their log density in nats (normalizing flows for VI, equation 13)."""
         mean, variance = (part[:, None] for part in self.moments(features))
         noise = mean.new_empty(len(features), samples, mean.shape[-1]).normal_(generator=generator)

@@ -51,7 +51,7 @@ class AmortisedSylvester(nn.Module):
         (torch.Size([5, 3, 2]), torch.Size([5, 3]))
     """
 
-    upper: Tensor
+    upper: Float[Tensor, "width width"]
 
     def __init__(
         self,
@@ -117,7 +117,9 @@ class AmortisedSylvester(nn.Module):
             return orthonormalised(raw)
         return raw / raw.square().sum(-2, keepdim=True).sqrt()
 
-    def _project(self, z: Latents, basis: Tensor | None, k: int) -> Tensor:
+    def _project(
+        self, z: Latents, basis: Float[Tensor, "batch flows latent columns"] | None, k: int
+    ) -> Float[Tensor, "batch samples {self.width}"]:
         """Return ``Q^T z``."""
         if basis is None:
             return z.flip(-1) if k % 2 else z
@@ -127,7 +129,12 @@ class AmortisedSylvester(nn.Module):
             z = _reflected(z, normal)
         return z
 
-    def _embed(self, h: Tensor, basis: Tensor | None, k: int) -> Latents:
+    def _embed(
+        self,
+        h: Float[Tensor, "batch samples {self.width}"],
+        basis: Float[Tensor, "batch flows latent columns"] | None,
+        k: int,
+    ) -> Float[Tensor, "batch samples {self.latent}"]:
         """Return ``Q h``."""
         if basis is None:
             return h.flip(-1) if k % 2 else h
