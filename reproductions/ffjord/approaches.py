@@ -5,18 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from dgm_bench import costs
-from dgm_bench.spec import (
-    EvaluationSpec,
-    ModelSpec,
-    ObjectiveSpec,
-    OptimizerSpec,
-    Recipe,
-    Stage,
-    StoppingSpec,
-    ValidationSpec,
-)
+from dgm_bench.spec import EvaluationSpec, ModelSpec, ObjectiveSpec, OptimizerSpec, Recipe
 
-from .shared import flat_data
+from .protocols import brief_stage
 
 
 class Approach(NamedTuple):
@@ -93,15 +84,9 @@ APPROACHES = {
 def approach(data: str, name: str) -> Recipe:
     """Train the model of an approach on a 2-D density, then check what it can do."""
     chosen = APPROACHES[name]
-    stage = Stage(
-        data=flat_data(data),
-        model=ModelSpec(name=chosen.model, args=chosen.args),
-        objective=chosen.objective,
-        optimizer=OptimizerSpec(lr=chosen.lr, betas=chosen.betas),
-        batch_size=256,
-        validation=ValidationSpec(every=chosen.steps // 10, unit="steps"),
-        stopping=StoppingSpec(max_steps=chosen.steps),
-    )
+    model = ModelSpec(name=chosen.model, args=chosen.args)
+    optimizer = OptimizerSpec(lr=chosen.lr, betas=chosen.betas)
+    stage = brief_stage(data, model, optimizer, chosen.steps, chosen.objective)
     return Recipe(
         name=f"approach-{name}/{data}",
         stages=(stage,),

@@ -19,7 +19,11 @@ from dgm_bench.spec import (
     ValidationSpec,
 )
 
+from .protocols import ffjord_stage, small_stage
 from .shared import SMALL_SOURCE, SmallSetting, flat_data, required_setting, small_setting
+
+#: Most rows train on estimates of the trace.
+ESTIMATED = ObjectiveSpec(args={"trace": "estimate"})
 
 
 class FfjordSetting(NamedTuple):
@@ -69,7 +73,7 @@ def ffjord(data: str, layer: str = "concatsquash", weight_decay: float = 0.0) ->
     """FFJORD on vectors; as released, or with what the paper's text says instead."""
     variant = ("" if layer == "concatsquash" else f"-{layer}") + ("-decay" if weight_decay else "")
     if small := small_setting(data):
-        return _small_ffjord(data, small, f"ffjord{variant}", layer, weight_decay)
+        return _small_ffjord(data, small.continuous(), f"ffjord{variant}", layer, weight_decay)
     setting = FFJORD_TABLE_4[data]
     asked = None if weight_decay else 1e-6
     stage = _published_stage(
@@ -90,16 +94,15 @@ def ffjord(data: str, layer: str = "concatsquash", weight_decay: float = 0.0) ->
 
 def ffjord_adjoint(data: str) -> Recipe:
     """FFJORD on one of our columns, solved as published: dopri5, its tolerances, the adjoint."""
-    small = required_setting(data)
-    args = _small_args(small) | _published_solver()
-    objective = ObjectiveSpec(args={"trace": "estimate"})
-    stage = _small_stage(data, small, args, objective, OptimizerSpec(lr=small.ffjord_lr))
+    small = required_setting(data).continuous()
+    model = ModelSpec(name="ffjord:FFJORD", args=_small_args(small) | _published_solver())
+    stage = small_stage(data, model, small, objective=ESTIMATED)
     return Recipe(
         name=f"ffjord-adjoint/{data}",
         stages=(stage,),
         evaluation=EvaluationSpec(batch_size=1_000),
         # About 40 evaluations forward and, in the adjoint, as many again at twice the cost.
-        cost=_cost(data, stage, evaluations=80, steps=small.ffjord_steps),
+        cost=_cost(data, stage, evaluations=80, steps=small.steps),
         source=SMALL_SOURCE,
         notes=("solver, tolerances and gradients as published for tables (FFJORD appendix C)",),
     )
@@ -121,18 +124,22 @@ def _published_solver() -> dict[str, Any]:
     return {"solver": "dopri5", "rtol": 1e-6, "atol": 1e-8, "step_size": None, "adjoint": True}
 
 
-def _published_stage(data: str, args: dict[str, Any], optimizer: OptimizerSpec) -> Stage:
-    """Return the protocol of the released FFJORD code (train_tabular.py)."""
+def _published_stage(
+    data: str,
+    args: dict[str, Any],
+    optimizer: OptimizerSpec,
+    objective: ObjectiveSpec = ESTIMATED,
+) -> Stage:
+    """Return FFJORD's protocol with the batches of its Table 4, in validations too."""
     batch_size = FFJORD_TABLE_4[data].batch_size
-    return Stage(
-        data=flat_data(data),
-        model=ModelSpec(name="ffjord:FFJORD", args=args),
-        objective=ObjectiveSpec(args={"trace": "estimate"}),
-        optimizer=optimizer,
-        schedule=ScheduleSpec(drops=(10, 20)),
-        batch_size=batch_size,
-        validation=ValidationSpec(every=200, unit="steps", trace="estimate", batch_size=batch_size),
-        stopping=StoppingSpec(patience=30),
+    return ffjord_stage(
+        data,
+        ModelSpec(name="ffjord:FFJORD", args=args),
+        optimizer,
+        batch_size,
+        objective=objective,
+        trace="estimate",
+        validation_batch=batch_size,
     )
 
 
@@ -142,10 +149,8 @@ def _published_stage(data: str, args: dict[str, Any], optimizer: OptimizerSpec) 
 def _small_ffjord(
     data: str, small: SmallSetting, label: str, layer: str, weight_decay: float
 ) -> Recipe:
-    args = _small_args(small) | {"layer": layer}
-    optimizer = OptimizerSpec(lr=small.ffjord_lr, weight_decay=weight_decay)
-    objective = ObjectiveSpec(args={"trace": "estimate"})
-    stage = _small_stage(data, small, args, objective, optimizer)
+    model = ModelSpec(name="ffjord:FFJORD", args=_small_args(small) | {"layer": layer})
+    stage = small_stage(data, model, small, objective=ESTIMATED, weight_decay=weight_decay)
     return _small_recipe(
         data,
         stage,
@@ -157,7 +162,7 @@ def _small_ffjord(
 def _small_args(small: SmallSetting) -> dict[str, Any]:
     return {
         "flows": 1,
-        "hidden": list(small.ffjord_hidden),
+        "hidden": list(small.hidden),
         "layer": "concatsquash",
         "activation": "tanh",
         "solver": "rk4",
@@ -167,25 +172,6 @@ def _small_args(small: SmallSetting) -> dict[str, Any]:
         "adjoint": False,
         "noise": "gaussian",
     }
-
-
-def _small_stage(
-    data: str,
-    small: SmallSetting,
-    args: dict[str, Any],
-    objective: ObjectiveSpec,
-    optimizer: OptimizerSpec,
-) -> Stage:
-    return Stage(
-        data=flat_data(data),
-        model=ModelSpec(name="ffjord:FFJORD", args=args),
-        objective=objective,
-        optimizer=optimizer,
-        schedule=ScheduleSpec(drops=small.drops),
-        batch_size=small.batch_size,
-        validation=ValidationSpec(every=small.ffjord_every, unit="steps"),
-        stopping=StoppingSpec(patience=small.patience, max_steps=small.ffjord_max_steps),
-    )
 
 
 def _small_recipe(data: str, stage: Stage, label: str, note: str) -> Recipe:
@@ -220,7 +206,7 @@ def ffjord_dto(data: str) -> Recipe:
     stage = Stage(
         data=flat_data(data),
         model=ModelSpec(name="ffjord:FFJORD", args=args),
-        objective=ObjectiveSpec(args={"trace": "estimate"}),
+        objective=ESTIMATED,
         optimizer=OptimizerSpec(lr=1e-3),
         batch_size=5_000 if data == "miniboone" else setting.batch_size,
         validation=ValidationSpec(every=1, unit="epochs", trace="estimate", batch_size=5_000),
@@ -253,15 +239,14 @@ def rnode(data: str) -> Recipe:
     """
     objective = ObjectiveSpec(name="rnode", args={"kinetic": 0.01, "jacobian": 0.01})
     if small := small_setting(data):
-        optimizer = OptimizerSpec(lr=small.ffjord_lr)
-        stage = _small_stage(data, small, _small_args(small), objective, optimizer)
+        small = small.continuous()
+        model = ModelSpec(name="ffjord:FFJORD", args=_small_args(small))
+        stage = small_stage(data, model, small, objective=objective)
         note = "four rk4 steps and both regularisers in training, dopri5 in tests"
         return _small_recipe(data, stage, "rnode", note)
     setting = FFJORD_TABLE_4[data]
     args = _args(data, setting) | {"solver": "rk4", "step_size": 0.25, "adjoint": False}
-    stage = _published_stage(data, args, OptimizerSpec(lr=1e-3)).model_copy(
-        update={"objective": objective}
-    )
+    stage = _published_stage(data, args, OptimizerSpec(lr=1e-3), objective)
     tested = {"solver": "dopri5", "rtol": 1e-5, "atol": 1e-5}
     return Recipe(
         name=f"rnode/{data}",
@@ -338,20 +323,12 @@ def planar_cnf(data: str) -> Recipe:
     }
     model = ModelSpec(name="planar:PlanarCNF", args=args)
     objective = ObjectiveSpec(args={"trace": "exact"})
-    if small:
-        plain = _small_stage(data, small, {}, objective, OptimizerSpec(lr=small.ffjord_lr))
-        stage = plain.model_copy(update={"model": model})
-    else:
-        stage = Stage(
-            data=flat_data(data),
-            model=model,
-            objective=objective,
-            optimizer=OptimizerSpec(lr=1e-3),
-            schedule=ScheduleSpec(drops=(10, 20)),
-            batch_size=1_000,
-            validation=ValidationSpec(every=200, unit="steps"),
-            stopping=StoppingSpec(patience=30),
-        )
+    optimizer = OptimizerSpec(lr=1e-3)
+    stage = (
+        small_stage(data, model, small.continuous(), objective=objective)
+        if small
+        else ffjord_stage(data, model, optimizer, batch_size=1_000, objective=objective)
+    )
     dim = card(data).dim
     return Recipe(
         name=f"planar-cnf/{data}",

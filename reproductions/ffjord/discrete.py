@@ -17,9 +17,9 @@ from dgm_bench.spec import (
     ValidationSpec,
 )
 
-from . import shared
-from .feedforward import maf_setting, maf_stage, maf_steps
-from .shared import SMALL_SOURCE, flat_data, small_setting
+from .feedforward import maf_setting, maf_steps
+from .protocols import ffjord_stage, maf_stage, small_stage
+from .shared import SMALL_SOURCE, flat_data, required_setting, small_setting
 
 # --------------------------------------------------------------------------- Glow on tables
 
@@ -29,20 +29,12 @@ def glow(data: str) -> Recipe:
     small = small_setting(data)
     hidden = list(small.hidden) if small else [100, 100]
     layers = 5 if small else 10
-    args = {"layers": layers, "hidden": hidden}
-    model = "glow:TabularGlow"
+    model = ModelSpec(name="glow:TabularGlow", args={"layers": layers, "hidden": hidden})
+    optimizer = OptimizerSpec(lr=1e-4, requested_weight_decay=1e-6)
     stage = (
-        shared.small_stage(data, model, args, small)
+        small_stage(data, model, small)
         if small
-        else Stage(
-            data=flat_data(data),
-            model=ModelSpec(name=model, args=args),
-            optimizer=OptimizerSpec(lr=1e-4, requested_weight_decay=1e-6),
-            schedule=ScheduleSpec(drops=(10, 20)),
-            batch_size=1_000,
-            validation=ValidationSpec(every=200, unit="steps"),
-            stopping=StoppingSpec(patience=30),
-        )
+        else ffjord_stage(data, model, optimizer, batch_size=1_000)
     )
     notes = (
         "depth 10 and two hidden layers of 100, the released code's defaults: the grid that the "
@@ -69,13 +61,13 @@ def tan(data: str) -> Recipe:
         "parameter_layers": 2,
         "cell": "reset-before",
     }
-    model = "tan:TAN"
+    model = ModelSpec(name="tan:TAN", args=args)
     stage = (
-        shared.small_stage(data, model, args, small).model_copy(update={"clip_norm": 1.0})
+        small_stage(data, model, small).model_copy(update={"clip_norm": 1.0})
         if small
         else Stage(
             data=flat_data(data),
-            model=ModelSpec(name=model, args=args),
+            model=model,
             optimizer=OptimizerSpec(lr=0.0015 if data == "miniboone" else 0.005),
             schedule=ScheduleSpec(milestones=tuple(range(5_000, 60_000, 5_000)), factor=0.5),
             batch_size=1_024,
@@ -118,13 +110,13 @@ def maf_ddsf(data: str, layers: int) -> Recipe:
         "sigmoid_dim": 8 if small else 16,
         "sigmoid_layers": 1,
     }
-    model = "naf:MAFDDSF"
+    model = ModelSpec(name="naf:MAFDDSF", args=args)
     stage = (
-        shared.small_stage(data, model, args, small).model_copy(update={"clip_norm": 5.0})
+        small_stage(data, model, small).model_copy(update={"clip_norm": 5.0})
         if small
         else Stage(
             data=flat_data(data),
-            model=ModelSpec(name=model, args=args),
+            model=model,
             optimizer=OptimizerSpec(lr=1e-4),
             batch_size=100,
             validation=ValidationSpec(every=1, unit="epochs"),
@@ -197,9 +189,8 @@ def nsf(data: str, kind: str) -> Recipe:
     )
     if data == "digits":
         # 1,347 images are learnt by heart long before the rate has come down.
-        stage = shared.small_stage(
-            data, model, args | {"dropout": 0.1}, shared.required_setting(data)
-        )
+        dropping = ModelSpec(name=model, args=args | {"dropout": 0.1})
+        stage = small_stage(data, dropping, required_setting(data))
     dim = card(data).dim
     inputs = dim // 2 if kind == "coupling" else dim
     network = costs.weights((inputs, *(1 + 2 * setting.blocks) * (setting.hidden,)))
@@ -246,12 +237,8 @@ def _of_ours(
     data: str, label: str, model: str, args: dict[str, Any], products: int, networks: int
 ) -> Recipe:
     """Return a recipe of a model for which no paper has any of these columns."""
-    small = small_setting(data)
-    stage = (
-        shared.small_stage(data, model, args, small)
-        if small
-        else maf_stage(data, model, args, lr=1e-4)
-    )
+    small, declared = small_setting(data), ModelSpec(name=model, args=args)
+    stage = small_stage(data, declared, small) if small else maf_stage(data, declared, lr=1e-4)
     source = SMALL_SOURCE if small else "protocol of the MAF paper; size chosen for this project"
     return _recipe(data, label, stage, products, networks, maf_steps(data, stage), source, ())
 

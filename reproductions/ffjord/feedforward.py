@@ -14,10 +14,9 @@ from dgm_bench.spec import (
     Recipe,
     Stage,
     StoppingSpec,
-    ValidationSpec,
 )
 
-from . import shared
+from .protocols import maf_stage, small_stage
 from .shared import IMAGES, SMALL_SOURCE, flat_data, small_setting
 
 
@@ -104,21 +103,7 @@ def real_nvp(data: str, layers: int) -> Recipe:
     return _recipe(data, f"real-nvp-{layers}", "realnvp:RealNVP", args, weights, lr=1e-4)
 
 
-# --------------------------------------------------------------------------- the protocol
-
-
-def maf_stage(data: str, model: str, args: dict[str, Any], lr: float) -> Stage:
-    """Return the protocol of the released MAF code (trainers.py, step_strategies.py)."""
-    return Stage(
-        data=flat_data(data),
-        model=ModelSpec(name=model, args=args),
-        optimizer=OptimizerSpec(name="adam-maf", lr=lr, weight_decay=1e-6),
-        batch_size=100,
-        validation=ValidationSpec(
-            every=1, unit="epochs", batch_size=1_000 if data in IMAGES else 10_000
-        ),
-        stopping=StoppingSpec(patience=30),
-    )
+# --------------------------------------------------------------------------- what rows share
 
 
 def maf_setting(data: str) -> MafSetting:
@@ -146,11 +131,9 @@ def _recipe(
         weights: Number of weights of each network in it, for the cost.
         lr: The published learning rate.
     """
-    args = {**_network_args(data, model), **args}
+    declared = ModelSpec(name=model, args={**_network_args(data, model), **args})
     small = small_setting(data)
-    stage = (
-        shared.small_stage(data, model, args, small) if small else maf_stage(data, model, args, lr)
-    )
+    stage = small_stage(data, declared, small) if small else maf_stage(data, declared, lr)
     kept = len(weights) * (2 * sum(maf_setting(data).hidden) + 8 * card(data).dim)
     return Recipe(
         name=f"{label}/{data}",

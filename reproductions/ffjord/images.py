@@ -21,8 +21,8 @@ from dgm_bench.spec import (
     ValidationSpec,
 )
 
-from . import shared
-from .shared import IMAGES, SMALL_SOURCE, image_shape, pixel_data
+from .protocols import small_stage
+from .shared import IMAGES, SMALL_SOURCE, image_shape, pixel_data, required_setting
 
 # --------------------------------------------------------------------------- Glow
 
@@ -378,8 +378,8 @@ def _small(
     data: str, label: str, model: str, args: dict[str, Any], lr: float, products: int | None = None
 ) -> Recipe:
     """Return a small model of the same form on one of our columns."""
-    small = shared.required_setting(data)
-    stage = shared.small_stage(data, model, args, small._replace(lr=lr))
+    small = required_setting(data)
+    stage = small_stage(data, ModelSpec(name=model, args=args), small._replace(lr=lr))
     if products is None:
         cost = costs.network_cost(
             data, stage, products=SMALL_PRODUCTS, networks=40, steps=small.steps, kept=SMALL_KEPT

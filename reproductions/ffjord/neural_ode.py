@@ -5,17 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dgm_bench import costs
-from dgm_bench.spec import (
-    EvaluationSpec,
-    ModelSpec,
-    OptimizerSpec,
-    Recipe,
-    Stage,
-    StoppingSpec,
-    ValidationSpec,
-)
+from dgm_bench.spec import EvaluationSpec, ModelSpec, OptimizerSpec, Recipe
 
-from .shared import flat_data
+from .protocols import brief_stage
 
 #: Steps of training, and tensor operations of each.
 STEPS, LAUNCHES = 100, 3_000
@@ -55,14 +47,8 @@ def residual_network(data: str) -> Recipe:
 
 
 def _recipe(data: str, name: str, evaluation: EvaluationSpec) -> Recipe:
-    stage = Stage(
-        data=flat_data(data),
-        model=ModelSpec(name="ffjord:FFJORD", args=TRAINED),
-        optimizer=OptimizerSpec(lr=5e-3),
-        batch_size=256,
-        validation=ValidationSpec(every=STEPS // 10, unit="steps"),
-        stopping=StoppingSpec(max_steps=STEPS),
-    )
+    model = ModelSpec(name="ffjord:FFJORD", args=TRAINED)
+    stage = brief_stage(data, model, OptimizerSpec(lr=5e-3), STEPS)
     return Recipe(
         name=f"neural-ode-{name}/{data}",
         stages=(stage,),

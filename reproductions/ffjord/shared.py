@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dgm_bench.data import card
-from dgm_bench.spec import (
-    DataSpec,
-    ModelSpec,
-    OptimizerSpec,
-    ScheduleSpec,
-    Stage,
-    StoppingSpec,
-    ValidationSpec,
-)
+from dgm_bench.spec import DataSpec
 
 IMAGES = ("mnist", "cifar10")
 TABLES = ("power", "gas", "hepmass", "miniboone", "bsds300", "bsds300-patches")
@@ -43,6 +35,16 @@ class SmallSetting(NamedTuple):
     drops: tuple[int, ...] = (1, 2)
     max_steps: int = 20_000
     ffjord_max_steps: int = 4_000
+
+    def continuous(self) -> SmallSetting:
+        """Return the setting of a continuous flow."""
+        return self._replace(
+            hidden=self.ffjord_hidden,
+            lr=self.ffjord_lr,
+            every=self.ffjord_every,
+            steps=self.ffjord_steps,
+            max_steps=self.ffjord_max_steps,
+        )
 
 
 #: In 43 dimensions and more, 64 units leave a continuous flow short of what it can do.
@@ -77,19 +79,6 @@ def required_setting(data: str) -> SmallSetting:
     if small is None:
         raise ValueError(f"{data} is no column of ours")
     return small
-
-
-def small_stage(data: str, model: str, args: dict[str, Any], small: SmallSetting) -> Stage:
-    """Return a stage that trains to convergence on one of our columns."""
-    return Stage(
-        data=flat_data(data),
-        model=ModelSpec(name=model, args=args),
-        optimizer=OptimizerSpec(lr=small.lr),
-        schedule=ScheduleSpec(drops=small.drops),
-        batch_size=small.batch_size,
-        validation=ValidationSpec(every=small.every, unit="steps"),
-        stopping=StoppingSpec(patience=small.patience, max_steps=small.max_steps),
-    )
 
 
 # --------------------------------------------------------------------------- data
