@@ -21,7 +21,7 @@ LAYERS = (
     ("records", "stats", "provenance", "overrides", "workdir", "wording", "measured"),
     ("store", "verdict", "planner", "compare"),
     ("data",),
-    ("costs",),
+    ("costs", "protocols"),
     ("keyed_tensors",),
     ("models",),
     ("tomlfile", "products", "declarations"),

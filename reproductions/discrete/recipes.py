@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from dgm_bench import costs
 from dgm_bench.data import card
+from dgm_bench.protocols import OWN_COLUMN
 from dgm_bench.spec import (
     Cost,
     DataSpec,
@@ -24,7 +25,6 @@ from dgm_bench.spec import (
 )
 
 OURS = "digits-binary"
-OURS_SOURCE = "chosen for this project: no paper has this column"
 
 #: Jang et al.: of their grids, in which the choice of each cell is not published.
 LR, RATE, EVERY = 1e-3, 1e-4, 500
@@ -84,7 +84,7 @@ def jang(data: str, estimator: str, classes: int, annealed: bool = False) -> Rec
         stages=(stage,),
         evaluation=_evaluation(1_000),
         cost=_cost(data, stage, steps=1_500 if ours else 250_000, tested=1_000),
-        source=OURS_SOURCE if ours else "Jang et al., section 4",
+        source=OWN_COLUMN if ours else "Jang et al., section 4",
         notes=notes,
     )
 
@@ -136,7 +136,7 @@ def maddison(data: str, estimator: str, nonlinear: bool, samples: int) -> Recipe
         stages=(stage,),
         evaluation=_evaluation(tested, checkpoint="best" if ours else "last"),
         cost=_cost(data, stage, steps=1_500 if ours else 10_000_000, tested=tested),
-        source=OURS_SOURCE if ours else "Maddison et al., appendix C",
+        source=OWN_COLUMN if ours else "Maddison et al., appendix C",
         notes=MADDISON_NOTES[: 1 if ours else 2] + ((SF_NOTE,) if estimator == "sf" else ()),
     )
 
@@ -166,7 +166,7 @@ def relaxation(data: str, estimator: str) -> Recipe:
         stages=(stage,),
         evaluation=EvaluationSpec(metrics=(f"relaxation-{estimator}",), checkpoint="last"),
         cost=_cost(data, stage, steps=500, tested=5_000),
-        source=OURS_SOURCE,
+        source=OWN_COLUMN,
     )
 
 

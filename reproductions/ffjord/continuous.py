@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from dgm_bench import costs
 from dgm_bench.data import card
+from dgm_bench.protocols import OWN_COLUMN
 from dgm_bench.spec import (
     Cost,
     EvaluationSpec,
@@ -20,7 +21,7 @@ from dgm_bench.spec import (
 )
 
 from .protocols import ffjord_stage, small_stage
-from .shared import SMALL_SOURCE, SmallSetting, flat_data, required_setting, small_setting
+from .shared import SmallSetting, flat_data, required_setting, small_setting
 
 #: Most rows train on estimates of the trace.
 ESTIMATED = ObjectiveSpec(args={"trace": "estimate"})
@@ -103,7 +104,7 @@ def ffjord_adjoint(data: str) -> Recipe:
         evaluation=EvaluationSpec(batch_size=1_000),
         # About 40 evaluations forward and, in the adjoint, as many again at twice the cost.
         cost=_cost(data, stage, evaluations=80, steps=small.steps),
-        source=SMALL_SOURCE,
+        source=OWN_COLUMN,
         notes=("solver, tolerances and gradients as published for tables (FFJORD appendix C)",),
     )
 
@@ -186,7 +187,7 @@ def _small_recipe(data: str, stage: Stage, label: str, note: str) -> Recipe:
             steps=required_setting(data).ffjord_steps,
             tested=SMALL_TESTED,
         ),
-        source=SMALL_SOURCE,
+        source=OWN_COLUMN,
         notes=(note,),
     )
 
@@ -304,7 +305,7 @@ def flow_matching(data: str) -> Recipe:
         ),
         # A step evaluates the network once; only validations and the test solve equations.
         cost=_cost(data, stage, evaluations=1, steps=steps, tested=SMALL_TESTED),
-        source=SMALL_SOURCE if small else "Lipman et al. 2023, section 4; settings of this project",
+        source=OWN_COLUMN if small else "Lipman et al. 2023, section 4; settings of this project",
         notes=("exact likelihood of the learned flow, by dopri5 at tolerances of 1e-5",),
     )
 
@@ -343,7 +344,7 @@ def planar_cnf(data: str) -> Recipe:
             kept=20 * args["width"],
             tested=SMALL_TESTED,
         ),
-        source=SMALL_SOURCE if small else "neural ODEs, section 4; size chosen for this project",
+        source=OWN_COLUMN if small else "neural ODEs, section 4; size chosen for this project",
         notes=("trained through four rk4 steps, tested with dopri5 at tolerances of 1e-6",),
     )
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from dgm_bench import costs
 from dgm_bench.data import card
+from dgm_bench.protocols import OWN_COLUMN
 from dgm_bench.spec import (
     EvaluationSpec,
     ModelSpec,
@@ -19,7 +20,7 @@ from dgm_bench.spec import (
 
 from .feedforward import maf_setting, maf_steps
 from .protocols import ffjord_stage, maf_stage, small_stage
-from .shared import SMALL_SOURCE, flat_data, required_setting, small_setting
+from .shared import flat_data, required_setting, small_setting
 
 # --------------------------------------------------------------------------- Glow on tables
 
@@ -239,7 +240,7 @@ def _of_ours(
     """Return a recipe of a model for which no paper has any of these columns."""
     small, declared = small_setting(data), ModelSpec(name=model, args=args)
     stage = small_stage(data, declared, small) if small else maf_stage(data, declared, lr=1e-4)
-    source = SMALL_SOURCE if small else "protocol of the MAF paper; size chosen for this project"
+    source = OWN_COLUMN if small else "protocol of the MAF paper; size chosen for this project"
     return _recipe(data, label, stage, products, networks, maf_steps(data, stage), source, ())
 
 
@@ -269,6 +270,6 @@ def _recipe(
             steps=steps,
             kept=networks * (600 + 100 * card(data).dim),
         ),
-        source=SMALL_SOURCE if small else source,
+        source=OWN_COLUMN if small else source,
         notes=() if small else notes,
     )

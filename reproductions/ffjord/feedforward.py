@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from dgm_bench import costs
 from dgm_bench.data import card
+from dgm_bench.protocols import OWN_COLUMN
 from dgm_bench.spec import (
     Cost,
     EvaluationSpec,
@@ -17,7 +18,7 @@ from dgm_bench.spec import (
 )
 
 from .protocols import maf_stage, small_stage
-from .shared import IMAGES, SMALL_SOURCE, flat_data, small_setting
+from .shared import IMAGES, flat_data, small_setting
 
 
 class MafSetting(NamedTuple):
@@ -148,7 +149,7 @@ def _recipe(
             kept=kept,
             calibrates=True,
         ),
-        source=SMALL_SOURCE if small else MAF_SOURCE,
+        source=OWN_COLUMN if small else MAF_SOURCE,
         notes=() if small else _notes(data),
     )
 

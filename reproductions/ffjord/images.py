@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from dgm_bench import costs
 from dgm_bench.data import card
+from dgm_bench.protocols import OWN_COLUMN
 from dgm_bench.spec import (
     Cost,
     EvaluationSpec,
@@ -22,7 +23,7 @@ from dgm_bench.spec import (
 )
 
 from .protocols import small_stage
-from .shared import IMAGES, SMALL_SOURCE, image_shape, pixel_data, required_setting
+from .shared import IMAGES, image_shape, pixel_data, required_setting
 
 # --------------------------------------------------------------------------- Glow
 
@@ -384,7 +385,7 @@ def _small(
         cost = costs.network_cost(
             data, stage, products=SMALL_PRODUCTS, networks=40, steps=small.steps, kept=SMALL_KEPT
         )
-        return Recipe(name=f"{label}/{data}", stages=(stage,), cost=cost, source=SMALL_SOURCE)
+        return Recipe(name=f"{label}/{data}", stages=(stage,), cost=cost, source=OWN_COLUMN)
     # The exact trace of an image takes a pass for each pixel.
     stage = stage.model_copy(
         update={
@@ -405,6 +406,6 @@ def _small(
             kept=SMALL_KEPT,
             tested=EVALUATIONS,
         ),
-        source=SMALL_SOURCE,
+        source=OWN_COLUMN,
         notes=("tested with the exact trace, and dopri5 at tolerances of 1e-5",),
     )

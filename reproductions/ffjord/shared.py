@@ -10,8 +10,6 @@ from dgm_bench.spec import DataSpec
 IMAGES = ("mnist", "cifar10")
 TABLES = ("power", "gas", "hepmass", "miniboone", "bsds300", "bsds300-patches")
 
-SMALL_SOURCE = "chosen for this project: no paper has this column"
-
 # --------------------------------------------------------------------------- our columns
 
 

@@ -11,23 +11,19 @@ from typing import Any, Literal, NamedTuple
 
 from dgm_bench import costs
 from dgm_bench.data import card
+from dgm_bench.protocols import OWN_COLUMN, VAMPPRIOR_BATCH, small_vae_stage, vampprior_stage
 from dgm_bench.spec import (
     Cost,
-    DataSpec,
     EvaluationSpec,
     ModelSpec,
-    ObjectiveSpec,
     OptimizerSpec,
     Recipe,
     Stage,
     StoppingSpec,
-    ValidationSpec,
 )
 
-from . import shared
-
-#: Both codes: Adamax with epsilon 1e-7, batches of 100, at most 2,000 epochs, 100 of warm-up.
-BATCH, MAX_EPOCHS, WARMUP = 100, 2_000, 100
+#: Of all training, validation and evaluation.
+BATCH = VAMPPRIOR_BATCH
 #: Importance samples, and of how many test images. The Sylvester paper takes 5,000 of all (2,000
 #: on Caltech), which are 5e7 passes through the decoder; FFJORD reports none.
 SAMPLES, EXAMPLES = 500, 100
@@ -38,7 +34,7 @@ Rules = Literal["sylvester", "ffjord-code", "ffjord-paper"]
 
 
 class Learning(NamedTuple):
-    """What the sources disagree on: the optimiser and how long a bad spell may last."""
+    """What the sources disagree on: the optimiser, and epochs without improvement."""
 
     optimizer: str
     lr: float
@@ -53,25 +49,26 @@ LEARNING: Mapping[Rules, Learning] = {
     "ffjord-paper": Learning("adam", 1e-3, 1e-8, 100, "FFJORD appendix B.2"),
 }
 
-#: Rows of the Sylvester paper. Its code's defaults are 4 flows, 8 vectors and a width of 320.
-SYLVESTER_ARGS: Mapping[str, dict[str, Any]] = {
-    "no-flow": {},
-    "planar": {"flows": 16},
-    "iaf": {"flows": 16, "width": 1280},
-    "sylvester-orthogonal": {"flows": 16, "vectors": 32, "reflections": 8},
-    "sylvester-householder": {"flows": 16, "vectors": 32, "reflections": 8},
-    "sylvester-triangular": {"flows": 16, "vectors": 32, "reflections": 8},
-}
 
+def _flow_args(
+    flows: int, *, width: int, vectors: int, reflections: int
+) -> Mapping[str, dict[str, Any]]:
+    """Return the arguments of each row's posterior: equally many flows in all of them."""
+    sylvester = {"flows": flows, "vectors": vectors, "reflections": reflections}
+    return {
+        "no-flow": {},
+        "planar": {"flows": flows},
+        "iaf": {"flows": flows, "width": width},
+        "sylvester-orthogonal": sylvester,
+        "sylvester-householder": sylvester,
+        "sylvester-triangular": sylvester,
+    }
+
+
+#: Rows of the Sylvester paper. Its code's defaults are 4 flows, 8 vectors and a width of 320.
+SYLVESTER_ARGS = _flow_args(16, width=1280, vectors=32, reflections=8)
 #: For the 8 latent variables of the small model.
-SMALL_ARGS: Mapping[str, dict[str, Any]] = {
-    "no-flow": {},
-    "planar": {"flows": 4},
-    "iaf": {"flows": 4, "width": 64},
-    "sylvester-orthogonal": {"flows": 4, "vectors": 4, "reflections": 4},
-    "sylvester-householder": {"flows": 4, "vectors": 4, "reflections": 4},
-    "sylvester-triangular": {"flows": 4, "vectors": 4, "reflections": 4},
-}
+SMALL_ARGS = _flow_args(4, width=64, vectors=4, reflections=4)
 
 
 class Dynamics(NamedTuple):
@@ -154,24 +151,16 @@ def ffjord_vae(data: str, kind: str = "rank", rules: Rules = "ffjord-code") -> R
 
 def _recipe(data: str, posterior: str, args: dict[str, Any], rules: Rules) -> Recipe:
     learning = LEARNING[rules]
-    sizes = card(data).sizes
     levels = data == "freyfaces"
-    stage = Stage(
-        data=DataSpec(name=data),
-        model=ModelSpec(
+    stage = vampprior_stage(
+        data,
+        ModelSpec(
             name=_model("Conv", posterior),
             args={"latent": 64, "levels": levels, **_parts(posterior, args)},
         ),
-        objective=ObjectiveSpec(
-            name="warmed-elbo",
-            args={"warmup_epochs": WARMUP, "steps_per_epoch": sizes["train"] // BATCH},
-        ),
-        optimizer=OptimizerSpec(name=learning.optimizer, lr=learning.lr, eps=learning.eps),
-        batch_size=BATCH,
-        validation=ValidationSpec(every=1, unit="epochs", batch_size=BATCH),
-        stopping=StoppingSpec(
-            patience=learning.patience, patience_from=WARMUP, max_epochs=MAX_EPOCHS
-        ),
+        OptimizerSpec(name=learning.optimizer, lr=learning.lr, eps=learning.eps),
+        patience=learning.patience,
+        validation_batch=BATCH,
         precision="bfloat16",
     )
     return Recipe(
@@ -212,19 +201,13 @@ def _model(kind: str, posterior: str) -> str:
 
 def _small_recipe(data: str, posterior: str, args: dict[str, Any]) -> Recipe:
     """Return what converges within half a minute on one core: 8x8 digits, 8 latent variables."""
-    stage = Stage(
-        data=DataSpec(name=data),
-        model=ModelSpec(
+    stage = small_vae_stage(
+        data,
+        ModelSpec(
             name=_model("Dense", posterior),
             args={"latent": 8, "hidden": 64, **_parts(posterior, args)},
         ),
-        objective=ObjectiveSpec(
-            name="warmed-elbo",
-            args={"warmup_epochs": 20, "steps_per_epoch": card(data).sizes["train"] // 64},
-        ),
-        optimizer=OptimizerSpec(name="adamax", lr=5e-3, eps=1e-7),
-        batch_size=64,
-        validation=ValidationSpec(every=1, unit="epochs"),
+        lr=5e-3,
         stopping=StoppingSpec(patience=20, patience_from=20, max_epochs=150),
     )
     return Recipe(
@@ -234,7 +217,7 @@ def _small_recipe(data: str, posterior: str, args: dict[str, Any]) -> Recipe:
             metrics=("elbo", "importance"), batch_size=BATCH, importance_samples=SMALL_SAMPLES
         ),
         cost=_cost(data, stage, SMALL_SAMPLES, card(data).sizes["test"], epochs=100),
-        source=shared.SMALL_SOURCE,
+        source=OWN_COLUMN,
     )
 
 
@@ -250,7 +233,6 @@ WEIGHTS, KEPT = 4_000_000, 2_000_000
 LAUNCHES, SOLVED_LAUNCHES = 400, 4_000
 #: How much faster than the planner's matrices these convolutions are, as measured on a CPU.
 CONV_SPEED = 4
-
 
 #: Evaluations of a posterior's dynamics in one pass, as seen at the start of training.
 EVALUATIONS = 20

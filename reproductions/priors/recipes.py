@@ -11,23 +11,20 @@ from typing import Any
 
 from dgm_bench import costs
 from dgm_bench.data import card
+from dgm_bench.protocols import OWN_COLUMN, SMALL_BATCH, small_vae_stage, vampprior_stage
 from dgm_bench.spec import (
     Cost,
-    DataSpec,
     EvaluationSpec,
     ModelSpec,
-    ObjectiveSpec,
     OptimizerSpec,
     Recipe,
     ScheduleSpec,
     Stage,
     StoppingSpec,
-    ValidationSpec,
 )
 
 SMALL = "digits-binary"
 SOURCE = "VampPrior code, experiment.py and models/VAE.py"
-SMALL_SOURCE = "chosen for this project: no paper has this column"
 METRICS = ("elbo", "importance", "surgery")
 SAMPLES = 5_000
 #: Of digits-binary.
@@ -119,7 +116,7 @@ def _recipe(data: str, prior: str) -> Recipe:
             importance_examples=EXAMPLES[data],
         ),
         cost=_cost(data, stage, prior),
-        source=SMALL_SOURCE if small else SOURCE,
+        source=OWN_COLUMN if small else SOURCE,
         notes=notes,
     )
 
@@ -129,33 +126,25 @@ def _note(prior: str) -> tuple[str, ...]:
 
 
 def _stage(data: str, prior: str) -> Stage:
-    """Return the training of the VampPrior code: 2,000 epochs at most, 100 of warm-up."""
+    """Return the training of the VampPrior code, with Adam."""
     args = dict(ARGS.get(prior, {}))
     if prior == "vamp":
         args["init_mean"] = PSEUDO_INPUT[data]
-    return Stage(
-        data=DataSpec(name=data),
-        model=_model(prior, args, latent=40, hidden=300),
-        objective=_objective(data, warmup=100, batch=100),
-        optimizer=OptimizerSpec(name="adam", lr=5e-4),
-        batch_size=100,
-        validation=ValidationSpec(every=1, unit="epochs", batch_size=1_000),
-        stopping=StoppingSpec(patience=50, patience_from=100, max_epochs=2_000),
+    model = _model(prior, args, latent=40, hidden=300)
+    return vampprior_stage(
+        data, model, OptimizerSpec(name="adam", lr=5e-4), patience=50, validation_batch=1_000
     )
 
 
 def _small_stage(data: str, prior: str) -> Stage:
     """Return what converges within half a minute on one core."""
-    return Stage(
-        data=DataSpec(name=data),
-        model=_model(prior, SMALL_ARGS.get(prior, {}), latent=8, hidden=64),
-        objective=_objective(data, warmup=20, batch=64),
-        optimizer=OptimizerSpec(name="adamax", lr=2e-2, eps=1e-7),
-        # Equally many steps, ever smaller, leave less noise than there is between priors.
-        schedule=ScheduleSpec(cosine_steps=EPOCHS * (card(data).sizes["train"] // 64)),
-        batch_size=64,
-        validation=ValidationSpec(every=1, unit="epochs"),
+    return small_vae_stage(
+        data,
+        _model(prior, SMALL_ARGS.get(prior, {}), latent=8, hidden=64),
+        lr=2e-2,
         stopping=StoppingSpec(max_epochs=EPOCHS),
+        # Equally many steps, ever smaller, leave less noise than there is between priors.
+        schedule=ScheduleSpec(cosine_steps=EPOCHS * (card(data).sizes["train"] // SMALL_BATCH)),
     )
 
 
@@ -170,13 +159,6 @@ def _model(prior: str, args: Mapping[str, Any], latent: int, hidden: int) -> Mod
             "prior": prior,
             "prior_args": dict(args),
         },
-    )
-
-
-def _objective(data: str, warmup: int, batch: int) -> ObjectiveSpec:
-    steps = card(data).sizes["train"] // batch
-    return ObjectiveSpec(
-        name="warmed-elbo", args={"warmup_epochs": warmup, "steps_per_epoch": steps}
     )
 
 
