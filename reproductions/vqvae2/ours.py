@@ -5,21 +5,18 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dgm_bench.data import card
-from dgm_bench.spec import DataSpec, ImageEvaluationSpec, ModelSpec, ObjectiveSpec, Recipe, Stage
+from dgm_bench.spec import ImageEvaluationSpec, ModelSpec, ObjectiveSpec, Recipe, Stage
 
 from .shared import (
-    AUTOENCODER,
     SAMPLED,
-    convolution_products,
+    Rule,
     cost,
-    discrete_products,
     evaluation,
+    first_stage,
     grids_of,
     named,
-    prior_products,
     prior_stages,
     transformer,
-    transformer_products,
     until,
 )
 
@@ -47,9 +44,9 @@ class Setting(NamedTuple):
     dvae: dict[str, Any]
     prior: dict[str, Any]
     transformer: dict[str, Any]
-    first: dict[str, Any]
-    relaxed: dict[str, Any]
-    second: dict[str, Any]
+    first: Rule
+    relaxed: Rule
+    second: Rule
     images: ImageEvaluationSpec
     batch: int
 
@@ -143,14 +140,9 @@ def vqvae(data: str, *, levels: int, conditional: bool, attention: bool, feature
     """
     setting = SETTINGS[data]
     strides = [setting.bottom, *[2] * (levels - 1)]
-    first = _first_stage(data, strides)
     models = _priors(data, strides, conditional, attention)
-    stages = (first, *prior_stages(data, models, [setting.second] * levels))
-    grids = grids_of(data, strides)
-    products = [
-        convolution_products(data, strides, setting.autoencoder),
-        *(prior_products(grids, model.args) for model in models),
-    ]
+    priors = prior_stages(data, models, [setting.second] * levels)
+    stages = (_vqvae_stage(data, strides), *priors)
     whole = levels > 1
     images = image_evaluation_of(data, features, keep=whole and conditional)
     name = f"vqvae-{levels}{'' if conditional else '-unconditional'}"
@@ -158,24 +150,18 @@ def vqvae(data: str, *, levels: int, conditional: bool, attention: bool, feature
         name=named(f"{name}{'' if attention or not whole else '-pixelcnn'}", data, images),
         stages=stages,
         evaluation=evaluation(images, setting.batch, SAMPLED if whole else ("samples", "codes")),
-        cost=cost(data, stages, products, images, 4 if whole else 2),
+        cost=cost(data, stages, images, 4 if whole else 2),
         source=SOURCE,
         notes=NOTES,
     )
 
 
-def _first_stage(data: str, strides: list[int]) -> Stage:
+def _vqvae_stage(data: str, strides: list[int]) -> Stage:
     setting = SETTINGS[data]
-    return Stage(
-        name=AUTOENCODER,
-        data=DataSpec(name=data),
-        model=ModelSpec(
-            name="vqvae:VQVAE2" if len(strides) > 1 else "vqvae:VQVAE",
-            args={"strides": strides, **setting.autoencoder},
-        ),
-        objective=ObjectiveSpec(name="vq", args={"commitment": 0.25}),
-        **setting.first,
-    )
+    name = "vqvae:VQVAE2" if len(strides) > 1 else "vqvae:VQVAE"
+    model = ModelSpec(name=name, args={"strides": strides, **setting.autoencoder})
+    objective = ObjectiveSpec(name="vq", args={"commitment": 0.25})
+    return first_stage(data, model, objective, setting.first)
 
 
 def _priors(data: str, strides: list[int], conditional: bool, attention: bool) -> list[ModelSpec]:
@@ -235,15 +221,11 @@ def dvae(data: str, *, prefix: str, features: str) -> Recipe:
     model = transformer(data, grid, setting.dvae["codes"], setting.transformer, prefix, words)
     stages = (_discrete_stage(data), *prior_stages(data, [model], [setting.second]))
     images = image_evaluation_of(data, features, keep=False)
-    products = [
-        discrete_products(data, setting.dvae),
-        transformer_products(grid, model.args),
-    ]
     return Recipe(
         name=named(f"dvae-{prefix}", data, images),
         stages=stages,
         evaluation=evaluation(images, setting.batch, ("samples", "codes")),
-        cost=cost(data, stages, products, images, 2),
+        cost=cost(data, stages, images, 2),
         source=SOURCE,
         notes=DISCRETE_NOTES,
     )
@@ -256,17 +238,12 @@ def captions(data: str) -> list[str]:
 
 def _discrete_stage(data: str) -> Stage:
     setting = SETTINGS[data]
-    steps = setting.relaxed["stopping"].max_steps
+    steps = setting.relaxed["stopping"].max_steps or 0
     objective = {
         "kl_weight": 0.3,
         "kl_steps": 1,
         "temperature": 1 / 16,
         "temperature_steps": 2 * steps // 3,
     }
-    return Stage(
-        name=AUTOENCODER,
-        data=DataSpec(name=data),
-        model=ModelSpec(name="dvae:DVAE", args=setting.dvae),
-        objective=ObjectiveSpec(name="dvae", args=objective),
-        **setting.relaxed,
-    )
+    model = ModelSpec(name="dvae:DVAE", args=setting.dvae)
+    return first_stage(data, model, ObjectiveSpec(name="dvae", args=objective), setting.relaxed)

@@ -24,16 +24,13 @@ from dgm_bench.spec import (
 
 from .shared import (
     AUTOENCODER,
-    convolution_products,
     cost,
-    discrete_products,
     evaluation,
+    first_stage,
     grids_of,
     named,
-    prior_products,
     prior_stages,
     transformer,
-    transformer_products,
     until,
 )
 
@@ -148,7 +145,6 @@ FFHQ_NOTE = (
 def vqvae2(data: str) -> Recipe:
     """Return VQ-VAE-2 as published on ``imagenet-256``, or with three levels on ``ffhq-1024``."""
     strides, images = STRIDES[data], IMAGE_EVALUATIONS[data]
-    first = _autoencoder(data)
     grids = grids_of(data, strides)
     models = [
         ModelSpec(
@@ -167,16 +163,12 @@ def vqvae2(data: str) -> Recipe:
         until(steps, lr=LR, batch_size=batch, every=5_000, validation_batch=batch)
         for _, _, batch, steps in PRIORS[data]
     ]
-    stages = (first, *prior_stages(data, models, rules))
-    products = [
-        convolution_products(data, strides, AUTOENCODER_ARGS),
-        *(prior_products(grids, model.args) for model in models),
-    ]
+    stages = (_autoencoder(data), *prior_stages(data, models, rules))
     return Recipe(
         name=named("vqvae-2", data, images),
         stages=stages,
         evaluation=evaluation(images, 64),
-        cost=cost(data, stages, products, images, 2),
+        cost=cost(data, stages, images, 2),
         source=SOURCE,
         notes=(*NOTES, IMAGENET_NOTE if data == "imagenet-256" else FFHQ_NOTE),
     )
@@ -185,13 +177,8 @@ def vqvae2(data: str) -> Recipe:
 def _autoencoder(data: str) -> Stage:
     args = {"strides": list(STRIDES[data]), **AUTOENCODER_ARGS}
     rule = until(AUTOENCODER_STEPS[data], lr=LR, batch_size=128, every=5_000, validation_batch=64)
-    return Stage(
-        name=AUTOENCODER,
-        data=DataSpec(name=data),
-        model=ModelSpec(name="vqvae:VQVAE2", args=args),
-        objective=ObjectiveSpec(name="vq", args={"commitment": 0.25}),
-        **rule,
-    )
+    model = ModelSpec(name="vqvae:VQVAE2", args=args)
+    return first_stage(data, model, ObjectiveSpec(name="vq", args={"commitment": 0.25}), rule)
 
 
 # --------------------------------------------------------------------------- DALL-E
@@ -219,12 +206,11 @@ def dvae(data: str) -> Recipe:
     model = transformer(data, grid, DALLE["codes"], TRANSFORMER, prefix="class", captions=None)
     rule = until(500_000, lr=LR, batch_size=256, every=5_000, validation_batch=64, cosine=True)
     stages = (_dalle_autoencoder(data), *prior_stages(data, [model], [rule]))
-    products = [discrete_products(data, DALLE), transformer_products(grid, model.args)]
     return Recipe(
         name=named("dvae", data, images),
         stages=stages,
         evaluation=evaluation(images, 64),
-        cost=cost(data, stages, products, images, 2),
+        cost=cost(data, stages, images, 2),
         source="Ramesh et al., appendix A",
         notes=(*DALLE_NOTES, IMAGENET_NOTE),
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 from operator import mul
-from typing import Any
+from typing import Any, TypedDict
 
 from dgm_bench import costs
 from dgm_bench.data import card
@@ -66,21 +66,38 @@ def named(model: str, data: str, images: ImageEvaluationSpec) -> str:
 # --------------------------------------------------------------------------- stages
 
 
+class Rule(TypedDict):
+    """How a stage is trained: what :func:`until` gives it."""
+
+    optimizer: OptimizerSpec
+    schedule: ScheduleSpec
+    batch_size: int
+    validation: ValidationSpec
+    stopping: StoppingSpec
+
+
+def first_stage(data: str, model: ModelSpec, objective: ObjectiveSpec, rule: Rule) -> Stage:
+    """Return the stage that trains the autoencoder."""
+    return Stage(
+        name=AUTOENCODER, data=DataSpec(name=data), model=model, objective=objective, **rule
+    )
+
+
 def prior_stages(
-    data: str, models: Sequence[ModelSpec], stages: Sequence[dict[str, Any]]
+    data: str, models: Sequence[ModelSpec], rules: Sequence[Rule]
 ) -> tuple[Stage, ...]:
     """Return the second stages, top first.
 
     Args:
         data: Name of the data set.
         models: The prior of each level.
-        stages: What else each stage is to have.
+        rules: How each is trained.
     """
     names = PRIOR_NAMES[len(models)]
     codes = DataSpec(name=data, codes_of=AUTOENCODER)
     return tuple(
-        Stage(name=name, data=codes, model=model, objective=ObjectiveSpec(name="nll"), **rest)
-        for name, model, rest in zip(names, models, stages, strict=True)
+        Stage(name=name, data=codes, model=model, objective=ObjectiveSpec(name="nll"), **rule)
+        for name, model, rule in zip(names, models, rules, strict=True)
     )
 
 
@@ -123,15 +140,15 @@ def until(
     patience: int | None = None,
     validation_batch: int = 500,
     cosine: bool = False,
-) -> dict[str, Any]:
-    """Return what Adam for so many steps at most is to a stage.
+) -> Rule:
+    """Return Adam for a number of steps at most, validated at intervals.
 
     Args:
         steps: At most as many.
         lr: Learning rate.
         batch_size: Images at a time.
         every: Steps from one validation to the next.
-        patience: Bad validations that are borne; None for any number.
+        patience: Validations without improvement after which training ends; None for never.
         validation_batch: Images validated at a time.
         cosine: Whether the learning rate falls to zero along half a cosine.
     """
@@ -198,7 +215,6 @@ KEPT_BYTES = 6.4
 def cost(
     data: str,
     stages: Sequence[Stage],
-    products: Sequence[float],
     images: ImageEvaluationSpec,
     sets: int,
 ) -> Cost:
@@ -207,11 +223,11 @@ def cost(
     Args:
         data: Name of the data set.
         stages: Autoencoder and priors.
-        products: Multiplications in one pass of each stage's model over an image.
         images: Says how many images are drawn.
         sets: How many sets of images are evaluated.
     """
     steps = [_expected_steps(stage) for stage in stages]
+    products = [_products(data, stage.model) for stage in stages]
     flops = [
         costs.TRAINING * stage.batch_size * count
         for stage, count in zip(stages, products, strict=True)
@@ -257,17 +273,29 @@ def classifier_flops(data: str, images: int) -> float:
     return costs.TRAINING * LEARNING[data] * images
 
 
-def convolution_products(data: str, strides: Sequence[int], args: dict[str, Any]) -> float:
+def _products(data: str, model: ModelSpec) -> float:
+    """Return the multiplications in one pass of a model over an image."""
+    name, args = model.name, model.args
+    if name.startswith("vqvae:"):
+        return _convolution_products(data, args)
+    if name == "dvae:DVAE":
+        return _discrete_products(data, args)
+    if name.startswith("code_transformer:"):
+        return _transformer_products(args)
+    return _prior_products(args)
+
+
+def _convolution_products(data: str, args: dict[str, Any]) -> float:
     """Return the multiplications of a VQ-VAE for an image: encoders, decoders, residual units."""
     _, height, width = card(data).event_shape
     hidden, units, layers = args["hidden"], args["residual_units"], args["residual_layers"]
     # All but one of several strided convolutions have half the hidden units.
     block = 12.5 * hidden**2 + layers * 10 * hidden * units
-    places = [height * width / k**2 for k in accumulate(strides, mul)]
+    places = [height * width / k**2 for k in accumulate(args["strides"], mul)]
     return float(2 * block * sum(places))
 
 
-def discrete_products(data: str, args: dict[str, Any]) -> float:
+def _discrete_products(data: str, args: dict[str, Any]) -> float:
     """Return the multiplications of a discrete VAE: as many in each group of either network."""
     channels, height, width = card(data).event_shape
     groups, hidden = 2 * (args["poolings"] + 1), args["hidden"]
@@ -275,8 +303,9 @@ def discrete_products(data: str, args: dict[str, Any]) -> float:
     return float(height * width * (blocks + 49 * channels * hidden))
 
 
-def prior_products(grids: Sequence[Sequence[int]], args: dict[str, Any]) -> float:
+def _prior_products(args: dict[str, Any]) -> float:
     """Return the multiplications of a convolutional prior for an image: weights times places."""
+    grids = args["grids"]
     hidden, units, level = args["hidden"], args["residual"], args["level"]
     reach = args["kernel"] // 2
     taps = reach * args["kernel"] + reach + 1
@@ -289,9 +318,9 @@ def prior_products(grids: Sequence[Sequence[int]], args: dict[str, Any]) -> floa
     return float(places * (args["layers"] * block + output) + (above if level else 0))
 
 
-def transformer_products(grid: Sequence[int], args: dict[str, Any]) -> float:
+def _transformer_products(args: dict[str, Any]) -> float:
     """Return the multiplications of a transformer for an image, and the caption before it."""
     text = max((len(caption) for caption in args["captions"] or ()), default=0)
-    tokens, width = math.prod(grid) + text, args["width"]
+    tokens, width = math.prod(args["grids"][0]) + text, args["width"]
     blocks = args["depth"] * (12 * width**2 + 2 * tokens * width)
     return float(tokens * (blocks + width * args["codes"]))
