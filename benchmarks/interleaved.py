@@ -114,6 +114,12 @@ class Reading(NamedTuple):
     wall: float
 
 
+def require_equal_size(ours: Step, peers: Sequence[Step]) -> None:
+    """Assert that all models have as many parameters as ours."""
+    size, *sizes = [sum(p.numel() for p in step.model.parameters()) for step in (ours, *peers)]
+    assert sizes == [size] * len(peers)
+
+
 class InterleavedTiming:
     """Interleaved timing of our step and those of the peers.
 

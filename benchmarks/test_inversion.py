@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from interleaved import ON_EACH_DEVICE, InterleavedTiming, Step
+from interleaved import ON_EACH_DEVICE, InterleavedTiming, Step, require_equal_size
 from jaxtyping import Float
 from peers import ZukoMAF, nflows_maf
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -69,15 +69,9 @@ def test_inversion(batch: int, device: str, benchmark: BenchmarkFixture) -> None
         NflowsInversion("nflows", nflows_maf(DIM, WIDTH, LAYERS), u),
         ZukoInversion("zuko", ZukoMAF(DIM, WIDTH, LAYERS), u),
     ]
-    for peer in peers:
-        assert number_of_parameters(peer) == number_of_parameters(ours)
+    require_equal_size(ours, peers)
     InterleavedTiming(ours, peers).run(benchmark)
     if benchmark.enabled and batch == 1_000:
         clock = benchmark.extra_info["clock"]
         ratios = [peer[f"{clock}_ratio"][0] for peer in benchmark.extra_info["peers"]]
         assert min(ratios) >= LEAST_RATIO
-
-
-def number_of_parameters(step: Step) -> int:
-    """Return how many numbers the model has."""
-    return sum(p.numel() for p in step.model.parameters())

@@ -9,7 +9,14 @@ from typing import NamedTuple, cast
 
 import pytest
 import torch
-from interleaved import ON_EACH_DEVICE, SEED, InterleavedTiming, Step, flat_gradient
+from interleaved import (
+    ON_EACH_DEVICE,
+    SEED,
+    InterleavedTiming,
+    Step,
+    flat_gradient,
+    require_equal_size,
+)
 from jaxtyping import Float
 from peers import PlainFFJORD, ZukoFFJORD, ZukoMAF, nflows_maf
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -47,14 +54,8 @@ def test_maf(size: Masked, device: str, benchmark: BenchmarkFixture) -> None:
         Step("nflows", nflows_maf(dim, width, layers), x),
         Step("zuko", ZukoMAF(dim, width, layers), x),
     ]
-    for peer in peers:
-        assert number_of_parameters(peer) == number_of_parameters(ours)
+    require_equal_size(ours, peers)
     InterleavedTiming(ours, peers).run(benchmark)
-
-
-def number_of_parameters(step: Step) -> int:
-    """Return how many numbers the step trains."""
-    return sum(p.numel() for p in step.model.parameters())
 
 
 # --------------------------------------------------------------------------------- FFJORD

@@ -4,7 +4,7 @@ import io
 from dataclasses import dataclass, field
 
 import pytest
-from factories import make_cell, make_column, make_metric, make_published, make_record
+from factories import make_cell, make_column, make_metric, make_published, make_recipe, make_record
 from rich.console import Console
 
 from dgm_bench import console, progress
@@ -12,47 +12,19 @@ from dgm_bench.planner import Machine, Plan, PlannedRun, Speed
 from dgm_bench.progress import PlainReporter, RichReporter
 from dgm_bench.spec import (
     YES_NO,
-    Cell,
-    Column,
-    ModelSpec,
-    OptimizerSpec,
-    Published,
-    Recipe,
     Row,
-    Stage,
-    StoppingSpec,
 )
 from dgm_bench.train.events import Progress, Reporter
 from dgm_bench.verdict import Verdict
 from dgm_bench.wording import RUN_LEGEND
 
-RECIPE = Recipe(
-    name="maf",
-    stages=(
-        Stage(
-            data={"name": "digits"},
-            model=ModelSpec(name="maf:MAF"),
-            optimizer=OptimizerSpec(lr=1e-3),
-            batch_size=100,
-            stopping=StoppingSpec(patience=30),
-        ),
-    ),
-)
+RECIPE = make_recipe("maf", data="digits")
 
 
 def a_cell(row="maf-5", column="digits", value="2.31", pm="0.02"):
-    published = Published(
-        value=value, pm=pm, pm_kind="sd_runs", selection="none", source="ffjord"
-    ) if value else None  # fmt: skip
-    return Cell(
-        paper="ffjord",
-        table="density",
-        row=Row(id=row, title=row),
-        column=Column(
-            id=column, title=column, data=column, metric="nll", unit="nats", direction="lower"
-        ),
-        published=published,
-    )
+    published = make_published(value, pm, "sd_runs", source="ffjord") if value else None
+    where = Row(id=row, title=row), make_column(column, title=column)
+    return make_cell(*where, published=published, recipe=None)
 
 
 @dataclass

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import pytest
+from factories import make_cell, make_column
 
 from dgm_bench.errors import UsageError
 from dgm_bench.overrides import change_cells
@@ -23,8 +24,6 @@ from dgm_bench.planner import (
     share_of,
 )
 from dgm_bench.spec import (
-    Cell,
-    Column,
     Cost,
     DataSpec,
     ModelSpec,
@@ -61,17 +60,8 @@ def a_recipe(seconds=10.0, data="digits", lr=1e-3, memory=10**8, costed=True):
 
 
 def a_cell(row="maf", column="digits", recipe=None, priority=0, same_as=None):
-    return Cell(
-        paper="ffjord",
-        table="density",
-        row=Row(id=row, title=row),
-        column=Column(
-            id=column, title=column, data=column, metric="nll", unit="nats", direction="lower"
-        ),
-        recipe=recipe,
-        priority=priority,
-        same_as=same_as,
-    )
+    where = Row(id=row, title=row), make_column(column, title=column)
+    return make_cell(*where, recipe=recipe, priority=priority, same_as=same_as)
 
 
 def around(states=None, records=(), machine=MACHINE, runnable=None):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from code_models import train_briefly
 
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.build import build
@@ -245,12 +246,7 @@ def test_digits_are_learned(generator):
     optimizer = build_optimizer(OptimizerSpec(name="adamw", lr=1e-2), model)
     with torch.no_grad():
         before = model.negative_elbo(held_out).mean()
-    for step in range(200):
-        batch = train[torch.randint(1500, (64,), generator=generator)]
-        objective(model, batch, step, generator).total.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    model.eval()
+    train_briefly(model, objective, optimizer, train, 200, generator)
     with torch.no_grad():
         error = (model.reconstruct(held_out) - held_out).square().mean()
         assert model.negative_elbo(held_out).mean() < before - 60

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from code_models import positions_seen
 
 from dgm_bench.models.codes.priors.pixelcnn import PixelCNN, gate
 
@@ -10,18 +11,6 @@ def new(grid, layers, kernel, **args):
     size = grid[0] * grid[1] + 1
     shape = {"hidden": 6, "residual": 5, "layers": layers, "kernel": kernel}
     return PixelCNN((size,), grids=[grid], level=0, codes=4, **shape, **args)
-
-
-def seen(model):
-    """For each position which others its logits depend on, by gradients."""
-    positions = model.grid[0] * model.grid[1]
-    embedded = torch.randn(1, *model.grid, 6, requires_grad=True)
-    logits = model.network(embedded, None).flatten(0, 2)
-    gradients = [
-        torch.autograd.grad((row * torch.randn(4)).sum(), embedded, retain_graph=True)[0]
-        for row in logits
-    ]
-    return torch.stack(gradients).abs().sum(-1).view(positions, positions) > 0
 
 
 def within(grid, layers, kernel):
@@ -40,13 +29,13 @@ def within(grid, layers, kernel):
 def test_it_sees_all_within_its_reach_and_nothing_later(layers, kernel):
     grid = (6, 7)
     model = new(grid, layers, kernel, output_layers=1)
-    assert torch.equal(seen(model), within(grid, layers, kernel))
+    assert torch.equal(positions_seen(model), within(grid, layers, kernel))
 
 
 def test_deep_enough_it_has_no_blind_spot():
     positions = 5 * 5
     strictly_before = torch.ones(positions, positions).tril(-1) > 0
-    assert torch.equal(seen(new((5, 5), 5, 3)), strictly_before)
+    assert torch.equal(positions_seen(new((5, 5), 5, 3)), strictly_before)
 
 
 def test_gate_is_equation_two():
@@ -61,8 +50,8 @@ def test_vertical_stack_alone_would_not_see_the_row():
         layer.horizontal.weight.data.zero_()
     model.network = cut(model)
     rows = torch.arange(16) // 4
-    assert not (seen(model) & (rows[:, None] == rows)).any()
-    assert (seen(model) & (rows[:, None] > rows)).any()
+    assert not (positions_seen(model) & (rows[:, None] == rows)).any()
+    assert (positions_seen(model) & (rows[:, None] > rows)).any()
 
 
 def cut(model):

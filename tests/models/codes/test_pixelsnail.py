@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from code_models import positions_seen
 
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.codes.priors.causal import CausalAttention, CausalConv
@@ -15,23 +16,11 @@ def new(grid, **args):
     return PixelSNAIL((size,), grids=[grid], level=0, codes=4, **shape)
 
 
-def seen(model):
-    """For each position which others its logits depend on, by gradients."""
-    positions = model.grid[0] * model.grid[1]
-    embedded = torch.randn(1, *model.grid, 6, requires_grad=True)
-    logits = model.network(embedded, None).flatten(0, 2)
-    gradients = [
-        torch.autograd.grad((row * torch.randn(4)).sum(), embedded, retain_graph=True)[0]
-        for row in logits
-    ]
-    return torch.stack(gradients).abs().sum(-1).view(positions, positions) > 0
-
-
 @pytest.mark.parametrize("grid", [(5, 6), (1, 7), (7, 1), (9, 9)])
 def test_it_sees_all_that_comes_before_and_nothing_else(grid):
     positions = grid[0] * grid[1]
     strictly_before = torch.ones(positions, positions).tril(-1) > 0
-    assert torch.equal(seen(new(grid)), strictly_before)
+    assert torch.equal(positions_seen(new(grid)), strictly_before)
 
 
 def test_without_attention_there_would_be_blind_spots():
@@ -39,8 +28,8 @@ def test_without_attention_there_would_be_blind_spots():
     for group in model.groups:
         group.merge.side.weight.data.zero_()
     strictly_before = torch.ones(81, 81).tril(-1) > 0
-    assert (strictly_before & ~seen(model)).any()
-    assert not (seen(model) & ~strictly_before).any()
+    assert (strictly_before & ~positions_seen(model)).any()
+    assert not (positions_seen(model) & ~strictly_before).any()
 
 
 def test_a_strict_convolution_sees_the_whole_neighbourhood_but_not_itself():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from code_models import train_briefly
 from factories import StopAfter, make_context, make_dataset, make_stage
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -393,12 +394,7 @@ def test_digits_are_learned(codebook, generator):
     model = VQVAE2((1, 8, 8), strides=[2, 2], codebook=codebook, **args).train()
     objective = build_objective(ObjectiveSpec(name="vq"))
     optimizer = build_optimizer(OptimizerSpec(name="adamw", lr=4e-3), model)
-    for step in range(130):
-        batch = train[torch.randint(1500, (64,), generator=generator)]
-        objective(model, batch, step, generator).total.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    model.eval()
+    train_briefly(model, objective, optimizer, train, 130, generator)
     with torch.no_grad():
         error = (model.reconstruct(held_out) - held_out).square().mean()
     # The mean image has an error of 1 on this scale.
