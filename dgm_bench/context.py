@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dgm_bench.train.control import Control
-from dgm_bench.train.events import Reporter, SilentReporter
+from dgm_bench.train.events import Reporter
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,4 @@ class RunContext:
     offline: bool = False
     track: bool = True
     control: Control = field(default_factory=Control)
-    reporter: Reporter = field(default_factory=SilentReporter)
+    reporter: Reporter = field(default_factory=Reporter)

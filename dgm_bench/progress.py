@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,12 +15,8 @@ from dgm_bench.measured import error_bar
 from dgm_bench.planner import Plan, duration
 from dgm_bench.records import COMPLETE, FAILED, Metric, RunRecord
 from dgm_bench.spec import YES_NO
+from dgm_bench.train.events import Progress, Reporter
 from dgm_bench.wording import RUN_LEGEND, with_error, yes_or_no
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from dgm_bench.train.events import Progress
 
 #: Of a finished run, in one line; its record has all.
 MOST_NUMBERS = 3
@@ -99,7 +94,7 @@ def outcome_line(title: str, record: RunRecord, published: str | None) -> str:
     return f"{title}: {', '.join(numbers)}{beside}, {took}{how}"
 
 
-class PlainReporter:
+class PlainReporter(Reporter):
     """One line for each event of note, for logs: progress at most every ``interval`` seconds."""
 
     def __init__(self, console: Console, interval: float = 15.0) -> None:
@@ -113,12 +108,7 @@ class PlainReporter:
     def __enter__(self) -> PlainReporter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ from dgm_bench.spec import (
 )
 from dgm_bench.train import latents
 from dgm_bench.train.control import Control, Interrupted
-from dgm_bench.train.events import SilentReporter
+from dgm_bench.train.events import Reporter
 from dgm_bench.workdir import WorkFolder
 
 CELL = load_catalog().cells[0]
@@ -110,7 +110,7 @@ class StopsAfter(Control):
         return "enough" if self.left < 0 else None
 
 
-class Messages(SilentReporter):
+class Messages(Reporter):
     def __init__(self):
         self.texts = []
 
@@ -124,7 +124,7 @@ def execution(folder, wanted, *, control=None, limit=None, reporter=None):
         folder.results,
         device="cpu",
         control=control or Control(),
-        reporter=reporter or SilentReporter(),
+        reporter=reporter or Reporter(),
     )
     run = PlannedRun(CELL, (CELL.id,), 0, wanted)
     return Execution(run, digits(), folder, context, limit)

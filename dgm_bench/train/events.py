@@ -1,9 +1,9 @@
-"""What a run tells whoever is watching. The console implements :class:`Reporter`."""
+"""What a run tells whoever is watching. The console's reporters are :class:`Reporter`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dgm_bench.planner import Plan
@@ -31,9 +31,8 @@ class Progress:
     stage: str = ""
 
 
-@runtime_checkable
-class Reporter(Protocol):
-    """Receives the events of a ``run`` command, in order."""
+class Reporter:
+    """Receives the events of a ``run`` command, in order; this one says nothing of them."""
 
     def plan(self, plan: Plan) -> None:
         """The plan, before anything runs."""
@@ -58,31 +57,3 @@ class Reporter(Protocol):
 
     def message(self, text: str) -> None:
         """Anything else worth a line."""
-
-
-class SilentReporter:
-    """Says nothing; for tests and for use as a library."""
-
-    def plan(self, plan: Plan) -> None:
-        """Ignore."""
-
-    def run_started(
-        self,
-        title: str,
-        published: str | None,
-        limit_seconds: float | None,
-        resumed_at_step: int | None,
-    ) -> None:
-        """Ignore."""
-
-    def progress(self, event: Progress) -> None:
-        """Ignore."""
-
-    def run_finished(self, record: RunRecord) -> None:
-        """Ignore."""
-
-    def run_skipped(self, cell_id: str, reason: str) -> None:
-        """Ignore."""
-
-    def message(self, text: str) -> None:
-        """Ignore."""

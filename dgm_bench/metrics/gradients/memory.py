@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -33,14 +32,9 @@ class SavedMemory:
         self.hooks.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Count no more."""
-        self.hooks.__exit__(kind, error, trace)
+        self.hooks.__exit__(*error)
 
     def _pack(self, tensor: Tensor) -> _Held:
         return _Held(tensor.detach(), self)
