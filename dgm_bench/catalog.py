@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from dgm_bench.declarations import load_paper
-from dgm_bench.errors import DeclarationError, UsageError, choose_from, did_you_mean
+from dgm_bench.errors import DeclarationError, UsageError, did_you_mean, find_named
 from dgm_bench.models import names
 from dgm_bench.paths import PACKAGE, checkout_root
 from dgm_bench.spec import Cell, DataSpec, ModelSpec, Paper, Table
@@ -57,10 +57,7 @@ class Catalog:
         Raises:
             UsageError: There is none of that name.
         """
-        known = {table.name: table for table in self.tables}
-        if name not in known:
-            raise UsageError(name, "no such table", choose_from(name, known))
-        return known[name]
+        return find_named(name, {table.name: table for table in self.tables}, "table")
 
     def paper(self, name: str) -> Paper:
         """Return the paper called ``name``.
@@ -68,10 +65,7 @@ class Catalog:
         Raises:
             UsageError: There is none of that name.
         """
-        known = {paper.id: paper for paper in self.papers}
-        if name not in known:
-            raise UsageError(name, "no such paper", choose_from(name, known))
-        return known[name]
+        return find_named(name, {paper.id: paper for paper in self.papers}, "paper")
 
 
 def load_catalog(folder: Path | None = None) -> Catalog:

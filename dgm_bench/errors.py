@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
-from typing import Literal
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
 
 #: Statuses of a run that could not go on.
 FailureStatus = Literal["diverged", "solver-failed", "out-of-memory"]
@@ -75,6 +77,24 @@ def choose_from(word: str, known: Iterable[object]) -> str:
     if not names:
         return "leave it out"
     return f"use {', '.join(names[:-1])} or {names[-1]}" if names[1:] else f"use {names[0]}"
+
+
+def find_named(name: str, known: Mapping[str, T], kind: str, remedy: str = "") -> T:
+    """Return what is known under a name that a user gave.
+
+    Args:
+        name: The name.
+        known: What there is, by name.
+        kind: What that is, in one word or two.
+        remedy: What to do where no known name is near; empty for one that lists them all.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    if name not in known:
+        hint = did_you_mean(name, known) or remedy or choose_from(name, known)
+        raise UsageError(name, f"no such {kind}", hint)
+    return known[name]
 
 
 def require_choice(thing: str, value: object, choices: Collection[object]) -> None:

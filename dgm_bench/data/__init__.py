@@ -24,7 +24,7 @@ from dgm_bench.data.weights import (
     weights_names,
     weights_state,
 )
-from dgm_bench.errors import DataError, DataUnavailable, UsageError, choose_from, did_you_mean
+from dgm_bench.errors import DataError, DataUnavailable, UsageError, choose_from, find_named
 
 if TYPE_CHECKING:
     from dgm_bench.data.dataset import Dataset
@@ -63,11 +63,8 @@ def card(name: str) -> DatasetCard:
     Raises:
         UsageError: There is none of that name.
     """
-    for known in CARDS:
-        if known.name == name:
-            return known
-    hint = did_you_mean(name, names()) or "see dgm-bench data list"
-    raise UsageError(name, "no such data set", hint)
+    known = {known.name: known for known in CARDS}
+    return find_named(name, known, "data set", "see dgm-bench data list")
 
 
 def default_root() -> Path:

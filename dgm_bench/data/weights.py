@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dgm_bench.data.cards import DataFile, Download
 from dgm_bench.data.files import DataState, FileCheck, checksum
-from dgm_bench.errors import DataError, DataUnavailable, UsageError, choose_from
+from dgm_bench.errors import DataError, DataUnavailable, find_named
 
 FOLDER = "weights"  # below the data root
 VARIABLE = "DGM_BENCH_WEIGHTS"  # names a folder that is looked into first
@@ -78,11 +78,7 @@ def weights_card(name: str) -> WeightsCard:
     Raises:
         UsageError: There is none of that name.
     """
-    for known in WEIGHTS:
-        if known.name == name:
-            return known
-    hint = choose_from(name, weights_names())
-    raise UsageError(name, "no such weights", hint)
+    return find_named(name, {known.name: known for known in WEIGHTS}, "weights")
 
 
 def find_weights(name: str, root: Path) -> Path:
