@@ -23,6 +23,7 @@ from dgm_bench.errors import DeclarationError
 from dgm_bench.products import GridEntry, Product, expanded
 from dgm_bench.spec import (
     Cell,
+    Citation,
     Column,
     Direction,
     Erratum,
@@ -68,13 +69,7 @@ def _number(value: object) -> object:
 Number = Annotated[Decimal, BeforeValidator(_number)]
 
 
-class _PaperEntry(Spec):
-    id: str
-    title: str
-    authors: str
-    year: int
-    url: str
-    bibtex: str
+class _PaperEntry(Citation):
     sources: tuple[Raw, ...]
     tables: tuple[Raw, ...]
     errata: tuple[Raw, ...] = ()

@@ -366,8 +366,8 @@ class Table(Spec):
         return f"{self.paper}/{self.id}"
 
 
-class Paper(Spec):
-    """A paper: citation, sources, tables and errata."""
+class Citation(Spec):
+    """A paper's id and how it is cited."""
 
     id: str
     title: str
@@ -375,6 +375,11 @@ class Paper(Spec):
     year: int
     url: str
     bibtex: str
+
+
+class Paper(Citation):
+    """A paper: citation, sources, tables and errata."""
+
     sources: tuple[Source, ...]
     tables: tuple[Table, ...]
     errata: tuple[Erratum, ...] = ()

@@ -9,6 +9,7 @@ from typing import Any
 from dgm_bench import data, planner
 from dgm_bench.catalog import Catalog, runnable
 from dgm_bench.context import RunContext
+from dgm_bench.report.fields import identity_fields
 from dgm_bench.spec import Cell, Published
 from dgm_bench.store import Store
 from dgm_bench.verdict import Verdict, judge_table
@@ -56,12 +57,7 @@ def make_plan(
 def cell_json(cell: Cell, verdict: Verdict) -> dict[str, Any]:
     """Return a cell as ``list --json`` prints it."""
     return {
-        "id": cell.id,
-        "row": cell.row.id,
-        "column": cell.column.id,
-        "metric": cell.metric,
-        "unit": cell.column.unit,
-        "direction": cell.column.direction,
+        **identity_fields(cell),
         "published": _published_json(cell.published) if cell.published else None,
         "runnable": runnable(cell)[0],
         "state": verdict.state,

@@ -13,16 +13,23 @@ from dgm_bench.spec import Cell, Table
 from dgm_bench.verdict import Verdict
 
 
-def cell_fields(cell: Cell, verdict: Verdict) -> dict[str, Any]:
-    """Return everything that is known about a cell, flat, with null for what is not."""
-    published = cell.published
-    fields: dict[str, Any] = {
+def identity_fields(cell: Cell) -> dict[str, Any]:
+    """Return which cell it is, and what its numbers are."""
+    return {
         "id": cell.id,
         "row": cell.row.id,
         "column": cell.column.id,
         "metric": cell.metric,
         "unit": cell.column.unit,
         "direction": cell.column.direction,
+    }
+
+
+def cell_fields(cell: Cell, verdict: Verdict) -> dict[str, Any]:
+    """Return everything that is known about a cell, flat, with null for what is not."""
+    published = cell.published
+    fields: dict[str, Any] = {
+        **identity_fields(cell),
         "published": _float(published and published.value),
         "pm": _float(published and published.pm),
     }

@@ -107,19 +107,14 @@ def comparison_plot(table: Table, verdicts: Mapping[str, Verdict]) -> Figure | N
         for cell in table.cells
         if cell.published and verdicts[cell.id].mean is not None and cell.column.unit != YES_NO
     }
-    columns = [c for c in table.columns if _cells_in(table, c, both)]
-    if not columns:
-        return None
-    figure, panels = _panels(columns, [len(_cells_in(table, c, both)) for c in columns])
-    for axes, column in zip(panels, columns, strict=True):
-        cells = _cells_in(table, column, both)
-        for height, cell in enumerate(cells):
-            _draw_difference(axes, height, cell, verdicts[cell.id])
-        _name_rows(axes, cells)
-        axes.axvline(0.0, color=INK, linewidth=0.8)
-        axes.set_title(column.title, loc="left", fontsize=10)
-        axes.set_xlabel(f"measured - published ({column.unit}), {column.direction} is better")
-    _shared_legend(figure, panels)
+    figure = _cells_plot(
+        table,
+        both,
+        lambda axes, height, cell: _draw_difference(axes, height, cell, verdicts[cell.id]),
+        lambda column: f"measured - published ({column.unit}), {column.direction} is better",
+    )
+    if figure is not None:
+        shared_legend(figure, figure.axes)
     return figure
 
 
@@ -134,18 +129,40 @@ def gap_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Figure | 
         None when no run measured a gap.
     """
     gaps = {id: found for id, records in runs.items() if (found := _gaps(records))}
-    columns = [c for c in table.columns if _cells_in(table, c, gaps)]
+    return _cells_plot(
+        table,
+        gaps,
+        lambda axes, height, cell: _draw_gaps(axes, height, gaps[cell.id]),
+        lambda column: "gap to the entropy (nats)",
+    )
+
+
+def _cells_plot(
+    table: Table,
+    ids: Container[str],
+    draw: Callable[[Axes, int, Cell], None],
+    label: Callable[[Column], str],
+) -> Figure | None:
+    """Return a figure with a panel for each column and a height for each row, zero marked.
+
+    Args:
+        table: The table.
+        ids: The cells that are shown.
+        draw: Draws a cell at its height.
+        label: What the horizontal axis of a column's panel shows, with its unit.
+    """
+    columns = [c for c in table.columns if _cells_in(table, c, ids)]
     if not columns:
         return None
-    figure, panels = _panels(columns, [len(_cells_in(table, c, gaps)) for c in columns])
+    figure, panels = _panels(columns, [len(_cells_in(table, c, ids)) for c in columns])
     for axes, column in zip(panels, columns, strict=True):
-        cells = _cells_in(table, column, gaps)
+        cells = _cells_in(table, column, ids)
         for height, cell in enumerate(cells):
-            _draw_gaps(axes, height, gaps[cell.id])
+            draw(axes, height, cell)
         _name_rows(axes, cells)
         axes.axvline(0.0, color=INK, linewidth=0.8)
         axes.set_title(column.title, loc="left", fontsize=10)
-        axes.set_xlabel("gap to the entropy (nats)")
+        axes.set_xlabel(label(column))
     return figure
 
 
@@ -272,7 +289,8 @@ def _name_rows(axes: Axes, cells: Sequence[Cell]) -> None:
     axes.set_ylim(len(cells) - 0.5, -0.5)
 
 
-def _shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
+def shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Name above a figure what its panels show, each label once."""
     handles: dict[str, Any] = {}
     for axes in panels:
         drawn, labels = axes.get_legend_handles_labels()

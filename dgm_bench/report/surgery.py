@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dgm_bench.records import RunRecord
 from dgm_bench.report.panels import panels, runs_by_row
-from dgm_bench.report.plots import BLUE, GREEN, INK, VERMILION
+from dgm_bench.report.plots import BLUE, GREEN, INK, VERMILION, shared_legend
 from dgm_bench.spec import Table
 
 if TYPE_CHECKING:
@@ -74,16 +74,7 @@ def _figure(data: str, by_row: Mapping[str, Parts]) -> Figure:
     right.set_yticks([])
     left.set_xlabel(f"negative ELBO, training set of {data} (nats)", color=INK, fontsize=9)
     right.set_xlabel("of which divergence (nats)", color=INK, fontsize=9)
-    handles, labels = left.get_legend_handles_labels()
-    shown = dict(zip(labels, handles, strict=True))
-    figure.legend(
-        list(shown.values()),
-        list(shown),
-        loc="outside upper left",
-        ncols=3,
-        frameon=False,
-        fontsize=8,
-    )
+    shared_legend(figure, [left])
     return figure
 
 

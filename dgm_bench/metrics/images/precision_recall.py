@@ -70,10 +70,10 @@ def query_radius(
     """Return precision and recall with a sphere around the point that is asked about.
 
     Args:
-        generated: Features of generated images.
+        generated: As for :func:`reference_radius`, like the others.
         reference: Features of real images.
         neighbours: The k of the radius.
-        rows: Points at a time; None for as many as :data:`MEMORY` holds.
+        rows: Points at a time.
     """
     rows = rows or block_rows(len(generated), len(reference))
     return PrecisionRecall(
