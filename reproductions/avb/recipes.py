@@ -23,7 +23,7 @@ from dgm_bench.spec import (
 
 SOURCE = "sizes chosen for this project: no paper has these columns"
 
-#: Steps in which encoder and decoder move, and how often the discriminator moves in each.
+#: Updates of encoder and decoder, and updates of the discriminator for each of them.
 UPDATES, DISCRIMINATOR_STEPS = 1_000, 3
 HIDDEN, DISCRIMINATOR_HIDDEN = [64, 64], [128, 128]
 #: Draws for the moments of the adaptive contrast; the bias of its bound is about 2 / 64 nats.
@@ -48,9 +48,9 @@ def avb(data: str, variant: str) -> Recipe:
     objective = ObjectiveSpec(name="avb", args={"discriminator_steps": DISCRIMINATOR_STEPS})
     steps = UPDATES * DISCRIMINATOR_STEPS
     notes = (
-        f"the discriminator moves in each of {steps:,} steps, encoder and decoder in one of "
-        f"{DISCRIMINATOR_STEPS}; the last parameters are measured, as a bound that a discriminator "
-        "gives is no ground to choose them by",
+        f"the discriminator is updated in each of {steps:,} steps, encoder and decoder in one of "
+        f"{DISCRIMINATOR_STEPS}; the last parameters are evaluated, as a bound estimated by a "
+        "discriminator is no criterion to choose them by",
     )
     return _recipe(data, variant, ModelSpec(name="avb:AVB", args=args), objective, steps, notes)
 
@@ -58,7 +58,7 @@ def avb(data: str, variant: str) -> Recipe:
 def vae(data: str) -> Recipe:
     """The same encoder and decoder, by the exact bound of a Gaussian posterior."""
     model = ModelSpec(name="avb:VAE", args=_shared(data))
-    notes = ("as many steps as encoder and decoder have in the other rows",)
+    notes = ("as many updates of encoder and decoder as in the other rows",)
     return _recipe(data, "vae", model, ObjectiveSpec(name="elbo"), UPDATES, notes)
 
 

@@ -39,13 +39,13 @@ JANG_NOTES = (
     "batch size and length are not stated where the paper was read: batches of 100, until 50 "
     "epochs bring no better validation bound, at most 1,000",
     "negative-elbo is the bound of the discrete model from one sample; importance-nll the bound "
-    "of 1,000 samples. The paper's table says variational bound, its text m = 1,000: which one "
+    "of 1,000 samples. The paper's table says variational bound, its text m = 1,000: which of them "
     "its numbers are is not clear",
 )
 CATEGORICAL_NOTE = "200 tanh units between latent variables and pixels: which kind is not stated"
 SF_NOTE = (
     "baseline: a running mean and a network of the example with 100 tanh units, as NVIL, but "
-    "without scaling the signal; the paper's own is not known here"
+    "without scaling the learning signal; the paper's own is not known here"
 )
 MADDISON_NOTES = (
     "the prior is uniform; whether the paper trains its prior is not known here",

@@ -58,11 +58,11 @@ LAYER_NOTES = {
 DECAY_NOTE = "weight decay 1e-6 asked for and never applied (lib/custom_optimizers.py, line 103)"
 DECAY_APPLIED_NOTE = "weight decay 1e-6 applied, as the paper says; the released code drops it"
 FFJORD_NOTES = (
-    "end time T = 1: the released code means to train it and cuts its gradient",
+    "end time T = 1: the released code is meant to train it, but no gradient reaches it",
     "validation by an estimate of the trace, test by the exact trace",
 )
 # No number of function evaluations was published for tables: 100 is that of the 2-D toys
-# (FFJORD section 4.1). 20,000 steps are 100 validations, a third of them bad at the end.
+# (FFJORD section 4.1). 20,000 steps are 100 validations, the last 30 without improvement.
 EVALUATIONS, STEPS = 100, 20_000
 # Of a small model, by dopri5 at tolerances of 1e-6, as seen.
 SMALL_TESTED = 60
@@ -199,8 +199,8 @@ def ffjord_dto(data: str) -> Recipe:
     """FFJORD's network, discretised, then optimised: gradients through fixed steps.
 
     Onken and Ruthotto's setting for MINIBOONE (released code, README): rk4 with step 0.25 in
-    training and 0.10 in tests, batch 5,000, rate 1e-3, stop after 20 bad validations, at most
-    2,000 epochs. Other tables have FFJORD's batch.
+    training and 0.10 in tests, batch 5,000, rate 1e-3, until 20 validations bring no improvement,
+    at most 2,000 epochs. Other tables have FFJORD's batch.
     """
     setting = FFJORD_TABLE_4[data]
     args = _args(data, setting) | {"solver": "rk4", "step_size": 0.25, "adjoint": False}

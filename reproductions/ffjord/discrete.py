@@ -189,7 +189,7 @@ def nsf(data: str, kind: str) -> Recipe:
         clip_norm=5.0,
     )
     if data == "digits":
-        # 1,347 images are learnt by heart long before the rate has come down.
+        # 1,347 images are overfitted long before the learning rate has come down.
         dropping = ModelSpec(name=model, args=args | {"dropout": 0.1})
         stage = small_stage(data, dropping, required_setting(data))
     dim = card(data).dim

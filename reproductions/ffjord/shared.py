@@ -17,7 +17,7 @@ class SmallSetting(NamedTuple):
     """What converges within about a minute on one core, for a column that no paper has.
 
     ``steps`` and ``ffjord_steps`` are what the stopping rule was seen to take, for the cost;
-    ``max_steps`` only guards against a run that never stops improving.
+    ``max_steps`` only bounds a run that never stops improving.
     """
 
     hidden: tuple[int, ...]
@@ -93,5 +93,5 @@ def pixel_data(data: str) -> DataSpec:
 
 
 def image_shape(data: str) -> list[int] | None:
-    """Return what a convolving model has to be told; None where examples are images already."""
+    """Return the shape that a convolutional model needs; None where examples are images already."""
     return None if data in IMAGES else list(card(data).event_shape)

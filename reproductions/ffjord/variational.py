@@ -88,7 +88,7 @@ DYNAMICS: Mapping[str, Dynamics] = {
     "caltech": Dynamics("tanh", (2048,), 1, 20),
     "digits-binary": Dynamics("softplus", (32, 32), 1, 4),
 }
-#: The code solves at 1e-5; a small model's flow bends little.
+#: The code solves at 1e-5; a small model's flow is easier to solve.
 TOLERANCE, SMALL_TOLERANCE = 1e-5, 1e-3
 
 FLOWS_NOTE = (

@@ -27,7 +27,7 @@ class Setting(NamedTuple):
     """What is chosen for a data set.
 
     Attributes:
-        bottom: Side of the image by that of the bottom level's grid; each level above halves it.
+        bottom: Stride of the bottom level; each level above halves the grid.
         autoencoder: Widths and codebooks of VQ-VAEs.
         dvae: Widths and codebook of the discrete VAE.
         prior: Widths of the convolutional priors.
@@ -110,12 +110,14 @@ SETTINGS = {
     ),
 }
 
-TUNED = "those for digits were chosen of a few with seed 0 by scores that include the test images'"
+TUNED = (
+    "settings for digits were chosen among a few, with seed 0, by scores that include test images"
+)
 NOTES = (
     "all sizes, optimisers and lengths are chosen; commitment 0.25 and the codebooks' decay 0.99 "
     "are as for ImageNet",
     TUNED,
-    "codes that less than a tenth of a vector uses a step, on average, start anew at a vector",
+    "a code to which fewer than 0.1 vectors a step are assigned, on average, is reset to a vector",
 )
 
 
@@ -134,7 +136,7 @@ def vqvae(data: str, *, levels: int, conditional: bool, attention: bool, feature
     Args:
         data: Name of the data set.
         levels: One to three.
-        conditional: Whether the priors know the class.
+        conditional: Whether the priors are conditional on the class.
         attention: Whether all priors but the bottom one have attention.
         features: Those by which images are compared.
     """
@@ -191,8 +193,8 @@ def _priors(data: str, strides: list[int], conditional: bool, attention: bool) -
 
 DISCRETE_NOTES = (
     "all sizes and lengths are chosen, and the weight 0.3 of the divergence, where DALL-E's 6.6 is "
-    "for 192 numbers to a code; with a weight that grows, the posterior of digits was soon "
-    "certain, and of the same code for every image",
+    "for 192 numbers to a code; with a weight that grows, the posterior on digits soon "
+    "collapsed to the same code for every image",
     TUNED,
 )
 CAPTIONS = {

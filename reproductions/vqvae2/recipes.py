@@ -1,7 +1,7 @@
 """Recipes of VQ-VAE-2 (Razavi, van den Oord and Vinyals, NeurIPS 2019) and of what is beside it.
 
 ``published.py`` has ImageNet and FFHQ with the papers' settings, ``ours.py`` what fits digits,
-MNIST and CIFAR-10. Rows that show another side of a run name the same function with the same
+MNIST and CIFAR-10. Rows that show other metrics of a run name the same function with the same
 arguments.
 """
 
@@ -26,7 +26,7 @@ def vqvae2(
     Args:
         data: The column's data set.
         levels: On small images, two or three.
-        conditional: On small images, whether the priors know the class.
+        conditional: On small images, whether the priors are conditional on the class.
         attention: On small images, whether the upper priors have attention.
         features: Those by which small images are compared.
     """
