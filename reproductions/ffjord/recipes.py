@@ -3,7 +3,8 @@
 Each function takes a column's data set and the row's arguments and returns a recipe, or None
 where there is none. What the papers leave open is said in the recipe's notes. One file a family:
 ``feedforward.py`` (the MAF paper's rows), ``discrete.py``, ``continuous.py``, ``images.py``,
-``variational.py``.
+``variational.py``, ``approaches.py``, ``neural_ode.py``. How the rows of vectors are trained is in
+``protocols.py``.
 """
 
 from dgm_bench.spec import Recipe
