@@ -6,7 +6,7 @@ Neither reading it nor asking what is runnable imports torch.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -57,6 +57,8 @@ class Catalog:
         Raises:
             UsageError: There is none of that name.
         """
+        if any(paper.id == name for paper in self.papers):
+            raise UsageError(name, "no such table", f"use --paper {name} for its tables")
         return find_named(name, {table.name: table for table in self.tables}, "table")
 
     def paper(self, name: str) -> Paper:
@@ -138,14 +140,19 @@ def _data_fault(spec: DataSpec) -> str:
     from dgm_bench.data import names as data_names
 
     if spec.name not in data_names():
-        return f"no data set {spec.name!r}"
+        return _with_hint(f"no data set {spec.name!r}", spec.name, data_names())
     unknown = [name for name in spec.args if name not in card(spec.name).options]
     return f"data set {spec.name!r} has no option {unknown[0]!r}" if unknown else ""
 
 
+def _with_hint(fault: str, word: str, known: Iterable[str]) -> str:
+    hint = did_you_mean(word, known)
+    return f"{fault}; {hint}" if hint else fault
+
+
 def _model_fault(spec: ModelSpec) -> str:
     if spec.name not in names.MODELS:
-        return f"no model {spec.name!r}"
+        return _with_hint(f"no model {spec.name!r}", spec.name, names.MODELS)
     module, name = names.locate(spec.name)
     return _signatures(module)[name].fault(spec)
 
@@ -171,10 +178,8 @@ class _Signature:
         """Return what is wrong with a model's arguments, or an empty string."""
         unknown = [name for name in spec.args if name not in self.arguments]
         if unknown:
-            hint = did_you_mean(unknown[0], self.arguments)
-            return f"model {spec.name!r} has no argument {unknown[0]!r}" + (
-                f"; {hint}" if hint else ""
-            )
+            fault = f"model {spec.name!r} has no argument {unknown[0]!r}"
+            return _with_hint(fault, unknown[0], self.arguments)
         missing = sorted(self.required - set(spec.args))
         return f"model {spec.name!r} needs {missing[0]!r}" if missing else ""
 

@@ -24,8 +24,8 @@ class DgmBenchError(Exception):
     exit_code = 2
 
     def __init__(self, thing: object, reason: str, remedy: str = "") -> None:
-        self.thing, self.reason, self.remedy = str(thing), reason, remedy
-        text = f"{thing}: {reason}" + (f"; {remedy}" if remedy else "")
+        self.thing, self.reason, self.remedy = str(thing) or "''", reason, remedy
+        text = f"{self.thing}: {reason}" + (f"; {remedy}" if remedy else "")
         super().__init__(" ".join(text.split()))
 
 

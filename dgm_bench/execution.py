@@ -116,8 +116,9 @@ class Execution:
         """Refuse what cannot be run before anything is written.
 
         Raises:
-            DeclarationError: A model that cannot be built, a split that the data lacks, shares of
-                a budget that are not one for each stage, or bytes for a model in float64.
+            DeclarationError: A model that cannot be built or has nothing to train, a split that
+                the data lacks, shares of a budget that are not one for each stage, or bytes for a
+                model in float64.
             UsageError: A setting of the environment that means nothing.
         """
         split = self.recipe.evaluation.split
@@ -136,6 +137,7 @@ class Execution:
             model = build(stage.model, _event_shape(stage, self.data, models))
             objectives.require_fit(stage.objective, model, self.context.data_root)
             self._check_precision(stage)
+            _require_parameters(stage, model)
             models[stage.name] = model
         whole = compose(self.recipe.stages, list(models.values()))
         require_fit(self.recipe.evaluation, whole, self.data, self.context.data_root)
@@ -416,6 +418,12 @@ def _told(ended: str, trainer: Trainer) -> str:
         "max_steps": f"reached {stop.max_steps} steps",
         "max_epochs": f"reached {stop.max_epochs} epochs",
     }[ended]
+
+
+def _require_parameters(stage: Stage, model: nn.Module) -> None:
+    if stage.stopping.max_steps != 0 and not any(p.requires_grad for p in model.parameters()):
+        remedy = "set stopping.max_steps to 0, or give the model arguments with which it has some"
+        raise DeclarationError(f"model {stage.model.name}", "has no parameters to train", remedy)
 
 
 @contextmanager

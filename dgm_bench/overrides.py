@@ -70,10 +70,17 @@ def _applied(recipe: Recipe, overrides: Mapping[str, str]) -> tuple[Recipe, dict
     try:
         changed = Recipe.model_validate(body)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
-        raise UsageError(f"--set {where}", first["msg"], "see the recipe in a record") from error
+        raise _misfit(error, overrides) from error
     return changed.model_copy(update={"cost": _cost(recipe, changed)}), unknown
+
+
+def _misfit(error: ValidationError, overrides: Mapping[str, str]) -> UsageError:
+    """Say which ``--set`` gave a value that does not fit, and what would."""
+    first = error.errors()[0]
+    path = ".".join(part for part in first["loc"] if isinstance(part, str) and part != "stages")
+    given = (f"{key}={text}" for key, text in overrides.items() if f".{key}".endswith(f".{path}"))
+    reason = first["msg"].replace("Input should", "should")
+    return UsageError(f"--set {next(given, path)}", reason, "give a value that fits")
 
 
 def _marked(cell: Cell, recipe: Recipe, modified: tuple[str, ...]) -> Cell:
@@ -97,7 +104,7 @@ def _place(target: dict[str, Any], path: str, key: str) -> tuple[dict[str, Any],
     *folders, last = path.split(".")
     for folder in folders:
         if not isinstance(target.get(folder), dict):
-            raise _unknown(key, folder, target)
+            raise _unset(key, folder) if folder in target else _unknown(key, folder, target)
         target = target[folder]
     # Arguments of models, data and objectives are open; every other key must exist.
     if last not in target and "args" not in folders:
@@ -108,6 +115,11 @@ def _place(target: dict[str, Any], path: str, key: str) -> tuple[dict[str, Any],
 def _unknown(key: str, part: str, target: Mapping[str, Any]) -> UsageError:
     remedy = did_you_mean(part, target) or f"known here: {', '.join(target)}"
     return UsageError(f"--set {key}", f"a recipe has no {part!r}", remedy)
+
+
+def _unset(key: str, part: str) -> UsageError:
+    remedy = f"set {part} itself, to a JSON object where it may be one"
+    return UsageError(f"--set {key}", f"{part!r} has no parts in this recipe", remedy)
 
 
 def _parse(text: str) -> object:

@@ -244,7 +244,7 @@ def read_record(path: Path) -> RunRecord:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         reason = f"not a run record: {where}: {first['msg']}"
-        raise ResultsError(path, reason, "delete it, or restore it from git") from error
+        raise ResultsError(path, reason, "name another, or restore it from git") from error
 
 
 def schema() -> str:

@@ -447,11 +447,11 @@ def changed(cell, **fields):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"data": DataSpec(name="powre")}, "no data set 'powre'"),
+        ({"data": DataSpec(name="powre")}, "no data set 'powre'; did you mean 'power'?"),
         ({"data": DataSpec(name="power", args={"x": 1})}, "data set 'power' has no option 'x'"),
-        ({"model": ModelSpec(name="maf:MFA")}, "no model 'maf:MFA'"),
-        ({"model": ModelSpec(name="fam:MAF")}, "no model 'fam:MAF'"),
-        ({"model": ModelSpec(name="../maf:MAF")}, "no model '../maf:MAF'"),
+        ({"model": ModelSpec(name="maf:MFA")}, "no model 'maf:MFA'; did you mean 'maf:MAF'?"),
+        ({"model": ModelSpec(name="fam:MAF")}, "no model 'fam:MAF'; did you mean 'maf:MAF'?"),
+        ({"model": ModelSpec(name="../maf:MAF")}, "no model '../maf:MAF'; did you mean 'maf:MAF'?"),
         (
             {"model": ModelSpec(name="maf:MAF", args={"layer": 3})},
             "model 'maf:MAF' has no argument 'layer'; did you mean 'layers'?",

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,6 +20,9 @@ from dgm_bench.cli.options import (
 )
 from dgm_bench.errors import DataError, UsageError
 
+if TYPE_CHECKING:
+    from dgm_bench.catalog import Catalog
+
 
 @click.command(
     short_help="Train, evaluate and record; resumes.",
@@ -30,7 +34,7 @@ from dgm_bench.errors import DataError, UsageError
     ),
 )
 @click.argument("pattern", nargs=-1)
-@click.option("--paper", metavar="NAME", help="All cells of a paper, where no PATTERN is given.")
+@click.option("--paper", metavar="NAME", help="All cells of a paper, in place of PATTERN.")
 @planning_options
 @click.option(
     "--time-limit",
@@ -87,7 +91,8 @@ def run(
 
     limit = planner.parse_duration(time_limit, "--time-limit") if time_limit else None
     overrides = dict(_setting(text) for text in settings)
-    cells = change_cells(load_catalog().select(*_patterns(pattern, paper)), overrides)
+    catalog = load_catalog()
+    cells = change_cells(catalog.select(*_patterns(catalog, pattern, paper)), overrides)
 
     from dgm_bench.execution import resolve_device
     from dgm_bench.runner import run_plan
@@ -133,12 +138,11 @@ def sync(context: click.Context, results: Path) -> None:
     context.exit(1 if done.failed else 0)
 
 
-def _patterns(pattern: Sequence[str], paper: str | None) -> Sequence[str]:
-    if pattern:
-        return pattern
-    if paper is None:
-        raise UsageError("dgm-bench run", "no PATTERN", "name cells, such as 'ffjord/*/*/digits'")
-    return [f"{paper}/*"]
+def _patterns(catalog: Catalog, pattern: Sequence[str], paper: str | None) -> Sequence[str]:
+    if bool(pattern) == (paper is not None):
+        remedy = "name cells, such as 'ffjord/*/*/digits', or --paper ffjord"
+        raise UsageError("dgm-bench run", "takes either a PATTERN or a paper", remedy)
+    return [f"{catalog.paper(paper).id}/*"] if paper is not None else pattern
 
 
 def _setting(text: str) -> tuple[str, str]:
@@ -149,6 +153,8 @@ def _setting(text: str) -> tuple[str, str]:
 
 
 # --------------------------------------------------------------------------- data
+
+NO_FILES = "has no files; it comes with a library or is generated"
 
 
 @click.group(cls=Verbs, short_help="Where data is, getting it, checking it.")
@@ -187,8 +193,8 @@ def data_fetch(names: Sequence[str], data_root: Path) -> None:
     from dgm_bench import data as sets
 
     for name in names:
-        for path in sets.fetch(name, data_root, progress=sys.stderr.isatty()):
-            click.echo(path)
+        paths = sets.fetch(name, data_root, progress=sys.stderr.isatty())
+        click.echo("\n".join(map(str, paths)) or f"{name}: {NO_FILES}")
 
 
 @data.command(
@@ -209,8 +215,12 @@ def data_verify(names: Sequence[str], data_root: Path) -> None:
 
     for name in names:
         files = sets.verify(name, data_root)
+        if not files:
+            click.echo(f"{name}: {NO_FILES}")
+            continue
         console.make_console().print(console.files_view(files))
         wrong = next((file for file in files if file.outcome not in ("ok", "no checksum")), None)
         if wrong is not None:
-            remedy = f"delete it if it is there, then dgm-bench data fetch {name}"
-            raise DataError(wrong.path, f"{wrong.outcome} {wrong.detail}", remedy)
+            fetch = f"dgm-bench data fetch {name}"
+            remedy = fetch if wrong.outcome == "missing" else f"delete it, then {fetch}"
+            raise DataError(wrong.path, wrong.detail or wrong.outcome, remedy)

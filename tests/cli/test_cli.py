@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from dgm_bench import paths, runner
 from dgm_bench.cli import cli
+from dgm_bench.cli.run_commands import NO_FILES
 from dgm_bench.errors import DataError, ResultsError
 
 CELL = "ffjord/density/maf-5/digits"
@@ -124,8 +125,16 @@ def test_data_that_is_not_here_is_a_reason_with_the_command(call):
         (["run", CELL, "--time-limit", "0s"], "--time-limit 0s"),
         (["run", CELL, "--set", "lr"], "write --set optimizer.lr=1e-4"),
         (["run", CELL, "--set", "optimizer.rate=1"], "a recipe has no 'rate'"),
-        (["run", CELL, "--set", "batch_size=many"], "--set stages.batch_size"),
+        (
+            ["run", CELL, "--set", "batch_size=many"],
+            "--set batch_size=many: should be a valid integer",
+        ),
+        (["run", CELL, "--set", "evaluation.judge.keep=1"], "'judge' has no parts"),
         (["run"], "PATTERN"),
+        (["run", CELL, "--paper", "ffjord"], "takes either a PATTERN or a paper"),
+        (["run", "--paper", "fjord"], "fjord: no such paper; did you mean 'ffjord'?"),
+        (["list", ""], "'': matches no cell"),
+        (["table", "ffjord"], "use --paper ffjord"),
         (["run", CELL, "--device", "tpu"], "--device"),
         (["run", "ffjord/density/maf-5/digts"], "digits"),
         (["list", "ffjord/density/mof-5/digits"], "did you mean"),
@@ -227,7 +236,7 @@ def test_a_paper_stands_for_all_its_cells(call, fake_run):
     assert call("run", "--paper", "ffjord", "--budget", "none").exit_code == 0
     assert {run.cell.paper for run in calls[0][0].runs} == {"ffjord"}
     assert len(calls[0][0].runs) > 100
-    assert "no PATTERN" in told(call("run"))
+    assert "takes either a PATTERN or a paper" in told(call("run"))
 
 
 def test_ctrl_c_anywhere_exits_with_130(call, fake_run):
@@ -323,6 +332,7 @@ HEAVY = ("torch", "mlflow", "pandas", "matplotlib", "sklearn", "scipy.stats")
 SCRIPT = """
 import sys
 from dgm_bench.cli import cli
+from dgm_bench.cli.run_commands import NO_FILES
 sys.stdout = open("/dev/null", "w")
 try:
     cli.main(sys.argv[1:], prog_name="dgm-bench")
@@ -380,3 +390,9 @@ def test_python_m_is_the_command():
     process = start("--version", stdout=subprocess.PIPE)
     assert process.communicate()[0].startswith("dgm-bench, version ")
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["fetch", "verify"])
+def test_data_without_files_says_so(call, verb):
+    done = call("data", verb, "digits")
+    assert (done.exit_code, done.output.strip()) == (0, f"digits: {NO_FILES}")
