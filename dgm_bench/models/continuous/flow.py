@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.models.continuous.dynamics import Dynamics, Linearisation, hutchinson_trace
-from dgm_bench.models.continuous.solver import Estimate, Integrand, Noise, Solver, State
+from dgm_bench.models.continuous.solver import Estimate, Integrand, Noise, Solver, SolverUser, State
 from dgm_bench.models.flows.flow import Flow
 
 
@@ -79,7 +79,7 @@ class ContinuousFlow(nn.Module):
         return partial(_regularised, noise=noise), 3
 
 
-class SolvedFlow(Flow):
+class SolvedFlow(SolverUser, Flow):
     """A flow with continuous layers, which share one solver.
 
     ``log_prob`` takes the exact trace of the Jacobian; ``log_prob_estimate`` Hutchinson's estimate.
@@ -100,28 +100,6 @@ class SolvedFlow(Flow):
     ) -> None:
         super().__init__(event_shape, layers)
         self.noise, self.solver = noise, solver
-
-    @property
-    def function_evaluations(self) -> int:
-        """Evaluations of the dynamics so far, of all flows, forward and adjoint."""
-        return self.solver.evaluations
-
-    @function_evaluations.setter
-    def function_evaluations(self, count: int) -> None:
-        self.solver.evaluations = count
-
-    @property
-    def solver_settings(self) -> str:
-        """The solver and its tolerances or step size, for the protocol of a number."""
-        return self.solver.settings
-
-    def solve_with(self, **overrides: str | float | None) -> None:
-        """Change settings of the :class:`Solver`; the others stay.
-
-        Raises:
-            DeclarationError: There is no such setting, or its value is not valid.
-        """
-        self.solver.change(**overrides)
 
     def log_prob_estimate(
         self, x: Float[Tensor, "batch *event"], generator: torch.Generator

@@ -197,3 +197,35 @@ class _Derivative:
             )
 
     callback_step_adjoint = callback_step
+
+
+class SolverUser:
+    """What a model with a solver tells of it and lets change: mixed into such models.
+
+    Attributes:
+        solver: The one solver of all its flows.
+    """
+
+    solver: Solver
+
+    @property
+    def function_evaluations(self) -> int:
+        """Evaluations of the dynamics so far, of all flows, forward and backward."""
+        return self.solver.evaluations
+
+    @function_evaluations.setter
+    def function_evaluations(self, count: int) -> None:
+        self.solver.evaluations = count
+
+    @property
+    def solver_settings(self) -> str:
+        """The solver and its tolerances or step size, for the protocol of a number."""
+        return self.solver.settings
+
+    def solve_with(self, **overrides: str | float | None) -> None:
+        """Change settings of the :class:`Solver`; the others stay.
+
+        Raises:
+            DeclarationError: There is no such setting, or its value is not valid.
+        """
+        self.solver.change(**overrides)

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.models.flows.flow import Flow
-from dgm_bench.models.flows.layers.coupling import EvenOddCoupling
 from dgm_bench.models.flows.layers.linear import FullLinear
-from dgm_bench.models.flows.layers.masked import Activation, activation_module
-from dgm_bench.models.networks.perceptron import fully_connected
+from dgm_bench.models.flows.realnvp import ScaleShiftNetworks
 
 
-class ScaleShiftCoupling(EvenOddCoupling):
+class ScaleShiftCoupling(ScaleShiftNetworks):
     """``u = m x + (1 - m) (exp(s) x + t)`` with ``s`` and ``t`` functions of ``m x``.
 
-    The mask ``m`` keeps every second dimension; the hidden layers of ``s`` have tanh, those of
-    ``t`` ReLU (released FFJORD code, ``lib/layers/coupling.py``, ``MaskedCouplingLayer``). Inputs
-    and outputs that the mask would set to zero are left out.
+    The mask ``m`` keeps every second dimension (released FFJORD code, ``lib/layers/coupling.py``,
+    ``MaskedCouplingLayer``). Parameters are drawn as by torch, those of the first layer for a
+    fan-in of all ``dim`` inputs, as in that code.
 
     Args:
         dim: Number of dimensions.
@@ -34,10 +31,13 @@ class ScaleShiftCoupling(EvenOddCoupling):
     """
 
     def __init__(self, dim: int, hidden: Sequence[int], keep_even: bool) -> None:
-        super().__init__(dim, keep_even)
-        sizes = [self.inputs, *hidden, self.outputs]
-        self.log_scale = _network(dim, sizes, "tanh")
-        self.shift = _network(dim, sizes, "relu")
+        def initialise(number: int, linear: nn.Linear) -> None:
+            if number == 0:
+                bound = dim**-0.5
+                nn.init.uniform_(linear.weight, -bound, bound)
+                nn.init.uniform_(linear.bias, -bound, bound)
+
+        super().__init__(dim, hidden, keep_even, initialise)
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch dim"]
@@ -81,18 +81,3 @@ class TabularGlow(Flow):
         for i in range(layers):
             modules += [FullLinear(dim), ScaleShiftCoupling(dim, hidden, keep_even=i % 2 == 1)]
         super().__init__(event_shape, modules)
-
-
-def _network(dim: int, sizes: Sequence[int], activation: Activation) -> nn.Sequential:
-    """Return a fully connected network with torch's own initialisation.
-
-    The first layer's weights are drawn for a fan-in of all ``dim`` inputs, as in the code.
-    """
-
-    def initialise(number: int, linear: nn.Linear) -> None:
-        if number == 0:
-            bound = dim**-0.5
-            nn.init.uniform_(linear.weight, -bound, bound)
-            nn.init.uniform_(linear.bias, -bound, bound)
-
-    return fully_connected(sizes, partial(activation_module, activation), initialise)

@@ -65,8 +65,8 @@ def halved(shape: ImageShape) -> ImageShape:
     return channels // 2, height, width
 
 
-class ToImage(nn.Module):
-    """Vectors to images: the first layer of a flow on images.
+class Reshaping(nn.Module):
+    """Base of the layers between vectors and images.
 
     Args:
         shape: Channels, height and width.
@@ -75,6 +75,14 @@ class ToImage(nn.Module):
     def __init__(self, shape: ImageShape) -> None:
         super().__init__()
         self.shape = shape
+
+    def extra_repr(self) -> str:
+        """Return what ``repr`` shows."""
+        return str(self.shape)
+
+
+class ToImage(Reshaping):
+    """Vectors to images: the first layer of a flow on images."""
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch dim"]
@@ -91,21 +99,9 @@ class ToImage(nn.Module):
         """Return ``x``."""
         return u.flatten(1)
 
-    def extra_repr(self) -> str:
-        """Return what ``repr`` shows."""
-        return str(self.shape)
 
-
-class Flatten(nn.Module):
-    """Images to vectors: the last layer of a flow on images.
-
-    Args:
-        shape: Channels, height and width.
-    """
-
-    def __init__(self, shape: ImageShape) -> None:
-        super().__init__()
-        self.shape = shape
+class Flatten(Reshaping):
+    """Images to vectors: the last layer of a flow on images."""
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch channels height width"]
@@ -118,10 +114,6 @@ class Flatten(nn.Module):
     ) -> Float[Tensor, "batch channels height width"]:
         """Return ``x``."""
         return u.reshape(-1, *self.shape)
-
-    def extra_repr(self) -> str:
-        """Return what ``repr`` shows."""
-        return str(self.shape)
 
 
 class Logit(nn.Module):

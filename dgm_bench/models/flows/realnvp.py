@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from jaxtyping import Float
@@ -12,15 +12,42 @@ from torch import Tensor, nn
 from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.batchnorm import FlowBatchNorm
 from dgm_bench.models.flows.layers.coupling import EvenOddCoupling
-from dgm_bench.models.flows.layers.masked import Activation, activation_module, init_normal
+from dgm_bench.models.flows.layers.masked import activation_module, init_normal
 from dgm_bench.models.networks.perceptron import fully_connected
 
 
-class AffineCoupling(EvenOddCoupling):
+class ScaleShiftNetworks(EvenOddCoupling):
+    """Base of couplings by a scale and a shift, each a fully connected network of what is kept.
+
+    The hidden layers of the logarithm of the scale have tanh, those of the shift ReLU. Inputs and
+    outputs that the mask of a coupling would set to zero are left out.
+
+    Args:
+        dim: Number of dimensions.
+        hidden: Widths of the hidden layers of both networks.
+        keep_even: Whether dimensions 0, 2, 4, ... are kept, or 1, 3, 5, ...
+        initialise: Draws the parameters of a linear layer, given its number from 0 and itself.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: Sequence[int],
+        keep_even: bool,
+        initialise: Callable[[int, nn.Linear], None],
+    ) -> None:
+        super().__init__(dim, keep_even)
+        sizes = [self.inputs, *hidden, self.outputs]
+        tanh, relu = partial(activation_module, "tanh"), partial(activation_module, "relu")
+        self.log_scale = fully_connected(sizes, tanh, initialise)
+        self.shift = fully_connected(sizes, relu, initialise)
+
+
+class AffineCoupling(ScaleShiftNetworks):
     """``u = m x + (1 - m) exp(-s) (x - t)`` with ``s`` and ``t`` functions of ``m x``.
 
-    The mask ``m`` keeps every second dimension. The networks' inputs are the kept dimensions alone
-    and their outputs the transformed ones: what the mask would set to zero is left out.
+    The mask ``m`` keeps every second dimension. The weights of the networks' first layers are drawn
+    for a fan-in of all ``dim`` inputs: the released code has them all, the others masked to zero.
 
     Args:
         dim: Number of dimensions.
@@ -29,10 +56,10 @@ class AffineCoupling(EvenOddCoupling):
     """
 
     def __init__(self, dim: int, hidden: Sequence[int], keep_even: bool) -> None:
-        super().__init__(dim, keep_even)
-        sizes = [self.inputs, *hidden, self.outputs]
-        self.log_scale = _network(dim, sizes, "tanh")
-        self.shift = _network(dim, sizes, "relu")
+        def initialise(number: int, linear: nn.Linear) -> None:
+            init_normal(linear, linear.in_features if number else dim)
+
+        super().__init__(dim, hidden, keep_even, initialise)
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch dim"]
@@ -83,16 +110,3 @@ class RealNVP(Flow):
             if batch_norm:
                 modules.append(FlowBatchNorm(dim))
         super().__init__(event_shape, modules)
-
-
-def _network(dim: int, sizes: Sequence[int], activation: Activation) -> nn.Sequential:
-    """Return a fully connected network with linear output.
-
-    The first layer's weights are drawn for a fan-in of all ``dim`` inputs: the released code has
-    them all, the others masked to zero.
-    """
-
-    def initialise(number: int, linear: nn.Linear) -> None:
-        init_normal(linear, linear.in_features if number else dim)
-
-    return fully_connected(sizes, partial(activation_module, activation), initialise)

@@ -27,30 +27,21 @@ from dgm_bench.models.flows.multiscale import (
     image_shape_of,
     squeezed,
 )
-from dgm_bench.models.networks.convnets import CentredBatchNorm, ResidualNetwork, WeightNormConv
+from dgm_bench.models.networks.convnets import (
+    CentredBatchNorm,
+    ResidualNetwork,
+    RunningMoments,
+    WeightNormConv,
+)
 
 
-class ImageBatchNorm(nn.Module):
+class ImageBatchNorm(RunningMoments):
     """Batch normalisation of a coupling's output, as a layer (section 3.7).
 
     In training mode a batch's own statistics normalise it, and gradients pass through them; in
     evaluation mode running averages do. The released code sets the paper's further averaging over
     recent batches (appendix E) to 0.
-
-    Args:
-        channels: Number of channels.
-        momentum: Weight of a batch in the running averages.
-        eps: Added to the variance.
     """
-
-    mean: Float[Tensor, " channels"]
-    variance: Float[Tensor, " channels"]
-
-    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-4) -> None:
-        super().__init__()
-        self.momentum, self.eps = momentum, eps
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("variance", torch.ones(channels))
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch channels height width"]

@@ -189,6 +189,7 @@ class ContinuousConvVAE(ContinuousPosteriorMixin, ConvVAE):
         prior_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(event_shape, latent, levels, "ffjord", posterior_args, prior, prior_args)
+        self.take_solver()
 
 
 class ContinuousDenseVAE(ContinuousPosteriorMixin, DenseVAE):
@@ -227,3 +228,4 @@ class ContinuousDenseVAE(ContinuousPosteriorMixin, DenseVAE):
         prior_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(event_shape, latent, hidden, "ffjord", posterior_args, prior, prior_args)
+        self.take_solver()

@@ -52,8 +52,8 @@ class WeightNormConv(nn.Module):
         return F.conv2d(x, weight, self.bias, padding=self.padding)
 
 
-class CentredBatchNorm(nn.Module):
-    """Batch normalisation with a learned mean and without a learned scale.
+class RunningMoments(nn.Module):
+    """Running averages of mean and variance of each channel: what batch normalisations keep.
 
     Args:
         channels: Number of channels.
@@ -67,9 +67,20 @@ class CentredBatchNorm(nn.Module):
     def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-4) -> None:
         super().__init__()
         self.momentum, self.eps = momentum, eps
-        self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
+
+
+class CentredBatchNorm(RunningMoments):
+    """Batch normalisation with a learned mean and without a learned scale.
+
+    Args:
+        channels: Number of channels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(
         self, x: Float[Tensor, "batch channels height width"]

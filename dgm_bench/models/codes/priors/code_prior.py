@@ -20,6 +20,7 @@ from dgm_bench.models.codes.priors.code_sampling import (
     draw_codes,
     draw_codes_uncached,
 )
+from dgm_bench.models.codes.vq_networks import ResidualUnit
 
 
 @dataclass(frozen=True)
@@ -77,27 +78,6 @@ class CodeLevel:
         return [(fine[0] // coarse[0], fine[1] // coarse[1]) for coarse, fine in pairs]
 
 
-class ResidualConv(nn.Module):
-    """``x`` plus ReLU, 3 x 3 convolution, ReLU, 1 x 1 convolution of it; not causal.
-
-    Args:
-        hidden: Channels in and out.
-        residual: Channels inside.
-    """
-
-    def __init__(self, hidden: int, residual: int) -> None:
-        super().__init__()
-        self.inner = nn.Conv2d(hidden, residual, 3, padding=1)
-        self.outer = nn.Conv2d(residual, hidden, 1)
-
-    def forward(
-        self, x: Float[Tensor, "n hidden rows columns"]
-    ) -> Float[Tensor, "n hidden rows columns"]:
-        """Return the output, of the input's shape."""
-        y: Tensor = self.outer(F.relu(self.inner(F.relu(x))))
-        return x + y
-
-
 class ConditioningStack(nn.Module):
     """Features of the levels above at each position (VQ-VAE-2, section 3.2: conditioning stack).
 
@@ -116,7 +96,7 @@ class ConditioningStack(nn.Module):
         sizes, ratios = code_level.sizes[: code_level.level], code_level.ratios
         self.embeddings = nn.ModuleList(nn.Embedding(size, hidden) for size in sizes)
         self.finer = nn.ModuleList(nn.ConvTranspose2d(hidden, hidden, r, r) for r in ratios)
-        self.blocks = nn.Sequential(*(ResidualConv(hidden, residual) for _ in range(layers)))
+        self.blocks = nn.Sequential(*(ResidualUnit(hidden, residual) for _ in range(layers)))
 
     def forward(
         self, above: Sequence[Int[Tensor, "n _rows _columns"]]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dgm_bench.errors import require_choice
 from dgm_bench.models.continuous.dynamics import Linearisation, Nonlinearity
-from dgm_bench.models.continuous.solver import Gradient, Solver, SolverName
+from dgm_bench.models.continuous.solver import Gradient, Solver, SolverName, SolverUser
 from dgm_bench.models.latent.posteriors.amortised_dynamics import AmortisedNetwork, Kind
 from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior, Latents
 
@@ -124,34 +124,12 @@ def _estimated(at: Linearisation, noise: Latents) -> tuple[Float[Tensor, "batch 
     return ((at.jvp(noise) * noise).sum(-1),)
 
 
-class ContinuousPosteriorMixin:
-    """Solver settings and function evaluations of a model with posterior ``"ffjord"``."""
+class ContinuousPosteriorMixin(SolverUser):
+    """A model with posterior ``"ffjord"``, once it took that posterior's solver."""
 
     posterior: nn.Module
 
-    @property
-    def _solver(self) -> Solver:
-        posterior = cast(GaussianPosterior, self.posterior)
-        return cast(AmortisedFFJORD, posterior.flow).solver
-
-    @property
-    def function_evaluations(self) -> int:
-        """Evaluations of the dynamics so far, of all flows, forward and backward."""
-        return self._solver.evaluations
-
-    @function_evaluations.setter
-    def function_evaluations(self, count: int) -> None:
-        self._solver.evaluations = count
-
-    @property
-    def solver_settings(self) -> str:
-        """The solver and its tolerances or step size, for the protocol of a number."""
-        return self._solver.settings
-
-    def solve_with(self, **overrides: str | float | None) -> None:
-        """Change settings of the ``Solver``; the others stay.
-
-        Raises:
-            DeclarationError: There is no such setting, or its value is not valid.
-        """
-        self._solver.change(**overrides)
+    def take_solver(self) -> None:
+        """Tell of the posterior's solver from here on."""
+        flow = cast(GaussianPosterior, self.posterior).flow
+        self.solver = cast(AmortisedFFJORD, flow).solver
