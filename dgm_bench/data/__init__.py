@@ -175,7 +175,7 @@ def _require_as_declared(wanted: DatasetCard, loaded: Dataset) -> None:
     ):
         if value != declared:
             reason = f"is loaded with {what} {value}, and its card says {declared}"
-            remedy = "mend its card in dgm_bench/data/registry.py, or its loader"
+            remedy = "mend its card in dgm_bench/data/registry, or its loader"
             raise DataError(wanted.name, reason, remedy)
 
 

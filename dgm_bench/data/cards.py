@@ -124,3 +124,18 @@ class DatasetCard:
     def fetch_command(self) -> str:
         """The command that fetches its files."""
         return f"dgm-bench data fetch {self.name}"
+
+
+def split_sizes(train: int, val: int, test: int) -> dict[str, int]:
+    """Return the numbers of examples by the names of the splits."""
+    return {"train": train, "val": val, "test": test}
+
+
+def as_published(file: DataFile, folder: str, *mirrors: str) -> Download:
+    """Return the download of a file that is read as it is, under the same name on every mirror."""
+    return Download(
+        urls=tuple(f"{mirror}/{file.path}" for mirror in mirrors),
+        path=f"{folder}/{file.path}",
+        size=file.size or 0,
+        sha256=file.sha256,
+    )

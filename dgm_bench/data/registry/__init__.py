@@ -1,0 +1,37 @@
+"""The data sets there are. Adding one is adding a card here and the loader that it names."""
+
+from __future__ import annotations
+
+from dgm_bench.data.cards import DatasetCard
+from dgm_bench.data.registry.computed import BINARY_DIGITS, DIGITS, DIGITS_LABELLED, ORACLES, TOYS
+from dgm_bench.data.registry.images import CIFAR10, MNIST
+from dgm_bench.data.registry.labelled import CIFAR10_LABELLED, FFHQ, IMAGENET, MNIST_LABELLED
+from dgm_bench.data.registry.tabular import PATCHES, TABULAR
+from dgm_bench.data.registry.variational import (
+    CALTECH,
+    FREYFACES,
+    OMNIGLOT,
+    OMNIGLOT_RESIZED,
+    STATIC_MNIST,
+)
+
+CARDS: tuple[DatasetCard, ...] = (
+    DIGITS,
+    BINARY_DIGITS,
+    DIGITS_LABELLED,
+    *TOYS,
+    *ORACLES,
+    PATCHES,
+    MNIST,
+    CIFAR10,
+    STATIC_MNIST,
+    OMNIGLOT,
+    OMNIGLOT_RESIZED,
+    FREYFACES,
+    CALTECH,
+    MNIST_LABELLED,
+    CIFAR10_LABELLED,
+    IMAGENET,
+    FFHQ,
+    *TABULAR,
+)
