@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+#: Codes of one level or more on their grids, top first.
+Levels = Sequence[Int[Tensor, "n _rows _columns"]]
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -259,10 +262,7 @@ class HasCodePrior(Protocol):
         ...
 
     def sample_codes(
-        self,
-        above: Sequence[Int[Tensor, "n _rows _columns"]],
-        labels: Int[Tensor, " n"],
-        generator: torch.Generator,
+        self, above: Levels, labels: Int[Tensor, " n"], generator: torch.Generator
     ) -> Int[Tensor, "n rows columns"]:
         """Return codes of the level, given those above and the classes (zeros where unused)."""
         ...

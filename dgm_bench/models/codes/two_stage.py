@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
-from dgm_bench.models.capabilities import HasCodePrior, HasCodes
+from dgm_bench.models.capabilities import HasCodePrior, HasCodes, Levels
 from dgm_bench.spec import Stage
 
 REMEDY = "declare one prior a level, top first, for the codes and classes that there are"
@@ -89,7 +89,7 @@ class TwoStage(nn.Module):
         self,
         labels: Int[Tensor, " n"],
         generator: torch.Generator,
-        above: Sequence[Int[Tensor, "n _rows _columns"]] = (),
+        above: Levels = (),
     ) -> list[Int[Tensor, "n _rows _columns"]]:
         """Return codes of each level, top first, for an image of each class.
 

@@ -42,12 +42,9 @@ class MultiScaleFFJORD(SolvedFlow):
         filters: Channels of the hidden layers of the dynamics.
         alpha: Alpha of the logit that pixels in [0, 1) pass first; None for data that are logits.
         image_shape: ``(channels, height, width)``; None where ``event_shape`` is that.
-        solver: ``"dopri5"`` or ``"rk4"``.
-        rtol: Relative tolerance; the default is the paper's for images (its appendix C).
-        atol: Absolute tolerance; likewise.
-        step_size: Step of ``"rk4"``.
-        adjoint: Gradients by the adjoint equation, in constant memory, or through the solver.
-        noise: Distribution of the vectors of Hutchinson's estimate.
+        solver, rtol, atol, step_size, adjoint, noise: As for
+            :class:`~dgm_bench.models.continuous.ffjord.FFJORD`; the default tolerances are the
+            paper's for images (its appendix C).
 
     Raises:
         DeclarationError: The image is too small for a single scale.
@@ -107,14 +104,8 @@ class EncoderDecoderFFJORD(SolvedFlow):
     Args:
         event_shape: Shape of one example; sides that can be halved for every second filter.
         filters: Channels of the encoder's convolutions.
-        alpha: Alpha of the logit that pixels in [0, 1) pass first; None for data that are logits.
-        image_shape: ``(channels, height, width)``; None where ``event_shape`` is that.
-        solver: ``"dopri5"`` or ``"rk4"``.
-        rtol: Relative tolerance; the default is the paper's for images (its appendix C).
-        atol: Absolute tolerance; likewise.
-        step_size: Step of ``"rk4"``.
-        adjoint: Gradients by the adjoint equation, in constant memory, or through the solver.
-        noise: Distribution of the vectors of Hutchinson's estimate.
+        alpha, image_shape: As for :class:`MultiScaleFFJORD`.
+        solver, rtol, atol, step_size, adjoint, noise: Likewise.
 
     Raises:
         DeclarationError: The sides cannot be halved that often.

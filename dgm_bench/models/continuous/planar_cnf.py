@@ -71,11 +71,8 @@ class PlanarCNF(SolvedFlow):
         width: Number of units: 64 in the paper's experiments with maximum likelihood (its
             section 4.2).
         gate_hidden: Width of the hidden layer of the gates' network.
-        solver: ``"dopri5"`` or ``"rk4"``.
-        rtol: Relative tolerance.
-        atol: Absolute tolerance.
-        step_size: Step of ``"rk4"``.
-        adjoint: Gradients by the adjoint equation, in constant memory, or through the solver.
+        solver, rtol, atol, step_size, adjoint: As for
+            :class:`~dgm_bench.models.continuous.ffjord.FFJORD`.
 
     Example:
         >>> model = PlanarCNF((2,), width=4, gate_hidden=4)

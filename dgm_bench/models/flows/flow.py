@@ -50,6 +50,26 @@ class StandardNormal(nn.Module):
         return self.origin.new_empty(n, len(self.origin)).normal_(generator=generator)
 
 
+def pass_forward(
+    layers: Sequence[HasInverse], x: Float[Tensor, "batch *shape"]
+) -> tuple[Float[Tensor, "batch *changed"], Float[Tensor, " batch"]]:
+    """Return ``(u, log|det du/dx|)`` of layers one after the other."""
+    log_det = x.new_zeros(x.shape[0])
+    for layer in layers:
+        x, change = layer.forward_and_log_det(x)
+        log_det = log_det + change
+    return x, log_det
+
+
+def pass_back(
+    layers: Sequence[HasInverse], u: Float[Tensor, "batch *changed"]
+) -> Float[Tensor, "batch *shape"]:
+    """Return the ``x`` that the layers, one after the other, map to ``u``."""
+    for layer in reversed(layers):
+        u = layer.inverse(u)
+    return u
+
+
 class Flow(nn.Module):
     """Invertible layers, from data to noise, over a base density.
 
@@ -85,22 +105,19 @@ class Flow(nn.Module):
 
     def log_prob(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
         """Return the log density in nats, by the change of variables."""
-        u, log_det = self._to_noise(x.flatten(1))
+        u, log_det = pass_forward(self.transforms, x.flatten(1))
         return self.density.log_prob(u) + log_det
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch *event"]
     ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``: from data to noise."""
-        u, log_det = self._to_noise(x.flatten(1))
+        u, log_det = pass_forward(self.transforms, x.flatten(1))
         return u.reshape(-1, *self.event_shape), log_det
 
     def inverse(self, u: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
         """Return ``x`` from noise ``u``."""
-        x = u.flatten(1)
-        for layer in reversed(self.transforms):
-            x = layer.inverse(x)
-        return x.reshape(-1, *self.event_shape)
+        return pass_back(self.transforms, u.flatten(1)).reshape(-1, *self.event_shape)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} *event"]:
@@ -126,15 +143,6 @@ class Flow(nn.Module):
             self._pass_in_place(hidden, start, end, batch_size)
             norms[end].calibrate(hidden, batch_size)
         self.train(mode)
-
-    def _to_noise(
-        self, x: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
-        log_det = x.new_zeros(x.shape[0])
-        for layer in self.transforms:
-            x, change = layer.forward_and_log_det(x)
-            log_det = log_det + change
-        return x, log_det
 
     def _pass_in_place(
         self, hidden: Float[Tensor, "n dim"], start: int, end: int, batch_size: int

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.capabilities import HasInverse
+from dgm_bench.models.flows.flow import pass_back, pass_forward
 
 #: Channels, height and width.
 ImageShape = tuple[int, int, int]
@@ -193,17 +194,11 @@ class Chain(nn.Module):
         self, x: Float[Tensor, "batch *shape"]
     ) -> tuple[Float[Tensor, "batch *changed"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
-        log_det = x.new_zeros(x.shape[0])
-        for layer in self.transforms:
-            x, change = layer.forward_and_log_det(x)
-            log_det = log_det + change
-        return x, log_det
+        return pass_forward(self.transforms, x)
 
     def inverse(self, u: Float[Tensor, "batch *changed"]) -> Float[Tensor, "batch *shape"]:
         """Return ``x``."""
-        for layer in reversed(self.transforms):
-            u = layer.inverse(u)
-        return u
+        return pass_back(self.transforms, u)
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
+from dgm_bench.models.capabilities import Levels
 from dgm_bench.models.codes.packing import packed_size, unpack
 from dgm_bench.models.codes.priors.code_sampling import (
     CachedNetwork,
@@ -98,9 +99,7 @@ class ConditioningStack(nn.Module):
         self.finer = nn.ModuleList(nn.ConvTranspose2d(hidden, hidden, r, r) for r in ratios)
         self.blocks = nn.Sequential(*(ResidualUnit(hidden, residual) for _ in range(layers)))
 
-    def forward(
-        self, above: Sequence[Int[Tensor, "n _rows _columns"]]
-    ) -> Float[Tensor, "n rows columns hidden"]:
+    def forward(self, above: Levels) -> Float[Tensor, "n rows columns hidden"]:
         """Return features on this level's grid."""
         levels = zip(self.embeddings, above, strict=True)
         features = [embedding(codes).permute(0, 3, 1, 2) for embedding, codes in levels]
@@ -145,9 +144,7 @@ class CodePrior(nn.Module):
         """Whether there is a context."""
         return self.class_embedding is not None or self.conditioning is not None
 
-    def context(
-        self, above: Sequence[Int[Tensor, "n _rows _columns"]], labels: Int[Tensor, " n"]
-    ) -> Context:
+    def context(self, above: Levels, labels: Int[Tensor, " n"]) -> Context:
         """Return features of the levels above and the class at each position, or None."""
         parts = []
         if self.class_embedding is not None:
@@ -188,10 +185,7 @@ class CodePrior(nn.Module):
         return -nats.view(len(x), -1).sum(1)
 
     def sample_codes(
-        self,
-        above: Sequence[Int[Tensor, "n _rows _columns"]],
-        labels: Int[Tensor, " n"],
-        generator: torch.Generator,
+        self, above: Levels, labels: Int[Tensor, " n"], generator: torch.Generator
     ) -> Int[Tensor, "n rows columns"]:
         """Return codes, given those above and the classes, without dropout.
 
@@ -205,7 +199,7 @@ class CodePrior(nn.Module):
 
     def sample_codes_uncached(
         self,
-        above: Sequence[Int[Tensor, "n _rows _columns"]],
+        above: Levels,
         labels: Int[Tensor, " n"],
         generator: torch.Generator,
         positions: int | None = None,
@@ -221,6 +215,29 @@ class CodePrior(nn.Module):
         with evaluating(self), torch.no_grad():
             context = self.context(above, labels)
             return draw_codes_uncached(self, len(labels), context, generator, positions)
+
+
+class CachedPrior:
+    """Base of priors evaluated one position at a time: the context, and a row of embedded codes.
+
+    Args:
+        model: In evaluation mode.
+        n: Batch.
+        context: The features that the codes are conditioned on.
+    """
+
+    def __init__(self, model: CodePrior, n: int, context: Context) -> None:
+        self.context, self.embedding = context, model.embedding.weight
+        #: Embedded codes of the latest row, after a column of zeros.
+        self.row = self.embedding.new_zeros(n, model.grid[1] + 1, self.embedding.shape[1])
+
+    def context_of(self, row: int) -> Float[Tensor, "n columns hidden"] | None:
+        """Return the features that the codes of a row are conditioned on."""
+        return None if self.context is None else self.context[:, row]
+
+    def feed(self, code: Int[Tensor, " n"], column: int) -> None:
+        """Append the codes drawn at a column."""
+        self.row[:, column + 1] = F.embedding(code, self.embedding)
 
 
 @contextmanager

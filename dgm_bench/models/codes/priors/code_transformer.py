@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
+from dgm_bench.models.capabilities import Levels
 from dgm_bench.models.codes.packing import Grids, unpack
 from dgm_bench.models.codes.priors.attention import WEIGHT_STD, CausalTransformer, init_as_gpt
 from dgm_bench.models.codes.priors.code_prior import CodeLevel
@@ -170,10 +171,7 @@ class CodeTransformer(nn.Module):
         return -F.cross_entropy(logits.transpose(1, 2), flat, reduction="none").sum(1)
 
     def sample_codes(
-        self,
-        above: Sequence[Int[Tensor, "n _rows _columns"]],
-        labels: Int[Tensor, " n"],
-        generator: torch.Generator,
+        self, above: Levels, labels: Int[Tensor, " n"], generator: torch.Generator
     ) -> Int[Tensor, "n rows columns"]:
         """Return codes given those of the levels above and the classes (zeros where unused)."""
         return self.sample_codes_given(self.prefix_tokens(labels), above, generator)
@@ -182,7 +180,7 @@ class CodeTransformer(nn.Module):
     def sample_codes_given(
         self,
         prefix_tokens: Int[Tensor, "n length"],
-        above: Sequence[Int[Tensor, "n _rows _columns"]],
+        above: Levels,
         generator: torch.Generator,
     ) -> Int[Tensor, "n rows columns"]:
         """Return codes after any prefix, with cached keys and values.
@@ -200,10 +198,7 @@ class CodeTransformer(nn.Module):
 
     @torch.no_grad()
     def sample_codes_uncached(
-        self,
-        above: Sequence[Int[Tensor, "n _rows _columns"]],
-        labels: Int[Tensor, " n"],
-        generator: torch.Generator,
+        self, above: Levels, labels: Int[Tensor, " n"], generator: torch.Generator
     ) -> Int[Tensor, "n rows columns"]:
         """Return the codes of :meth:`sample_codes`, by one pass of the whole network per code."""
         given, grid = self._stream(self.prefix_tokens(labels), above), self.grids[self.level]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch.nn.functional as F  # noqa: N812  its usual name
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.models.codes.priors.causal import (
@@ -20,7 +20,7 @@ from dgm_bench.models.codes.priors.causal import (
     shift_down,
     shift_right,
 )
-from dgm_bench.models.codes.priors.code_prior import CodeLevel, CodePrior
+from dgm_bench.models.codes.priors.code_prior import CachedPrior, CodeLevel, CodePrior
 from dgm_bench.models.codes.priors.code_sampling import Context
 
 
@@ -180,7 +180,7 @@ class CachedGatedLayer:
         return x + y
 
 
-class CachedPixelCNN:
+class CachedPixelCNN(CachedPrior):
     """A :class:`PixelCNN` evaluated one position at a time.
 
     Args:
@@ -190,27 +190,21 @@ class CachedPixelCNN:
     """
 
     def __init__(self, model: PixelCNN, n: int, context: Context) -> None:
-        self.model, self.context = model, context
+        super().__init__(model, n, context)
+        self.head = model.head
         layers = cast(Sequence[GatedLayer], model.layers)
         self.layers = [CachedGatedLayer(layer, n, model.grid[1]) for layer in layers]
-        hidden = model.embedding.embedding_dim
-        #: Embedded codes of the latest row, after a column of zeros.
-        self.row = model.embedding.weight.new_zeros(n, model.grid[1] + 1, hidden)
 
     def begin_row(self, row: int) -> None:
         """Run the vertical stack over the row."""
         v = self.row[:, 1:]
         for layer in self.layers:
-            v = layer.begin_row(v, None if self.context is None else self.context[:, row])
+            v = layer.begin_row(v, self.context_of(row))
 
     def logits(self, column: int) -> Float[Tensor, "n codes"]:
         """Return the logits at a column of the row."""
         h = self.row[:, column]
         for layer in self.layers:
             h = layer.step(h, column)
-        logits: Tensor = self.model.head(h)
+        logits: Tensor = self.head(h)
         return logits
-
-    def feed(self, code: Int[Tensor, " n"], column: int) -> None:
-        """Append the codes drawn at a column."""
-        self.row[:, column + 1] = F.embedding(code, self.model.embedding.weight)

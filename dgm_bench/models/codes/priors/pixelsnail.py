@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -21,7 +20,7 @@ from dgm_bench.models.codes.priors.causal import (
     Head,
     PointwiseBlock,
 )
-from dgm_bench.models.codes.priors.code_prior import CodeLevel, CodePrior
+from dgm_bench.models.codes.priors.code_prior import CachedPrior, CodeLevel, CodePrior
 from dgm_bench.models.codes.priors.code_sampling import Context
 
 
@@ -187,7 +186,7 @@ class CachedGroup:
         self.attention.append(torch.cat([self._query, embedded], -1))
 
 
-class CachedPixelSNAIL:
+class CachedPixelSNAIL(CachedPrior):
     """A :class:`PixelSNAIL` evaluated one position at a time.
 
     Args:
@@ -197,14 +196,12 @@ class CachedPixelSNAIL:
     """
 
     def __init__(self, model: PixelSNAIL, n: int, context: Context) -> None:
-        self.model, self.context = model, context
+        super().__init__(model, n, context)
+        self.head = model.head
         self.first = CachedCausalConv(model.first, n, model.grid[1])
         groups = cast(Sequence[Group], model.groups)
         self.groups = [CachedGroup(group, n, model.grid) for group in groups]
         self.coordinates = model.coordinates.unsqueeze(2).expand(-1, -1, n, -1)
-        hidden = model.embedding.embedding_dim
-        #: Embedded codes of the latest row, after a column of zeros.
-        self.row = model.embedding.weight.new_zeros(n, model.grid[1] + 1, hidden)
 
     def begin_row(self, row: int) -> None:
         """Convolve the rows above."""
@@ -212,7 +209,7 @@ class CachedPixelSNAIL:
             self._end_row()
         self.first.begin_row()
         for group in self.groups:
-            group.begin_row(None if self.context is None else self.context[:, row])
+            group.begin_row(self.context_of(row))
         self.places = self.coordinates[row].unbind(0)
 
     def logits(self, column: int) -> Float[Tensor, "n codes"]:
@@ -220,15 +217,14 @@ class CachedPixelSNAIL:
         x = self.first.step(self.row[:, column], column)
         for group in self.groups:
             x = group.step(x, column, self.places[column])
-        logits: Tensor = self.model.head(x)
+        logits: Tensor = self.head(x)
         return logits
 
     def feed(self, code: Int[Tensor, " n"], column: int) -> None:
         """Append the codes drawn at a column."""
-        embedded = F.embedding(code, self.model.embedding.weight)
-        self.row[:, column + 1] = embedded
+        super().feed(code, column)
         for group in self.groups:
-            group.append(embedded)
+            group.append(self.row[:, column + 1])
 
     def _end_row(self) -> None:
         self.first.end_row(self.row[:, 1:])
