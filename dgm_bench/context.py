@@ -1,4 +1,4 @@
-"""What all runs of one command share: folders, device, and whom to ask and to tell."""
+"""What all runs of one command share: folders, device, limits and the reporter."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class RunContext:
         threads: CPU threads; None for torch's own choice.
         offline: Download nothing.
         track: Log to MLflow after each run.
-        control: Asked between steps whether to stop.
-        reporter: Told how it goes.
+        control: Says between steps whether to stop.
+        reporter: Shows or logs the progress.
     """
 
     data_root: Path

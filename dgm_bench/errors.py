@@ -1,4 +1,4 @@
-"""Errors that teach: one line that names the thing, the reason and the remedy."""
+"""Errors for users, in one line that names the thing, the reason and the remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 T = TypeVar("T")
 
-#: Statuses of a run that could not go on.
+#: Statuses of a run that failed.
 FailureStatus = Literal["diverged", "solver-failed", "out-of-memory"]
 
 
@@ -50,7 +50,7 @@ class ResultsError(DgmBenchError):
 
 
 class RunFailure(Exception):  # noqa: N818  a failure of the run, not a mistake of the user
-    """Training or evaluation that cannot go on; ends one run with a status, never the command.
+    """Training or evaluation that failed; ends one run with a status, never the command.
 
     Args:
         status: What the record says of it.

@@ -400,17 +400,19 @@ def _stage_shares(recipe: Recipe) -> tuple[float, ...]:
 
 def _outcome(ends: list[str], trainers: list[Trainer]) -> Outcome:
     """Say how the stages ended, each by its name where there are several."""
-    told = [_told(ended, trainer) for ended, trainer in zip(ends, trainers, strict=True)]
+    endings = [_ending(ended, trainer) for ended, trainer in zip(ends, trainers, strict=True)]
     if len(trainers) > 1:
-        told = [f"{t.stage.name}: {text}" for t, text in zip(trainers, told, strict=True)]
+        endings = [f"{t.stage.name}: {text}" for t, text in zip(trainers, endings, strict=True)]
     hint = "the same command with more --budget goes on"
     short = "budget" in ends
     return Outcome(
-        status="budget" if short else "complete", reason="; ".join(told), hint=hint if short else ""
+        status="budget" if short else "complete",
+        reason="; ".join(endings),
+        hint=hint if short else "",
     )
 
 
-def _told(ended: str, trainer: Trainer) -> str:
+def _ending(ended: str, trainer: Trainer) -> str:
     tally, stop = trainer.tally, trainer.stage.stopping
     return {
         "budget": f"out of budget after {tally.seconds:.0f} s, {tally.step} steps",
@@ -428,7 +430,7 @@ def _require_parameters(stage: Stage, model: nn.Module) -> None:
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """Turn running out of memory, which each device tells in its own way, into a failed run."""
+    """Turn running out of memory, an error of another kind on each device, into a failed run."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Tensors kept on disk, known by what they came from, and what tells a model's weights apart."""
+"""Tensors cached on disk under a key of what they were computed from; a hash of weights."""
 
 from __future__ import annotations
 

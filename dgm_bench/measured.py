@@ -1,4 +1,4 @@
-"""What runs measured, summed up: a mean, and the one rule for the error that stands beside it."""
+"""The mean of several runs, and the one rule for the error that is printed beside it."""
 
 from __future__ import annotations
 

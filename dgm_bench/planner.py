@@ -192,7 +192,7 @@ def share_of(
 
 
 class DataState(Protocol):
-    """What the planner asks of a data set (:class:`dgm_bench.data.DataState` answers)."""
+    """What the planner needs to know of a data set; :class:`dgm_bench.data.DataState` has it."""
 
     @property
     def status(self) -> str:

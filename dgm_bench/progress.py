@@ -1,4 +1,4 @@
-"""What people see of runs: a line for each event, and at a terminal the run under way, live."""
+"""Progress of runs on the console: a line for each event, and at a terminal a live display."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class PlainReporter(Reporter):
         limit_seconds: float | None,
         resumed_at_step: int | None,
     ) -> None:
-        """Say which run begins, or goes on."""
+        """Print which run begins or continues."""
         self.title, self.published, self._last = title, published, time.monotonic()
         self._done += 1
         count = f"[{self._done}/{self._total}] " if self._total else ""

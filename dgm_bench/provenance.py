@@ -1,4 +1,4 @@
-"""Who, where and with what: the code and the machine behind a number.
+"""Provenance: the code and the machine behind a number.
 
 Only :func:`environment` and :func:`peak_memory_bytes` touch torch, and only when called.
 """

@@ -1,4 +1,4 @@
-"""The run record: one JSON file per run, written once, that says all there is to say about it."""
+"""The run record: one JSON file per run, written once, with everything that is known of the run."""
 
 from __future__ import annotations
 

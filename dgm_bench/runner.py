@@ -1,7 +1,7 @@
 """Runs a plan: data, model, training, evaluation, record; one run after the other.
 
-The same command goes on where it stopped and repeats nothing that is finished: what lies in
-:mod:`dgm_bench.workdir` says how far each run is.
+The same command continues where it stopped and repeats nothing that is finished:
+:mod:`dgm_bench.workdir` keeps how far each run is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A TOML file of typed entries, in which every mistake is told with its line."""
+"""A TOML file of typed entries, in which every error message has the line number."""
 
 from __future__ import annotations
 

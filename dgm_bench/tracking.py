@@ -1,4 +1,4 @@
-"""MLflow: a view made from the stored records and curves, which stay the truth.
+"""MLflow: runs logged from the stored records and curves, which remain the source.
 
 Nothing here can lose a run. What MLflow did not get when the run ended (it is not installed, its
 server is down, the process died half-way), :func:`sync` logs later, once each.
@@ -38,7 +38,7 @@ Curve = Sequence[Mapping[str, float]]
 CURVE_METRICS = ("train_loss", "validation", "lr", "function_evaluations")
 #: What MLflow takes in no name of a metric.
 _REFUSED = re.compile(r"[^\w\-. :/]")
-#: Marks a run of MLflow as one of ours, and says which record it shows.
+#: Marks a run of MLflow as logged by this project, and says which record it shows.
 RUN_ID_TAG = "dgm_bench.run_id"
 #: Set last: a run without it was interrupted while it was being logged.
 LOGGED_TAG = "dgm_bench.logged"

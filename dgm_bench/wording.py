@@ -1,4 +1,4 @@
-"""What readers are told in the same words everywhere: what ± means, states, their marks.
+"""Words that must be the same everywhere: what ± means, the states of cells, their marks.
 
 Lists, tables, pages, figures and verdicts take their words from here, and nothing else writes
 the character ±.

@@ -28,7 +28,7 @@ class RunState:
 
 
 class WorkFolder:
-    """``results/work/<recipe hash>-s<seed>/``: everything that lets the same command go on.
+    """``results/work/<recipe hash>-s<seed>/``: what a run needs to be continued.
 
     Args:
         results: The results folder.
@@ -84,7 +84,7 @@ class WorkFolder:
     def begin(self, source_hash: str) -> RunState:
         """Return the state of the run to do now: the interrupted one's, or a new one's.
 
-        A run that was out of budget goes on from its checkpoint as a new run that supersedes the
+        A run that was out of budget continues from its checkpoint as a new run that supersedes the
         old record. After any other end, and when the code that decides its numbers has changed,
         it starts over: no number comes from two versions of the code.
         """

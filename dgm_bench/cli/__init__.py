@@ -1,7 +1,7 @@
 """The command line: ``dgm-bench`` and its verbs.
 
-Every verb imports what it needs when it is called, so that those that only read declarations
-and records start fast.
+Options and output only; the work is done by the modules it calls. Every verb imports what it
+needs when it is called, so that those that only read declarations and records start fast.
 """
 
 from __future__ import annotations

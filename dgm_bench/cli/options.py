@@ -1,4 +1,4 @@
-"""The frame of the command line: how mistakes are told, and the options that verbs share."""
+"""What verbs share: their options, and errors printed in one line with an exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 class Verbs(click.Group):
-    """A group of verbs that tells every mistake in one line and exits as the design says."""
+    """A group of verbs that prints every mistake in one line and exits with its code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the verbs in the order in which people use them."""
@@ -42,20 +42,20 @@ class Verbs(click.Group):
         try:
             code = super().main(*args, **extra)
         except DgmBenchError as error:
-            code = _told(str(error), error.exit_code)
+            code = _fail(str(error), error.exit_code)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = error.exit_code
         except click.ClickException as error:
-            code = _told(_in_one_line(error), 2)
+            code = _fail(_in_one_line(error), 2)
         except (click.Abort, KeyboardInterrupt):
-            code = _told("interrupted", INTERRUPTED, "")
+            code = _fail("interrupted", INTERRUPTED, "")
         except SystemExit:  # how click and rich answer a closed pipe
             code = BROKEN_PIPE
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _told(text: str, code: int, prefix: str = "error: ") -> int:
+def _fail(text: str, code: int, prefix: str = "error: ") -> int:
     click.echo(f"{prefix}{text}", err=True)
     return code
 

@@ -1,4 +1,4 @@
-"""What verbs gather before they answer: cells, verdicts, a plan; and their JSON."""
+"""Verdicts and plans for the verbs that print them, and their JSON."""
 
 from __future__ import annotations
 

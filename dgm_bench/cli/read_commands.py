@@ -170,7 +170,7 @@ def _rendered(catalog: Catalog, chosen: Table, style: Format, context: RunContex
 )
 @click.pass_context
 def compare(context: click.Context, new: Path, baseline: Path, style: CompareFormat) -> None:
-    """Compare new records with stored ones: regressions told from noise.
+    """Compare new records with stored ones: which changes are more than noise.
 
     NEW and BASELINE are record files, folders of records, or results folders. Exits with 0 when
     nothing got worse, 1 when something did, 3 when they are not comparable.

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--time-limit",
     metavar="TIME",
-    help="Checkpoint and leave after this time; the same command goes on from there.",
+    help="Checkpoint and leave after this time; the same command continues from there.",
 )
 @click.option(
     "--threads",
@@ -76,7 +76,7 @@ def run(
     data_root: Path,
     results: Path,
 ) -> None:
-    """Train, evaluate and record; go on with what was interrupted.
+    """Train, evaluate and record; continue what was interrupted.
 
     Exits with 0 when every cell that was planned to run finished, 1 when one failed, 2 for a
     wrong command or file, 130 when interrupted, after a checkpoint.
@@ -189,7 +189,7 @@ def data_list(data_root: Path) -> None:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @data_root_option
 def data_fetch(names: Sequence[str], data_root: Path) -> None:
-    """Download the files of data sets, or a network's weights; goes on with a broken download."""
+    """Download the files of data sets, or a network's weights; continues a broken download."""
     from dgm_bench import data as sets
 
     for name in names:

@@ -64,5 +64,5 @@ class Comparison:
     def summary(self) -> str:
         """How many rows are in which state, in one sentence."""
         counts = Counter(row.state for row in self.rows)
-        told = ", ".join(f"{counts[s]} {spoken(s)}" for s in ROW_STATES if counts[s])
-        return f"{len(self.rows)} numbers compared: {told}." if told else "Nothing to compare."
+        found = ", ".join(f"{counts[s]} {spoken(s)}" for s in ROW_STATES if counts[s])
+        return f"{len(self.rows)} numbers compared: {found}." if found else "Nothing to compare."

@@ -60,7 +60,7 @@ class Evaluation:
     def generator(self) -> torch.Generator:
         """Return a new generator with the run's seed, on the model's device.
 
-        A metric asks for one, once: its noise then does not depend on the metrics before it.
+        Each metric makes one, so that its noise does not depend on the metrics before it.
         """
         return torch.Generator(self.device).manual_seed(self.seed)
 

@@ -55,15 +55,15 @@ def two_stage_figures(
         title: Name of model and data, for the headings.
         generator: Source of the samples, on the model's device.
         metrics: Of the run; the rejection curve is drawn from them.
-        data_root: Where the classifier of the data set is kept; without it none is asked.
+        data_root: Where the classifier of the data set is kept; without it none is used.
     """
     yield "reconstructions", _reconstructions(model, data, title, generator)
     samples, labels = _samples(model, generator)
     names = [_class_name(data, label) for label in labels[::PER_CLASS].tolist()]
     yield "samples", samples_figure(samples.unflatten(0, (-1, PER_CLASS)), names, title)
     some = samples[:: len(samples) // QUERIES][:QUERIES]
-    judge = _classifier(data, data_root, generator.device)
-    yield "neighbours", _neighbours(some, data, title, judge)
+    classifier = _classifier(data, data_root, generator.device)
+    yield "neighbours", _neighbours(some, data, title, classifier)
     yield "codes", _codebooks(model, data, title, generator)
     for features, points in rejection_points(metrics).items():
         yield f"rejection-{features}", rejection_figure(points, f"{title}, {features} features")

@@ -192,9 +192,9 @@ def _parts(section: Section, width: int) -> Iterator[Section]:
 def _columns_of(section: Section, columns: Sequence[int]) -> Section:
     chosen = (0, *columns)
     rows = (tuple(row[i] for i in chosen) for row in section.rows)
-    told = tuple(row for row in rows if any(entry.lines for entry in row[1:]))
+    filled = tuple(row for row in rows if any(entry.lines for entry in row[1:]))
     headings = tuple(section.headings[i] for i in chosen)
-    return Section(section.title, headings, told)
+    return Section(section.title, headings, filled)
 
 
 def _column_width(section: Section, column: int) -> int:

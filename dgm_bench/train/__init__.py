@@ -1,1 +1,4 @@
-"""Training that the project owns: one small loop for every model."""
+"""Training: one loop for every model; objectives, optimisers, schedules, checkpoints, validation.
+
+Which stages a run has, and its record, are in ``dgm_bench.execution``.
+"""

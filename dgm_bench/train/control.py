@@ -18,7 +18,7 @@ class Interrupted(Exception):  # noqa: N818  not an error: the run goes on at th
 
 
 class Control:
-    """Collects reasons to stop; the loop asks between steps.
+    """Collects reasons to stop; the training loop checks it between steps.
 
     Args:
         time_limit: Seconds this process may take from now, or None.
@@ -29,7 +29,7 @@ class Control:
         self._signal: str | None = None
 
     def stop_reason(self) -> str | None:
-        """Return why to stop now, or None to go on."""
+        """Return why to stop now, or None to continue."""
         if self._signal is not None:
             return self._signal
         if self._deadline is not None and time.monotonic() >= self._deadline:

@@ -1,4 +1,4 @@
-"""What a run tells whoever is watching. The console's reporters are :class:`Reporter`."""
+"""Events of a run, as reporters receive them. The console's reporters are :class:`Reporter`."""
 
 from __future__ import annotations
 

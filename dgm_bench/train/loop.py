@@ -31,11 +31,11 @@ class Trainer:
         stage: The recipe's stage.
         model: On the device.
         data: On the device.
-        context: Says when to stop, is told how it goes, and has the root of an objective's data.
+        context: The stop control, the reporter, and the data root for objectives that load data.
         seed: Of the run; decides the order of the data and the noise.
         checkpoint: Where to continue from and save to, or None to keep nothing.
         limit_seconds: Training and validation may take this long from now; None for no limit.
-        shown_as: The stage's name for whoever is watching, where a run has several.
+        shown_as: The stage's name in progress messages, where a run has several.
     """
 
     def __init__(

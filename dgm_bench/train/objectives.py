@@ -197,7 +197,7 @@ class Declared:
         make: From the arguments of a recipe to the objective.
         needs: Capability or class that a model has to have.
         words: The same in words.
-        loads_data: Whether it is made with the data root too, as it loads a data set of its own.
+        loads_data: Whether it loads a further data set, and so is made with the data root too.
         check: Raises a :class:`DeclarationError` where these arguments need more of the model.
     """
 

@@ -56,7 +56,7 @@ def _same_data(cell: Cell, record: RunRecord, newest: RunRecord) -> bool:
     ours, theirs = value_of(cell, record), value_of(cell, newest)
     if ours is None or theirs is None:
         return False
-    # The protocol of a property tells what its experiment gave, which no two seeds share.
+    # The protocol of a property holds what its experiment gave, which differs between seeds.
     if ours.protocol != theirs.protocol and cell.column.unit != YES_NO:
         return False
     prints = (record.data.fingerprints, newest.data.fingerprints)

@@ -108,11 +108,11 @@ def _metric(name: str, found: Finding, evaluation: Evaluation) -> Metric:
 def trains_on_data(
     model: nn.Module, data: Dataset, x: Float[Tensor, "n *event"], generator: torch.Generator
 ) -> Finding:
-    """Whether examples give the model a loss in one pass, and training brought it nearer to them.
+    """Whether the model has a loss of examples in one pass, and training brought it nearer to them.
 
     The loss is minus the log density or its bound. A discriminator's says little of the fit, which
     is then the energy distance between samples and data. A flow whose log density takes far longer
-    chains of operations than its samples inverts its map numerically: that is no pass of its own.
+    chains of operations than its samples inverts its map numerically, which is not one pass.
     """
     x, fresh = x[:POINTS], _fresh(model, data)
     if isinstance(model, HasDiscriminator):
@@ -173,10 +173,10 @@ def _energy_distance(
 def samples_in_one_pass(
     model: nn.Module, data: Dataset, x: Float[Tensor, "n *event"], generator: torch.Generator
 ) -> Finding:
-    """Whether the steps of sampling that must wait for one another do not follow the dimension.
+    """Whether the number of sequential steps of sampling does not grow with the dimension.
 
     Solving a differential equation so counts as one pass, as it does in the paper: how often the
-    solver asks for the dynamics does not depend on the dimension.
+    solver evaluates the dynamics does not depend on the dimension.
     """
     depths = {dim: _sampling_depth(model, dim) for dim in DIMS}
     exponent = growth(depths)
@@ -200,7 +200,7 @@ def _depth_of_samples(model: HasSample, n: int, generator: torch.Generator) -> i
 def has_exact_likelihood(
     model: nn.Module, data: Dataset, x: Float[Tensor, "n *event"], generator: torch.Generator
 ) -> Finding:
-    """Whether the density that the model offers is normalised and that of its own samples."""
+    """Whether the model's density is normalised and is that of its samples."""
     if isinstance(model, HasLogProb):
         agreement = exactness.by_quadrature(cast(BaseDensity, model), generator)
         text = (

@@ -1,4 +1,4 @@
-"""How many operations must wait for one another: the sequential cost of a computation.
+"""The longest chain of dependent operations: the sequential cost of a computation.
 
 A sampler that fills in one dimension after another makes a chain whose length grows with the
 dimension, however cleverly it is written; one that passes through a network once does not. Chains

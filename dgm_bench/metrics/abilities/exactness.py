@@ -1,7 +1,7 @@
-"""Whether what a model offers as its log-likelihood is that of its own samples, in two dimensions.
+"""Whether a model's log-likelihood is exact: that of its own samples, in two dimensions.
 
-A log density is taken at its word: integrated over boxes, it must give the fractions of samples
-that fall into them, and one in all. A lower bound is compared with the log-likelihood by quadrature
+A log density, integrated over boxes, must give the fractions of samples that fall into them, and
+1 over all. A lower bound is compared with the log-likelihood by quadrature
 over two latent variables.
 """
 

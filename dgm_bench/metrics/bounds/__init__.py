@@ -1,1 +1,4 @@
-"""Likelihoods and lower bounds of them, and what these are made of."""
+"""Log-likelihoods, lower bounds on them, and the terms of these bounds, on a split.
+
+The densities themselves are the models'.
+"""

@@ -64,7 +64,7 @@ def require_bounds(evaluation: Evaluation) -> None:
 
 @metric("avb", needs=HasDecoder, words="a decoder", check=require_bounds)
 def avb_metrics(evaluation: Evaluation) -> list[Metric]:
-    """Return what the model takes for its negative ELBO, and what it is, in nats.
+    """Return the negative ELBO by the discriminator, and the true one, in nats.
 
     ``negative-elbo`` has the discriminator's log-odds for the divergence (a model without one has
     the exact density). ``negative-elbo-true`` has the density of the posterior, or where it is not

@@ -1,1 +1,4 @@
-"""Gradients through solvers and through discrete variables: error, memory, variance."""
+"""Gradients through solvers and through discrete variables: error, memory, variance.
+
+The estimators and solvers that are measured are in ``models``.
+"""

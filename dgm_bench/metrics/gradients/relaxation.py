@@ -1,6 +1,6 @@
 """How far estimates of a gradient through a categorical variable are off, by temperature.
 
-The exact gradient is a sum over the classes, so that bias and variance can be told apart.
+The exact gradient is a sum over the classes, so that bias and variance can be separated.
 """
 
 from __future__ import annotations

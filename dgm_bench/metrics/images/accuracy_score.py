@@ -2,7 +2,7 @@
 
 Ravuri and Vinyals, "Classification Accuracy Score for Conditional Generative Models" (2019); used
 among the evaluations of VQ-VAE-2. The papers train a ResNet-50 on 256x256 samples of ImageNet. Here
-the network is the suite's own, which fits small images, except where ResNet-50 is asked for.
+the network is the suite's own, which fits small images, except where ResNet-50 is chosen.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def accuracy_score(
         network: ``own``, or ``resnet50``, the papers' one.
 
     Raises:
-        DeclarationError: There are not as many images as labels, or ResNet-50 is asked for and
+        DeclarationError: There are not as many images as labels, or ResNet-50 is chosen and
             images are too small or torchvision is missing.
     """
     shape = (samples.shape[1], samples.shape[2], samples.shape[3])

@@ -255,7 +255,7 @@ def _augmented(
     settings: ClassifierSettings,
     generator: torch.Generator,
 ) -> Num[Tensor, "batch channels height width"]:
-    """Return the images moved, each by its own amount, and mirrored where that is asked for."""
+    """Return the images moved, each by its own amount, and mirrored where requested."""
     n, _, height, width = images.shape
     device, reach = images.device, settings.shift
     offsets = torch.randint(2 * reach + 1, (2, n, 1), generator=generator, device=device)

@@ -131,7 +131,7 @@ def published_extractor(name: str, root: Path) -> Extractor:
 
 
 def register_classifier() -> None:
-    """Make ``classifier`` known to torch-fidelity, which refuses to be told twice.
+    """Make ``classifier`` known to torch-fidelity, which refuses a second registration.
 
     ``calculate_metrics(feature_extractor="classifier", ...)`` then takes the arguments
     ``classifier`` and ``channels``.

@@ -35,13 +35,13 @@ class ImageEvaluator:
     The reference goes through the networks once, when the first images are scored.
 
     Args:
-        data: Images, with classes where the classifier is asked for.
+        data: Images, with classes where the classifier is used.
         settings: How they are evaluated.
         data_root: Folder of published weights and trained classifiers.
         device: Where to compute.
 
     Raises:
-        DeclarationError: The data set has no classes, and the classifier is asked for.
+        DeclarationError: The data set has no classes, and the classifier is used.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ def required_settings(spec: EvaluationSpec) -> ImageEvaluationSpec:
         DeclarationError: It is not declared.
     """
     if spec.judge is None:
-        reason, remedy = "are asked for without evaluation.judge", "declare samples and features"
+        reason, remedy = "need evaluation.judge", "declare samples and features"
         raise DeclarationError("metrics of images", reason, remedy)
     return spec.judge
 

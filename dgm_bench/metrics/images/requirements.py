@@ -1,4 +1,4 @@
-"""What the scores of drawn images need, told before anything is trained. Imports no torch."""
+"""What the scores of drawn images need, checked before anything is trained. Imports no torch."""
 
 from __future__ import annotations
 
