@@ -69,11 +69,7 @@ def query_radius(
 ) -> PrecisionRecall:
     """Return precision and recall with a sphere around the point that is asked about.
 
-    Args:
-        generated: As for :func:`reference_radius`, like the others.
-        reference: Features of real images.
-        neighbours: The k of the radius.
-        rows: Points at a time.
+    The arguments are those of :func:`reference_radius`.
     """
     rows = rows or block_rows(len(generated), len(reference))
     return PrecisionRecall(
