@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import time
 from collections.abc import Iterator
@@ -20,7 +18,6 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, RunFailure, UsageError
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
 from dgm_bench.models.build import build
-from dgm_bench.models.capabilities import SolvesODE
 from dgm_bench.models.codes.two_stage import compose
 from dgm_bench.pictures.pictures import make_pictures
 from dgm_bench.planner import PlannedRun
@@ -30,8 +27,6 @@ from dgm_bench.records import (
     Metric,
     Outcome,
     RunRecord,
-    Scale,
-    Segment,
     read_record,
     write_atomically,
     write_record,
@@ -41,7 +36,7 @@ from dgm_bench.train import objectives
 from dgm_bench.train.checkpoint import CheckpointFile, ForeignCheckpointError, StageCheckpoint
 from dgm_bench.train.latents import code_shape, latents
 from dgm_bench.train.loop import Trainer
-from dgm_bench.train.tally import CURVE_COLUMNS
+from dgm_bench.train.summary import budget_of, curve_csv, outcome_of, scale_of
 from dgm_bench.workdir import RunState, WorkFolder
 
 #: Metrics whose columns are mostly titled after their data.
@@ -100,11 +95,11 @@ class Execution:
             with _failures():
                 outcome, model = self._train()
                 metrics = self._evaluate(model)
-            spent = self._budget()
+            spent = self._spent()
             self._keep_artifacts(state, model, metrics)
         except RunFailure as failure:
             outcome = Outcome(status=failure.status, reason=failure.reason, hint=failure.hint)
-            metrics, spent = [], self._budget()
+            metrics, spent = [], self._spent()
         record = self._record(state, outcome, metrics, spent)
         self._write(record)
         self._close(state, record)
@@ -165,7 +160,7 @@ class Execution:
                 trainer.state.use_last()
             trainer.state.release()
         models = [trainer.model for trainer in self.trainers]
-        return _outcome(ends, self.trainers), compose(self.recipe.stages, models)
+        return outcome_of(ends, self.trainers), compose(self.recipe.stages, models)
 
     def _limit_of(self, index: int, spent: float) -> float | None:
         """Return how long a stage may train: its share of what those before it have left."""
@@ -292,7 +287,7 @@ class Execution:
             code=self.code,
             data=self._data(),
             environment=provenance.environment(str(self.device), torch.get_num_threads()),
-            scale=self._scale(),
+            scale=scale_of(self.recipe.stages[-1], self.trainers, self.data.sizes["train"]),
             budget=spent,
             outcome=outcome,
             metrics=tuple(metrics),
@@ -314,32 +309,9 @@ class Execution:
             note=data.note,
         )
 
-    def _scale(self) -> Scale:
-        stage = self.recipe.stages[-1]
-        models = [trainer.model for trainer in self.trainers]
-        return Scale(
-            global_batch=min(stage.batch_size, self.data.sizes["train"]),
-            precision=stage.precision,
-            parameters=sum(p.numel() for model in models for p in model.parameters()),
-        )
-
-    def _budget(self) -> Budget:
-        tallies = [trainer.tally for trainer in self.trainers]
-        models = [trainer.model for trainer in self.trainers]
-        counts = [model.function_evaluations for model in models if isinstance(model, SolvesODE)]
-        return Budget(
-            limit_seconds=self.limit_seconds,
-            train_seconds=sum(tally.train_seconds for tally in tallies),
-            validation_seconds=sum(tally.validation_seconds for tally in tallies),
-            evaluation_seconds=self.evaluation_seconds,
-            steps=sum(tally.step for tally in tallies),
-            epochs=sum(trainer.state.epoch for trainer in self.trainers),
-            examples=sum(tally.examples for tally in tallies),
-            function_evaluations=sum(counts) if counts else None,
-            peak_memory_bytes=provenance.peak_memory_bytes(self.device.type),
-            best_step=tallies[-1].best_step if tallies else None,
-            segments=tuple(Segment(**s) for tally in tallies for s in tally.segments),
-        )
+    def _spent(self) -> Budget:
+        peak = provenance.peak_memory_bytes(self.device.type)
+        return budget_of(self.trainers, self.limit_seconds, self.evaluation_seconds, peak)
 
     def _artifacts(self, state: RunState) -> dict[str, str]:
         folder = self.folder.results / "artifacts" / state.run_id
@@ -349,8 +321,7 @@ class Execution:
     def _write(self, record: RunRecord) -> None:
         """Write the curve, then the record, which is what makes the run count."""
         path = record.path(self.folder.results)
-        curves = [trainer.tally.curve for trainer in self.trainers]
-        write_atomically(path.with_suffix(".csv"), _curve_csv(curves))
+        write_atomically(path.with_suffix(".csv"), curve_csv(self.trainers))
         write_record(record, self.folder.results)
 
     def _recorded(self, state: RunState) -> RunRecord | None:
@@ -398,30 +369,6 @@ def _stage_shares(recipe: Recipe) -> tuple[float, ...]:
     return declared or (1.0,) * len(recipe.stages)
 
 
-def _outcome(ends: list[str], trainers: list[Trainer]) -> Outcome:
-    """Say how the stages ended, each by its name where there are several."""
-    endings = [_ending(ended, trainer) for ended, trainer in zip(ends, trainers, strict=True)]
-    if len(trainers) > 1:
-        endings = [f"{t.stage.name}: {text}" for t, text in zip(trainers, endings, strict=True)]
-    hint = "the same command with more --budget goes on"
-    short = "budget" in ends
-    return Outcome(
-        status="budget" if short else "complete",
-        reason="; ".join(endings),
-        hint=hint if short else "",
-    )
-
-
-def _ending(ended: str, trainer: Trainer) -> str:
-    tally, stop = trainer.tally, trainer.stage.stopping
-    return {
-        "budget": f"out of budget after {tally.seconds:.0f} s, {tally.step} steps",
-        "patience": f"more than {stop.patience} validations without improvement",
-        "max_steps": f"reached {stop.max_steps} steps",
-        "max_epochs": f"reached {stop.max_epochs} epochs",
-    }[ended]
-
-
 def _require_parameters(stage: Stage, model: nn.Module) -> None:
     if stage.stopping.max_steps != 0 and not any(p.requires_grad for p in model.parameters()):
         remedy = "set stopping.max_steps to 0, or give the model arguments with which it has some"
@@ -446,17 +393,6 @@ def _identity(stage: Stage, fingerprints: dict[str, str], device: torch.device) 
     """Return a hash of what a checkpoint must agree with to be continued."""
     body = stage.model_dump_json() + "".join(sorted(fingerprints.values())) + device.type
     return hashlib.sha256(body.encode()).hexdigest()
-
-
-def _curve_csv(curves: list[list[list[float | None]]]) -> bytes:
-    """Return the curves of all stages, with the number of the stage where there are several."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    several = len(curves) > 1
-    writer.writerow((*CURVE_COLUMNS, "stage") if several else CURVE_COLUMNS)
-    for stage, rows in enumerate(curves):
-        writer.writerows([*row, stage] if several else row for row in rows)
-    return text.getvalue().encode()
 
 
 def _checkpoint_seconds() -> float:
