@@ -200,7 +200,7 @@ class _Derivative:
 
 
 class SolverUser:
-    """What a model with a solver tells of it and lets change: mixed into such models.
+    """What a model with a solver reports of it and lets change: mixed into such models.
 
     Attributes:
         solver: The one solver of all its flows.

@@ -125,11 +125,11 @@ def _estimated(at: Linearisation, noise: Latents) -> tuple[Float[Tensor, "batch 
 
 
 class ContinuousPosteriorMixin(SolverUser):
-    """A model with posterior ``"ffjord"``, once it took that posterior's solver."""
+    """Mixed into models with posterior ``"ffjord"``: their solver is the posterior's."""
 
     posterior: nn.Module
 
     def take_solver(self) -> None:
-        """Tell of the posterior's solver from here on."""
+        """Report the posterior's solver from here on."""
         flow = cast(GaussianPosterior, self.posterior).flow
         self.solver = cast(AmortisedFFJORD, flow).solver
