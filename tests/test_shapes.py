@@ -3,16 +3,23 @@
 import importlib
 import inspect
 import pkgutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from jaxtyping import TypeCheckError, config, install_import_hook
 from shape_checks import CHECKED, CHECKER
 
+from dgm_bench.data.dataset import Dataset
+from dgm_bench.metrics.bounds import variational
+from dgm_bench.metrics.bounds.likelihood import negative_in_unit
 from dgm_bench.models.flows.flow import StandardNormal
 from dgm_bench.models.flows.made import MADE
+from dgm_bench.models.flows.planar import PlanarFlow
 from dgm_bench.models.flows.realnvp import AffineCoupling, RealNVP
 from dgm_bench.models.latent.gated_vae import DenseVAE
+from dgm_bench.train import objectives
 
 FAULTY = """
 from __future__ import annotations
@@ -79,7 +86,7 @@ def test_a_fault_that_gives_a_number_is_caught(faulty, name, shapes):
         getattr(checked, name)(*arguments)
 
 
-# --------------------------------------------------------------------- faults in real models
+# ------------------------------------------------------------------- faults in the package
 
 
 def made_with_an_axis_too_many(monkeypatch):
@@ -115,15 +122,48 @@ def posterior_with_one_density_for_all_samples(monkeypatch):
     return lambda: model.draw(x, 7, torch.Generator().manual_seed(0)).log_weight
 
 
+def importance_weights_that_keep_an_axis(monkeypatch):
+    """Each example's bound then has the weights of all examples in it."""
+    right = variational._log_sums
+
+    def wrong(*args):
+        first, second = right(*args)
+        return first[:, None], second
+
+    monkeypatch.setattr(variational, "_log_sums", wrong)
+    model, x = DenseVAE((6,), latent=2, hidden=5).eval(), torch.rand(4, 6).round()
+    generator = torch.Generator().manual_seed(0)
+    return lambda: variational.importance_bound(model, x, 7, generator).error
+
+
+def likelihood_summed_too_early(monkeypatch):
+    """Every example then has the log-likelihood of all."""
+    model, x = MADE((2,), hidden=[8]), torch.rand(5, 2)
+    data = Dataset("toy", "1", {"test": x}, to_unit=lambda nats, x: x.sum(1) - nats)
+    return lambda: negative_in_unit(data, model.log_prob(x).sum(), x)
+
+
+def target_that_keeps_an_axis(monkeypatch):
+    """The mean over all pairs of samples has the right value, and another gradient and spread."""
+    toy = SimpleNamespace(log_density=lambda x: -x.square().sum(1, keepdim=True))
+    monkeypatch.setattr(objectives, "load", lambda *args, **settings: toy)
+    objective = objectives.reverse_kl("toy", data_root=Path())
+    model = PlanarFlow((2,), layers=2)
+    return lambda: objective(model, torch.zeros(5, 2), 0, torch.Generator()).total
+
+
 @pytest.mark.parametrize(
     "fault",
     [
+        importance_weights_that_keep_an_axis,
+        likelihood_summed_too_early,
+        target_that_keeps_an_axis,
         made_with_an_axis_too_many,
         coupling_that_keeps_an_axis,
         posterior_with_one_density_for_all_samples,
     ],
 )
-def test_a_fault_in_a_model_is_caught(monkeypatch, fault):
+def test_a_planted_fault_is_caught(monkeypatch, fault):
     density = fault(monkeypatch)
     with pytest.raises(TypeCheckError):
         density()

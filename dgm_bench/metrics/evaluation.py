@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+from jaxtyping import Num
 from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset
@@ -38,8 +39,8 @@ class Evaluation:
     _built: dict[Callable[..., object], Any] = field(default_factory=dict, repr=False)
 
     @property
-    def examples(self) -> Tensor:
-        """The stored examples of the evaluated split, ``(n, *event_shape)``."""
+    def examples(self) -> Num[Tensor, "n *event"]:
+        """The stored examples of the evaluated split."""
         return self.data.splits[self.spec.split]
 
     @cached_property

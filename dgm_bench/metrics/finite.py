@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from jaxtyping import Num
 from torch import Tensor
 
 from dgm_bench.errors import RunFailure
 
 
-def require_finite(values: Tensor, what: str, of: str) -> None:
+def require_finite(values: Num[Tensor, "n *numbers"], what: str, of: str) -> None:
     """Refuse values that are not finite.
 
     Args:

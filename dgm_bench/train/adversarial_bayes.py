@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.latent.avb import AVB
 from dgm_bench.models.networks.frozen import frozen
-from dgm_bench.train.losses import Loss, Objective, detached
+from dgm_bench.train.losses import Batch, Loss, Objective, detached, mean_over_batch
 
 
 def adversarial_variational_bayes(discriminator_steps: int = 1) -> Objective:
@@ -28,7 +28,7 @@ def adversarial_variational_bayes(discriminator_steps: int = 1) -> Objective:
         reason = f"{discriminator_steps} steps of the discriminator are no training"
         raise DeclarationError("objective 'avb'", reason, "use discriminator_steps = 1")
 
-    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
         both = step % discriminator_steps == 0 or not model.training
         parts = player_losses(cast(AVB, model), x, generator, both=both)
         return Loss(torch.stack(list(parts.values())).sum(), detached(parts))
@@ -63,5 +63,5 @@ def player_losses(
     if both:
         fit = game.decode(z.flatten(0, 1)).log_prob(x.flatten(1))
         ratio = game.log_ratio(x, z, contrast, frozen(game.discriminator)).squeeze(1)
-        found["negative-elbo"] = (ratio - fit).mean()
+        found["negative-elbo"] = mean_over_batch(ratio - fit)
     return found

@@ -6,12 +6,12 @@ import math
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dgm_bench.errors import DeclarationError, require_positive
 from dgm_bench.models.capabilities import QuantisesImages
 from dgm_bench.models.codes.dvae import DVAE
-from dgm_bench.train.losses import Loss, Objective, detached
+from dgm_bench.train.losses import Batch, Loss, Objective, detached
 
 
 def vector_quantisation(commitment: float = 0.25, variance: float = 1.0) -> Objective:
@@ -34,7 +34,7 @@ def vector_quantisation(commitment: float = 0.25, variance: float = 1.0) -> Obje
         raise DeclarationError(f"commitment {commitment}", "is negative", "use 0.25")
     require_positive(variance=variance)
 
-    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
         pixels, terms = cast(QuantisesImages, model).quantised_reconstruction(x, generator)
         error = (pixels - x).square().mean()
         total = error / variance + commitment * terms["commitment"]
@@ -75,7 +75,7 @@ def discrete_autoencoding(
     if kl_weight < 0:
         raise DeclarationError(f"kl_weight {kl_weight}", "is negative", "use 0 or more")
 
-    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
         vae, dimensions = cast(DVAE, model), math.prod(x.shape[1:])
         if not vae.training:
             return Loss(vae.negative_elbo(x).mean() / dimensions)

@@ -17,7 +17,7 @@ from dgm_bench.models.networks.discrete_relaxations import (
     log_gumbel_softmax,
     surrogate_values,
 )
-from dgm_bench.train.losses import Loss, Objective
+from dgm_bench.train.losses import Batch, Loss, Objective
 
 
 def negative_discrete_elbo(
@@ -56,7 +56,7 @@ def negative_discrete_elbo(
     _require_samples(estimator, samples)
     require_positive(temperature=temperature, prior_temperature=prior_temperature, every=every)
 
-    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
         vae = cast(DiscreteVAE, model)
         if not vae.training:
             return Loss(-vae.elbo(x, generator).mean())
@@ -93,7 +93,11 @@ ESTIMATORS = ("sf", "st", "gumbel", "st-gumbel", "concrete", "vimco")
 
 
 def _closed_form(
-    vae: DiscreteVAE, x: Tensor, estimator: str, temperature: float, generator: torch.Generator
+    vae: DiscreteVAE,
+    x: Float[Tensor, "batch *event"],
+    estimator: str,
+    temperature: float,
+    generator: torch.Generator,
 ) -> Float[Tensor, ""]:
     logits = vae.posterior_logits(x)
     if estimator != "sf":
@@ -108,7 +112,7 @@ def _closed_form(
 
 def _concrete(
     vae: DiscreteVAE,
-    x: Tensor,
+    x: Float[Tensor, "batch *event"],
     temperature: float,
     prior_temperature: float,
     samples: int,
@@ -123,7 +127,7 @@ def _concrete(
 
 
 def _vimco(
-    vae: DiscreteVAE, x: Tensor, samples: int, generator: torch.Generator
+    vae: DiscreteVAE, x: Float[Tensor, "batch *event"], samples: int, generator: torch.Generator
 ) -> Float[Tensor, ""]:
     logits = vae.posterior_logits(x)[:, None]
     z = gumbel_max(logits.detach().expand(-1, samples, -1, -1), generator)

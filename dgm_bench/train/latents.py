@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import cast
 
+from jaxtyping import Int
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ def latents(
     )
 
 
-def _keep(path: Path, key: str, splits: dict[str, Tensor]) -> None:
+def _keep(path: Path, key: str, splits: dict[str, Int[Tensor, "_n packed"]]) -> None:
     """Write the codes under another name first, so that they are there whole or not at all.
 
     Raises:
@@ -89,7 +90,9 @@ def _key(model: nn.Module, source: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def _encoded(model: nn.Module, data: Dataset, batch_size: int) -> dict[str, Tensor]:
+def _encoded(
+    model: nn.Module, data: Dataset, batch_size: int
+) -> dict[str, Int[Tensor, "_n packed"]]:
     coder, device = cast(HasCodes, model), next(model.parameters()).device
     training = model.training
     model.eval()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dgm_bench.context import RunContext
 from dgm_bench.data.dataset import Dataset
@@ -18,6 +18,7 @@ from dgm_bench.spec import Stage
 from dgm_bench.train.checkpoint import StageCheckpoint
 from dgm_bench.train.control import Interrupted
 from dgm_bench.train.events import Progress
+from dgm_bench.train.losses import Batch
 from dgm_bench.train.objectives import build_objective
 from dgm_bench.train.state import TrainingState
 from dgm_bench.train.tally import Tally
@@ -128,7 +129,7 @@ class Trainer:
             self.model.initialise(x)
         self.state.restart_average()
 
-    def _inputs(self, examples: Tensor, noise: torch.Generator) -> Tensor:
+    def _inputs(self, examples: Batch, noise: torch.Generator) -> Batch:
         x = examples.to(self.state.device, non_blocking=True)
         return self.data.augmented(x, noise)
 

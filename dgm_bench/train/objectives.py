@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
-from torch import Tensor, nn
+from torch import nn
 
 from dgm_bench.data import load
 from dgm_bench.data.dataset import LogDensity
@@ -35,7 +35,7 @@ from dgm_bench.spec import ObjectiveSpec
 from dgm_bench.train.adversarial_bayes import adversarial_variational_bayes
 from dgm_bench.train.codebook_objectives import discrete_autoencoding, vector_quantisation
 from dgm_bench.train.discrete_objectives import baseline_of, negative_discrete_elbo
-from dgm_bench.train.losses import Loss, Objective, detached
+from dgm_bench.train.losses import Batch, Loss, Objective, detached, mean_over_batch
 
 
 def negative_log_likelihood(trace: str = "estimate") -> Objective:
@@ -49,7 +49,7 @@ def negative_log_likelihood(trace: str = "estimate") -> Objective:
     """
     require_choice("trace", trace, ("estimate", "exact"))
 
-    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
         if trace == "estimate" and isinstance(model, HasLogProbEstimate):
             return Loss(-model.log_prob_estimate(x, generator).mean())
         return Loss(-cast(HasLogProb, model).log_prob(x).mean())
@@ -68,7 +68,7 @@ def regularised_likelihood(kinetic: float = 0.01, jacobian: float = 0.01) -> Obj
     """
     weights = {"kinetic": kinetic, "jacobian": jacobian}
 
-    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
         flow = cast(RegularisesDynamics, model)
         log_prob, penalties = flow.regularised_log_prob_estimate(x, generator)
         means = {name: value.mean() for name, value in penalties.items()}
@@ -89,7 +89,7 @@ def flow_matching(sigma: float = 0.0) -> Objective:
         sigma: Width of the path at the data; 0 where data have a density of their own.
     """
 
-    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
         noise = torch.empty_like(x).normal_(generator=generator)
         t = x.new_empty(len(x)).uniform_(generator=generator)
         time = t.view(-1, *[1] * (x.dim() - 1))
@@ -103,7 +103,7 @@ def flow_matching(sigma: float = 0.0) -> Objective:
 def negative_elbo() -> Objective:
     """Return the mean negative evidence lower bound in nats (Kingma and Welling, 2014, eq. 10)."""
 
-    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
         return Loss(-cast(HasElbo, model).elbo(x, generator).mean())
 
     return objective
@@ -127,7 +127,7 @@ def warmed_negative_elbo(warmup_epochs: int, steps_per_epoch: int) -> Objective:
         reason = f"{warmup_epochs} epochs of {steps_per_epoch} steps are no warm-up"
         raise DeclarationError("objective 'warmed-elbo'", reason, "use 'elbo'")
 
-    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
         draws = cast(HasPosteriorDraws, model).draw(x, 1, generator)
         epoch = step // steps_per_epoch + 1
         weight = min(epoch / warmup_epochs, 1.0) if model.training else 1.0
@@ -142,7 +142,7 @@ def warmed_negative_elbo(warmup_epochs: int, steps_per_epoch: int) -> Objective:
 def reconstruction_error() -> Objective:
     """Return the mean squared error of an autoencoder, over pixels in [0, 1]."""
 
-    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
         return Loss(F.mse_loss(cast(Reconstructs, model).reconstruct(x), x))
 
     return objective
@@ -154,7 +154,7 @@ def adversarial() -> Objective:
     The generator's is the non-saturating one (Goodfellow et al., 2014, section 3).
     """
 
-    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
         game = cast(HasDiscriminator, model)
         fake = game.generate(game.draw_noise(len(x), generator))
         for_data, for_fake = game.discriminate(x), game.discriminate(fake.detach())
@@ -181,10 +181,10 @@ def reverse_kl(target: str, *, data_root: Path) -> Objective:
         raise DeclarationError(target, "has no known density", "use one of the toys that have")
     known: LogDensity = log_density
 
-    def objective(model: nn.Module, x: Tensor, step: int, generator: torch.Generator) -> Loss:
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
         flow = cast(HasSampleWithLogProb, model)
         samples, log_q = flow.sample_with_log_prob(len(x), generator)
-        return Loss((log_q - known(samples)).mean())
+        return Loss(mean_over_batch(log_q - known(samples)))
 
     return objective
 

@@ -34,7 +34,7 @@ class ShuffledBatches:
         """Number of batches in an epoch."""
         return self.n // self.batch_size
 
-    def next(self) -> Int[Tensor, " batch"]:
+    def next(self) -> Int[Tensor, "{self.batch_size}"]:
         """Return the next batch's indices."""
         start = self.position * self.batch_size
         batch = self._order[start : start + self.batch_size]
@@ -48,6 +48,6 @@ class ShuffledBatches:
         self.epoch, self.position = epoch, position
         self._order = self._permutation()
 
-    def _permutation(self) -> Int[Tensor, " n"]:
+    def _permutation(self) -> Int[Tensor, "{self.n}"]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         return torch.randperm(self.n, generator=generator).to(self.device)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from dgm_bench.errors import RunFailure
@@ -30,7 +31,9 @@ class TrainingState:
         seed: Of the run; decides the order of the data and the noise.
     """
 
-    def __init__(self, stage: Stage, model: nn.Module, examples: Tensor, seed: int) -> None:
+    def __init__(
+        self, stage: Stage, model: nn.Module, examples: Num[Tensor, "n *event"], seed: int
+    ) -> None:
         self.model = model
         # Data too large for the device stays where it is; batches are then moved.
         self.device = next(model.parameters(), examples).device
@@ -61,7 +64,7 @@ class TrainingState:
 
     # ---------------------------------------------------------------- the training loss
 
-    def add_loss(self, loss: Tensor, examples: int) -> None:
+    def add_loss(self, loss: Float[Tensor, ""], examples: int) -> None:
         """Count a step of so many examples and its loss, which is not read yet."""
         self.loss_sum += loss.detach()
         self.tally.loss_steps += 1

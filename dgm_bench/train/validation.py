@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.metrics.bounds.likelihood import log_likelihoods
@@ -85,7 +85,7 @@ class Validation:
         """
         device, step = self.state.device, self.state.tally.step
         noise = torch.Generator(device).manual_seed(self.seed)
-        total: Tensor = torch.zeros((), dtype=torch.float64, device=device)
+        total = torch.zeros((), dtype=torch.float64, device=device)
         for part in self.examples.split(self.stage.validation.batch_size):
             batch = self.data.dequantised(part.to(device), noise)
             total += self.objective(self.state.model, batch, step, noise).total * len(part)

@@ -154,6 +154,7 @@ def test_the_hash_is_of_names_and_values():
     assert weights_hash(model) != before
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_data_that_cannot_be_learnt_from_is_refused(digits):
     images = digits.splits["train"]
     with pytest.raises(DeclarationError, match="has 10 images and 9 labels"):

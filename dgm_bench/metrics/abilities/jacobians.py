@@ -18,7 +18,7 @@ from dgm_bench.models.capabilities import HasDecoder, HasDiscriminator, HasInver
 from dgm_bench.models.continuous.flow import ContinuousFlow
 from dgm_bench.models.flows.flow import Flow
 
-Map = Callable[[Tensor], Tensor]
+Map = Callable[[Float[Tensor, "n inputs"]], Float[Tensor, "n outputs"]]
 #: Singular values below this part of the largest are rounding.
 ROUNDING = 1e-11
 

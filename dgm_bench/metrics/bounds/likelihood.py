@@ -6,7 +6,7 @@ import math
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset
@@ -22,10 +22,10 @@ from dgm_bench.spec import EvaluationSpec, ValidationSpec
 def log_likelihoods(
     model: nn.Module,
     data: Dataset,
-    x: Float[Tensor, "n *event"],
+    x: Num[Tensor, "n *event"],
     rule: EvaluationSpec | ValidationSpec,
     generator: torch.Generator,
-) -> tuple[Float[Tensor, " n"], Tensor]:
+) -> tuple[Float[Tensor, " n"], Num[Tensor, "n *event"]]:
     """Return each example's log-likelihood in nats (float64) and the inputs the model saw.
 
     Args:
@@ -77,7 +77,7 @@ def likelihood_metrics(evaluation: Evaluation) -> list[Metric]:
 
 
 def negative_in_unit(
-    data: Dataset, nats: Float[Tensor, " n"], inputs: Tensor
+    data: Dataset, nats: Float[Tensor, " n"], inputs: Num[Tensor, "n *event"]
 ) -> Float[Tensor, " n"]:
     """Return negative log-likelihoods in the data set's unit, of the inputs that they are of."""
     return -nats if data.to_unit is None else data.to_unit(nats, inputs)

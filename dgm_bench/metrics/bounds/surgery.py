@@ -117,7 +117,7 @@ def _for_every_example(
 
 def _draw(
     aggregated: GaussianMixture, draws: int, generator: torch.Generator
-) -> tuple[Float[Tensor, "draws latent"], Float[Tensor, " draws"]]:
+) -> tuple[Float[Tensor, "{draws} latent"], Float[Tensor, "{draws}"]]:
     """Return draws in float64, and the log density of each in the posterior it came from."""
     mean, variance = aggregated.mean.double(), aggregated.variance.double()
     index = torch.randint(len(mean), (draws,), generator=generator, device=mean.device)

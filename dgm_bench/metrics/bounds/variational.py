@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -55,7 +56,7 @@ def elbo_metrics(evaluation: Evaluation) -> list[Metric]:
 @torch.no_grad()
 def _one_draw(
     evaluation: Evaluation,
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Tensor]:
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, "n *event"]]:
     """Return ``log p(x|z)`` and ``log q(z|x) - log p(z)`` of a draw each, and the inputs."""
     model, generator = cast(HasPosteriorDraws, evaluation.model), evaluation.generator()
     fits, divergences, inputs = [], [], []
@@ -71,7 +72,8 @@ def _one_draw(
 # ----------------------------------------------------------------------------- importance
 
 
-class Importance(NamedTuple):
+@dataclass(frozen=True)
+class Importance:
     """What importance sampling gives of each example.
 
     Attributes:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -32,7 +33,8 @@ Function = Callable[
 ]
 
 
-class Errors(NamedTuple):
+@dataclass(frozen=True)
+class Errors:
     """Squared bias, variance and the exact gradient's squared norm, of each example."""
 
     squared_bias: Float[Tensor, " batch"]
@@ -57,7 +59,7 @@ def gradient_draws(
     temperature: float,
     draws: int,
     generator: torch.Generator,
-) -> Float[Tensor, "batch draws classes"]:
+) -> Float[Tensor, "batch {draws} classes"]:
     """Return independent estimates of the gradient in the logits of the mean of ``function``.
 
     Args:

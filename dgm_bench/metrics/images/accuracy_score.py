@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
@@ -50,7 +50,7 @@ class AccuracyScore(NamedTuple):
 def accuracy_score(
     samples: Images,
     sample_labels: Int[Tensor, " n"],
-    test_images: Images,
+    test_images: Num[Tensor, "m channels height width"],
     test_labels: Int[Tensor, " m"],
     classes: int,
     *,

@@ -110,7 +110,7 @@ def reconstruction_metrics(
 @torch.no_grad()
 def code_counts(
     model: HasCodes, data: Dataset, *, split: str, batch_size: int, generator: torch.Generator
-) -> list[Int[Tensor, " codes"]]:
+) -> list[Int[Tensor, " _codes"]]:
     """Return how often each code of each level is used by the images of a split, top first.
 
     As everywhere here, the generator is on the model's device, and images are moved there.

@@ -56,8 +56,10 @@ class ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]  # untype
         self.classifier = copy.deepcopy(classifier).eval()
         self.channels = channels
 
-    def forward(self, x: UInt8[Tensor, "batch 3 height width"]) -> tuple[Tensor, ...]:
-        """Return the layers asked for, each ``(batch, width)``."""
+    def forward(
+        self, x: UInt8[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, "batch _width"], ...]:
+        """Return the layers asked for."""
         dtype = next(self.classifier.parameters()).dtype
         images = x[:, : self.channels].to(dtype) / 255
         features = cast(Callable[[Tensor], Tensor], self.classifier.features)
@@ -145,8 +147,8 @@ def extract(
     extractor: Extractor,
     batch_size: int = _BATCH,
     device: torch.device | str = "cpu",
-) -> dict[str, Tensor]:
-    """Return an extractor's layers of images, each ``(n, width)``, by torch-fidelity's names.
+) -> dict[str, Float[Tensor, "n _width"]]:
+    """Return an extractor's layers of images, by torch-fidelity's names.
 
     Args:
         images: Bytes, or pixels in [0, 1]; in 1 channel or 3.

@@ -66,8 +66,8 @@ class Reference:
     def extract(
         self,
         images: UInt8[Tensor, "n channels height width"] | Float[Tensor, "n channels height width"],
-    ) -> dict[str, Tensor]:
-        """Return the network's layers of other images, each ``(n, width)``."""
+    ) -> dict[str, Float[Tensor, "n _width"]]:
+        """Return the network's layers of other images."""
         return extract(images, self.extractor, self.batch_size, self.device)
 
 

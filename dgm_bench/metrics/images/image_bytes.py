@@ -22,7 +22,9 @@ Bytes = UInt8[Tensor, "n channels height width"]
 IN_MEMORY = 8 << 30
 
 
-def gathered(parts: Iterable[Float[Tensor, "batch channels height width"]], n: int) -> Bytes:
+def gathered(
+    parts: Iterable[Float[Tensor, "_batch channels height width"]], n: int
+) -> UInt8[Tensor, "{n} channels height width"]:
     """Return ``n`` images, which come in parts with pixels in [0, 1], as bytes on the host.
 
     Raises:

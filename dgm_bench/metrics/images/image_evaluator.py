@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Num
 from torch import Tensor
 
 from dgm_bench.data.dataset import Dataset
@@ -184,7 +184,7 @@ def classifier_folder(data_root: Path) -> Path:
     return data_root / "classifiers"
 
 
-def spread(items: Tensor, n: int | None) -> Tensor:
+def spread(items: Num[Tensor, "items *event"], n: int | None) -> Num[Tensor, "chosen *event"]:
     """Return ``n`` of the items, evenly spaced, or all: folders hold images class by class."""
     if n is None or n >= len(items):
         return items

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +11,8 @@ from torch import Tensor
 from dgm_bench.errors import DeclarationError
 
 
-class Neighbours(NamedTuple):
+@dataclass(frozen=True)
+class Neighbours:
     """The k nearest references of each query, the nearest first.
 
     Attributes:
@@ -48,8 +49,8 @@ def nearest(
         reason = f"asks for {k} of {len(references)} training images"
         raise DeclarationError("nearest neighbours", reason, "use 1 <= k <= their number")
     parts = [_nearest_of(part, references, k, block) for part in queries.split(block)]
-    indices, distances = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Neighbours(indices, distances)
+    indices = torch.cat([part.indices for part in parts])
+    return Neighbours(indices, torch.cat([part.distances for part in parts]))
 
 
 def _nearest_of(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch import Tensor
 
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.metrics.evaluation import Evaluation
@@ -49,6 +48,6 @@ def reconstructed(evaluation: Evaluation, split: str, n: int) -> Bytes:
         RunFailure: A pixel is not finite.
     """
     model, device = cast(Reconstructs, evaluation.model), evaluation.device
-    images: Tensor = spread(evaluation.data.splits[split], n)
+    images = spread(evaluation.data.splits[split], n)
     parts = images.split(evaluation.spec.batch_size)
     return gathered((model.reconstruct(pixels(part.to(device))) for part in parts), len(images))
