@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Num, UInt8
+from jaxtyping import Float, Num, Shaped, UInt8
 from torch import Tensor
 
 from dgm_bench.data.cards import DatasetCard
@@ -20,7 +20,7 @@ from dgm_bench.data.digits import permuted_levels
 from dgm_bench.data.files import checksums, noted
 from dgm_bench.errors import DataError
 
-Pixels = Num[np.ndarray, "n height width"]
+Pixels = Shaped[np.ndarray, "_n height width"]
 
 MNIST_PIXELS = 784
 OMNIGLOT_SEED = 777
@@ -151,7 +151,7 @@ def as_images(array: Pixels) -> Float[Tensor, "n 1 height width"]:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[:, None]
 
 
-def as_pixels(x: Tensor) -> Tensor:
+def as_pixels(x: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
     """Return the stored examples, which are pixels in [0, 1]."""
     return x
 

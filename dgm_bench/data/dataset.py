@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 LogDensity = Callable[[Float[Tensor, "n *event"]], Float[Tensor, " n"]]
 #: Maps stored examples to model inputs, with fresh noise: ``(examples, generator) -> inputs``.
-Augment = Callable[[Tensor, torch.Generator], Tensor]
+Augment = Callable[[Num[Tensor, "n *event"], torch.Generator], Num[Tensor, "n *event"]]
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,11 @@ class Dataset:
 
     name: str
     version: str
-    splits: Mapping[str, Tensor]
+    splits: Mapping[str, Num[Tensor, "_n *event"]]
     unit: str = "nats"
-    to_unit: Callable[[Tensor, Tensor], Tensor] | None = None
+    to_unit: (
+        Callable[[Float[Tensor, " n"], Num[Tensor, "n *event"]], Float[Tensor, " n"]] | None
+    ) = None
     files: Mapping[str, str] = field(default_factory=dict)
     verified: bool = True
     augment: Augment | None = None
@@ -63,8 +65,8 @@ class Dataset:
     log_density: LogDensity | None = None
     entropy: Entropy | None = None
     image_shape: tuple[int, int, int] | None = None
-    to_pixels: Callable[[Tensor], Tensor] | None = None
-    labels: Mapping[str, Tensor] = field(default_factory=dict)
+    to_pixels: Callable[[Num[Tensor, "n *event"]], Num[Tensor, "n *shape"]] | None = None
+    labels: Mapping[str, Int[Tensor, " _n"]] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     note: str = ""
     resident: bool = True
@@ -91,11 +93,15 @@ class Dataset:
             return dict(self.known_fingerprints)
         return {name: fingerprint(split) for name, split in self.splits.items()}
 
-    def augmented(self, examples: Tensor, generator: torch.Generator) -> Tensor:
+    def augmented(
+        self, examples: Num[Tensor, "n *event"], generator: torch.Generator
+    ) -> Num[Tensor, "n *event"]:
         """Return stored examples as a model is trained on them, with fresh noise and flips."""
         return examples if self.augment is None else self.augment(examples, generator)
 
-    def dequantised(self, examples: Tensor, generator: torch.Generator) -> Tensor:
+    def dequantised(
+        self, examples: Num[Tensor, "n *event"], generator: torch.Generator
+    ) -> Num[Tensor, "n *event"]:
         """Return stored examples as a model is evaluated on them, with fresh noise."""
         return examples if self.dequantise is None else self.dequantise(examples, generator)
 

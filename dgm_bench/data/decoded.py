@@ -23,7 +23,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -117,7 +116,7 @@ def decoded(source: Source, cache: Path) -> Decoded:
 
 
 @contextmanager
-def opened(path: Path, stream: IO[bytes] | None = None) -> Iterator[Image.Image]:
+def opened(path: Path, stream: io.BytesIO | None = None) -> Iterator[Image.Image]:
     """Open an image, from ``stream`` where its bytes are read already.
 
     Raises:

@@ -59,7 +59,9 @@ def permuted_levels(
     return permuted
 
 
-def _with_fresh_noise(logits: Tensor, generator: torch.Generator) -> Tensor:
+def _with_fresh_noise(
+    logits: Float[Tensor, "n *event"], generator: torch.Generator
+) -> Float[Tensor, "n *event"]:
     """Return the same images with fresh dequantisation noise."""
     levels = (from_logits(logits, LAMBDA) * LEVELS).floor_().clamp_(max=LEVELS - 1)
     noise = torch.rand(logits.shape, generator=generator, device=logits.device, dtype=logits.dtype)

@@ -33,7 +33,7 @@ from dgm_bench.data.files import checksums
 from dgm_bench.data.pickles import read_pickle
 from dgm_bench.errors import DataError
 
-Images = UInt8[np.ndarray, "n channels height width"]
+Images = UInt8[np.ndarray, "_n channels height width"]
 
 MNIST_LAMBDA = 1e-6
 CIFAR10_LAMBDA = 0.05
@@ -156,7 +156,7 @@ def dequantised_logits(
     return logits
 
 
-def with_flips(x: Float[Tensor, "n dim"], shape: tuple[int, ...]) -> Float[Tensor, "twice_n dim"]:
+def with_flips(x: Float[Tensor, "n dim"], shape: tuple[int, ...]) -> Float[Tensor, "2*n dim"]:
     """Append the mirror image of every row, noise and all, as the released MAF code does."""
     doubled = torch.empty(2 * len(x), x.shape[1], dtype=x.dtype)
     doubled[: len(x)] = x

@@ -27,7 +27,7 @@ from dgm_bench.data.pickles import read_pickle
 from dgm_bench.errors import DataError
 
 #: Images and the class of each.
-Labelled = tuple[UInt8[np.ndarray, "n channels height width"], Int64[np.ndarray, " n"]]
+Labelled = tuple[UInt8[np.ndarray, "_n channels height width"], Int64[np.ndarray, " _n"]]
 
 DIGITS = tuple("0123456789")
 #: Of CIFAR-10, in the order of the labels (its batches.meta).

@@ -1,6 +1,7 @@
 """Oracles: inverses, determinants, and entropies against sampled log densities."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,7 +97,7 @@ def test_autoregressive_conditionals_look_only_back():
 
 @pytest.mark.parametrize("dim", [6, 21])
 def test_an_oracle_is_standardised_and_far_from_a_gaussian(dim):
-    loaded = load(card(f"oracle-{dim}"), None)
+    loaded = load(card(f"oracle-{dim}"), Path())
     x = loaded.splits["train"].double()
     assert float(x.mean(0).abs().max()) < 0.05
     assert float((x.std(0) - 1).abs().max()) < 0.05

@@ -1,6 +1,7 @@
 """The 2-D densities: samples against their log densities, and the integrals of those."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_samples_fall_into_cells_as_the_density_says(name):
 
 
 def test_stored_splits_stay_within_the_checkerboard():
-    loaded = toys.load(card("checkerboard"), None)
+    loaded = toys.load(card("checkerboard"), Path())
     for split in loaded.splits.values():
         assert bool(loaded.log_density(split.double()).isfinite().all())
 
