@@ -140,7 +140,7 @@ def test_limits_of_the_mutual_information(shift, expected):
 
 def dataset():
     x = images(300)
-    return Dataset("small", "1", {"train": x[:200], "val": x[200:], "test": x[200:]}, True)
+    return Dataset("small", "1", {"train": x[:200], "val": x[200:], "test": x[200:]})
 
 
 def evaluation(model):
