@@ -284,7 +284,7 @@ def test_an_untrained_model_has_not_been_trained_on_data(data):
 
 
 def test_other_dimensions_than_two_are_refused():
-    data = load("digits", None, offline=True)
+    data = load("digits", Path(), offline=True)
     spec = EvaluationSpec(metrics=("abilities",))
     with pytest.raises(DeclarationError, match="use two dimensions"):
         require_fit(spec, Gaussian((64,)), data, Path())

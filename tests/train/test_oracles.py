@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from factories import make_context
 
@@ -52,6 +53,7 @@ def test_a_full_covariance_gaussian_reaches_the_entropy_of_a_gaussian_oracle():
     assert found["nll"].se < 0.0025
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_maf_comes_within_a_twentieth_of_a_nat_of_an_autoregressive_oracle():
     data = dataset(autoregressive_oracle(4), {"train": 50_000, "val": 5_000, "test": 100_000})
     found = trained(

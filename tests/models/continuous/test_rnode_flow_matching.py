@@ -132,6 +132,7 @@ def test_rnodes_loss_is_that_of_the_released_code_in_nats():
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_strong_penalties_make_slow_dynamics(generator):
     x = torch.randn(256, 3) * torch.tensor([2.0, 1.0, 0.3]) + 1
     energies = []
@@ -167,6 +168,7 @@ def test_a_stack_of_flows_has_no_one_velocity():
         small(flows=2).velocity(torch.rand(2), torch.randn(2, 3))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_flow_matching_finds_a_gaussian(generator):
     """The exact likelihood of the learned flow comes near the entropy."""
     mix = torch.tensor([[1.5, 0.0], [0.8, 0.5]])

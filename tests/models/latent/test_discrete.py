@@ -190,6 +190,7 @@ def mean_gradient(loss, model, x, steps):
     return stack.mean(0), stack.std(0) / math.sqrt(steps)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_score_function_loss_has_the_gradient_of_the_bound():
     model, x = tiny(baseline_hidden=[4]), binary(3)
     exact = torch.autograd.grad(-exact_bound(model, x).mean(), list(model.encoder.parameters()))
@@ -199,6 +200,7 @@ def test_score_function_loss_has_the_gradient_of_the_bound():
     assert (exact.abs() > 4.5 * error).any()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_vimco_has_the_gradient_of_the_bound_of_several_samples():
     """Two binary variables and two samples: all sixteen pairs of values are summed."""
     model, x = tiny(classes=2), binary(2)
