@@ -142,7 +142,7 @@ def neighbours_figure(
     return described(figure, "below an image: how far its features are from the generated one's")
 
 
-def codebook_figure(counts: Sequence[tuple[str, Int[Tensor, " codes"]]], title: str) -> Figure:
+def codebook_figure(counts: Sequence[tuple[str, Int[Tensor, " _codes"]]], title: str) -> Figure:
     """Plot how often codes are used, the most frequent first, on a logarithmic axis.
 
     The legend gives the perplexity, which is the exponential of the entropy in nats, and how many

@@ -21,6 +21,7 @@ from dgm_bench.pictures.diversity import (
 from dgm_bench.report.rejection import rejection_figure
 
 CHANNELS = pytest.mark.parametrize("channels", [1, 3])
+UNCHECKED = pytest.mark.usefixtures("unchecked")
 
 
 def rendered(figure):
@@ -83,6 +84,7 @@ def test_tiles_are_where_they_belong(channels):
         (torch.full((2, 3, 4, 4), math.nan), "not finite"),
     ],
 )
+@UNCHECKED
 def test_what_is_no_image_is_refused(images, words):
     with pytest.raises(DeclarationError, match=words):
         tile_images(images, across=2)
@@ -195,6 +197,7 @@ def test_labels_of_crowded_points_do_not_overlap():
 # ----------------------------------------------------------------------------------- refusals
 
 
+@UNCHECKED
 def test_refusals():
     x = torch.rand(2, 1, 4, 4)
     with pytest.raises(DeclarationError, match="one shape"):
@@ -226,6 +229,7 @@ def test_refusals():
         ((2, 0, 1, 4, 4), (2, 0)),
     ],
 )
+@UNCHECKED
 def test_neighbours_that_do_not_agree(neighbours, distances):
     with pytest.raises(DeclarationError, match="do not fit each other"):
         neighbours_figure(
