@@ -259,6 +259,7 @@ ROWS = {
 }
 
 
+@pytest.mark.usefixtures("unchecked")  # long trainings
 @pytest.mark.parametrize("row", ROWS)
 def test_small_models_have_the_published_abilities(row, data, monkeypatch):
     monkeypatch.setattr(exactness, "CELLS", 30)
