@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from dgm_bench import data, planner
@@ -12,27 +11,33 @@ from dgm_bench.context import RunContext
 from dgm_bench.report.fields import identity_fields
 from dgm_bench.spec import Cell, Published
 from dgm_bench.store import Store
-from dgm_bench.verdict import Verdict, judge_table
+from dgm_bench.verdict import Verdict, judge_table, pool_variances
 
 
-def verdicts_of(catalog: Catalog, cells: Sequence[Cell], results: Path) -> dict[str, Verdict]:
+def verdicts_of(catalog: Catalog, cells: Sequence[Cell], store: Store) -> dict[str, Verdict]:
     """Return the verdict of each cell, judged beside its neighbours in its table."""
-    store, wanted = Store(results), {cell.id for cell in cells}
+    pool, wanted = pool_variances(store.records()), {cell.id for cell in cells}
     tables = dict.fromkeys(f"{cell.paper}/{cell.table}" for cell in cells)
     judged: dict[str, Verdict] = {}
     for name in tables:
-        judged |= judge_table(catalog.table(name), store)
+        judged |= judge_table(catalog.table(name), store, pool)
     return {cell_id: verdict for cell_id, verdict in judged.items() if cell_id in wanted}
 
 
 def make_plan(
-    cells: Sequence[Cell], context: RunContext, *, budget: str = "auto", seeds: int = 1
+    cells: Sequence[Cell],
+    context: RunContext,
+    store: Store,
+    *,
+    budget: str = "auto",
+    seeds: int = 1,
 ) -> planner.Plan:
     """Plan runs on this machine from the options of the command line.
 
     Args:
         cells: The cells that were asked for, with any ``--set`` changes in their recipes.
         context: What the runs would share.
+        store: Its records, for what earlier runs took.
         budget: For all of them together, as :func:`planner.parse_budget` takes it.
         seeds: Runs of each recipe.
 
@@ -44,7 +49,7 @@ def make_plan(
         machine=machine,
         data_state=lambda name: data.state(name, context.data_root),
         runnable=runnable,
-        records=Store(context.results).records(),
+        records=store.records(),
         may_fetch=not context.offline,
     )
     seconds = planner.parse_budget(budget, machine.device)

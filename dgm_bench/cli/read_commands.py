@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,10 +20,11 @@ from dgm_bench.cli.options import (
 from dgm_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from dgm_bench.catalog import Catalog
     from dgm_bench.context import RunContext
     from dgm_bench.report.tables import Format
     from dgm_bench.spec import Table
+    from dgm_bench.store import Store
+    from dgm_bench.verdict import Verdict
 
     CompareFormat = Literal["text", "markdown", "csv", "json"]
 
@@ -48,10 +49,11 @@ def list_cells(pattern: Sequence[str], results: Path, as_json: bool) -> None:
     from dgm_bench import console
     from dgm_bench.catalog import load_catalog
     from dgm_bench.cli import queries
+    from dgm_bench.store import Store
 
     catalog = load_catalog()
     cells = catalog.select(*(pattern or ("*",)))
-    verdicts = queries.verdicts_of(catalog, cells, results)
+    verdicts = queries.verdicts_of(catalog, cells, Store(results))
     if as_json:
         print_json({"cells": [queries.cell_json(cell, verdicts[cell.id]) for cell in cells]})
     else:
@@ -89,10 +91,11 @@ def plan(
     from dgm_bench.catalog import load_catalog
     from dgm_bench.cli import queries
     from dgm_bench.context import RunContext
+    from dgm_bench.store import Store
 
     context = RunContext(data_root, results, device=device, offline=True)
     cells = load_catalog().select(*(pattern or ("*",)))
-    planned = queries.make_plan(cells, context, budget=budget, seeds=seeds)
+    planned = queries.make_plan(cells, context, Store(results), budget=budget, seeds=seeds)
     if as_json:
         print_json(queries.plan_json(planned))
     else:
@@ -124,33 +127,45 @@ def table(
     come in declared order; as JSON they are one object, by table.
     """
     from dgm_bench.catalog import load_catalog
+    from dgm_bench.cli import queries
     from dgm_bench.context import RunContext
+    from dgm_bench.store import Store
 
     if (name is None) == (paper is None):
         remedy = "name a TABLE, such as ffjord/density, or --paper ffjord"
         raise UsageError("dgm-bench table", "takes either a table or a paper", remedy)
     catalog = load_catalog()
     tables = catalog.paper(paper).tables if paper is not None else (catalog.table(name or ""),)
-    context = RunContext(data_root, results, offline=True)
-    texts = {chosen.name: _rendered(catalog, chosen, style, context) for chosen in tables}
+    context, store = RunContext(data_root, results, offline=True), Store(results)
+    cells = [cell for chosen in tables for cell in chosen.cells]
+    verdicts = queries.verdicts_of(catalog, cells, store)
+    texts = {
+        chosen.name: _rendered(chosen, style, verdicts | _idle(chosen, verdicts, context, store))
+        for chosen in tables
+    }
     if paper and style == "json":
         print_json({table: json.loads(text) for table, text in texts.items()})
     else:
         click.echo("\n\n".join(texts.values()))
 
 
-def _rendered(catalog: Catalog, chosen: Table, style: Format, context: RunContext) -> str:
-    """Return a table with verdicts, and with the reason of every cell that was not run."""
-    from dgm_bench import console
+def _idle(
+    chosen: Table, verdicts: Mapping[str, Verdict], context: RunContext, store: Store
+) -> dict[str, Verdict]:
+    """Return a table's cells that were not run, with the plan's reason for each."""
     from dgm_bench.cli import queries
-    from dgm_bench.report.tables import render_table
     from dgm_bench.verdict import not_run
 
-    verdicts = queries.verdicts_of(catalog, chosen.cells, context.results)
     idle = [cell for cell in chosen.cells if verdicts[cell.id].state == "not-run"]
-    reasons = queries.make_plan(idle, context).reasons()
-    for cell in idle:
-        verdicts[cell.id] = not_run(cell, reasons.get(cell.id, ""))
+    reasons = queries.make_plan(idle, context, store).reasons()
+    return {cell.id: not_run(cell, reasons.get(cell.id, "")) for cell in idle}
+
+
+def _rendered(chosen: Table, style: Format, verdicts: Mapping[str, Verdict]) -> str:
+    """Return a table as it is printed."""
+    from dgm_bench import console
+    from dgm_bench.report.tables import render_table
+
     screen = console.make_console()
     text = render_table(chosen, verdicts, style, width=screen.width, colour=screen.is_terminal)
     return text.rstrip("\n")

@@ -87,6 +87,7 @@ def run(
     from dgm_bench.context import RunContext
     from dgm_bench.overrides import change_cells
     from dgm_bench.progress import make_reporter
+    from dgm_bench.store import Store
     from dgm_bench.train.control import Control
 
     limit = planner.parse_duration(time_limit, "--time-limit") if time_limit else None
@@ -106,7 +107,7 @@ def run(
         track=not no_tracking,
         control=Control(limit),
     )
-    planned = queries.make_plan(cells, context, budget=budget, seeds=seeds)
+    planned = queries.make_plan(cells, context, Store(results), budget=budget, seeds=seeds)
     with make_reporter() as reporter:
         summary = run_plan(planned, replace(context, reporter=reporter))
     if not (summary.finished or summary.failed or summary.interrupted):

@@ -7,15 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
-from dgm_bench import paths, runner
+from dgm_bench import paths, runner, store
 from dgm_bench.cli import cli
 from dgm_bench.cli.run_commands import NO_FILES
 from dgm_bench.errors import DataError, ResultsError
+from dgm_bench.records import read_record
 
 CELL = "ffjord/density/maf-5/digits"
 
@@ -287,6 +289,19 @@ def test_a_papers_tables_are_one_json_object(call):
     assert list(found) == ["discrete/gumbel", "discrete/concrete", "discrete/relaxation"]
     single = call("table", "discrete/concrete", "--format", "json").stdout
     assert found["discrete/concrete"] == json.loads(single)
+
+
+@pytest.mark.parametrize("words", [["table", "--paper", "discrete"], ["list"], ["plan"]])
+def test_a_verb_reads_the_stored_records_once(call, tmp_path, monkeypatch, words):
+    """However many tables it shows: there may be thousands of records."""
+    runs = Path(__file__).parents[2] / "results/runs"
+    read, file = [], min(runs.rglob("*.json"))
+    target = tmp_path / "results/runs" / file.relative_to(runs)
+    target.parent.mkdir(parents=True)
+    target.write_bytes(file.read_bytes())
+    monkeypatch.setattr(store, "read_record", lambda path: read.append(path) or read_record(path))
+    assert call(*words).exit_code == 0
+    assert read == [target]
 
 
 def test_the_list_and_the_plan_are_readable(call):
