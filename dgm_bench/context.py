@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dgm_bench.train.control import Control
-from dgm_bench.train.events import Reporter
+from dgm_bench.control import Control
+from dgm_bench.events import Reporter
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from dgm_bench.console import make_console, plan_view
+from dgm_bench.events import Progress, Reporter
 from dgm_bench.measured import error_bar
 from dgm_bench.planner import Plan, duration
 from dgm_bench.records import COMPLETE, FAILED, Metric, RunRecord
 from dgm_bench.spec import YES_NO
-from dgm_bench.train.events import Progress, Reporter
 from dgm_bench.wording import RUN_LEGEND, with_error, yes_or_no
 
 #: Of a finished run, in one line; its record has all.

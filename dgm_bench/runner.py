@@ -15,6 +15,7 @@ import torch
 from dgm_bench import data as datasets
 from dgm_bench import provenance, tracking
 from dgm_bench.context import RunContext
+from dgm_bench.control import Interrupted
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DataError, DataUnavailable
 from dgm_bench.execution import Execution, resolve_device
@@ -23,7 +24,6 @@ from dgm_bench.planner import Plan, PlannedRun, share_of
 from dgm_bench.records import FAILED, RunRecord, read_record
 from dgm_bench.spec import DataSpec
 from dgm_bench.store import ensure_writable
-from dgm_bench.train.control import Interrupted
 from dgm_bench.workdir import WorkFolder
 
 #: A run that would get less than this share of its expected time is not started.

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from dgm_bench.context import RunContext
+from dgm_bench.control import Control
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.records import (
     Budget,
@@ -38,7 +39,6 @@ from dgm_bench.spec import (
     Table,
     ValidationSpec,
 )
-from dgm_bench.train.control import Control
 
 
 def make_context(folder: Path = Path("no folder"), **settings: Any) -> RunContext:

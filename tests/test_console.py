@@ -8,13 +8,13 @@ from factories import make_cell, make_column, make_metric, make_published, make_
 from rich.console import Console
 
 from dgm_bench import console, progress
+from dgm_bench.events import Progress, Reporter
 from dgm_bench.planner import Machine, Plan, PlannedRun, Speed
 from dgm_bench.progress import PlainReporter, RichReporter
 from dgm_bench.spec import (
     YES_NO,
     Row,
 )
-from dgm_bench.train.events import Progress, Reporter
 from dgm_bench.verdict import Verdict
 from dgm_bench.wording import RUN_LEGEND
 

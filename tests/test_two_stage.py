@@ -7,8 +7,10 @@ from sklearn.datasets import load_digits
 from dgm_bench import store
 from dgm_bench.catalog import load_catalog
 from dgm_bench.context import RunContext
+from dgm_bench.control import Control, Interrupted
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, UsageError
+from dgm_bench.events import Reporter
 from dgm_bench.execution import Execution
 from dgm_bench.models.codes.packing import pack, packed_size, unpack
 from dgm_bench.overrides import apply_overrides
@@ -27,8 +29,6 @@ from dgm_bench.spec import (
     ValidationSpec,
 )
 from dgm_bench.train import latents
-from dgm_bench.train.control import Control, Interrupted
-from dgm_bench.train.events import Reporter
 from dgm_bench.workdir import WorkFolder
 
 CELL = load_catalog().cells[0]

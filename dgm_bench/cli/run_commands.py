@@ -85,10 +85,10 @@ def run(
     from dgm_bench.catalog import load_catalog
     from dgm_bench.cli import queries
     from dgm_bench.context import RunContext
+    from dgm_bench.control import Control
     from dgm_bench.overrides import change_cells
     from dgm_bench.progress import make_reporter
     from dgm_bench.store import Store
-    from dgm_bench.train.control import Control
 
     limit = planner.parse_duration(time_limit, "--time-limit") if time_limit else None
     overrides = dict(_setting(text) for text in settings)

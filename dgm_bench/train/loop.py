@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from dgm_bench.context import RunContext
+from dgm_bench.control import Interrupted
 from dgm_bench.data.dataset import Dataset
+from dgm_bench.events import Progress
 from dgm_bench.models.capabilities import InitialisesOnData
 from dgm_bench.spec import Stage
 from dgm_bench.train.checkpoint import StageCheckpoint
-from dgm_bench.train.control import Interrupted
-from dgm_bench.train.events import Progress
 from dgm_bench.train.losses import Batch
 from dgm_bench.train.objectives import build_objective
 from dgm_bench.train.state import TrainingState

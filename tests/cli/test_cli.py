@@ -195,9 +195,7 @@ def test_run_hands_its_options_on(call, fake_run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         for passed, reason in ((400, None), (541, "time limit")):
             now = time.monotonic() + passed
-            patch.setattr(
-                "dgm_bench.train.control.time", SimpleNamespace(monotonic=lambda now=now: now)
-            )
+            patch.setattr("dgm_bench.control.time", SimpleNamespace(monotonic=lambda now=now: now))
             assert context.control.stop_reason() == reason
     assert context.offline
     assert context.threads == 1

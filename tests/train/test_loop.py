@@ -9,6 +9,7 @@ import torch
 from factories import StopAfter, make_context, make_dataset, make_stage
 from torch import nn
 
+from dgm_bench.control import Control, Interrupted
 from dgm_bench.errors import DeclarationError, ResultsError, RunFailure
 from dgm_bench.models.build import build
 from dgm_bench.spec import (
@@ -21,7 +22,6 @@ from dgm_bench.spec import (
 )
 from dgm_bench.train.averaging import ParameterAverage
 from dgm_bench.train.checkpoint import CheckpointFile, StageCheckpoint
-from dgm_bench.train.control import Control, Interrupted
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.objectives import build_objective
 from dgm_bench.train.optimizers import AdamInsideRoot, build_optimizer

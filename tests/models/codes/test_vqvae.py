@@ -7,6 +7,7 @@ from factories import StopAfter, make_context, make_dataset, make_stage
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dgm_bench.control import Control, Interrupted
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.build import build
 from dgm_bench.models.capabilities import HasCodes, QuantisesImages, Reconstructs
@@ -21,7 +22,6 @@ from dgm_bench.spec import (
     ValidationSpec,
 )
 from dgm_bench.train.checkpoint import CheckpointFile, StageCheckpoint
-from dgm_bench.train.control import Control, Interrupted
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.objectives import build_objective, require_fit
 from dgm_bench.train.optimizers import build_optimizer
