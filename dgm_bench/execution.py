@@ -31,7 +31,7 @@ from dgm_bench.records import (
     write_atomically,
     write_record,
 )
-from dgm_bench.spec import YES_NO, Recipe, Stage
+from dgm_bench.spec import YES_NO, Stage
 from dgm_bench.train import objectives
 from dgm_bench.train.checkpoint import CheckpointFile, ForeignCheckpointError, StageCheckpoint
 from dgm_bench.train.latents import code_shape, latents
@@ -66,9 +66,7 @@ class Execution:
         context: RunContext,
         limit_seconds: float | None = None,
     ) -> None:
-        if run.recipe is None:
-            raise ValueError(f"{run.cell.id} was planned without a recipe")
-        self.run_, self.recipe, self.data, self.folder = run, run.recipe, data, folder
+        self.run_, self.recipe, self.data, self.folder = run, run.chosen_recipe, data, folder
         self.context, self.limit_seconds = context, limit_seconds
         self.device = resolve_device(context.device)
         self.code = provenance.code()
@@ -136,8 +134,7 @@ class Execution:
             models[stage.name] = model
         whole = compose(self.recipe.stages, list(models.values()))
         require_fit(self.recipe.evaluation, whole, self.data, self.context.data_root)
-        _stage_shares(self.recipe)
-        _checkpoint_seconds()
+        _ = self.recipe.stage_shares, _checkpoint_seconds()
 
     def _check_precision(self, stage: Stage) -> None:
         stored = self.data.splits["train"]
@@ -166,7 +163,7 @@ class Execution:
         """Return how long a stage may train: its share of what those before it have left."""
         if self.limit_seconds is None:
             return None
-        shares = _stage_shares(self.recipe)[index:]
+        shares = self.recipe.stage_shares[index:]
         return max(self.limit_seconds - spent, 0.0) * shares[0] / sum(shares)
 
     def _trainer(self, stage: Stage, index: int, limit: float | None) -> Trainer:
@@ -354,19 +351,6 @@ def _event_shape(stage: Stage, data: Dataset, models: dict[str, nn.Module]) -> t
         remedy = f"name {first!r}" if first else "this one has to train on the data itself"
         raise DeclarationError(f"codes_of {source!r}", "is not the first stage", remedy)
     return code_shape(models[source], source)
-
-
-def _stage_shares(recipe: Recipe) -> tuple[float, ...]:
-    """Return the share of a budget of each stage, the same of all where none is declared.
-
-    Raises:
-        DeclarationError: There is not one above zero for each stage.
-    """
-    declared = recipe.cost.stage_shares if recipe.cost is not None else ()
-    if declared and (len(declared) != len(recipe.stages) or min(declared) <= 0):
-        reason = f"are {declared} for {len(recipe.stages)} stages"
-        raise DeclarationError("cost.stage_shares", reason, "give one above 0 for each stage")
-    return declared or (1.0,) * len(recipe.stages)
 
 
 def _require_parameters(stage: Stage, model: nn.Module) -> None:

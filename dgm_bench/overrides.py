@@ -140,8 +140,7 @@ def _cost(before: Recipe, after: Recipe) -> Cost | None:
     cost = before.cost
     if cost is None or before.stages == after.stages:
         return cost
-    shares = _shares(cost, len(before.stages))
-    pairs = list(zip(shares, before.stages, after.stages, strict=True))
+    pairs = list(zip(before.stage_shares, before.stages, after.stages, strict=True))
     steps = cost.steps * sum(share * _steps_ratio(old, new) for share, old, new in pairs)
     most = [stage.stopping.max_steps for stage in after.stages]
     if None not in most:
@@ -149,12 +148,6 @@ def _cost(before: Recipe, after: Recipe) -> Cost | None:
     work = sum(share * new.batch_size / old.batch_size for share, old, new in pairs)
     update = {"steps": round(steps), "flops_per_step": work * cost.flops_per_step}
     return cost.model_copy(update=update)
-
-
-def _shares(cost: Cost, stages: int) -> tuple[float, ...]:
-    """Return each stage's share of the work: as declared, where that is one for each stage."""
-    equal = (1 / stages,) * stages
-    return cost.stage_shares if len(cost.stage_shares) == stages else equal
 
 
 def _steps_ratio(before: Stage, after: Stage) -> float:

@@ -243,6 +243,17 @@ class PlannedRun:
         """The ``--set`` changes in its recipe."""
         return self.cell.modified
 
+    @property
+    def chosen_recipe(self) -> Recipe:
+        """The recipe of a run that runs.
+
+        Raises:
+            ValueError: There is none: no plan chooses such a run.
+        """
+        if self.recipe is None:
+            raise ValueError(f"{self.cell.id} was planned without a recipe")
+        return self.recipe
+
 
 @dataclass(frozen=True)
 class Plan:

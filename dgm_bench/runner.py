@@ -114,12 +114,11 @@ class _Session:
         """Do one run; return False when the command has to leave."""
         if self.context.control.stop_reason() is not None:
             return False
-        if run.recipe is None:
-            raise ValueError(f"{run.cell.id} was planned without a recipe")
-        folder = WorkFolder(self.context.results, run.recipe.content_hash, run.seed)
+        recipe = run.chosen_recipe
+        folder = WorkFolder(self.context.results, recipe.content_hash, run.seed)
         with folder.locked():
             try:
-                data = self.source.load(run.recipe.stages[0].data, run.seed)
+                data = self.source.load(recipe.stages[0].data, run.seed)
                 finished = self._finished_before(folder, data)
                 if finished is not None:
                     path = finished.path(self.context.results)

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dgm_bench.errors import DeclarationError
+
 #: Which way is better; ``none`` for what is neither, such as a mutual information.
 Direction = Literal["lower", "higher", "none"]
 Split = Literal["train", "val", "test"]
@@ -217,6 +219,20 @@ class Recipe(Spec):
     cost: Cost | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def stage_shares(self) -> tuple[float, ...]:
+        """Each stage's share of the work, as the cost declares it or the same for all; sum to 1.
+
+        Raises:
+            DeclarationError: There is not one above zero for each stage.
+        """
+        declared = self.cost.stage_shares if self.cost is not None else ()
+        if declared and (len(declared) != len(self.stages) or min(declared) <= 0):
+            reason = f"are {declared} for {len(self.stages)} stages"
+            raise DeclarationError("cost.stage_shares", reason, "give one above 0 for each stage")
+        shares = declared or (1.0,) * len(self.stages)
+        return tuple(share / sum(shares) for share in shares)
 
     @property
     def content_hash(self) -> str:

@@ -190,7 +190,7 @@ def reverse_kl(target: str, *, data_root: Path) -> Objective:
 
 
 @dataclass(frozen=True)
-class Declared:
+class ObjectiveDeclaration:
     """An objective by name: how it is made, and what of a model it can train.
 
     Attributes:
@@ -213,24 +213,28 @@ def _score_function_has_baseline(spec: ObjectiveSpec, model: nn.Module) -> None:
         baseline_of(cast(DiscreteVAE, model))
 
 
-OBJECTIVES: dict[str, Declared] = {
-    "nll": Declared(negative_log_likelihood, HasLogProb, "a log density"),
-    "rnode": Declared(regularised_likelihood, RegularisesDynamics, "continuous flows"),
-    "flow-matching": Declared(flow_matching, HasVelocity, "a velocity: one continuous flow"),
-    "elbo": Declared(negative_elbo, HasElbo, "an evidence lower bound"),
-    "warmed-elbo": Declared(warmed_negative_elbo, HasPosteriorDraws, "draws from a posterior"),
-    "discrete-elbo": Declared(
+OBJECTIVES: dict[str, ObjectiveDeclaration] = {
+    "nll": ObjectiveDeclaration(negative_log_likelihood, HasLogProb, "a log density"),
+    "rnode": ObjectiveDeclaration(regularised_likelihood, RegularisesDynamics, "continuous flows"),
+    "flow-matching": ObjectiveDeclaration(
+        flow_matching, HasVelocity, "a velocity: one continuous flow"
+    ),
+    "elbo": ObjectiveDeclaration(negative_elbo, HasElbo, "an evidence lower bound"),
+    "warmed-elbo": ObjectiveDeclaration(
+        warmed_negative_elbo, HasPosteriorDraws, "draws from a posterior"
+    ),
+    "discrete-elbo": ObjectiveDeclaration(
         negative_discrete_elbo,
         DiscreteVAE,
         "discrete latent variables",
         check=_score_function_has_baseline,
     ),
-    "reconstruction": Declared(reconstruction_error, Reconstructs, "reconstructions"),
-    "vq": Declared(vector_quantisation, QuantisesImages, "quantised latent variables"),
-    "dvae": Declared(discrete_autoencoding, DVAE, "codes of images with a relaxation"),
-    "adversarial": Declared(adversarial, HasDiscriminator, "a discriminator"),
-    "avb": Declared(adversarial_variational_bayes, AVB, "an adversarial posterior"),
-    "reverse-kl": Declared(
+    "reconstruction": ObjectiveDeclaration(reconstruction_error, Reconstructs, "reconstructions"),
+    "vq": ObjectiveDeclaration(vector_quantisation, QuantisesImages, "quantised latent variables"),
+    "dvae": ObjectiveDeclaration(discrete_autoencoding, DVAE, "codes of images with a relaxation"),
+    "adversarial": ObjectiveDeclaration(adversarial, HasDiscriminator, "a discriminator"),
+    "avb": ObjectiveDeclaration(adversarial_variational_bayes, AVB, "an adversarial posterior"),
+    "reverse-kl": ObjectiveDeclaration(
         reverse_kl, HasSampleWithLogProb, "samples with their log density", loads_data=True
     ),
 }
