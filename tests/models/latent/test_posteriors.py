@@ -1,20 +1,13 @@
-"""Posteriors: log-determinants, constraints, amortisation, and gradients by the solver's steps."""
-
-import gc
-import weakref
+"""Posteriors: log-determinants, constraints, amortisation, training."""
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
-import torchdiffeq
 from torch.autograd.graph import saved_tensors_hooks
 
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.capabilities import HasPosteriorDraws, SolvesODE
 from dgm_bench.models.continuous import dynamics
-from dgm_bench.models.continuous.discrete_adjoint import solve_with_discrete_adjoint
-from dgm_bench.models.continuous.dynamics import DynamicsNetwork
-from dgm_bench.models.continuous.ffjord import FFJORD
 from dgm_bench.models.flows.planar import Planar, constrained_u
 from dgm_bench.models.latent.gated_vae import (
     ContinuousConvVAE,
@@ -320,62 +313,6 @@ def test_gradients_of_adaptive_steps(kind):
             torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-6)
 
 
-class Pendulum(torch.nn.Module):
-    """A right-hand side with a parameter, and a constant that has a history."""
-
-    def __init__(self):
-        super().__init__()
-        self.strength = torch.nn.Parameter(torch.tensor(1.3))
-        self.raw = torch.nn.Parameter(torch.randn(2, 3))
-        self.constant = self.raw.exp()
-        self.calls = 0
-
-    def forward(self, t, state):
-        self.calls += 1
-        x, v = state
-        return v, -self.strength * x.sin() * self.constant + t * v.mean()
-
-    def callback_step(self, t, state, step):
-        pass
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("method", ["dopri5", "rk4", "euler"])
-def test_gradient_by_steps_is_that_of_the_solver(method, reverse):
-    span = torch.tensor([0.1, 2.3])
-    span = span.flip(0) if reverse else span
-    options = {"first_step": 0.05} if method == "dopri5" else {"step_size": 0.17}
-    settings = {"method": method, "rtol": 1e-4, "atol": 1e-4, "options": options}
-    f, x, v = Pendulum(), torch.randn(2, 3, requires_grad=True), torch.randn(2, 3)
-    variables = [x, f.strength, f.raw]
-    plain = tuple(part[-1] for part in torchdiffeq.odeint(f, (x, v), span, **settings))
-    steps = solve_with_discrete_adjoint(f, (x, v), span, [f.strength, f.constant], settings)
-    weights = [torch.randn(2, 3) for _ in range(2)]
-    for one, two in zip(steps, plain, strict=True):
-        assert torch.equal(one, two)
-    found = torch.autograd.grad(steps, variables, weights, retain_graph=True)
-    expected = torch.autograd.grad(plain, variables, weights)
-    for one, two in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("method", ["dopri5", "rk4"])
-def test_nothing_of_a_solve_outlives_its_result(method):
-    settings = {"method": method, "rtol": 1e-4, "atol": 1e-4}
-    f, state = Pendulum(), (torch.randn(2, 3), torch.randn(2, 3))
-    gc.collect()
-    gc.disable()
-    try:
-        span = torch.tensor([0.0, 1.0])
-        x = solve_with_discrete_adjoint(f, state, span, [f.strength, f.constant], settings)[0]
-        x.sum().backward()
-        held = weakref.ref(f.constant)
-        del x, f
-        assert held() is None
-    finally:
-        gc.enable()
-
-
 class Held:
     """Counts numbers that autograd keeps for a backward pass, and the most at any time."""
 
@@ -427,18 +364,6 @@ def test_evaluations_count_forward_and_backward():
     assert flow.solver.evaluations == 2 * 4 * 4
     end.sum().backward()
     assert flow.solver.evaluations == 2 * 2 * 4 * 4
-
-
-def test_solver_by_steps_serves_every_continuous_flow(generator):
-    model, x = FFJORD((3,), flows=2, hidden=[8], rtol=1e-9, atol=1e-9), torch.randn(5, 3)
-    gradients = []
-    for checkpointed in (False, True):
-        model.solve_with(checkpointed=checkpointed, adjoint=False)
-        loss = model.log_prob_estimate(x, generator.manual_seed(2)).mean()
-        gradients.append(torch.autograd.grad(loss, list(model.parameters())))
-    for one, two in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-8)
-    assert isinstance(model.flows[0].network, DynamicsNetwork)
 
 
 @pytest.mark.parametrize("gradient", ["steps", "adjoint", "solver"])
