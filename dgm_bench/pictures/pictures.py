@@ -42,8 +42,8 @@ def make_pictures(
     title: str,
     folder: Path,
     generator: torch.Generator,
-    metrics: Sequence[Metric] = (),
-    data_root: Path | None = None,
+    metrics: Sequence[Metric],
+    data_root: Path,
 ) -> dict[str, str]:
     """Draw what can be seen of a trained model, as PNG files.
 
@@ -59,7 +59,7 @@ def make_pictures(
         folder: Where the files go; created if need be.
         generator: Source of the samples, on the model's device.
         metrics: Of the run, for what is drawn from them.
-        data_root: Where the classifier of the data set is kept; without it none is asked.
+        data_root: Where the classifier of the data set is kept.
 
     Returns:
         File names in ``folder`` by the name of the picture.
@@ -77,7 +77,7 @@ def _figures(
     title: str,
     generator: torch.Generator,
     metrics: Sequence[Metric],
-    data_root: Path | None,
+    data_root: Path,
 ) -> Iterator[tuple[str, Figure]]:
     if isinstance(model, TwoStage):
         yield from two_stage_figures(model, dataset, title, generator, metrics, data_root)

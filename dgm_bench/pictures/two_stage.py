@@ -45,7 +45,7 @@ def two_stage_figures(
     title: str,
     generator: torch.Generator,
     metrics: Sequence[Metric],
-    data_root: Path | None = None,
+    data_root: Path,
 ) -> Iterator[tuple[str, Figure]]:
     """Yield name and figure of each picture.
 
@@ -55,7 +55,7 @@ def two_stage_figures(
         title: Name of model and data, for the headings.
         generator: Source of the samples, on the model's device.
         metrics: Of the run; the rejection curve is drawn from them.
-        data_root: Where the classifier of the data set is kept; without it none is used.
+        data_root: Where the classifier of the data set is kept.
     """
     yield "reconstructions", _reconstructions(model, data, title, generator)
     samples, labels = _samples(model, generator)
@@ -120,14 +120,12 @@ def _neighbours(
     return neighbours_figure(queries, near, found.distances.cpu(), heading)
 
 
-def _classifier(
-    data: Dataset, data_root: Path | None, device: torch.device
-) -> ImageClassifier | None:
+def _classifier(data: Dataset, data_root: Path, device: torch.device) -> ImageClassifier | None:
     """Return the classifier of the data set.
 
     None is trained on data that does not fit the device for the sake of a picture.
     """
-    if data_root is None or not (data.classes and data.resident):
+    if not (data.classes and data.resident):
         return None
     return reference_classifier(data, data_root / "classifiers", device)[0]
 

@@ -51,7 +51,7 @@ def titles(path, monkeypatch, *args):
     monkeypatch.setattr(
         pictures, "_save", lambda figure, path: (seen.append(figure), real(figure, path))
     )
-    made = make_pictures(*args, "title", path, torch.Generator().manual_seed(0))
+    made = make_pictures(*args, "title", path, torch.Generator().manual_seed(0), (), path)
     panels = [axes for axes in seen[0].axes if axes.get_title()]
     return made, [axes.get_title() for axes in panels], panels
 
@@ -116,5 +116,8 @@ def test_stored_examples_are_dequantised_first(tmp_path, monkeypatch):
 def test_there_is_nothing_to_draw_of_other_data(tmp_path):
     six = torch.zeros(5, 6)
     data = Dataset("oracle-6", "1", {"train": six, "test": six})
-    assert make_pictures(SamplingPlane(), data, "", tmp_path / "x", torch.Generator()) == {}
+    assert (
+        make_pictures(SamplingPlane(), data, "", tmp_path / "x", torch.Generator(), (), tmp_path)
+        == {}
+    )
     assert not (tmp_path / "x").exists()
