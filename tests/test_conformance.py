@@ -135,8 +135,14 @@ def hasty(image_shape):
     return replace(settings_for(image_shape), epochs=1)
 
 
+#: A recipe of each row: shapes are checked in these, as the row's others call the same functions.
+FIRST_OF_ROW = {(c.paper, c.table, c.row.id): c.id for c in reversed(quick_recipes())}.values()
+
+
 @pytest.mark.parametrize("cell", quick_recipes(), ids=lambda cell: cell.id)
-def test_every_recipe_takes_a_step_and_leaves_a_record(cell, tmp_path, monkeypatch):
+def test_every_recipe_takes_a_step_and_leaves_a_record(cell, tmp_path, monkeypatch, request):
+    if cell.id not in FIRST_OF_ROW:
+        request.getfixturevalue("unchecked")
     monkeypatch.setattr("dgm_bench.execution.make_pictures", lambda *args: {})
     monkeypatch.setattr("dgm_bench.metrics.images.classifier.settings_for", hasty)
     monkeypatch.setattr("dgm_bench.metrics.images.accuracy_score.settings_for", hasty)

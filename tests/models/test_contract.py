@@ -244,6 +244,7 @@ def test_inverse_undoes_forward(case, shape):
 
 
 @combinations(FLOWS, odes=[(2,), (3,)])
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_log_det_is_that_of_the_jacobian(case, shape):
     model, x = ready(case, shape), torch.randn(2, *shape)
     if is_ode(case):
@@ -272,6 +273,7 @@ def test_two_dimensional_density_integrates_to_one(case):
 
 
 @combinations(DENSITIES, odes=[(3,), (1, 4, 4)])
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_state_dict_holds_everything(case, shape):
     model, x = ready(case, shape), torch.randn(5, *shape)
     fresh = new(case, shape).eval()
@@ -281,6 +283,7 @@ def test_state_dict_holds_everything(case, shape):
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in NO_SAMPLES])
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_sample_repeats_with_its_generator(case):
     model = ready(case, any_shape(case))
     first, again, other = (model.sample(4, torch.Generator().manual_seed(s)) for s in (7, 7, 8))
@@ -289,6 +292,7 @@ def test_sample_repeats_with_its_generator(case):
 
 
 @every_density
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_examples_do_not_touch_each_other_in_evaluation(case):
     shape = any_shape(case)
     model, x = ready(case, shape), torch.randn(6, *shape)
@@ -303,6 +307,7 @@ def test_repr_names_the_class(case):
 
 
 @every_density
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_single_precision_agrees_with_double(case, generator):
     model = ready(case, any_shape(case))
     if is_ode(case):

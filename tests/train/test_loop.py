@@ -94,6 +94,7 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("model", [MAF, FFJORD], ids=["maf", "ffjord"])
 @pytest.mark.parametrize("steps", [1, 5, 7, 19])
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_a_continued_run_ends_with_exactly_the_numbers_of_an_uninterrupted_one(
     model, steps, data, tmp_path
 ):

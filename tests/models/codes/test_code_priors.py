@@ -141,6 +141,7 @@ def test_cached_networks_give_the_logits_of_the_whole_network(name, place):
 @every_network
 @every_larger_place
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_fast_sampling_gives_what_slow_sampling_gives(name, place, dtype):
     grids, level, _, _ = LARGER[place]
     model = new(name, LARGER[place], dropout=0.5).to(dtype)

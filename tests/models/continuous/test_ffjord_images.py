@@ -74,6 +74,7 @@ def test_the_estimate_is_unbiased(kind, generator):
 
 
 @pytest.mark.parametrize("kind", [MultiScaleFFJORD, EncoderDecoderFFJORD])
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_adjoint_gradients_are_those_through_the_solver(kind):
     model = kind((1, 8, 8), filters=[4, 4], rtol=1e-8, atol=1e-8)
     x, gradients = torch.rand(3, 1, 8, 8) * 0.9 + 0.05, []

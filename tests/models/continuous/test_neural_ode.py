@@ -95,6 +95,7 @@ def test_the_reference_of_a_linear_equation_is_exact(generator):
     assert relative_error(reference_gradient(flow, x), exact_linear_gradient(flow, x)) < 1e-9
 
 
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_backpropagation_holds_memory_by_the_step_and_the_adjoint_does_not():
     flow, x = toy_flow(), torch.randn(16, 2)
     held = {}
@@ -139,6 +140,7 @@ def small_run(function, flow, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "adjoint"), WAYS)
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_the_metrics_of_a_small_flow(name, adjoint, monkeypatch):
     flow = toy_flow().float()
     flow.solve_with(solver=name, adjoint=adjoint, step_size=0.5)

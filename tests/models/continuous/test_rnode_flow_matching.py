@@ -91,6 +91,7 @@ def test_flows_on_few_dimensions_weigh_as_much_as_those_on_many(generator):
 
 
 @pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_gradients_of_the_penalties_are_the_same_by_the_adjoint(adjoint):
     model = FFJORD((3,), flows=2, hidden=[6, 5], rtol=1e-9, atol=1e-9, adjoint=adjoint)
     torch.manual_seed(4)

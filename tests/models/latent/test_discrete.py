@@ -243,6 +243,7 @@ def test_every_estimator_reaches_every_parameter(estimator, classes, generator):
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_in_evaluation_the_loss_is_the_discrete_bound(estimator):
     model, several = capable(estimator, 3)
     model.eval()

@@ -59,6 +59,7 @@ def inputs(batch=3, samples=2):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_log_det_is_that_of_the_jacobian(case, generator):
     flow, (z, features) = flow_of(case), inputs()
     _, log_det = flow(z, features, generator)
@@ -74,6 +75,7 @@ def test_log_det_is_that_of_the_jacobian(case, generator):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_examples_do_not_influence_each_other(case, generator):
     flow, (z, features) = flow_of(case), inputs()
     with torch.no_grad():
@@ -289,6 +291,7 @@ def gradients_of(flow, z, features, **settings):
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kind", ["none", "bias", "rank", "hyper", "last"])
+@pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_gradients_of_fixed_steps_are_those_through_the_solver(kind, training):
     name, args = CASES["ffjord-rank"]
     fixed = {**args, "kind": kind, "solver": "rk4", "step_size": 0.06}
