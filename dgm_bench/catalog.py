@@ -71,7 +71,7 @@ class Catalog:
 
 
 def load_catalog(folder: Path | None = None) -> Catalog:
-    """Read all declarations below a folder.
+    """Read all declarations below a folder; the project's own once in a process.
 
     Args:
         folder: Holds one folder per paper; None for the project's own.
@@ -79,11 +79,18 @@ def load_catalog(folder: Path | None = None) -> Catalog:
     Raises:
         DeclarationError: A declaration is wrong, or there is none.
     """
-    folder = folder or default_folder()
+    return _read_once(default_folder()) if folder is None else _read(folder)
+
+
+def _read(folder: Path) -> Catalog:
     papers = [load_paper(path.parent) for path in sorted(folder.glob("*/paper.toml"))]
     if not papers:
         raise DeclarationError(folder, "holds no <paper>/paper.toml", "reinstall dgm-bench")
     return Catalog(tuple(papers))
+
+
+#: Declarations are immutable, and a command may ask for them more than once.
+_read_once = cache(_read)
 
 
 def default_folder() -> Path:
