@@ -20,6 +20,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from dgm_bench.errors import DeclarationError
+from dgm_bench.models.revisions import current
 from dgm_bench.products import GridEntry, Product, expanded
 from dgm_bench.spec import (
     Cell,
@@ -377,7 +378,7 @@ class _TableReader:
         except Exception as error:  # recipes.py is a person's own code
             call = f"{row.recipe}({slot.column.data!r})"
             raise self.file.error(line, f"row {row.id}: {call}: {_reason(error)}") from error
-        return recipe
+        return None if recipe is None else current(recipe)
 
     def _lender(self, slot: _Slot, row: str, slots: Mapping[tuple[str, str], _Slot]) -> _Slot:
         self.file.require("row", row, self.rows, f"{slot.what}: same_as", slot.line)

@@ -38,10 +38,15 @@ class Spec(BaseModel):
 
 
 class ModelSpec(Spec):
-    """Which model: ``name`` is ``module:Class`` below ``dgm_bench.models``."""
+    """Which model: ``name`` is ``module:Class`` below ``dgm_bench.models``.
+
+    ``revision`` counts the states of its code that give different numbers with the same arguments;
+    :mod:`dgm_bench.models.revisions` sets it.
+    """
 
     name: str
     args: dict[str, Any] = {}
+    revision: int = Field(default=1, ge=1)
 
 
 class DataSpec(Spec):
@@ -233,6 +238,19 @@ class Recipe(Spec):
             raise DeclarationError("cost.stage_shares", reason, "give one above 0 for each stage")
         shares = declared or (1.0,) * len(self.stages)
         return tuple(share / sum(shares) for share in shares)
+
+    @property
+    def revisions(self) -> tuple[int, ...]:
+        """The revision of each stage's model."""
+        return tuple(stage.model.revision for stage in self.stages)
+
+    @property
+    def unrevised(self) -> Recipe:
+        """The recipe as it would be if the code of its models had never changed."""
+        first = [stage.model.model_copy(update={"revision": 1}) for stage in self.stages]
+        pairs = zip(self.stages, first, strict=True)
+        stages = tuple(stage.model_copy(update={"model": model}) for stage, model in pairs)
+        return self.model_copy(update={"stages": stages})
 
     @property
     def content_hash(self) -> str:

@@ -86,11 +86,12 @@ def make_recipe(
     data: str = "power",
     model: str = "maf:MAF",
     args: dict[str, Any] | None = None,
+    revision: int = 1,
 ) -> Recipe:
     """Return a one-stage recipe."""
     stage = Stage(
         data=DataSpec(name=data),
-        model=ModelSpec(name=model, args=args or {"layers": 5}),
+        model=ModelSpec(name=model, args=args or {"layers": 5}, revision=revision),
         optimizer=OptimizerSpec(lr=1e-4),
         batch_size=100,
         stopping=StoppingSpec(patience=30),

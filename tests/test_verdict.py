@@ -220,6 +220,10 @@ def test_complete_runs_count_before_those_cut_short(cell):
         ({"data": make_data(verified=False)}, "power is not verified"),
         ({"modified": ("stages.0.batch_size",)}, "recipe modified (stages.0.batch_size)"),
         ({"recipe": make_recipe("other", args={"layers": 99})}, "another recipe"),
+        (
+            {"recipe": make_recipe(args={"row": "maf"}, revision=3)},
+            "an older recipe (revision 3 of its models; now 1)",
+        ),
         ({"metrics": (make_metric(10.0, unit="bits/dim"),)}, "measured in bits/dim"),
         ({"metrics": (make_metric(10.0, split="val"),)}, "measured on val, not test"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dgm_bench.records import FAILED, Metric, RunRecord
-from dgm_bench.spec import YES_NO, Cell
+from dgm_bench.spec import YES_NO, Cell, Recipe
 
 
 def value_of(cell: Cell, record: RunRecord) -> Metric | None:
@@ -42,7 +42,7 @@ def _obstacles(cell: Cell, record: RunRecord) -> list[str]:
     if record.modified:
         found.append(f"recipe modified ({', '.join(record.modified)})")
     if cell.recipe and record.recipe_hash != cell.recipe.content_hash:
-        found.append("another recipe")
+        found.append(_difference(cell.recipe, record.recipe))
     if metric and metric.unit != cell.column.unit:
         found.append(f"measured in {metric.unit}, printed in {cell.column.unit}")
     if metric and split and metric.split != split:
@@ -50,6 +50,13 @@ def _obstacles(cell: Cell, record: RunRecord) -> list[str]:
     if cell.published and not record.data.verified:
         found.append(f"{record.data.name} is not verified as the published data")
     return found
+
+
+def _difference(declared: Recipe, run: Recipe) -> str:
+    if declared.unrevised.content_hash != run.unrevised.content_hash:
+        return "another recipe"
+    numbers = [", ".join(map(str, recipe.revisions)) for recipe in (run, declared)]
+    return f"an older recipe (revision {numbers[0]} of its models; now {numbers[1]})"
 
 
 def _same_data(cell: Cell, record: RunRecord, newest: RunRecord) -> bool:

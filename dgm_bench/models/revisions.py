@@ -1,0 +1,50 @@
+"""Changes of models' code after which a declared model gives other numbers than before.
+
+A recipe is hashed by what it declares. Where the code behind a declaration comes to give other
+numbers, a change below raises the revision of the models concerned, and with it the hash of their
+recipes: records of before are shown as of an older recipe, and nothing pools the two. Imports no
+torch: the catalogue applies it to all recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from dgm_bench.spec import ModelSpec, Recipe
+
+
+class Change(NamedTuple):
+    """A change of the numbers of some models.
+
+    Args:
+        models: Names of the models concerned.
+        what: What changed.
+        where: Arguments that a declared model must have to be concerned, or none.
+    """
+
+    models: tuple[str, ...]
+    what: str
+    where: Mapping[str, Any] = {}
+
+    def concerns(self, spec: ModelSpec) -> bool:
+        """Say whether a declared model gives other numbers since."""
+        missing = object()
+        return spec.name in self.models and all(
+            spec.args.get(name, missing) == value for name, value in self.where.items()
+        )
+
+
+#: All changes, oldest first; an entry is never removed or edited.
+CHANGES: tuple[Change, ...] = ()
+
+
+def current(recipe: Recipe) -> Recipe:
+    """Return a recipe whose models have the revisions of the code as it is."""
+    stages = [stage.model_copy(update={"model": _revised(stage.model)}) for stage in recipe.stages]
+    return recipe.model_copy(update={"stages": tuple(stages)})
+
+
+def _revised(spec: ModelSpec) -> ModelSpec:
+    revision = 1 + sum(change.concerns(spec) for change in CHANGES)
+    return spec.model_copy(update={"revision": revision})
