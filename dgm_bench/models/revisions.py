@@ -36,7 +36,13 @@ class Change(NamedTuple):
 
 
 #: All changes, oldest first; an entry is never removed or edited.
-CHANGES: tuple[Change, ...] = ()
+CHANGES: tuple[Change, ...] = (
+    Change(
+        models=("vqvae:VQVAE", "vqvae:VQVAE2"),
+        what="averages of codebooks begin at zero and are debiased, as in the published layer",
+        where={"codebook": "ema"},
+    ),
+)
 
 
 def current(recipe: Recipe) -> Recipe:

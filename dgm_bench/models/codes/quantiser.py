@@ -1,7 +1,8 @@
 """Vector quantisation by the nearest entry of a codebook (van den Oord et al., 2017).
 
 The losses are mean squared distances, as in Sonnet's layer; the exponential moving average of the
-codebook is that of appendix A.1 (https://arxiv.org/abs/1711.00937) with Sonnet's smoothing.
+codebook is that of appendix A.1 (https://arxiv.org/abs/1711.00937) as the authors' layer has it
+(``VectorQuantizerEMA`` of google-deepmind/sonnet): averages from zero, debiased, and smoothed.
 """
 
 from __future__ import annotations
@@ -63,10 +64,12 @@ def nearest_codes(
 class VectorQuantiser(nn.Module):
     """A codebook that learns by gradient or as an exponential moving average.
 
-    The average has a count ``N_i`` and a sum ``m_i`` for each code; a batch with ``n_i`` vectors at
-    code ``i`` updates the count to ``decay N_i + (1 - decay) n_i``, and the sum likewise.
-    The code is ``m_i / N'_i`` with ``N'_i = (N_i + eps) / (N + codes eps) N`` for ``N = sum N_i``.
-    Initially each count is 1 and each sum is the code itself.
+    Each code has an average count ``N_i`` and an average sum ``m_i``; a batch with ``n_i`` vectors
+    at code ``i`` updates the count to ``decay N_i + (1 - decay) n_i``, and the sum likewise. Both
+    begin at zero and are debiased: divided by ``w = 1 - decay^t`` after ``t`` batches. With
+    ``C_i = N_i / w`` and ``C = sum C_i`` the code is ``(m_i / w) / C'_i`` where
+    ``C'_i = (C_i + eps) / (C + codes eps) C``. So the first batch replaces the initial codes, and
+    those that none of its vectors is nearest to are moved to the origin.
 
     Van den Oord, Vinyals and Kavukcuoglu (2017), https://arxiv.org/abs/1711.00937, section 3.2
     and appendix A.1.
@@ -76,8 +79,9 @@ class VectorQuantiser(nn.Module):
         dim: Dimensions of each.
         codebook: ``ema`` for the average, ``gradient`` for a parameter with a codebook loss.
         decay: Decay of the average.
-        restart: Codes whose average count in a batch is below this are set to random vectors of
-            the batch, with this count; None for never.
+        restart: Codes whose average count in a batch, ``C_i``, is below this are set to random
+            vectors of the batch, with this count: in the first batch all that it does not use.
+            None for never, as in the papers.
 
     Raises:
         DeclarationError: An argument is out of range, or codes that learn by gradient are to
@@ -94,6 +98,7 @@ class VectorQuantiser(nn.Module):
     codebook: Float[Tensor, "codes dim"]
     counts: Float[Tensor, " codes"]
     sums: Float[Tensor, "codes dim"]
+    weight: Float[Tensor, ""]
 
     def __init__(
         self,
@@ -113,8 +118,10 @@ class VectorQuantiser(nn.Module):
             self.codebook = nn.Parameter(initial)
             return
         self.register_buffer("codebook", initial)
-        self.register_buffer("counts", torch.ones(codes))
-        self.register_buffer("sums", initial.clone())
+        self.register_buffer("counts", torch.zeros(codes))
+        self.register_buffer("sums", torch.zeros_like(initial))
+        # 1 - decay^t is the average, from zero, of ones.
+        self.register_buffer("weight", torch.zeros(()))
 
     def forward(self, z: Float[Tensor, "batch dim rows columns"]) -> Quantised:
         """Return ``z`` quantised; the codebook does not change.
@@ -158,20 +165,27 @@ class VectorQuantiser(nn.Module):
         for average, values in ((self.counts, ones), (self.sums, rows)):
             batch = torch.zeros_like(average).index_add_(0, index, values)
             average.lerp_(batch, 1 - self.decay)
+        self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
         if self.restart is not None:
             self._restart(rows, self.restart, generator)
-        total = self.counts.sum()
-        smoothed = (self.counts + SMOOTHING) / (total + len(self.counts) * SMOOTHING) * total
-        self.codebook.copy_(self.sums / smoothed[:, None])
+        self._move_codes()
 
     def _restart(
         self, rows: Float[Tensor, "n dim"], threshold: float, generator: torch.Generator
     ) -> None:
         shape = (len(self.counts),)
         drawn = torch.randint(len(rows), shape, generator=generator, device=rows.device)
-        unused = self.counts < threshold
-        self.sums.copy_(torch.where(unused[:, None], threshold * rows[drawn], self.sums))
-        self.counts.masked_fill_(unused, threshold)
+        least = threshold * self.weight
+        unused = self.counts < least
+        self.sums.copy_(torch.where(unused[:, None], least * rows[drawn], self.sums))
+        self.counts.copy_(torch.where(unused, least, self.counts))
+
+    def _move_codes(self) -> None:
+        """Set the codebook to the debiased sums by the debiased and smoothed counts."""
+        counts = self.counts / self.weight
+        total = counts.sum()
+        smoothed = (counts + SMOOTHING) / (total + len(counts) * SMOOTHING) * total
+        self.codebook.copy_(self.sums / self.weight / smoothed[:, None])
 
     def extra_repr(self) -> str:
         """Return size and rule."""

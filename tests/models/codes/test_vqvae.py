@@ -1,17 +1,16 @@
-"""Vector quantisers, VQ-VAEs of one to three levels, and their loss."""
+"""VQ-VAEs of one to three levels, and their loss."""
 
 import pytest
 import torch
 from code_models import train_briefly
 from factories import StopAfter, make_context, make_dataset, make_stage
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dgm_bench.control import Control, Interrupted
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.build import build
 from dgm_bench.models.capabilities import HasCodes, QuantisesImages, Reconstructs
-from dgm_bench.models.codes.quantiser import VectorQuantiser, nearest_codes
+from dgm_bench.models.codes.quantiser import VectorQuantiser
 from dgm_bench.models.codes.vqvae import VQVAE, VQVAE2
 from dgm_bench.spec import (
     ModelSpec,
@@ -48,182 +47,6 @@ def new(strides, side=8, channels=3, **changes):
 
 def pixels(n, side=8, channels=3):
     return torch.rand(n, channels, side, side)
-
-
-# ----------------------------------------------------------------- the quantiser
-
-
-class LargestTensor(TorchDispatchMode):
-    """Keeps the size of the largest tensor that any operation makes."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for value in out if isinstance(out, list | tuple) else [out]:
-            if isinstance(value, torch.Tensor):
-                self.elements = max(self.elements, value.numel())
-        return out
-
-
-@pytest.mark.parametrize("limit", [1, 40, 7 * 13, 10**6])
-def test_nearest_codes_are_those_of_brute_force_in_chunks_or_not(limit):
-    z, codebook = torch.randn(57, 4), torch.randn(13, 4)
-    expected = torch.cdist(z, codebook).argmin(1)
-    assert torch.equal(nearest_codes(z, codebook, limit), expected)
-
-
-def test_distances_of_many_vectors_are_never_in_memory_at_once():
-    z, codebook = torch.randn(5000, 2), torch.randn(64, 2)
-    with LargestTensor() as whole:
-        nearest_codes(z, codebook)
-    with LargestTensor() as chunked:
-        nearest_codes(z, codebook, limit=20_000)
-    assert whole.elements == 5000 * 64
-    # The vectors themselves are 10,000 numbers.
-    assert chunked.elements <= 20_000
-
-
-def test_gradients_go_straight_through_and_the_commitment_pulls_on_vectors_only():
-    quantiser = VectorQuantiser(6, 3, codebook="gradient")
-    z = torch.randn(2, 3, 4, 5, requires_grad=True)
-    out = quantiser(z)
-    assert torch.equal(out.values, quantiser.values_of(out.codes))
-    weights = torch.randn_like(z)
-    (out.values * weights).sum().backward(retain_graph=True)
-    assert torch.equal(z.grad, weights)
-    assert quantiser.codebook.grad is None
-    z.grad = None
-    out.commitment.backward()
-    torch.testing.assert_close(z.grad, 2 * (z - out.values).detach() / z.numel())
-    assert quantiser.codebook.grad is None
-
-
-def test_codebook_loss_pulls_codes_to_the_mean_of_their_vectors():
-    quantiser = VectorQuantiser(6, 3, codebook="gradient")
-    z = torch.randn(2, 3, 4, 5, requires_grad=True)
-    out = quantiser(z)
-    out.codebook.backward()
-    assert z.grad is None
-    assert out.codebook.item() == pytest.approx(out.commitment.item(), rel=1e-12)
-    rows, codes = z.detach().movedim(1, -1).reshape(-1, 3), out.codes.flatten()
-    expected = torch.zeros(6, 3)
-    for row, code in zip(rows, codes, strict=True):
-        expected[code] += 2 * (quantiser.codebook[code].detach() - row) / z.numel()
-    torch.testing.assert_close(quantiser.codebook.grad, expected)
-    assert quantiser.train().learn(z, out.codes, torch.Generator()) is None
-    assert not list(quantiser.buffers())
-
-
-def test_averages_are_those_computed_by_hand_over_two_steps(generator):
-    quantiser = VectorQuantiser(2, 1, decay=0.9).train()
-    quantiser.codebook.copy_(torch.tensor([[0.0], [1.0]]))
-    quantiser.sums.copy_(quantiser.codebook)
-    eps, counts, sums = 1e-5, [1.0, 1.0], [0.0, 1.0]
-    batches = [([0.1, -0.3, 0.2], [0.0, 1.0]), ([0.4, 3.0, 2.0], None)]
-    for rows, before in batches:
-        z = torch.tensor(rows).view(3, 1, 1, 1)
-        if before is not None:
-            assert quantiser.codebook.flatten().tolist() == before
-        codes = quantiser(z).codes
-        quantiser.learn(z, codes, generator)
-        for i in range(2):
-            own = [
-                row for row, code in zip(rows, codes.flatten().tolist(), strict=True) if code == i
-            ]
-            counts[i] = 0.9 * counts[i] + 0.1 * len(own)
-            sums[i] = 0.9 * sums[i] + 0.1 * sum(own)
-        n = sum(counts)
-        expected = [sums[i] / ((counts[i] + eps) / (n + 2 * eps) * n) for i in range(2)]
-        assert quantiser.codebook.flatten().tolist() == pytest.approx(expected, rel=1e-13)
-    # The first batch was all the first code's, the second went to both.
-    assert counts == pytest.approx([0.81 + 0.9 * 0.3 + 0.1, 0.81 + 0.2])
-
-
-def test_averages_rest_in_evaluation_and_where_codes_are_only_looked_up(generator):
-    model, x = new([2, 2]), pixels(3)
-    held = {name: value.clone() for name, value in model.state_dict().items()}
-    model.encode(x)
-    model.eval().quantised_reconstruction(x, generator)
-    assert all(torch.equal(held[name], value) for name, value in model.state_dict().items())
-    model.train().quantised_reconstruction(x, generator)
-    changed = {
-        name for name, value in model.state_dict().items() if not torch.equal(held[name], value)
-    }
-    assert changed == {
-        f"quantisers.{i}.{name}" for i in range(2) for name in ("codebook", "counts", "sums")
-    }
-
-
-def test_statistics_stay_in_single_precision_under_autocast(generator):
-    torch.set_default_dtype(torch.float32)
-    model = new([2, 2]).train()
-    with torch.autocast("cpu", torch.bfloat16):
-        values, losses = model.quantised_reconstruction(pixels(4), generator)
-    assert values.dtype == torch.bfloat16
-    assert losses["commitment"].dtype == torch.float32
-    assert {buffer.dtype for buffer in model.buffers()} == {torch.float32}
-    quantiser, z = VectorQuantiser(9, 4), torch.randn(2, 4, 3, 3)
-    plain = quantiser(z)
-    with torch.autocast("cpu", torch.bfloat16):
-        mixed = quantiser(z)
-    assert torch.equal(plain.codes, mixed.codes)
-    assert torch.equal(plain.values, mixed.values)
-
-
-def test_idle_codes_start_anew_at_vectors_of_the_batch(generator):
-    quantiser = VectorQuantiser(4, 2, decay=0.5, restart=0.75).train()
-    quantiser.codebook.copy_(torch.tensor([[0.0, 0.0], [9.0, 9.0], [-9.0, 9.0], [9.0, -9.0]]))
-    quantiser.sums.copy_(quantiser.codebook)
-    z = torch.rand(6, 2, 1, 1)
-    out = quantiser(z)
-    assert out.codes.unique().tolist() == [0]
-    quantiser.learn(z, out.codes, generator)
-    assert quantiser.counts.tolist() == [3.5, 0.75, 0.75, 0.75]
-    rows = z.flatten(1)
-    torch.testing.assert_close(quantiser.codebook[0], rows.sum(0) * 0.5 / 3.5, rtol=1e-4, atol=0)
-    distances = torch.cdist(quantiser.codebook[1:], rows).amin(1)
-    assert distances.max() < 1e-4
-
-
-def test_without_restart_idle_codes_stay_where_they_are(generator):
-    quantiser = VectorQuantiser(4, 2, decay=0.5).train()
-    quantiser.codebook.copy_(torch.tensor([[0.0, 0.0], [9.0, 9.0], [-9.0, 9.0], [9.0, -9.0]]))
-    quantiser.sums.copy_(quantiser.codebook)
-    before, z = quantiser.codebook.clone(), torch.rand(6, 2, 1, 1)
-    quantiser.learn(z, quantiser(z).codes, generator)
-    torch.testing.assert_close(quantiser.codebook[1:], before[1:], rtol=1e-4, atol=0)
-    assert not torch.allclose(quantiser.codebook[0], before[0])
-
-
-def test_restarts_are_drawn_from_the_generator_alone():
-    states = []
-    for seed in (3, 3, 4):
-        torch.manual_seed(0)
-        quantiser = VectorQuantiser(20, 2, restart=1.0).train()
-        z = torch.randn(30, 2, 1, 1)
-        torch.manual_seed(seed * 7 + len(states))
-        quantiser.learn(z, quantiser(z).codes, torch.Generator().manual_seed(seed))
-        states.append(quantiser.codebook)
-    assert torch.equal(states[0], states[1])
-    assert not torch.equal(states[0], states[2])
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        {"codes": 0},
-        {"dim": 0},
-        {"decay": 1.0},
-        {"restart": 0.0},
-        {"restart": 1.0, "codebook": "gradient"},
-    ],
-)
-def test_quantisers_refuse_what_makes_no_sense(args):
-    with pytest.raises(DeclarationError, match=r"codebook|decay|restart"):
-        VectorQuantiser(**({"codes": 4, "dim": 2} | args))
 
 
 # ----------------------------------------------------------------- the models
@@ -354,6 +177,39 @@ def test_the_first_paper_s_network_has_its_layers():
     count = sum(p.numel() for p in model.parameters())
     assert count == encoder + residual + projection + decoder
     assert model.grids == ((8, 8),)
+
+
+def test_averages_rest_in_evaluation_and_where_codes_are_only_looked_up(generator):
+    model, x = new([2, 2]), pixels(3)
+    held = {name: value.clone() for name, value in model.state_dict().items()}
+    model.encode(x)
+    model.eval().quantised_reconstruction(x, generator)
+    assert all(torch.equal(held[name], value) for name, value in model.state_dict().items())
+    model.train().quantised_reconstruction(x, generator)
+    changed = {
+        name for name, value in model.state_dict().items() if not torch.equal(held[name], value)
+    }
+    assert changed == {
+        f"quantisers.{i}.{name}"
+        for i in range(2)
+        for name in ("codebook", "counts", "sums", "weight")
+    }
+
+
+def test_statistics_stay_in_single_precision_under_autocast(generator):
+    torch.set_default_dtype(torch.float32)
+    model = new([2, 2]).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        values, losses = model.quantised_reconstruction(pixels(4), generator)
+    assert values.dtype == torch.bfloat16
+    assert losses["commitment"].dtype == torch.float32
+    assert {buffer.dtype for buffer in model.buffers()} == {torch.float32}
+    quantiser, z = VectorQuantiser(9, 4), torch.randn(2, 4, 3, 3)
+    plain = quantiser(z)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = quantiser(z)
+    assert torch.equal(plain.codes, mixed.codes)
+    assert torch.equal(plain.values, mixed.values)
 
 
 # ----------------------------------------------------------------- the loss
