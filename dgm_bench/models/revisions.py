@@ -42,6 +42,10 @@ CHANGES: tuple[Change, ...] = (
         what="averages of codebooks begin at zero and are debiased, as in the published layer",
         where={"codebook": "ema"},
     ),
+    Change(
+        models=("gated_vae:ConvVAE", "gated_vae:ContinuousConvVAE"),
+        what="transposed convolutions start as wide as separate ones for value and gate would",
+    ),
 )
 
 

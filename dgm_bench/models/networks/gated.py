@@ -1,10 +1,12 @@
 """Gated layers, and encoders and decoders of such layers.
 
 A gated layer is ``h(x) * sigmoid(g(x))`` without further nonlinearity or normalisation. ``h`` and
-``g`` are the two halves of one layer of twice the width.
+``g`` are the two halves of one layer of twice the width, which start as two separate layers would.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
@@ -40,9 +42,15 @@ def gated_conv(inputs: int, outputs: int, kernel: int | Size, stride: int, paddi
 
 def gated_deconv(inputs: int, outputs: int, kernel: int | Size, stride: int, padding: int) -> Gated:
     """Return a gated transposed convolution; of stride 2, it doubles the size exactly."""
-    return Gated(
-        nn.ConvTranspose2d(inputs, 2 * outputs, kernel, stride, padding, output_padding=stride - 1)
+    layer = nn.ConvTranspose2d(
+        inputs, 2 * outputs, kernel, stride, padding, output_padding=stride - 1
     )
+    # torch takes the fan-in of a transposed convolution from its outputs: here twice those of a
+    # half, whose bounds would be too small by this factor.
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(math.sqrt(2))
+    return Gated(layer)
 
 
 def gated_dense(inputs: int, outputs: int) -> Gated:
