@@ -46,6 +46,11 @@ CHANGES: tuple[Change, ...] = (
         models=("gated_vae:ConvVAE", "gated_vae:ContinuousConvVAE"),
         what="transposed convolutions start as wide as separate ones for value and gate would",
     ),
+    Change(
+        models=("naf:MAFDDSF",),
+        what="maps start with slope 1 and are clipped before the logit, hidden degrees are "
+        "shuffled, and the base has log variance 1, as in the released code",
+    ),
 )
 
 

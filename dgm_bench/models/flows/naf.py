@@ -2,9 +2,13 @@
 
 Each dimension passes through a deep dense sigmoidal flow, a monotone network of its own whose
 weights are functions of the dimensions before it (NAF paper, "DDSF"). Follows the released
-code (CW-Huang/torchkit, flows.py and iaf_modules.py; CW-Huang/NAF, maf_experiments.py), but for
-parameters that code has and that cannot matter there: the weights of a context that is always zero
-and a softmax over a single input.
+code (CW-Huang/torchkit, flows.py, nn.py, utils.py and iaf_modules.py; CW-Huang/NAF,
+maf_experiments.py), but for parameters that code has and that cannot matter there: the weights of
+a context that is always zero and a softmax over a single input.
+
+That code's log densities are too small by two constants, left out here: its log-sigmoids are short
+of 1e-6 each, which is 2e-6 a map and dimension, and its base is not normalised for the 5e-6 that is
+added to the variance, 9.2e-7 a dimension: 0.0013 nats for 10 maps of 63 dimensions.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
-from dgm_bench.models.flows.flow import Flow
+from dgm_bench.models.flows.flow import Flow, StandardNormal
 from dgm_bench.models.flows.layers.masked import (
     Activation,
     MaskedLinear,
@@ -28,13 +32,24 @@ from dgm_bench.models.flows.layers.masked import (
 )
 from dgm_bench.models.flows.layers.monotone_inverse import invert_monotone
 from dgm_bench.models.flows.layers.ordered_inverse import invert_in_order
+from dgm_bench.models.normal import standard_normal_log_density
 
-#: Smallest slope of a sigmoid and smallest scale (torchkit, nn.py, ``delta``).
+#: Smallest slope of a sigmoid and smallest scale; share of a mixture of sigmoids that clipping
+#: replaces by one half (torchkit, nn.py, ``delta``).
 DELTA = 1e-6
+LOG_KEPT, LOG_HALF_DELTA = math.log1p(-DELTA), math.log(DELTA / 2)
+#: What a softplus, with DELTA added, maps to one (torchkit, flows.py, ``inv``).
+ONE = math.log(math.expm1(1 - DELTA))
+#: Standard deviation of the base: its log variance is 1, and 1e-5 is added to the doubled variance
+#: (maf_experiments.py, ``density``; torchkit, utils.py, ``log_normal``).
+BASE_SD = math.sqrt(math.e + 5e-6)
 
 
 class Sigmoids(NamedTuple):
-    """One layer of a dense sigmoidal flow: ``logit(w sigmoid(a * (u h) + b))``.
+    """One layer of a dense sigmoidal flow: ``logit(clip(w sigmoid(a * (u h) + b)))``.
+
+    ``clip(s)`` is ``s (1 - delta) + delta / 2``, so that outputs lie within ``log(2 / delta - 1)``,
+    14.5, of zero.
 
     Attributes:
         a: Slopes, positive.
@@ -65,27 +80,37 @@ class Sigmoids(NamedTuple):
         log_slope = 2 * log_s - z + self.a.log() + log_slope
         # Of the mixture of sigmoids, of one minus it, and of its slope.
         logs = torch.stack([log_s, log_s - z, log_slope], dim=-2)
-        logs = torch.logsumexp(logs[..., None, :] + self.log_w[..., None, :, :], dim=-1)
-        log_x, log_rest, log_slope = logs.unbind(-2)
-        return log_x - log_rest, log_slope - log_x - log_rest
+        logs = torch.logsumexp(logs[..., None, :] + self.log_w[..., None, :, :], dim=-1) + LOG_KEPT
+        clipped = torch.logaddexp(logs[..., :2, :], logs.new_tensor(LOG_HALF_DELTA))
+        log_x, log_rest = clipped.unbind(-2)
+        return log_x - log_rest, logs[..., 2, :] - log_x - log_rest
 
     def bracket(
         self, low: Float[Tensor, " *n"], high: Float[Tensor, " *n"]
     ) -> tuple[Float[Tensor, " *n"], Float[Tensor, " *n"]]:
         """Return bounds of the inputs from bounds of the outputs.
 
-        An output lies between the least and the greatest ``a * h + b`` of all units, so some input
-        is not below the first bound and some input is not above the second.
+        Before clipping, an output lies between the least and the greatest ``a * h + b`` of all
+        units, so some input is not below the first bound and some input is not above the second.
         """
-        low, high = ((bound[..., None] - self.b) / self.a for bound in (low, high))
+        low, high = ((unclipped(bound)[..., None] - self.b) / self.a for bound in (low, high))
         return low.amin(-1), high.amax(-1)
+
+
+def unclipped(u: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Return the logit whose clipped number has the logit ``u``.
+
+    Of a ``u`` that clipping does not reach, it is a number beyond all that clipping still tells
+    apart.
+    """
+    most = 1 - torch.finfo(u.dtype).eps
+    logs = [F.logsigmoid(u), F.logsigmoid(-u)]
+    x, rest = (log + torch.log1p(-(LOG_HALF_DELTA - log).exp().clamp(max=most)) for log in logs)
+    return x - rest
 
 
 class DenseSigmoidalFlow(nn.Module):
     """A monotone network of one input and one output (NAF paper, DDSF).
-
-    The released code keeps the mixture of sigmoids within [5e-7, 1 - 5e-7] before the logit; here
-    everything is in logarithms, so that the range is the whole real line.
 
     Args:
         features: Pseudo-parameters of each dimension; a linear map, the same for all dimensions,
@@ -105,7 +130,7 @@ class DenseSigmoidalFlow(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start near ``x log 2``, as the released code (torchkit, flows.py)."""
+        """Start near ``x``, as the released code (torchkit, flows.py)."""
         for parameter in (self.head.weight, *self.w, *self.u):
             nn.init.uniform_(parameter, -1e-3, 1e-3)
         nn.init.zeros_(self.head.bias)
@@ -118,7 +143,7 @@ class DenseSigmoidalFlow(nn.Module):
             a, b, w, u = part.split(sizes, dim=-1)
             log_w = F.log_softmax(self.w[i] + w[..., None, :], dim=-1)
             log_u = F.log_softmax(self.u[i - 1] + u[..., None, :], dim=-1) if i else None
-            layers.append(Sigmoids(F.softplus(a) + DELTA, b, log_w, log_u))
+            layers.append(Sigmoids(F.softplus(a + ONE) + DELTA, b, log_w, log_u))
         return layers
 
 
@@ -134,7 +159,7 @@ def forward_and_log_slope(
 
 
 def invert(layers: Sequence[Sigmoids], u: Float[Tensor, " *n"]) -> Float[Tensor, " *n"]:
-    """Return the ``x`` at which the layers' output is ``u``."""
+    """Return the ``x`` at which the layers' output is ``u``, or nearest to it."""
 
     def function(x: Float[Tensor, " *n"]) -> tuple[Float[Tensor, " *n"], Float[Tensor, " *n"]]:
         value, log_slope = forward_and_log_slope(layers, x)
@@ -204,7 +229,9 @@ class SigmoidalMADE(nn.Module):
                 f"make the last hidden layer {dim} units wide or wider",
             )
         order = input_degrees(dim, reverse=reverse)
-        self.network = MaskedNetwork(order, hidden, self.features, activation, linear=ScaledLinear)
+        self.network = MaskedNetwork(
+            order, hidden, self.features, activation, "shuffled", ScaledLinear
+        )
         cast(ScaledLinear, self.network.last).normalised = True
         self.flow = DenseSigmoidalFlow(self.features, units, layers)
 
@@ -228,7 +255,7 @@ class SigmoidalMADE(nn.Module):
 class Affine(nn.Module):
     """Scale and shift of each dimension: the released code's last layer, ``LinearFlow``.
 
-    In the code both are sums of several constants.
+    In the code both are sums of several constants, so that an optimiser moves them faster.
 
     Args:
         dim: Number of dimensions.
@@ -237,8 +264,7 @@ class Affine(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.shift = nn.Parameter(torch.empty(dim).uniform_(-1e-3, 1e-3))
-        one = math.log(math.expm1(1 - DELTA))
-        self.raw_scale = nn.Parameter(torch.empty(dim).uniform_(one - 1e-3, one + 1e-3))
+        self.raw_scale = nn.Parameter(torch.empty(dim).uniform_(ONE - 1e-3, ONE + 1e-3))
 
     def scale(self) -> Float[Tensor, " dim"]:
         """Return the factors, positive."""
@@ -256,11 +282,24 @@ class Affine(nn.Module):
         return (u - self.shift) / self.scale()
 
 
+class WideNormal(StandardNormal):
+    """Independent normal variables of log variance 1: the released code's base."""
+
+    def log_prob(self, u: Float[Tensor, "batch {len(self.origin)}"]) -> Float[Tensor, " batch"]:
+        """Return the log density in nats."""
+        return standard_normal_log_density(u / BASE_SD) - u.shape[1] * math.log(BASE_SD)
+
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} {len(self.origin)}"]:
+        """Return ``n`` draws."""
+        return BASE_SD * super().sample(n, generator)
+
+
 class MAFDDSF(Flow):
     """Deep dense sigmoidal flows with masked conditioners (NAF paper, MAF-DDSF).
 
-    The order is reversed from one to the next, and a scale and a shift follow the last. Hidden
-    degrees are sequential; the released code shuffles them.
+    The order is reversed from one to the next, and a scale and a shift follow the last. As each
+    map's outputs are bounded, the density is short of the base's mass beyond the bounds: 1e-18 a
+    dimension at the start.
 
     Huang, Krueger, Lacoste and Courville (2018), https://arxiv.org/abs/1804.00779.
 
@@ -297,4 +336,4 @@ class MAFDDSF(Flow):
             SigmoidalMADE(dim, hidden, activation, sigmoid_dim, sigmoid_layers, i % 2 == 1)
             for i in range(layers)
         ]
-        super().__init__(event_shape, [*mades, Affine(dim)])
+        super().__init__(event_shape, [*mades, Affine(dim)], WideNormal(dim))

@@ -3,15 +3,17 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from dgm_bench.errors import DeclarationError
+from dgm_bench.models.flows.flow import pass_forward
+from dgm_bench.models.flows.layers.masked import hidden_degrees
 from dgm_bench.models.flows.layers.monotone_inverse import invert_monotone
 from dgm_bench.models.flows.naf import (
-    DELTA,
     MAFDDSF,
     Affine,
     DenseSigmoidalFlow,
@@ -27,8 +29,13 @@ def shaken(model, std=0.3):
     return model
 
 
+#: torchkit's ``delta``, and the number whose softplus, with it added, is 1.
+TINY = 1e-6
+ONE = math.log(math.exp(1 - TINY) - 1)
+
+
 def plain_ddsf(flow, features, x):
-    """The formula of the paper as it stands, without logarithms, for one dimension."""
+    """The formula of the released code as it stands, without logarithms, for one dimension."""
     numbers, h, start = flow.head(features), x[..., None], 0
     for i, weights in enumerate(flow.w):
         units, inputs = weights.shape[1], h.shape[-1] if i else 0
@@ -37,8 +44,9 @@ def plain_ddsf(flow, features, x):
         start += sum(sizes)
         if i:
             h = ((flow.u[i - 1] + u[..., None, :]).softmax(-1) @ h[..., None])[..., 0]
-        sigmoids = ((F.softplus(a) + DELTA) * h + b).sigmoid()
-        h = torch.logit(((weights + w[..., None, :]).softmax(-1) @ sigmoids[..., None])[..., 0])
+        sigmoids = ((F.softplus(a + ONE) + TINY) * h + b).sigmoid()
+        mixture = ((weights + w[..., None, :]).softmax(-1) @ sigmoids[..., None])[..., 0]
+        h = torch.logit(mixture * (1 - TINY) + TINY / 2)
     return h[..., 0]
 
 
@@ -60,36 +68,115 @@ def test_dense_sigmoidal_flow_is_the_formula(layers):
     torch.testing.assert_close(log_slope, slope.log(), rtol=1e-10, atol=1e-10)
 
 
+def test_one_map_in_numpy():
+    """The released code's formula and its derivative (torchkit, flows.py, ``DenseSigmoidFlow``)."""
+    flow, x = shaken(DenseSigmoidalFlow(3, 4, 1)), np.array([-12.0, -2.0, 0.0, 0.7, 40.0])
+    value, log_slope = forward_and_log_slope(flow.conditioned(torch.zeros(5, 3)), torch.tensor(x))
+    bias, weights = flow.head.bias.detach().numpy(), flow.w[0].detach().numpy()[0]
+    a = np.log1p(np.exp(bias[:4] + ONE)) + TINY
+    w = np.exp(weights + bias[8:12]) / np.exp(weights + bias[8:12]).sum()
+    sigmoids = 1 / (1 + np.exp(-(a * x[:, None] + bias[4:8])))
+    rest = 1 / (1 + np.exp(a * x[:, None] + bias[4:8]))
+    s, other = ((w * part).sum(1) * (1 - TINY) + TINY / 2 for part in (sigmoids, rest))
+    slope = (1 - TINY) * (w * a * sigmoids * rest).sum(1) / (s * other)
+    np.testing.assert_allclose(value.detach().numpy(), np.log(s / other), rtol=1e-9)
+    np.testing.assert_allclose(log_slope.detach().numpy(), np.log(slope), rtol=1e-9)
+
+
 @layers
-def test_increases_over_the_whole_line_in_single_precision(layers):
+def test_increases_to_its_bound_in_single_precision(layers):
     flow = shaken(DenseSigmoidalFlow(3, 8, layers), std=1.0).float()
     x = torch.cat([-torch.logspace(6, -3, 200), torch.logspace(-3, 6, 200)]).float()
     conditioned = flow.conditioned(torch.randn(3).float().expand(400, 3))
     u, log_slope = forward_and_log_slope(conditioned, x)
     assert torch.isfinite(u).all()
     assert torch.isfinite(log_slope).all()
-    assert (u.diff() >= 0).all()
-    assert u[-1] > 100
-    assert u[0] < -100
+    assert (u.diff() >= -1e-5).all()
+    bound = math.log(2 / TINY - 1)
+    assert u.abs().max().item() <= bound + 1e-4
+    if layers == 1:
+        assert [u[0].item(), u[-1].item()] == pytest.approx([-bound, bound], abs=1e-4)
+
+
+def test_far_from_the_origin():
+    """At 12 standard deviations clipping takes off 0.08, at 40 it leaves the bound."""
+    flow = DenseSigmoidalFlow(3, 8, 1)
+    nn.init.zeros_(flow.w[0])
+    x = torch.tensor([12.0, -12.0, 40.0, -40.0])
+    value, log_slope = forward_and_log_slope(flow.conditioned(torch.zeros(4, 3)), x)
+    near = 12 - math.log1p(TINY / 2 * math.exp(12))
+    bound = math.log(2 / TINY - 1)
+    expected = torch.tensor([near, -near, bound, -bound])
+    torch.testing.assert_close(value, expected, rtol=0, atol=1e-5)
+    assert log_slope[2].item() == pytest.approx(math.log(2 / TINY) - 40, abs=1e-5)
 
 
 @layers
-def test_inverse_far_from_the_origin(layers):
+def test_inverse_up_to_where_clipping_begins(layers):
     flow = shaken(DenseSigmoidalFlow(3, 8, layers), std=0.5)
     conditioned = flow.conditioned(torch.randn(300, 3))
-    x = 30 * torch.randn(300)
+    x = torch.linspace(-9, 9, 300)
     u, _ = forward_and_log_slope(conditioned, x)
-    torch.testing.assert_close(invert(conditioned, u), x, rtol=0, atol=1e-9)
+    torch.testing.assert_close(invert(conditioned, u), x, rtol=0, atol=1e-8)
 
 
 @layers
-def test_starts_near_a_multiple_of_the_identity(layers):
+def test_inverse_at_and_beyond_the_bound(layers):
+    """What lies far out comes back to the same output, and what is out of reach is finite."""
+    flow = shaken(DenseSigmoidalFlow(3, 8, layers), std=0.5)
+    conditioned = flow.conditioned(torch.randn(6, 3))
+    x = torch.tensor([-100.0, -30.0, -20.0, 20.0, 30.0, 100.0])
+    u, _ = forward_and_log_slope(conditioned, x)
+    again, _ = forward_and_log_slope(conditioned, invert(conditioned, u))
+    torch.testing.assert_close(again, u, rtol=0, atol=1e-9)
+    beyond = invert(conditioned, torch.tensor([-1e6, -80.0, -15.0, 15.0, 80.0, 1e6]))
+    assert torch.isfinite(beyond).all()
+    assert torch.equal(beyond.sign(), torch.tensor([-1.0, -1, -1, 1, 1, 1]))
+
+
+@layers
+def test_starts_near_the_identity(layers):
     flow, x = DenseSigmoidalFlow(6, 16, layers), torch.linspace(-3, 3, 7)
-    value, _ = forward_and_log_slope(flow.conditioned(torch.zeros(7, 6)), x)
-    torch.testing.assert_close(value, x * math.log(2) ** layers, rtol=0, atol=0.01)
+    value, log_slope = forward_and_log_slope(flow.conditioned(torch.zeros(7, 6)), x)
+    torch.testing.assert_close(value, x, rtol=0, atol=0.01)
+    torch.testing.assert_close(log_slope, torch.zeros(7), rtol=0, atol=0.01)
     u, log_det = Affine(3).forward_and_log_det(torch.ones(2, 3))
     torch.testing.assert_close(u, torch.ones(2, 3), rtol=0, atol=0.005)
     torch.testing.assert_close(log_det, torch.zeros(2), rtol=0, atol=0.005)
+
+
+@pytest.mark.parametrize("maps", [5, 10])
+def test_density_at_the_start(maps):
+    """Near the identity: of N(0, I), half of log(2 pi) + 1 + 1 / e a dimension, 9.62 in 6."""
+    x = torch.randn(500, 6)
+    x = (x - x.mean(0)) / x.square().mean(0).sqrt()
+    model = MAFDDSF((6,), maps)
+    _, log_det = pass_forward(model.transforms, x)
+    assert log_det.abs().max().item() < 0.3
+    expected = 3 * (math.log(2 * math.pi) + 1 + 1 / math.e)
+    assert -model.log_prob(x).mean().item() == pytest.approx(expected, abs=0.15)
+
+
+def test_base():
+    """Its log variance is 1 and 1e-5 is added to twice the variance; it integrates to one."""
+    base, z = MAFDDSF((2,)).base, torch.tensor([[0.5, -3.0]])
+    released = (-z.square() / (2 * math.e + 1e-5) - 0.5 - 0.5 * math.log(2 * math.pi)).sum()
+    assert base.log_prob(z).item() == pytest.approx(released.item(), abs=2e-6)
+    grid = torch.linspace(-30, 30, 3_001)
+    density = base.log_prob(torch.stack([grid, torch.zeros_like(grid)], 1))
+    middle = -0.5 * math.log(2 * math.pi * (math.e + 5e-6))
+    assert (density - middle).exp().sum().item() * 0.02 == pytest.approx(1, abs=1e-9)
+    draws = base.sample(20_000, torch.Generator().manual_seed(0))
+    assert draws.var().item() == pytest.approx(math.e, rel=0.03)
+
+
+def test_shuffled_degrees():
+    """Each as often as the others, or once more; which of them, and the order, is random."""
+    orders = [hidden_degrees(torch.arange(1, 7), 23, 6, "shuffled").tolist() for _ in range(20)]
+    counts = [sorted(order.count(degree) for degree in range(1, 6)) for order in orders]
+    assert counts == [[4, 4, 5, 5, 5]] * 20
+    assert len({tuple(sorted(order)) for order in orders}) > 5
+    assert all(order != sorted(order) for order in orders)
 
 
 def test_number_of_parameters_of_power():
@@ -147,7 +234,8 @@ def copy_weights(made, peer):
         ours, rows = made.network[i], torch.arange(len(peer[i].bias))
         if ours is made.network.last:
             rows = rows.view(made.features, -1).T.flatten()
-        assert torch.equal(peer[i].mask.bool(), ours.mask[rows].bool())
+        assert peer[i].mask.shape == ours.mask.shape
+        peer[i].mask.data.copy_(ours.mask[rows])
         peer[i].weight.data = ours.masked_weight().data[rows]
         peer[i].bias.data = ours.bias.data[rows]
 
@@ -164,7 +252,8 @@ def test_zuko(layers, hidden):
     for layer in theirs:
         u, change = layer().call_and_ladj(u)
         log_det = log_det + change
-    normal = torch.distributions.Normal(-affine.shift / affine.scale(), 1 / affine.scale())
+    base = (math.e + 5e-6) ** 0.5 / affine.scale()
+    normal = torch.distributions.Normal(-affine.shift / affine.scale(), base)
     expected = normal.log_prob(u).sum(1) + log_det
     torch.testing.assert_close(model.log_prob(x), expected, rtol=0, atol=1e-6)
 

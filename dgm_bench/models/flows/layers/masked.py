@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 Activation = Literal["relu", "tanh", "softplus", "elu"]
-Degrees = Literal["sequential", "random"]
+Degrees = Literal["sequential", "random", "shuffled"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -55,10 +55,16 @@ def hidden_degrees(
         width: Number of hidden units.
         dim: Number of inputs of the whole network.
         kind: ``"sequential"`` cycles through 1 ... dim-1; ``"random"`` draws uniformly from the
-            smallest degree below to dim-1 (MADE paper, section 4.1).
+            smallest degree below to dim-1 (MADE paper, section 4.1); ``"shuffled"`` has each of
+            1 ... dim-1 equally often, as far as that goes, in random order (CW-Huang/torchkit,
+            iaf_modules.py, ``get_rank``).
     """
     if kind == "sequential":
         return torch.arange(width) % max(1, dim - 1) + min(1, dim - 1)
+    if kind == "shuffled":
+        count = max(1, dim - 1)
+        ranks = torch.cat([torch.randperm(count) for _ in range(-(-width // count))])[:width]
+        return ranks[torch.randperm(width)] + min(1, dim - 1)
     lowest = min(int(previous.min()), dim - 1)
     return torch.randint(lowest, max(dim, lowest + 1), (width,))
 
