@@ -18,6 +18,8 @@ from dgm_bench.errors import DeclarationError
 #: Which way is better; ``none`` for what is neither, such as a mutual information.
 Direction = Literal["lower", "higher", "none"]
 Split = Literal["train", "val", "test"]
+#: What becomes of the examples that do not fill an epoch's last batch; see ``train/sampler.py``.
+LastBatch = Literal["drop", "use", "wrap", "cycle"]
 PmKind = Literal["sd_runs", "two_se_test", "none", "unknown"]
 
 #: Unit of columns that hold a property: 1 where a model has it, 0 where it has not.
@@ -141,6 +143,7 @@ class Stage(Spec):
     stopping: StoppingSpec
     average_decay: Decay | None = None
     clip_norm: float | None = Field(default=None, gt=0)
+    last_batch: LastBatch = "drop"
     precision: Literal["float32", "float64", "bfloat16"] = "float32"
 
 

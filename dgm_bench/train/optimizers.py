@@ -52,6 +52,25 @@ class AdamInsideRoot(torch.optim.Adam):
         super().step()
 
 
+class GlowAdamax(torch.optim.Adamax):
+    """Adamax as the released Glow code has it (``optim.py``, ``adamax``).
+
+    Its rate has Adam's factor ``sqrt(1 - beta2^t)`` besides; ``beta2`` averages over one epoch, so
+    that this is near 1 after a few. Epsilon is added to each gradient instead of their maximum.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step; closures are not supported."""
+        done = float(next(iter(self.state.values()), {"step": 0.0})["step"])
+        rates = [group["lr"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["lr"] *= (1 - group["betas"][1] ** (done + 1)) ** 0.5
+        super().step()
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+
 def _adam(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
     options: dict[str, Any] = {"lr": spec.lr, "betas": spec.betas, "eps": spec.eps}
     return torch.optim.Adam(_groups(model, spec), fused=True, **options)
@@ -66,6 +85,11 @@ def _adamw(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
 def _adamax(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
     options: dict[str, Any] = {"lr": spec.lr, "betas": spec.betas, "eps": spec.eps}
     return torch.optim.Adamax(_groups(model, spec), foreach=True, **options)
+
+
+def _adamax_glow(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
+    options: dict[str, Any] = {"lr": spec.lr, "betas": spec.betas, "eps": spec.eps}
+    return GlowAdamax(_groups(model, spec), foreach=True, **options)
 
 
 def _adam_maf(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
@@ -93,6 +117,7 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, OptimizerSpec], torch.optim.Optimizer
     "adam": _adam,
     "adamw": _adamw,
     "adamax": _adamax,
+    "adamax-glow": _adamax_glow,
     "adam-maf": _adam_maf,
     "sgd-momentum": _sgd_momentum,
 }

@@ -37,7 +37,9 @@ class TrainingState:
         self.model = model
         # Data too large for the device stays where it is; batches are then moved.
         self.device = next(model.parameters(), examples).device
-        self.sampler = ShuffledBatches(len(examples), stage.batch_size, seed, examples.device)
+        self.sampler = ShuffledBatches(
+            len(examples), stage.batch_size, seed, examples.device, stage.last_batch
+        )
         self.optimizer = build_optimizer(stage.optimizer, model)
         self.schedule = Schedule(stage.schedule, stage.optimizer.lr)
         self.noise = torch.Generator(self.device).manual_seed(seed)

@@ -20,7 +20,7 @@ from dgm_bench.spec import (
 
 from .feedforward import maf_setting, maf_steps
 from .protocols import ffjord_stage, maf_stage, small_stage
-from .shared import flat_data, required_setting, small_setting
+from .shared import flat_data, last_batch, required_setting, small_setting
 
 # --------------------------------------------------------------------------- Glow on tables
 
@@ -75,6 +75,7 @@ def tan(data: str) -> Recipe:
             validation=ValidationSpec(every=2_500, unit="steps"),
             stopping=StoppingSpec(max_steps=60_000),
             clip_norm=1.0,
+            last_batch=last_batch(data, 1_024, "cycle"),
         )
     )
     dim, units = card(data).dim, args["units"]
@@ -123,15 +124,12 @@ def maf_ddsf(data: str, layers: int) -> Recipe:
             validation=ValidationSpec(every=1, unit="epochs"),
             stopping=StoppingSpec(patience=30, max_epochs=400),
             clip_norm=5.0,
+            last_batch=last_batch(data, 100, "use"),
         )
     )
     dim, width = card(data).dim, args["hidden"][0]
     products = args["layers"] * dim * width * (1 + 6 * args["sigmoid_dim"])
-    notes = (
-        "the settings of each data set were not published: the released code's defaults",
-        "without averaging of the parameters: the released code stops without it, and how much of "
-        "it the published runs had is not known",
-    )
+    notes = ("the settings of each data set were not published: the released code's defaults",)
     source = "NAF paper; released NAF code (maf_experiments.py)"
     steps = maf_steps(data, stage)
     return _recipe(

@@ -51,7 +51,9 @@ def glow_multiscale(data: str) -> Recipe:
         data=pixel_data(data),
         model=ModelSpec(name="glow_images:Glow", args=args),
         # The second moment is averaged over an epoch (train.py: polyak_epochs).
-        optimizer=OptimizerSpec(name="adamax", lr=1e-3, betas=(0.9, round(1 - 1 / per_epoch, 6))),
+        optimizer=OptimizerSpec(
+            name="adamax-glow", lr=1e-3, betas=(0.9, round(1 - 1 / per_epoch, 6))
+        ),
         schedule=ScheduleSpec(warmup_steps=10 * per_epoch),
         batch_size=GLOW_BATCH,
         validation=ValidationSpec(every=50, unit="epochs", batch_size=500),

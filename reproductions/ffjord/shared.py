@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dgm_bench.data import card
-from dgm_bench.spec import DataSpec
+from dgm_bench.spec import DataSpec, LastBatch
 
 IMAGES = ("mnist", "cifar10")
 TABLES = ("power", "gas", "hepmass", "miniboone", "bsds300", "bsds300-patches")
@@ -85,6 +85,11 @@ def required_setting(data: str) -> SmallSetting:
 def flat_data(data: str) -> DataSpec:
     """Return the data set, images in the MAF paper's convention."""
     return DataSpec(name=data, args={"convention": "maf"} if data in IMAGES else {})
+
+
+def last_batch(data: str, batch_size: int, rule: LastBatch) -> LastBatch:
+    """Return a source's rule for what does not fill a batch, where there is such a rest."""
+    return rule if card(data).sizes["train"] % batch_size else "drop"
 
 
 def pixel_data(data: str) -> DataSpec:

@@ -24,8 +24,7 @@ from dgm_bench.train.averaging import ParameterAverage
 from dgm_bench.train.checkpoint import CheckpointFile, StageCheckpoint
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.objectives import build_objective
-from dgm_bench.train.optimizers import AdamInsideRoot, build_optimizer
-from dgm_bench.train.sampler import ShuffledBatches
+from dgm_bench.train.optimizers import build_optimizer
 from dgm_bench.train.schedule import Schedule
 
 MAF = ModelSpec(name="maf:MAF", args={"layers": 2, "hidden": [8]})
@@ -242,36 +241,6 @@ def test_schedule_drops_once_each_and_stays():
 def test_warm_up_is_linear():
     schedule = Schedule(ScheduleSpec(warmup_steps=4), 1.0)
     assert [schedule.lr(step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
-
-
-def test_every_epoch_is_a_new_permutation_and_seek_finds_its_place():
-    batches = ShuffledBatches(10, 5, seed=1)
-    epochs = [torch.cat([batches.next(), batches.next()]) for _ in range(3)]
-    for order in epochs:
-        assert sorted(order.tolist()) == list(range(10))
-    assert not torch.equal(epochs[0], epochs[1])
-    other = ShuffledBatches(10, 5, seed=1)
-    other.seek(1, 1)
-    assert torch.equal(other.next(), epochs[1][5:])
-    assert torch.equal(other.next(), epochs[2][:5])
-    assert ShuffledBatches(10, 64, seed=1).steps_per_epoch == 1
-
-
-def test_adam_inside_root_follows_its_formula():
-    torch.manual_seed(0)
-    p = nn.Parameter(torch.randn(5, dtype=torch.float64))
-    expected, mean, square = p.detach().clone(), torch.zeros(5), torch.zeros(5)
-    optimizer = AdamInsideRoot([p], lr=1e-2, eps=1e-8, weight_decay=1e-3)
-    for t in range(1, 30):
-        gradient = torch.randn(5, dtype=torch.float64) * 1e-4
-        p.grad = gradient.clone()
-        optimizer.step()
-        gradient = gradient + 1e-3 * expected
-        mean = 0.9 * mean + 0.1 * gradient
-        square = 0.999 * square + 0.001 * gradient**2
-        root = (square / (1 - 0.999**t) + 1e-8).sqrt()
-        expected = expected - 1e-2 * mean / (1 - 0.9**t) / root
-    torch.testing.assert_close(p.detach(), expected, rtol=0, atol=1e-12)
 
 
 def test_average_is_the_moving_average_and_swaps_back():
