@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from code_models import train_briefly
@@ -97,6 +98,25 @@ def test_relaxed_draws_of_low_temperature_are_codes_to_the_decoder(generator):
     noise = torch.empty_like(logits).exponential_(generator=torch.Generator().manual_seed(5))
     drawn = (logits - noise.log()).argmax(-1)
     torch.testing.assert_close(misfit, model._negative_log_likelihood(x, model.vectors(drawn)))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.4])
+def test_relaxed_likelihood_is_that_of_mixed_vectors(temperature):
+    """Equation 2 of Jang et al. mixes the codes' vectors; the density is A.3's, in NumPy."""
+    model, x = new(), pixels(3)
+    misfit, _ = model.relaxed_terms(x, temperature, torch.Generator().manual_seed(5))
+    logits = model.posterior_logits(x).detach()
+    noise = torch.empty_like(logits).exponential_(generator=torch.Generator().manual_seed(5))
+    weights = np.exp((logits - noise.log()).numpy() / temperature)
+    weights /= weights.sum(-1, keepdims=True)
+    vectors = torch.tensor(weights @ model.vectors.weight.detach().numpy())
+    maps = model.decoder(vectors.movedim(-1, 1)).detach().numpy()
+    mean, log_scale = maps[:, :3], maps[:, 3:]
+    inside = 0.8 * x.numpy() + 0.1
+    distance = np.abs(np.log(inside / (1 - inside)) - mean) / np.exp(log_scale)
+    density = np.exp(-distance) / (2 * np.exp(log_scale) * inside * (1 - inside))
+    expected = -np.log(density).sum((1, 2, 3))
+    np.testing.assert_allclose(misfit.detach().numpy(), expected, rtol=1e-12)
 
 
 def test_divergence_is_that_from_the_uniform_prior(generator):

@@ -229,6 +229,31 @@ def test_loss_is_the_papers(codebook, generator):
     torch.testing.assert_close(loss.terms["reconstruction"], error)
 
 
+def quantised_by_numpy(quantiser, z):
+    """Return the nearest codes' vectors, and their mean squared distance from ``z``."""
+    rows, codebook = z.detach().movedim(1, -1).numpy(), quantiser.codebook.detach().numpy()
+    chosen = ((rows[..., None, :] - codebook) ** 2).sum(-1).argmin(-1)
+    return torch.tensor(codebook[chosen]).movedim(-1, 1), ((rows - codebook[chosen]) ** 2).mean()
+
+
+@pytest.mark.parametrize("codebook", ["ema", "gradient"])
+def test_two_levels_are_algorithm_1_and_their_loss_equation_2(codebook, generator):
+    """Razavi et al.: the bottom is given the quantised top, and the decoder both levels."""
+    model, x = new([2, 2], codebook=codebook).eval(), pixels(4)
+    bottom = model.encoders[0](2 * x - 1)
+    top = model.projections[1](model.encoders[1](bottom))
+    top, of_top = quantised_by_numpy(model.quantisers[1], top)
+    below = model.projections[0](torch.cat([model.conditioners[0](top), bottom], 1))
+    below, of_bottom = quantised_by_numpy(model.quantisers[0], below)
+    again = model.decoder(torch.cat([below, model.upsamplings[0](top)], 1)) / 2 + 0.5
+    error = ((again - x).detach().numpy() ** 2).mean()
+    learned = 0.3 + (codebook == "gradient")
+    args = {"commitment": 0.3, "variance": 0.7}
+    loss = build_objective(ObjectiveSpec(name="vq", args=args))(model, x, 0, generator)
+    expected = error / 0.7 + learned * (of_top + of_bottom)
+    assert loss.total.item() == pytest.approx(expected, rel=1e-12)
+
+
 def test_loss_asks_for_a_quantised_model_and_sound_numbers():
     gaussian = build(ModelSpec(name="gaussian:Gaussian"), (3,))
     with pytest.raises(DeclarationError, match="quantised latent variables"):
