@@ -40,7 +40,10 @@ class WeightsCard:
         return Download(urls=(self.url,), path=path, size=size, sha256=self.file.sha256)
 
 
+# pytorch-fid publishes the same bytes as pt_inception-2015-12-05-6726825d.pth, with
+# SHA-1 bd836944fd6db519dfd8d924aa457f5b3c8357ff.
 _INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+# Not the vgg16.pkl of NVIDIA that the authors of precision and recall used.
 _VGG = "vgg16-397923af.pth"
 
 WEIGHTS: tuple[WeightsCard, ...] = (

@@ -1,7 +1,7 @@
 """The published settings: VQ-VAE-2 on ImageNet and FFHQ, DALL-E's discrete VAE.
 
-Stage 1 of VQ-VAE-2 is as a third party transcribes the paper's table; the priors are as recalled
-and not verified. The recipes' notes say so.
+Stage 1 of VQ-VAE-2 and most of ImageNet's priors are as third parties transcribe the paper's
+tables; the rest is recalled and not verified. The recipes' notes say which.
 """
 
 from __future__ import annotations
@@ -119,18 +119,26 @@ IMAGE_EVALUATIONS = {
 }
 
 NOTES = (
-    "stage 1 is a third party's transcription of the paper's table; the decay 0.99 of the codebook "
-    "is VQ-VAE's and that of released code, not verified in this paper",
-    "widths, steps, batches, dropout and attention of the priors are recalled, not verified",
+    "stage 1 is second-hand: a third party's transcription of the paper's table, and the decay "
+    "0.99 of the codebooks by a public ledger of facts; codes are never restarted",
     "optimiser and learning rate are not stated where the paper was read: Adam with 3e-4, as a "
     "released implementation of stage 1 has it, for all stages",
     "keys and values of each of the 8 heads are 16 wide, 128 in all; a released implementation has "
     "values of 128, and outer 1x1 convolutions of 1,024 channels, which are left out here",
+    "dropout of the priors is inside the residual blocks, as PixelSNAIL has it; in the paper "
+    "(section 3.2, second-hand) it is after each block, and on the logits of the attention too",
     "residual units of the conditioning stack as those of the level; the levels below the top have "
     "no output stack",
     "the encoder's filter of 3 is that of the convolution after the strided ones, which have 4",
     "codes by the best validated parameters; validation is every 5,000 steps, which is chosen",
 )
+IMAGENET_PRIORS = (
+    "of the priors, hidden and residual units, layers, attention (4 layers, one after every five, "
+    "of 8 heads), dropout, output and conditioning stacks are second-hand (a note that cites the "
+    "paper's appendix; constants of kamenbliznashki/generative_models agree), and so are steps "
+    "(another note); batch sizes and the filter of 5 are recalled, not verified"
+)
+FFHQ_PRIORS = "all settings of the priors are recalled, not verified"
 IMAGENET_NOTE = (
     "50,000 samples against 50,000 training images here; how many the paper compares with which is "
     "not known. The accuracy score is of 1,281 samples a class"
@@ -140,6 +148,10 @@ FFHQ_NOTE = (
     "whether the top prior has an output stack, and how many heads the attention of the middle "
     "one has, is not stated: 20 layers and 8 heads, as on ImageNet"
 )
+DATA_NOTES = {
+    "imagenet-256": (IMAGENET_PRIORS, IMAGENET_NOTE),
+    "ffhq-1024": (FFHQ_PRIORS, FFHQ_NOTE),
+}
 
 
 def vqvae2(data: str) -> Recipe:
@@ -170,7 +182,7 @@ def vqvae2(data: str) -> Recipe:
         evaluation=evaluation(images, 64),
         cost=cost(data, stages, images, 2),
         source=SOURCE,
-        notes=(*NOTES, IMAGENET_NOTE if data == "imagenet-256" else FFHQ_NOTE),
+        notes=(*NOTES, *DATA_NOTES[data]),
     )
 
 
@@ -190,13 +202,14 @@ DALLE_OBJECTIVE: dict[str, Any] = {
     "temperature": 1 / 16,
     "temperature_steps": 150_000,
 }
-#: Chosen: DALL-E's transformer has 64 blocks of width 3968 and learned from its own pairs.
+#: Chosen: DALL-E's has 64 layers of width 3968 (12 billion weights) and learned from its own pairs.
 TRANSFORMER: dict[str, Any] = {"width": 1024, "depth": 24, "heads": 16, "dropout": 0.1}
 DALLE_NOTES = (
     "the autoencoder is DALL-E's, on images of ImageNet instead of its own 250 million; widths "
     "and the decoder's 128 dimensions for a code are those of its released code",
     "mixed precision is bfloat16 here; all three schedules are half cosines",
-    "the prior is a class-conditional transformer of 24 blocks of width 1024, chosen, not DALL-E's",
+    "the prior is a class-conditional transformer of 24 blocks of width 1024, chosen, not DALL-E's "
+    "(appendix B: 64 layers, 62 heads of 64, sparse attention, text before the image)",
 )
 
 

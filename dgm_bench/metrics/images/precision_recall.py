@@ -7,8 +7,9 @@ counted, as radius. A point ``g`` counts when it is near a set: there is a ``g'`
     ``|g - g'| <= radius(g)``     (lectures of 2021)
 
 Precision is the fraction of the generated that are near the reference set, recall that of the
-reference that are near the generated set (their equation 2). The second definition is printed
-as ``|g - g'| <= |g - NN_k(g, G)|``. With neighbours in the other set it would hold for every ``g``,
+reference that are near the generated set (their equation 2). Their released code has k = 3 by
+default (kynkaat/improved-precision-and-recall-metric). The second definition is printed as
+``|g - g'| <= |g - NN_k(g, G)|``. With neighbours in the other set it would hold for every ``g``,
 by its nearest neighbour; they are therefore sought in the point's own set. Its recall is then
 what is called coverage by Naeem et al. (2020).
 """
