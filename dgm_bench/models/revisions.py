@@ -51,6 +51,11 @@ CHANGES: tuple[Change, ...] = (
         what="maps start with slope 1 and are clipped before the logit, hidden degrees are "
         "shuffled, and the base has log variance 1, as in the released code",
     ),
+    Change(
+        models=("gated_vae:ConvVAE", "gated_vae:DenseVAE"),
+        what="hidden units of inverse autoregressive flows come in one block for each dimension",
+        where={"posterior": "iaf"},
+    ),
 )
 
 

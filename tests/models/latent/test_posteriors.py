@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812  its usual name
 from torch.autograd.graph import saved_tensors_hooks
 
 from dgm_bench.errors import DeclarationError
@@ -18,7 +17,6 @@ from dgm_bench.models.latent.gated_vae import (
 from dgm_bench.models.latent.posteriors import amortised_dynamics, build_posterior
 from dgm_bench.models.latent.posteriors.amortised_dynamics import AmortisedNetwork
 from dgm_bench.models.latent.posteriors.ffjord import AmortisedFFJORD
-from dgm_bench.models.latent.posteriors.iaf import GatedMADE
 from dgm_bench.models.latent.posteriors.sylvester import GPU_STEPS, orthonormalised
 
 FEATURES, LATENT = 7, 4
@@ -183,16 +181,6 @@ def test_sylvester_maps_stay_invertible(case, generator):
 
             jacobian = torch.autograd.functional.jacobian(moved, z[b, 0])
             assert torch.linalg.det(jacobian) > 0
-
-
-def test_gates_of_the_inverse_autoregressive_flow_see_only_earlier_dimensions(generator):
-    flow, (z, features) = flow_of("iaf"), inputs(1, 1)
-    single = torch.autograd.functional.jacobian(
-        lambda v: flow.maps[0](v.view(1, 1, -1), flow.context(features)[:, None])[0].view(-1),
-        z.view(-1),
-    )
-    assert not single.triu(1).any()
-    assert (single.tril(-1).abs() > 1e-8).sum() == LATENT * (LATENT - 1) // 2
 
 
 # ------------------------------------------------------------------------------- FFJORD
@@ -426,23 +414,3 @@ def test_arguments_that_a_posterior_does_not_have_are_refused(name, args, told):
 def test_the_continuous_posterior_is_that_of_the_continuous_models(model):
     with pytest.raises(DeclarationError, match=f"use gated_vae:Continuous{model.__name__}"):
         model((1, 8, 8), posterior="ffjord")
-
-
-def test_the_context_of_iaf_joins_what_leaves_the_first_layer():
-    """And each map's gate and mean follow from it (Sylvester code, ``models/flows.py``)."""
-    gated = GatedMADE(LATENT, 8)
-    z, context = torch.randn(2, 3, LATENT), torch.randn(2, 1, 8)
-    layers = [layer.masked_weight() for layer in (gated.first, gated.hidden, gated.last)]
-    h = F.elu(z @ layers[0].T + gated.first.bias) + context
-    mean, raw = (F.elu(h @ layers[1].T + gated.hidden.bias) @ layers[2].T).chunk(2, -1)
-    gate = (raw + 1).sigmoid()
-    moved, log_det = gated(z, context)
-    torch.testing.assert_close(moved, gate * z + (1 - gate) * mean)
-    torch.testing.assert_close(log_det, gate.log().sum(-1))
-
-
-def test_iaf_weights_start_as_in_the_released_code():
-    gated = GatedMADE(64, 400)
-    for layer, outputs in ((gated.first, 400), (gated.hidden, 400), (gated.last, 64)):
-        assert layer.weight.std().item() == pytest.approx((2 / outputs) ** 0.5, rel=0.03)
-        assert not layer.bias.any()

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from dgm_bench.models.flows.layers.masked import MaskedLinear, input_degrees, made_masks
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.flows.layers.masked import MaskedLinear
 from dgm_bench.models.latent.posteriors.gaussian import Latents
 
 #: Added to the gates before the sigmoid, so that the map starts near the identity.
 FORGET_BIAS = 1.0
+
+
+def block_masks(latent: int, width: int) -> list[Bool[Tensor, "units inputs"]]:
+    """Return the masks of the first layer, the hidden one and the last, which has two outputs each.
+
+    Hidden units come in blocks of ``width / latent``, one for each dimension. A unit depends on the
+    dimensions up to that of its block, and on no later hidden unit, also of its own block; an
+    output depends on the blocks before its own (Sylvester code, ``models/layers.py``).
+    """
+    unit, start = torch.arange(width), torch.arange(latent) * (width // latent)
+    first, hidden = unit[:, None] >= start, unit[:, None] >= unit
+    return [first, hidden, start.repeat(2)[:, None] > unit]
 
 
 class GatedMADE(nn.Module):
@@ -24,8 +37,7 @@ class GatedMADE(nn.Module):
 
     def __init__(self, latent: int, width: int) -> None:
         super().__init__()
-        masks = made_masks(input_degrees(latent), [width, width], 2, "sequential")
-        self.first, self.hidden, self.last = (MaskedLinear(mask) for mask in masks)
+        self.first, self.hidden, self.last = map(MaskedLinear, block_masks(latent, width))
         # The code's kaiming_normal is of transposed weights: its fan-in is the number of outputs,
         # ``latent`` each for mean and gate.
         for layer, outputs in ((self.first, width), (self.hidden, width), (self.last, latent)):
@@ -55,7 +67,10 @@ class InverseAutoregressive(nn.Module):
         features: Number of features.
         latent: Number of latent variables.
         flows: Number of maps.
-        width: Width of their hidden layers.
+        width: Width of their hidden layers, a multiple of the number of latent variables.
+
+    Raises:
+        DeclarationError: It is no such multiple.
 
     Example:
         >>> flow = InverseAutoregressive(features=8, latent=2, flows=2, width=6)
@@ -67,6 +82,9 @@ class InverseAutoregressive(nn.Module):
 
     def __init__(self, features: int, latent: int, flows: int = 16, width: int = 1280) -> None:
         super().__init__()
+        if width % latent:
+            reason = f"no multiple of the {latent} latent variables"
+            raise DeclarationError(f"width {width}", reason, f"use {-width % latent + width}")
         self.context = nn.Linear(features, width)
         self.maps = nn.ModuleList(GatedMADE(latent, width) for _ in range(flows))
 
