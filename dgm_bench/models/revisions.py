@@ -56,6 +56,10 @@ CHANGES: tuple[Change, ...] = (
         what="hidden units of inverse autoregressive flows come in one block for each dimension",
         where={"posterior": "iaf"},
     ),
+    Change(
+        models=("realnvp_images:MultiScaleRealNVP",),
+        what="couplings batch-normalise the half that they move, not their whole output",
+    ),
 )
 
 

@@ -35,8 +35,11 @@ from dgm_bench.models.networks.convnets import (
 )
 
 
-class ImageBatchNorm(RunningMoments):
-    """Batch normalisation of a coupling's output, as a layer (section 3.7).
+class MovedBatchNorm(RunningMoments):
+    """Batch normalisation of what a coupling has moved (section 3.7), as the released code has it.
+
+    What is kept passes. A channel that is kept in part, as by a checkerboard, counts as zero where
+    it is kept: moved pixels of mean 0 leave with a variance of 2.
 
     In training mode a batch's own statistics normalise it, and gradients pass through them; in
     evaluation mode running averages do. The released code sets the paper's further averaging over
@@ -44,23 +47,33 @@ class ImageBatchNorm(RunningMoments):
     """
 
     def forward_and_log_det(
-        self, x: Float[Tensor, "batch channels height width"]
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        moved: Float[Tensor, "1 1 height width"] | float = 1.0,
     ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, " batch"]]:
-        """Return ``(u, log|det du/dx|)``; the batch's statistics count as constants."""
+        """Return ``(u, log|det du/dx|)``; the batch's statistics count as constants.
+
+        Args:
+            x: Outputs of the coupling.
+            moved: 1 where they are moved, 0 where they are kept; 1.0 if they all are moved.
+        """
         variance, mean = self.variance, self.mean
         if self.training:
-            variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+            variance, mean = torch.var_mean(x * moved, dim=(0, 2, 3), correction=0)
             self._average(mean.detach(), variance.detach())
-        log_scale = -0.5 * (variance + self.eps).log()
+        log_scale = per_channel(-0.5 * (variance + self.eps).log()) * moved
         scale = log_scale.exp()
-        u = torch.addcmul(per_channel(-mean * scale), x, per_channel(scale))
-        return u, (x[0, 0].numel() * log_scale.sum()).expand(x.shape[0])
+        u = torch.addcmul(-per_channel(mean) * moved * scale, x, scale)
+        return u, log_scale.expand_as(x[:1]).sum().expand(x.shape[0])
 
     def inverse(
-        self, u: Float[Tensor, "batch channels height width"]
+        self,
+        u: Float[Tensor, "batch channels height width"],
+        moved: Float[Tensor, "1 1 height width"] | float = 1.0,
     ) -> Float[Tensor, "batch channels height width"]:
         """Return ``x``, by the running averages in either mode."""
-        return u * per_channel((self.variance + self.eps).sqrt()) + per_channel(self.mean)
+        scale = (0.5 * per_channel((self.variance + self.eps).log()) * moved).exp()
+        return torch.addcmul(per_channel(self.mean) * moved, u, scale)
 
     @torch.no_grad()
     def _average(
@@ -77,7 +90,8 @@ class ImageBatchNorm(RunningMoments):
 class CheckerboardCoupling(nn.Module):
     """``(x + t) exp(s)`` on one colour of a checkerboard, ``s, t`` from the other (section 3.4).
 
-    ``s`` is a learned scale, zero at first, times a hyperbolic tangent (section 4.1).
+    What is moved is batch-normalised. ``s`` is a learned scale, zero at first, times a hyperbolic
+    tangent (section 4.1).
 
     Args:
         shape: Channels, height and width.
@@ -97,20 +111,24 @@ class CheckerboardCoupling(nn.Module):
         self.norm = CentredBatchNorm(channels)
         self.network = ResidualNetwork(2 * channels + 1, features, 2 * channels, blocks)
         self.scale = nn.Parameter(torch.zeros(()))
+        self.norm_moved = MovedBatchNorm(channels)
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
         shift, log_scale = self._shift_and_log_scale(x)
-        return (x + shift) * log_scale.exp(), log_scale.sum((1, 2, 3))
+        u, change = self.norm_moved.forward_and_log_det(
+            (x + shift) * log_scale.exp(), 1 - self.kept
+        )
+        return u, log_scale.sum((1, 2, 3)) + change
 
     def inverse(
         self, u: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return ``x``."""
         shift, log_scale = self._shift_and_log_scale(u)
-        return u * (-log_scale).exp() - shift
+        return self.norm_moved.inverse(u, 1 - self.kept) * (-log_scale).exp() - shift
 
     def _shift_and_log_scale(
         self, x: Float[Tensor, "batch channels height width"]
@@ -130,6 +148,8 @@ class CheckerboardCoupling(nn.Module):
 class ChannelCoupling(nn.Module):
     """``(x + t) exp(s)`` on half of the channels, ``s, t`` from the other half (section 3.4).
 
+    What is moved is batch-normalised.
+
     Args:
         shape: Channels, height and width; an even number of channels.
         features: Channels of the residual network.
@@ -144,6 +164,7 @@ class ChannelCoupling(nn.Module):
         self.norm = CentredBatchNorm(half)
         self.network = ResidualNetwork(2 * half, features, 2 * half, blocks)
         self.scale = nn.Parameter(torch.ones(()))
+        self.norm_moved = MovedBatchNorm(half)
 
     def forward_and_log_det(
         self, x: Float[Tensor, "batch channels height width"]
@@ -151,7 +172,9 @@ class ChannelCoupling(nn.Module):
         """Return ``(u, log|det du/dx|)``."""
         kept, transformed = self._kept_and_transformed(x)
         shift, log_scale = self._shift_and_log_scale(kept)
-        return self._join(kept, (transformed + shift) * log_scale.exp()), log_scale.sum((1, 2, 3))
+        transformed = (transformed + shift) * log_scale.exp()
+        moved, change = self.norm_moved.forward_and_log_det(transformed)
+        return self._join(kept, moved), log_scale.sum((1, 2, 3)) + change
 
     def inverse(
         self, u: Float[Tensor, "batch channels height width"]
@@ -159,6 +182,7 @@ class ChannelCoupling(nn.Module):
         """Return ``x``."""
         kept, transformed = self._kept_and_transformed(u)
         shift, log_scale = self._shift_and_log_scale(kept)
+        transformed = self.norm_moved.inverse(transformed)
         return self._join(kept, transformed * (-log_scale).exp() - shift)
 
     def _kept_and_transformed(
@@ -291,16 +315,8 @@ def _scales(shape: ImageShape, scales: int, features: int, blocks: int) -> list[
 
 
 def _checkerboards(shape: ImageShape, n: int, features: int, blocks: int) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for i in range(n):
-        layers.append(CheckerboardCoupling(shape, features, blocks, keep_even=i % 2 == 0))
-        layers.append(ImageBatchNorm(shape[0]))
-    return layers
+    return [CheckerboardCoupling(shape, features, blocks, i % 2 == 0) for i in range(n)]
 
 
 def _channel_couplings(shape: ImageShape, n: int, features: int, blocks: int) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for i in range(n):
-        layers.append(ChannelCoupling(shape, features, blocks, keep_first=i % 2 == 0))
-        layers.append(ImageBatchNorm(shape[0]))
-    return layers
+    return [ChannelCoupling(shape, features, blocks, i % 2 == 0) for i in range(n)]

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -24,7 +25,6 @@ from dgm_bench.models.flows.realnvp_images import (
     ChannelCoupling,
     CheckerboardCoupling,
     DiagonalsFirst,
-    ImageBatchNorm,
     MultiScaleRealNVP,
 )
 from dgm_bench.models.networks.convnets import CentredBatchNorm, WeightNormConv
@@ -242,17 +242,88 @@ def test_half_that_leaves_is_one_colour_of_the_checkerboard():
     assert torch.equal(layers.inverse(u), colour)
 
 
-def test_batch_norm_layer_in_training_and_in_evaluation():
-    norm, x = ImageBatchNorm(3), torch.randn(20, 3, 4, 4) * 2 + 1
-    u, log_det = norm.forward_and_log_det(x)
-    variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-    close(u.mean((0, 2, 3)), torch.zeros(3))
-    close(log_det, (-8 * (variance + 1e-4).log().sum()).expand(20))
-    close(norm.mean, 0.1 * mean)
-    close(norm.variance, 0.9 + 0.1 * variance)
-    before = norm.mean.clone()
-    norm.eval().forward_and_log_det(x)
-    assert torch.equal(norm.mean, before)
+COUPLINGS = {
+    "checkerboard, even kept": lambda: CheckerboardCoupling((4, 4, 6), 4, 1, True),
+    "checkerboard, odd kept": lambda: CheckerboardCoupling((4, 4, 6), 4, 1, False),
+    "channels, first kept": lambda: ChannelCoupling((4, 4, 6), 4, 1, True),
+    "channels, second kept": lambda: ChannelCoupling((4, 4, 6), 4, 1, False),
+}
+
+
+def coupling_of(name):
+    """Return a coupling whose scales and shifts are not zero."""
+    layer = COUPLINGS[name]()
+    nn.init.constant_(layer.scale, 0.7)
+    nn.init.normal_(layer.network.out[-1].bias)
+    return layer
+
+
+def moved_by(layer):
+    """Return a mask over channels, rows and columns: True where the coupling moves."""
+    if isinstance(layer, CheckerboardCoupling):
+        return np.broadcast_to((1 - layer.kept[0]).bool().numpy(), (4, 4, 6))
+    moved = np.zeros((4, 4, 6), bool)
+    moved[slice(2, 4) if layer.keep_first else slice(0, 2)] = True
+    return moved
+
+
+def by_formula(layer, x, averages=None):
+    """Return outputs, log-determinants and the moments of the released code, in NumPy.
+
+    The moved half is scaled, shifted and then normalised by the moments of the channel, in which
+    what is kept counts as zero (real_nvp_multiscale_dataset.py, ``bn_out``).
+    """
+    moved, x = moved_by(layer), x.numpy()
+    channels = np.flatnonzero(moved.any((1, 2)))
+    kept = x if len(channels) == 4 else np.delete(x, channels, 1)
+    shift, log_scale = np.zeros((2, *x.shape))
+    given = layer._shift_and_log_scale(torch.tensor(kept))
+    for own, value in zip((shift, log_scale), given, strict=True):
+        own[:, channels] = value.detach()
+    u = np.where(moved, (x + shift) * np.exp(log_scale), x)
+    log_det = (log_scale * moved).sum((1, 2, 3))
+    zeroed = np.where(moved, u, 0.0)[:, channels]
+    mean, variance = averages or (zeroed.mean((0, 2, 3)), zeroed.var((0, 2, 3)))
+    for c, m, v in zip(channels, mean, variance, strict=True):
+        u[:, c] = np.where(moved[c], (u[:, c] - m) / np.sqrt(v + 1e-4), u[:, c])
+        log_det = log_det - 0.5 * moved[c].sum() * np.log(v + 1e-4)
+    return u, log_det, mean, variance
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_couplings_normalise_what_they_move(name):
+    layer, x = coupling_of(name), torch.randn(20, 4, 4, 6) * 2 + 1
+    u, log_det = layer.forward_and_log_det(x)
+    expected, expected_log_det, mean, variance = by_formula(layer, x)
+    np.testing.assert_allclose(u.detach(), expected, atol=1e-12)
+    np.testing.assert_allclose(log_det.detach(), expected_log_det, atol=1e-12)
+    norm = layer.norm_moved
+    np.testing.assert_allclose(norm.mean, 0.1 * mean, atol=1e-12)
+    np.testing.assert_allclose(norm.variance, 0.9 + 0.1 * variance, atol=1e-12)
+    averages = norm.mean.numpy().copy(), norm.variance.numpy().copy()
+    u, log_det = layer.eval().forward_and_log_det(x)
+    expected, expected_log_det, *same = by_formula(layer, x, averages)
+    np.testing.assert_allclose(u.detach(), expected, atol=1e-12)
+    np.testing.assert_allclose(log_det.detach(), expected_log_det, atol=1e-12)
+    np.testing.assert_array_equal([norm.mean, norm.variance], same)
+    close(layer.inverse(u), x)
+
+
+def test_what_a_checkerboard_moves_has_variance_two():
+    """Half of the numbers that its moments are of are zeros."""
+    layer = CheckerboardCoupling((3, 4, 6), 4, 1, True)
+    x = torch.randn(30, 3, 4, 6)
+    moved = (1 - layer.kept).bool().expand(30, 3, -1, -1)
+    x = x - x[moved].mean()
+    u, _ = layer.forward_and_log_det(x)
+    assert u[moved].var().item() == pytest.approx(2, rel=0.02)
+    assert torch.equal(u[~moved], x[~moved])
+
+
+@pytest.mark.parametrize("name", ["checkerboard, even kept", "channels, first kept"])
+def test_gradients_of_a_coupling_pass_through_its_moments(name):
+    layer, x = coupling_of(name), torch.randn(2, 4, 4, 6, requires_grad=True)
+    assert torch.autograd.gradcheck(layer.forward_and_log_det, x, fast_mode=True)
 
 
 def test_conditioner_norm_is_pytorchs_without_scale():
