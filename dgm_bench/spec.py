@@ -243,6 +243,15 @@ class Recipe(Spec):
         return tuple(share / sum(shares) for share in shares)
 
     @property
+    def fitted(self) -> bool:
+        """Whether nothing is trained, not even a classifier that judges: seeds change noise alone.
+
+        A model that takes no step has nothing random in it, as a test checks of all recipes.
+        """
+        stops = (stage.stopping for stage in self.stages)
+        return self.evaluation.judge is None and all(stop.max_steps == 0 for stop in stops)
+
+    @property
     def revisions(self) -> tuple[int, ...]:
         """The revision of each stage's model."""
         return tuple(stage.model.revision for stage in self.stages)

@@ -87,6 +87,7 @@ def make_recipe(
     model: str = "maf:MAF",
     args: dict[str, Any] | None = None,
     revision: int = 1,
+    max_steps: int | None = None,
 ) -> Recipe:
     """Return a one-stage recipe."""
     stage = Stage(
@@ -94,7 +95,7 @@ def make_recipe(
         model=ModelSpec(name=model, args=args or {"layers": 5}, revision=revision),
         optimizer=OptimizerSpec(lr=1e-4),
         batch_size=100,
-        stopping=StoppingSpec(patience=30),
+        stopping=StoppingSpec(patience=30, max_steps=max_steps),
     )
     return Recipe(name=name, stages=(stage,))
 

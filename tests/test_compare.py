@@ -125,6 +125,15 @@ def test_one_run_on_each_side_with_the_same_number_is_the_same():
     assert only(runs(10.0), runs(10.0))[0].state == "same"
 
 
+@pytest.mark.parametrize(
+    ("value", "state"), [(10.009, "same"), (10.011, "worse"), (9.98, "better")]
+)
+def test_one_run_on_each_side_decides_where_nothing_is_trained(value, state):
+    cell = make_cell(recipe=make_recipe(max_steps=0))
+    new = runs(value, cell=cell, environment=make_environment(machine_class="another"))
+    assert only(new, runs(10.0, cell=cell))[0].state == state
+
+
 @pytest.mark.parametrize(("column", "state"), [("power", "worse"), ("gas", "noise")])
 def test_baseline_runs_on_the_same_data_sharpen_the_test(column, state):
     others = [r for row in "abc" for r in runs(10.0, 10.1, 9.9, cell=make_cell(row, column))]

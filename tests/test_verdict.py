@@ -18,7 +18,7 @@ from factories import (
 from dgm_bench.catalog import default_folder, load_catalog
 from dgm_bench.errors import DeclarationError
 from dgm_bench.records import Outcome, write_record
-from dgm_bench.spec import YES_NO, Row
+from dgm_bench.spec import YES_NO, ImageEvaluationSpec, Row
 from dgm_bench.stats import VariancePrior
 from dgm_bench.store import Store
 from dgm_bench.verdict import Pool, judge, judge_table, neighbour_gap, not_run, pool_variances
@@ -101,6 +101,52 @@ def test_one_seed_with_a_pool_can_be_far_off(cell):
     verdict = judge(cell, runs(cell, 12.0), pool())
     assert verdict.state == "worse"
     assert "other models' runs on the same data" in verdict.reason
+
+
+def fitted(column="power", published="10.00", unit="nats"):
+    """A cell of a Gaussian, which takes no step."""
+    recipe = make_recipe("gaussian", data=column, model="gaussian:Gaussian", max_steps=0)
+    column = make_column(column, unit=unit)
+    return make_cell("gaussian", column, published=make_published(published), recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    ("value", "state"), [(10.009, "reproduced"), (10.011, "worse"), (9.989, "better")]
+)
+@pytest.mark.parametrize("known", [Pool(), pool(1.0)], ids=["nothing", "others"])
+def test_one_run_decides_where_nothing_is_trained(value, state, known):
+    """The margin is the floor, however much trained models on the same data differ."""
+    cell = fitted()
+    verdict = judge(cell, runs(cell, value), known)
+    assert (verdict.state, verdict.delta, verdict.more_seeds) == (state, 0.01, None)
+    assert verdict.interval == pytest.approx((10 - value, 10 - value))
+    assert "nothing is trained" in verdict.reason
+    assert "other models" not in verdict.reason
+
+
+def test_noise_of_several_seeds_counts_where_nothing_is_trained():
+    cell = fitted("mnist", "2.010", "bits/dim")
+    sure = judge(cell, runs(cell, 2.0111, 2.0112, 2.0113), pool())
+    unsure = judge(cell, runs(cell, 2.010, 2.012, 2.014), pool())
+    assert (sure.state, unsure.state) == ("reproduced", "inconclusive")
+    low, high = unsure.interval
+    # 2.92 is the 95 % quantile of Student's t with 2 degrees of freedom.
+    assert high - low == pytest.approx(2 * 2.92 * 0.002 / 3**0.5, rel=1e-3)
+
+
+def test_what_is_not_trained_says_nothing_of_what_is():
+    recipes = [make_recipe(args={"i": i}, max_steps=0) for i in range(3)]
+    still = [run for r in recipes for run in runs(make_cell(recipe=r), 1.0, 1.0, 1.001)]
+    prior = pool_variances([*repeated(), *still]).prior(make_recipe(), "nll", "nats")
+    assert prior.variance**0.5 == pytest.approx(0.1, rel=0.01)
+
+
+def test_a_classifier_that_judges_is_trained():
+    recipe = make_recipe(max_steps=0)
+    judged = recipe.evaluation.model_copy(update={"judge": ImageEvaluationSpec(samples=10)})
+    assert recipe.fitted
+    assert not recipe.model_copy(update={"evaluation": judged}).fitted
+    assert not make_recipe().fitted
 
 
 def test_own_spread_never_widens_the_margin_that_judges_it(cell):

@@ -134,10 +134,10 @@ class Pair:
     def _estimate(self, pool: Pool) -> tuple[stats.Estimate | None, float]:
         """Return new minus baseline, oriented, and the spread of one run."""
         new, old = self._values(self.new), self._values(self.baseline)
-        prior = pool.prior(self.baseline[-1].recipe, self.name, self._metric(self.baseline).unit)
+        recipe, unit = self.baseline[-1].recipe, self._metric(self.baseline).unit
         seeds = sorted(new.keys() & old.keys())
         first, second = list(new.values()), list(old.values())
-        variances = [stats.moderate(stats.variance_of(x), prior) for x in (first, second)]
+        variances = [pool.variance(recipe, self.name, unit, x) for x in (first, second)]
         spread = variances[1] or variances[0]
         if spread is None:
             return None, 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,19 +29,38 @@ class Pool:
     variances: Mapping[Scale, list[stats.Variance]] = field(default_factory=dict)
 
     def prior(self, recipe: Recipe, metric: str, unit: str) -> stats.VariancePrior | None:
-        """Return the variance prior of a recipe's data set, None if too little is stored."""
+        """Return the variance prior of a recipe's data set, None if too little is stored.
+
+        A recipe that trains nothing has none: models that are trained say nothing of its spread.
+        """
+        if recipe.fitted:
+            return None
         key = (_data_of(recipe), metric, unit)
         return self.priors.get(key) or _fitted(tuple(self.variances.get(key, ())))
+
+    def variance(
+        self, recipe: Recipe, metric: str, unit: str, values: Sequence[float]
+    ) -> stats.Variance | None:
+        """Return the variance of one run, from the values of its seeds and from the pool.
+
+        Where nothing is trained, one run has none but that of its noise, which is below the floor
+        of every margin. None where it is not known.
+        """
+        own = stats.variance_of(values)
+        if recipe.fitted:
+            return own or stats.Variance(0.0, math.inf)
+        return stats.moderate(own, self.prior(recipe, metric, unit))
 
 
 _fitted = functools.cache(stats.fit_variance_prior)
 
 
 def pool_variances(records: Iterable[RunRecord]) -> Pool:
-    """Gather the variances of all stored complete, unmodified runs that were repeated."""
+    """Gather the variances of all stored complete, unmodified, trained runs that were repeated."""
     by_recipe: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
-        if record.outcome.status in COMPLETE and not record.modified:
+        complete = record.outcome.status in COMPLETE and not record.modified
+        if complete and not record.recipe.fitted:
             by_recipe[record.recipe_hash].append(record)
     found: dict[Scale, list[stats.Variance]] = defaultdict(list)
     for same in by_recipe.values():

@@ -61,13 +61,16 @@ def one_seed(verdict: Verdict, unit: str) -> str:
     return f"one seed, {_apart(verdict, unit)}, and no spread known to judge it by"
 
 
-def remarks_on_verdict(verdict: Verdict, published: Published, sigma: float) -> list[str]:
+def remarks_on_verdict(
+    verdict: Verdict, published: Published, sigma: float, fitted: bool
+) -> list[str]:
     """Return what would decide, and what a reader has to know of margin and published number.
 
     Args:
         verdict: With its state and numbers.
         published: What it is held against.
         sigma: Usual spread between seeds.
+        fitted: Whether nothing is trained.
     """
     found = []
     if verdict.interval is None:
@@ -75,7 +78,10 @@ def remarks_on_verdict(verdict: Verdict, published: Published, sigma: float) -> 
     if verdict.state == "better":
         found.append("look for leaked or easier data, or another unit")
     if verdict.seeds == 1 and verdict.interval:
-        found.append("the spread is that of other models' runs on the same data")
+        others = "the spread is that of other models' runs on the same data"
+        found.append(
+            "nothing is trained, so that seeds differ in noise alone" if fitted else others
+        )
     if verdict.state == "inconclusive" and verdict.interval:
         found.append(_advice(verdict.more_seeds))
     if (verdict.delta or 0.0) < sigma:

@@ -149,7 +149,8 @@ class _Trial:
         else:
             found = self._tested(found, ours)
             text = reasons.decided(found, unit)
-        more = reasons.remarks_on_verdict(found, self.published, self.sigma)
+        fitted = self.runs[-1].recipe.fitted
+        more = reasons.remarks_on_verdict(found, self.published, self.sigma, fitted)
         return reasons.told(found, text, more + remarks)
 
     def _undecided(self, found: Verdict) -> Verdict:
@@ -204,7 +205,8 @@ class _Trial:
 
     def _ours(self) -> stats.Sample | None:
         values = [_oriented(self.cell, x) for x in values_of(self.runs, self.cell.metric)]
-        variance = stats.moderate(stats.variance_of(values), self.prior)
+        recipe, unit = self.runs[-1].recipe, self.cell.column.unit
+        variance = self.pool.variance(recipe, self.cell.metric, unit, values)
         if variance is None:
             return None
         return stats.Sample(stats.mean(values), variance, len(values))

@@ -8,6 +8,7 @@ import pytest
 
 from dgm_bench.catalog import load_catalog, runnable
 from dgm_bench.data import card, names
+from dgm_bench.models.build import build
 from dgm_bench.spec import Cell, Recipe
 
 TABULAR = ("power", "gas", "hepmass", "miniboone", "bsds300")
@@ -166,3 +167,13 @@ def test_rest_of_an_epoch_is_what_each_code_makes_of_it(rows, rule):
 
 def test_the_gaussian_takes_no_step():
     assert stage_of("gaussian", "power").stopping.max_steps == 0
+
+
+def test_what_takes_no_step_has_no_weights():
+    """Else its start, which the seed decides, would be a part of its number."""
+    still = {c.recipe.content_hash: c for c in WITH_RECIPE if c.recipe.fitted}
+    assert {cell.row.id for cell in still.values()} == {"gaussian"}
+    assert {"mnist", "cifar10", *TABULAR} <= {cell.column.id for cell in still.values()}
+    for cell in still.values():
+        (stage,) = cell.recipe.stages
+        assert not list(build(stage.model, (2,)).parameters())
