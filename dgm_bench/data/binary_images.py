@@ -1,7 +1,7 @@
 """Binarised images, for variational autoencoders: pixels are exactly 0 or 1.
 
 Static MNIST, Omniglot and the Caltech silhouettes are prepared as in the Sylvester and FFJORD codes
-(``load_data.py`` of both).
+(``load_data.py`` of both); dynamic MNIST and Omniglot as for importance-weighted autoencoders.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.digits import permuted_levels
 from dgm_bench.data.files import checksums, noted
+from dgm_bench.data.images import read_idx
 from dgm_bench.errors import DataError
 
 Pixels = Shaped[np.ndarray, "_n height width"]
@@ -61,6 +62,30 @@ def load_omniglot(card: DatasetCard, home: Path, seed: int) -> Dataset:
     drawn = _dataset(card, home, splits)
     note = f"{drawn.note}; validation images chosen with seed {seed}"
     return replace(drawn, augment=bernoulli_draw, note=note)
+
+
+def load_dynamic_mnist(card: DatasetCard, home: Path) -> Dataset:
+    """Load all grey MNIST images, which are binarised afresh for every batch, in tests too.
+
+    A pixel is 1 with its level / 255 as probability (importance-weighted autoencoders, section 5
+    of the paper and ``datasets.py`` of the released code).
+
+    Raises:
+        DataError: A file is truncated, corrupt or of another layout.
+    """
+    levels = (read_idx(home / file.path) / np.float32(255) for file in card.files)
+    return _always_drawn(card, home, dict(zip(card.sizes, levels, strict=True)))
+
+
+def load_dynamic_omniglot(card: DatasetCard, home: Path) -> Dataset:
+    """Load all grey Omniglot images, which are binarised afresh for every batch, in tests too.
+
+    Raises:
+        DataError: The file is truncated, corrupt or of another layout.
+    """
+    path = home / card.files[0].path
+    images = [_upright(array) for array in _read_mat(path, "data", "testdata", axis=0)]
+    return _always_drawn(card, home, dict(zip(card.sizes, images, strict=True)))
 
 
 def load_caltech(card: DatasetCard, home: Path) -> Dataset:
@@ -118,6 +143,11 @@ def load_digits(card: DatasetCard, home: Path) -> Dataset:
 def bernoulli_draw(images: Tensor, generator: torch.Generator) -> Tensor:
     """Return images binarised with the grey values as probabilities."""
     return torch.bernoulli(images, generator=generator)
+
+
+def _always_drawn(card: DatasetCard, home: Path, images: dict[str, Pixels]) -> Dataset:
+    grey = _dataset(card, home, images)
+    return replace(grey, augment=bernoulli_draw, dequantise=bernoulli_draw)
 
 
 def _dataset(card: DatasetCard, home: Path, images: dict[str, Pixels]) -> Dataset:

@@ -101,6 +101,13 @@ class HasPosteriorDraws(Protocol):
 
 
 @runtime_checkable
+class HasStochasticLayers(Protocol):
+    """Latent variables in several layers; draws have them one after the other, from the data up."""
+
+    latents: tuple[int, ...]
+
+
+@runtime_checkable
 class HasDecoder(Protocol):
     """Latent variables with a standard normal prior, and the density of data given them."""
 

@@ -34,6 +34,7 @@ MODELS: dict[str, str] = {
     "gated_vae:ContinuousDenseVAE": "latent.gated_vae:ContinuousDenseVAE",
     "gated_vae:ConvVAE": "latent.gated_vae:ConvVAE",
     "gated_vae:DenseVAE": "latent.gated_vae:DenseVAE",
+    "hierarchical_vae:HierarchicalVAE": "latent.hierarchical_vae:HierarchicalVAE",
     "vae:GaussianVAE": "latent.vae:GaussianVAE",
     "dvae:DVAE": "codes.dvae:DVAE",
     "identity:Identity": "codes.identity:Identity",

@@ -14,7 +14,7 @@ from torch import nn
 
 from dgm_bench.data import load
 from dgm_bench.data.dataset import LogDensity
-from dgm_bench.errors import DeclarationError, require_choice
+from dgm_bench.errors import DeclarationError, require_choice, require_positive
 from dgm_bench.models.capabilities import (
     HasDiscriminator,
     HasElbo,
@@ -100,11 +100,43 @@ def flow_matching(sigma: float = 0.0) -> Objective:
     return objective
 
 
-def negative_elbo() -> Objective:
-    """Return the mean negative evidence lower bound in nats (Kingma and Welling, 2014, eq. 10)."""
+def negative_elbo(samples: int = 1) -> Objective:
+    """Return the mean negative evidence lower bound in nats (Kingma and Welling, 2014, eq. 10).
+
+    Args:
+        samples: Draws from the posterior of each example, whose bounds are averaged (Burda et al.,
+            2016, section 2).
+
+    Raises:
+        DeclarationError: There is not one sample.
+    """
+    require_positive(samples=samples)
 
     def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
-        return Loss(-cast(HasElbo, model).elbo(x, generator).mean())
+        if samples == 1:
+            return Loss(-cast(HasElbo, model).elbo(x, generator).mean())
+        return Loss(-cast(HasPosteriorDraws, model).draw(x, samples, generator).log_weight.mean())
+
+    return objective
+
+
+def negative_importance_bound(samples: int) -> Objective:
+    """Return the mean of ``-L_k`` in nats: the log of the mean of k importance weights.
+
+    Its gradient is that of the log weights, each weighted by its share of the sum (Burda et al.,
+    2016, https://arxiv.org/abs/1509.00519, equations 8 and 14). With one sample it is the ELBO.
+
+    Args:
+        samples: k.
+
+    Raises:
+        DeclarationError: There is not one sample.
+    """
+    require_positive(samples=samples)
+
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
+        log_weight = cast(HasPosteriorDraws, model).draw(x, samples, generator).log_weight
+        return Loss(math.log(samples) - log_weight.logsumexp(1).mean())
 
     return objective
 
@@ -213,13 +245,24 @@ def _score_function_has_baseline(spec: ObjectiveSpec, model: nn.Module) -> None:
         baseline_of(cast(DiscreteVAE, model))
 
 
+def _several_samples_are_draws(spec: ObjectiveSpec, model: nn.Module) -> None:
+    if spec.args.get("samples", 1) > 1 and not isinstance(model, HasPosteriorDraws):
+        reason = f"with several samples needs draws, which {type(model).__name__} lacks"
+        raise DeclarationError("objective 'elbo'", reason, "leave samples at 1")
+
+
 OBJECTIVES: dict[str, ObjectiveDeclaration] = {
     "nll": ObjectiveDeclaration(negative_log_likelihood, HasLogProb, "a log density"),
     "rnode": ObjectiveDeclaration(regularised_likelihood, RegularisesDynamics, "continuous flows"),
     "flow-matching": ObjectiveDeclaration(
         flow_matching, HasVelocity, "a velocity: one continuous flow"
     ),
-    "elbo": ObjectiveDeclaration(negative_elbo, HasElbo, "an evidence lower bound"),
+    "elbo": ObjectiveDeclaration(
+        negative_elbo, HasElbo, "an evidence lower bound", check=_several_samples_are_draws
+    ),
+    "iwae": ObjectiveDeclaration(
+        negative_importance_bound, HasPosteriorDraws, "draws from a posterior"
+    ),
     "warmed-elbo": ObjectiveDeclaration(
         warmed_negative_elbo, HasPosteriorDraws, "draws from a posterior"
     ),

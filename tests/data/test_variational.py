@@ -1,5 +1,6 @@
 """Images for variational autoencoders: the real files where they are, else small ones."""
 
+import gzip
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,11 @@ from dgm_bench.runner import _DataSource
 from dgm_bench.spec import DataSpec
 
 RNG = np.random.default_rng(0)
-NAMES = ("mnist-static", "omniglot", "omniglot-resized28", "freyfaces", "caltech", "digits-binary")
+DRAWN = ("mnist-dynamic", "omniglot-dynamic")
+NAMES = (
+    *("mnist-static", "omniglot", "omniglot-resized28", "freyfaces", "caltech", "digits-binary"),
+    *DRAWN,
+)
 SMALL = {"train": 5, "val": 3, "test": 4}
 
 
@@ -61,7 +66,7 @@ def test_a_real_set_is_as_its_card_says(name, real):
     for split, x in loaded.splits.items():
         assert x.dtype == torch.float32
         assert 0 <= float(x.min()) <= float(x.max()) <= 1
-        grey = name == "freyfaces" or (name, split) == ("omniglot", "train")
+        grey = name in ("freyfaces", *DRAWN) or (name, split) == ("omniglot", "train")
         assert is_binary(x) != grey
 
 
@@ -198,6 +203,37 @@ def test_omniglots_training_images_are_drawn_afresh(omniglot_home, generator):
     again = torch.Generator().manual_seed(generator.initial_seed())
     assert torch.equal(loaded.augment(grey, again), draws[0])
     assert loaded.dequantise is None  # what is evaluated is drawn already
+
+
+def small_home(name, folder):
+    """A folder with eight training and four test images, and their grey values in [0, 1]."""
+    shapes = {"data": (8, 28, 28), "testdata": (4, 28, 28)}
+    levels = {key: RNG.integers(256, size=shape, dtype=np.uint8) for key, shape in shapes.items()}
+    if name == "mnist-dynamic":
+        for file, images in zip(data.card(name).files, levels.values(), strict=True):
+            header = b"\x00\x00\x08\x03" + np.array(images.shape, ">u4").tobytes()
+            (folder / file.path).write_bytes(gzip.compress(header + images.tobytes()))
+    else:  # column by column, with the images beside each other
+        stored = {key: x.transpose(2, 1, 0).reshape(784, -1) / 255 for key, x in levels.items()}
+        scipy.io.savemat(folder / "chardata.mat", stored)
+    return [x[:, None] / 255 for x in levels.values()]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_dynamic_images_are_all_there_and_drawn_in_tests_too(name, tmp_path, generator):
+    expected = small_home(name, tmp_path)
+    card = replace(data.card(name), sizes={"train": 8, "test": 4})
+    load = getattr(binary_images, card.loader.split(":")[1])
+    loaded = load(card, tmp_path)
+    assert list(loaded.splits) == ["train", "test"]
+    for found, grey in zip(loaded.splits.values(), expected, strict=True):
+        assert np.allclose(found.numpy(), grey, rtol=0, atol=1e-6)
+    grey = loaded.splits["test"]
+    for draw in (loaded.augmented, loaded.dequantised):
+        draws = torch.stack([draw(grey, generator) for _ in range(400)])
+        assert is_binary(draws)
+        error = 5 * (grey * (1 - grey) / 400).sqrt() + 1e-9
+        assert ((draws.mean(0) - grey).abs() <= error).all()
 
 
 def test_another_chardata_than_the_published_is_told(omniglot_home, tmp_path):

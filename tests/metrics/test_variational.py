@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -20,7 +21,11 @@ from dgm_bench.models.latent.likelihoods import PixelLevels
 from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior
 from dgm_bench.models.networks.gated import ConvDecoder, Gated
 from dgm_bench.spec import EvaluationSpec, ModelSpec, ObjectiveSpec
-from dgm_bench.train.objectives import build_objective, warmed_negative_elbo
+from dgm_bench.train.objectives import (
+    build_objective,
+    negative_importance_bound,
+    warmed_negative_elbo,
+)
 
 DENSE = ModelSpec(name="gated_vae:DenseVAE", args={"latent": 3, "hidden": 12})
 
@@ -96,6 +101,38 @@ def test_the_importance_bound_rises_to_the_likelihood(linear, generator):
     assert ((truth - found.log_marginal).abs() < 4.5 * found.error).all()
     of_mean = found.error.square().sum().sqrt() / len(x)
     assert (truth - found.log_marginal).mean().abs() < 3 * of_mean
+
+
+def exact_bound_gap(samples):
+    """``L_k - log p(x)`` of two variables whose posterior has twice the variance of ``p(z|x)``.
+
+    A weight is then ``2 exp(-r^2 / 2) p(x)`` with r^2 of two degrees of freedom, so that it is
+    uniform between 0 and ``2 p(x)``, and the sum of k has the density of Irwin and Hall.
+    """
+    s = (np.arange(200_000) + 0.5) / 200_000 * samples
+    terms = [
+        (-1) ** j * math.comb(samples, j) * np.clip(s - j, 0, None) ** (samples - 1)
+        for j in range(samples)
+    ]
+    density = sum(terms) * (s > 0) / math.factorial(samples - 1)
+    return math.log(2 / samples) + float((density * np.log(s)).sum() * samples / len(s))
+
+
+def test_the_bound_of_k_samples_has_its_exact_value(linear, generator):
+    """The anchor of every number by importance weights: L_1 < L_2 < L_5 < log p(x), by formula."""
+    model, x = linear
+    model.use_true_posterior(spread=2.0)
+    truth = model.marginal().log_prob(x)
+    gaps = [exact_bound_gap(samples) for samples in (1, 2, 5, 10)]
+    assert gaps[:2] == pytest.approx([math.log(2) - 1, 2 * math.log(2) - 1.5], abs=1e-4)
+    assert gaps == sorted(gaps)
+    assert gaps[-1] < 0
+    for samples, gap in zip((1, 2, 5, 10), gaps, strict=True):
+        found = importance_bound(model, x.repeat(500, 1), samples, generator, 40_000)
+        excess = found.log_marginal - truth.repeat(500)
+        assert abs(excess.mean() - gap) < 4 * excess.std() / math.sqrt(len(excess))
+        loss = negative_importance_bound(samples)(model, x.repeat(500, 1), 0, generator).total
+        assert abs(-loss - truth.mean() - gap) < 4 * excess.std() / math.sqrt(len(excess))
 
 
 def test_effective_samples_of_a_known_ratio(linear, generator):

@@ -81,6 +81,10 @@ CASES = {
         "discrete:DiscreteVAE",
         {"variables": 3, "classes": 4, "decoder_hidden": [8]},
     ),
+    "hierarchical-vae": (
+        "hierarchical_vae:HierarchicalVAE",
+        {"latents": [3, 2, 2], "hidden": [[8], [6], [5]]},
+    ),
     "ffjord-images": (
         "ffjord_images:MultiScaleFFJORD",
         {"flows": 1, "filters": [4], "alpha": None, "rtol": 1e-9, "atol": 1e-9},
@@ -176,6 +180,7 @@ NO_DENSITY = (
     "avb",
     "avb-vae",
     "discrete-vae",
+    "hierarchical-vae",
     "vqvae-images",
     "vqvae2-images",
     "dvae-images",

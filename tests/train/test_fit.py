@@ -51,6 +51,16 @@ def test_an_objective_that_a_model_cannot_serve_is_refused(model, objective, tol
         objectives.require_fit(ObjectiveSpec(name=objective), build(MODELS[model], (2,)))
 
 
+def test_several_samples_of_the_bound_need_draws():
+    spec, model = ObjectiveSpec(name="elbo", args={"samples": 5}), build(MODELS["vae"], (2,))
+    with pytest.raises(DeclarationError, match="leave samples at 1"):
+        objectives.require_fit(spec, model)
+    objectives.require_fit(spec, build(MODELS["gated"], (2,)))
+    for name in ("elbo", "iwae"):
+        with pytest.raises(DeclarationError, match="samples 0: is not positive"):
+            objectives.build_objective(ObjectiveSpec(name=name, args={"samples": 0}))
+
+
 @pytest.mark.parametrize(
     ("model", "dim", "metric", "told"),
     [

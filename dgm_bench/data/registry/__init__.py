@@ -9,6 +9,8 @@ from dgm_bench.data.registry.labelled import CIFAR10_LABELLED, FFHQ, IMAGENET, M
 from dgm_bench.data.registry.tabular import PATCHES, TABULAR
 from dgm_bench.data.registry.variational import (
     CALTECH,
+    DYNAMIC_MNIST,
+    DYNAMIC_OMNIGLOT,
     FREYFACES,
     OMNIGLOT,
     OMNIGLOT_RESIZED,
@@ -27,6 +29,8 @@ CARDS: tuple[DatasetCard, ...] = (
     STATIC_MNIST,
     OMNIGLOT,
     OMNIGLOT_RESIZED,
+    DYNAMIC_MNIST,
+    DYNAMIC_OMNIGLOT,
     FREYFACES,
     CALTECH,
     MNIST_LABELLED,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dgm_bench.data.cards import DataFile, DatasetCard, Download, as_published, split_sizes
+from dgm_bench.data.registry.images import MNIST
 
 _LAROCHELLE = "https://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
 _AMAT_FILES = (
@@ -55,6 +58,29 @@ OMNIGLOT = DatasetCard(
     seeded=True,
     manual="https://github.com/yburda/iwae/tree/master/datasets/OMNIGLOT",
     note="training images are drawn black and white afresh for every batch",
+)
+
+_DRAWN = "images are drawn black and white afresh for every batch, with the run's seed in tests"
+
+DYNAMIC_MNIST = replace(
+    MNIST,
+    name="mnist-dynamic",
+    title="MNIST, binarised afresh for every batch",
+    unit="nats",
+    sizes={"train": 60_000, "test": 10_000},
+    loader="binary_images:load_dynamic_mnist",
+    options={},
+    note=f"all training images, none that validate; {_DRAWN}",
+)
+
+DYNAMIC_OMNIGLOT = replace(
+    OMNIGLOT,
+    name="omniglot-dynamic",
+    title="Omniglot, 28x28, binarised afresh for every batch",
+    sizes={"train": 24_345, "test": 8_070},
+    loader="binary_images:load_dynamic_omniglot",
+    seeded=False,
+    note=f"all training images, none that validate; {_DRAWN}",
 )
 
 OMNIGLOT_RESIZED = DatasetCard(
