@@ -38,7 +38,7 @@ STEPS = {
 }
 
 
-def dgm_bench(*words, timeout=120, **variables):
+def dgm_bench(*words, timeout=300, **variables):
     command = [sys.executable, "-m", "dgm_bench", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     return subprocess.run(
@@ -128,7 +128,7 @@ def test_sigterm_checkpoints_and_the_same_command_goes_on(tmp_path):
         while process.poll() is None and not list((tmp_path / "work").glob("*/*/checkpoint.pt")):
             time.sleep(0.05)
         process.terminate()
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=300)
     assert process.returncode == 130, told
     assert "SIGTERM" in told
     assert dgm_bench(*words).returncode == 0

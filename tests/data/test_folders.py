@@ -205,11 +205,11 @@ def test_what_a_killed_process_leaves_is_not_taken_for_whole(ffhq, decodings):
         "from dgm_bench import data; from dgm_bench.data import decoded\n"
         "small = replace(data.card('ffhq-1024'), event_shape=(3, 16, 16)); data.CARDS = (small,)\n"
         "decoded._AT_A_TIME = 1; old = decoded._decode\n"
-        "def slow(s, f):\n  time.sleep(60 if '00014' in f.path else 0); return old(s, f)\n"
+        "def slow(s, f):\n  time.sleep(300 if '00014' in f.path else 0); return old(s, f)\n"
         "decoded._decode = slow; data.load('ffhq-1024', Path(sys.argv[1]))\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(ffhq)])
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while not list((ffhq / "decoded").glob("*/*.part/*.u8")) and time.monotonic() < until:
         time.sleep(0.05)
     child.send_signal(signal.SIGKILL)
