@@ -151,6 +151,23 @@ def test_five_equal_seeds_on_one_exact_machine_are_paired():
         assert only(moved, baseline)[0].state == "same"
 
 
+def test_pairs_are_of_equal_seeds():
+    spread = {0: 40.0, 1: 0.0, 2: 5.0, 3: 9.0, 4: 14.0, 5: 20.0}
+    baseline = [make_record(value=x, seed=s) for s, x in spread.items()]
+    new = [make_record(value=x + 0.1, seed=s) for s, x in spread.items() if s]
+    row, _ = only([*new, make_record(value=60.0, seed=6)], baseline)
+    assert (row.state, row.difference) == ("worse", pytest.approx(-0.1))
+
+
+def test_what_is_below_the_floor_of_the_unit_is_no_change():
+    apart = make_environment(determinism="statistical")
+    old, new = (
+        runs(*(x + step for x in (10.0, 10.0001, 9.9999)), environment=apart)
+        for step in (0.0, 0.005)
+    )
+    assert only(new, old)[0].state == only(old, new)[0].state == "same"
+
+
 def test_numbers_that_do_not_repeat_are_told():
     row, _ = only(runs(10.0, 10.1, 9.8))
     assert "seed 2 did not repeat" in row.reason

@@ -31,6 +31,14 @@ def test_records_come_newest_last_and_whole(tmp_path):
     assert stored(tmp_path, newer, older).records() == [older, newer]
 
 
+def test_a_record_is_written_once(tmp_path):
+    path = write_record(at(1), tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(ResultsError, match="exists already"):
+        write_record(at(1, value=7.0), tmp_path)
+    assert path.read_bytes() == before
+
+
 def test_records_are_read_once(tmp_path):
     store = stored(tmp_path, at(1))
     store.records()

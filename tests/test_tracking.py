@@ -15,6 +15,8 @@ from dgm_bench import tracking
 from dgm_bench.records import Outcome, write_record
 
 CELL = make_cell("maf", "power")
+#: MLflow's own client would retry for minutes; a busy machine may take seconds.
+PROMPT_SECONDS = 30
 COLUMNS = ("step", "epoch", "seconds", "train_loss", "validation", "lr", "function_evaluations")
 
 
@@ -97,6 +99,7 @@ def test_a_run_is_logged_with_all_there_is(results, capfd):
     history = client.get_metric_history(run.info.run_id, "validation")
     assert len(history) == 1500
     assert history[2].timestamp == run.info.start_time + 1000
+    assert [point.step for point in history[:3]] == [100, 200, 300]
     assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 1499
     artifacts = {
         file.path
@@ -209,7 +212,7 @@ def test_a_dead_server_costs_one_line(fresh, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     started = time.monotonic()
     message = tracking.try_log_run(record, fresh)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < PROMPT_SECONDS
     assert message == (
         "MLflow server http://127.0.0.1:9: not reachable; run `dgm-bench sync` later"
     )
@@ -223,7 +226,7 @@ def test_a_server_that_hangs_costs_seconds_and_no_password(fresh, monkeypatch, s
     monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
     started = time.monotonic()
     message = tracking.try_log_run(record, fresh)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < PROMPT_SECONDS
     assert "not reachable" in message
     assert "secret" not in message
 

@@ -19,7 +19,7 @@ from dgm_bench.catalog import default_folder, load_catalog
 from dgm_bench.errors import DeclarationError
 from dgm_bench.records import Outcome, write_record
 from dgm_bench.spec import YES_NO, ImageEvaluationSpec, Row
-from dgm_bench.stats import VariancePrior
+from dgm_bench.stats import VariancePrior, t_quantile
 from dgm_bench.store import Store
 from dgm_bench.verdict import Pool, judge, judge_table, neighbour_gap, not_run, pool_variances
 
@@ -186,6 +186,16 @@ def test_published_seed_spread_widens_the_interval_only_with_its_number_of_runs(
         widths[n] = verdict.interval[1] - verdict.interval[0]
     assert widths[3] > 1.5 * widths[None]
     assert "unknown number of runs" in verdict.reason
+
+
+def test_published_seed_spread_is_welchs():
+    """Both means are over three runs, with spreads of 0.1 and 0.2."""
+    cell = make_cell(published=make_published("10.00", "0.20", "sd_runs", pm_n=3))
+    low, high = judge(cell, runs(cell, 10.0, 10.1, 9.9), Pool()).interval
+    ours, theirs = 0.1**2 / 3, 0.2**2 / 3
+    freedom = (ours + theirs) ** 2 / (ours**2 / 2 + theirs**2 / 2)
+    half = t_quantile(0.95, freedom) * (ours + theirs) ** 0.5
+    assert (low, high) == (pytest.approx(-half), pytest.approx(half))
 
 
 def test_error_over_test_points_is_not_added(cell):
@@ -355,12 +365,26 @@ def test_pool_is_by_data_set_whatever_the_model():
 def test_cells_of_different_data_sets_give_no_prior_together():
     columns = ("gas", "power", "hepmass")
     records = [run for c in columns for run in runs(make_cell(column=c), 1.0, 1.1, 1.2)]
-    assert pool_variances(records).priors == {}
+    found = pool_variances(records)
+    assert {data: len(known) for (data, _, _), known in found.variances.items()} == dict.fromkeys(
+        columns, 1
+    )
+    assert [found.prior(make_recipe(data=c), "nll", "nats") for c in columns] == [None] * 3
 
 
 @pytest.mark.parametrize("overrides", [{"status": "budget"}, {"modified": ("lr",)}])
 def test_pool_leaves_out_runs_that_are_not_the_recipe(overrides):
-    assert pool_variances(repeated(**overrides)).priors == {}
+    other = repeated(recipe=make_recipe("other", args={"layers": 9}), **overrides)
+    found = pool_variances([*repeated(), *other])
+    assert found.variances[SCALE] == pool_variances(repeated()).variances[SCALE]
+
+
+def test_pool_counts_a_seed_once():
+    """Otherwise a run that was repeated with its seed would narrow the usual spread."""
+    cell = make_cell()
+    records = runs(cell, 1.0, 1.1, 1.2)
+    again = make_record(cell, value=1.2, seed=2, created="2026-02-01T00:00:00Z", run_id="again")
+    assert pool_variances([*records, again]).variances == pool_variances(records).variances
 
 
 def test_a_table_is_judged_from_a_store(tmp_path):

@@ -245,14 +245,16 @@ def test_warm_up_is_linear():
 
 def test_average_is_the_moving_average_and_swaps_back():
     model = nn.Linear(1, 1, bias=False)
-    average = ParameterAverage(model, 0.5)
-    start = model.weight.item()
-    with torch.no_grad():
-        model.weight.fill_(1.0)
-    average.update()
+    average = ParameterAverage(model, 0.9)
+    expected = model.weight.item()
+    for weight in (1.0, -2.0):
+        with torch.no_grad():
+            model.weight.fill_(weight)
+        average.update()
+        expected = 0.9 * expected + 0.1 * weight
     with average.swapped_in():
-        assert model.weight.item() == pytest.approx(0.5 * start + 0.5)
-    assert model.weight.item() == 1.0
+        assert model.weight.item() == pytest.approx(expected, rel=1e-12)
+    assert model.weight.item() == -2.0
 
 
 @pytest.mark.parametrize(
@@ -340,13 +342,15 @@ def test_a_model_that_starts_from_data_sees_it_once_and_so_does_its_average(data
 
 
 def test_weight_decay_is_for_the_parameters_that_a_model_names():
-    optimizer = build_optimizer(OptimizerSpec(lr=0.1, weight_decay=0.3), Initialised())
-    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups
-              for p in group["params"]}  # fmt: skip
-    assert sorted(decays.values()) == [0, 0.3]
+    model = Initialised()
+    for name in ("adam", "adamw", "adamax", "sgd-momentum"):
+        optimizer = build_optimizer(OptimizerSpec(name=name, lr=0.1, weight_decay=0.3), model)
+        decays = {id(p): group["weight_decay"] for group in optimizer.param_groups
+                  for p in group["params"]}  # fmt: skip
+        assert decays == {id(model.weight): 0.3, id(model.bias): 0}
 
 
-@pytest.mark.parametrize("name", ["adam", "adamax", "adam-maf"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "adamax", "adam-maf", "sgd-momentum"])
 def test_every_optimiser_moves_every_parameter(name):
     model = nn.Linear(3, 2)
     before = [p.detach().clone() for p in model.parameters()]

@@ -131,7 +131,7 @@ def test_planar_maps_stay_invertible():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_planar_constraint_of_many_is_that_of_each(dtype):
-    """To the last bit: one formula serves the flow of data and the amortised one."""
+    """One formula serves the flow of data and the amortised one, but for the order of its sums."""
     push, direction = torch.randn(2, 3, 5, 43, dtype=dtype)
     pairs = zip(push.view(-1, 43), direction.view(-1, 43), strict=True)
     product = torch.stack([u @ w for u, w in pairs])
@@ -140,7 +140,8 @@ def test_planar_constraint_of_many_is_that_of_each(dtype):
     for row in range(15):
         one.push.data, one.direction.data = push.view(-1, 43)[row], direction.view(-1, 43)[row]
         for each, found in zip(one.constrained(), many, strict=True):
-            assert torch.equal(each, found[row])
+            digits = 1e3 * torch.finfo(dtype).eps
+            torch.testing.assert_close(each, found[row], rtol=digits, atol=digits)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(64, 32), (32, 32), (64, 8)])
