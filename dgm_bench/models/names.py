@@ -30,6 +30,7 @@ MODELS: dict[str, str] = {
     "avb:AVB": "latent.avb:AVB",
     "avb:VAE": "latent.avb:VAE",
     "discrete:DiscreteVAE": "latent.discrete:DiscreteVAE",
+    "discrete:LearntPriorDiscreteVAE": "latent.discrete:LearntPriorDiscreteVAE",
     "gated_vae:ContinuousConvVAE": "latent.gated_vae:ContinuousConvVAE",
     "gated_vae:ContinuousDenseVAE": "latent.gated_vae:ContinuousDenseVAE",
     "gated_vae:ConvVAE": "latent.gated_vae:ConvVAE",

@@ -60,6 +60,11 @@ CHANGES: tuple[Change, ...] = (
         models=("realnvp_images:MultiScaleRealNVP",),
         what="couplings batch-normalise the half that they move, not their whole output",
     ),
+    Change(
+        models=("discrete:DiscreteVAE",),
+        what="score functions have NVIL's variance normalisation, as the sources of SF and NVIL",
+        where={"baseline_hidden": [100]},
+    ),
 )
 
 

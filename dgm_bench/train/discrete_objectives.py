@@ -31,7 +31,9 @@ def negative_discrete_elbo(
 ) -> Objective:
     """Return a loss whose gradient is an estimate of the negative bound's, in nats per example.
 
-    ``sf``: score function with NVIL's baseline. ``st``: straight through the probabilities.
+    ``sf``: score function with NVIL's baseline and variance normalisation: the gradient of the
+    encoder, with that of its divergence, is divided by the running standard deviation of the
+    learning signal where that is above 1. ``st``: straight through the probabilities.
     ``gumbel`` and ``st-gumbel``: Jang et al.'s. These four have the divergence in closed form. For
     ``st-gumbel`` and ``st`` values are one-hot and the temperature is that of the gradient only;
     with ``st`` its fall is slope annealing. ``concrete``: Maddison et al.'s bound of the relaxed
@@ -105,8 +107,9 @@ def _closed_form(
         return (vae.divergence(logits) - vae.log_likelihood(x, z)[:, 0]).mean()
     z = gumbel_max(logits.detach()[:, None], generator)
     fit = vae.log_likelihood(x, z)
-    centred_signal, prediction_loss = baseline_of(vae)(x.flatten(1), fit.detach())
-    score = (centred_signal * log_prob(logits[:, None], z)).mean()
+    signal, scale, prediction_loss = baseline_of(vae)(x.flatten(1), fit.detach())
+    logits = logits / scale + (logits - logits / scale).detach()
+    score = (signal * log_prob(logits[:, None], z)).mean()
     return (vae.divergence(logits) - fit[:, 0]).mean() + _no_value(prediction_loss - score)
 
 
@@ -121,7 +124,9 @@ def _concrete(
     logits = vae.posterior_logits(x)[:, None].expand(-1, samples, -1, -1)
     log_z = log_gumbel_softmax(logits, temperature, generator)
     log_posterior = concrete_log_density(log_z, logits, temperature).sum(-1)
-    log_prior = concrete_log_density(log_z, torch.zeros_like(logits), prior_temperature).sum(-1)
+    log_prior = concrete_log_density(
+        log_z, vae.prior_logits.expand_as(logits), prior_temperature
+    ).sum(-1)
     weights = vae.log_likelihood(x, log_z.exp()) + log_prior - log_posterior
     return math.log(samples) - weights.logsumexp(1).mean()
 
@@ -132,7 +137,7 @@ def _vimco(
     logits = vae.posterior_logits(x)[:, None]
     z = gumbel_max(logits.detach().expand(-1, samples, -1, -1), generator)
     log_q = log_prob(logits, z)
-    weights = vae.log_likelihood(x, z) + vae.log_prior - log_q
+    weights = vae.log_likelihood(x, z) + vae.log_prior(z) - log_q
     bound = weights.logsumexp(1) - math.log(samples)
     score = (leave_one_out_signal(weights.detach()) * log_q).sum(1)
     return -bound.mean() - _no_value(score.mean())

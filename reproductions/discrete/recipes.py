@@ -39,14 +39,20 @@ JANG_NOTES = (
     "batch size and length are not stated where the paper was read: batches of 100, until 50 "
     "epochs bring no better validation bound, at most 1,000",
     "negative-elbo is the bound of the discrete model from one sample; importance-nll the bound "
-    "of 1,000 samples. The paper's table says variational bound, its text m = 1,000: which of them "
+    "of 1,000 samples. The paper's table says variational bound, its text m = 1,000 and importance "
+    "sampling, its formula averages logarithms, whose mean is that of one sample: which of them "
     "its numbers are is not clear",
 )
 CATEGORICAL_NOTE = "200 tanh units between latent variables and pixels: which kind is not stated"
 SF_NOTE = (
-    "baseline: a running mean and a network of the example with 100 tanh units, as NVIL, but "
-    "without scaling the learning signal; the paper's own is not known here"
+    "baseline: a running mean and a network of the example with 100 tanh units, and variance "
+    "normalisation, as NVIL; the paper says variance normalisation, and its baseline is not known "
+    "here"
 )
+PRIOR_NOTES = {
+    "uniform": "the prior is uniform, as in one text of the paper; in another it is learnt",
+    "learnt": "the prior is learnt, as in one text of the paper; in another it is uniform",
+}
 MADDISON_NOTES = (
     "the prior is uniform; whether the paper trains its prior is not known here",
     "the last parameters are evaluated: the paper's rule of selection is not known here",
@@ -55,7 +61,13 @@ MADDISON_NOTES = (
 # ----------------------------------------------------------------------------- Jang et al.
 
 
-def jang(data: str, estimator: str, classes: int, annealed: bool = False) -> Recipe:
+def jang(
+    data: str,
+    estimator: str,
+    classes: int,
+    annealed: bool = False,
+    prior: Literal["uniform", "learnt"] = "uniform",
+) -> Recipe:
     """A VAE with 200 Bernoulli or 20 categorical latent variables (Jang et al., Table 1).
 
     Args:
@@ -63,6 +75,7 @@ def jang(data: str, estimator: str, classes: int, annealed: bool = False) -> Rec
         estimator: ``sf``, ``st``, ``gumbel`` or ``st-gumbel``.
         classes: 2 for Bernoulli variables, 10 for categorical ones.
         annealed: Whether the temperature falls.
+        prior: Of the divergence; texts of the paper differ.
     """
     ours = data == OURS
     schedule = (OUR_ANNEALED if ours else ANNEALED) if annealed else {}
@@ -74,13 +87,15 @@ def jang(data: str, estimator: str, classes: int, annealed: bool = False) -> Rec
         decoder_hidden=hidden,
         baseline_hidden=BASELINE if estimator == "sf" else None,
     )
+    if prior == "learnt":
+        model = model.model_copy(update={"name": "discrete:LearntPriorDiscreteVAE"})
     stage = _our_stage(model, objective) if ours else _jang_stage(data, model, objective)
     notes: tuple[str, ...] = JANG_NOTES[2:] if ours else JANG_NOTES
     notes += (CATEGORICAL_NOTE,) if classes > 2 else ()
-    notes += (SF_NOTE,) if estimator == "sf" else ()
-    name = f"{'annealed-' if estimator == 'st' and annealed else ''}{estimator}-{classes}/{data}"
+    notes += (PRIOR_NOTES[prior],) + ((SF_NOTE,) if estimator == "sf" else ())
+    name = f"{'annealed-' if estimator == 'st' and annealed else ''}{estimator}-{classes}"
     return Recipe(
-        name=name,
+        name=f"{name}{'-learnt-prior' if prior == 'learnt' else ''}/{data}",
         stages=(stage,),
         evaluation=_evaluation(1_000),
         cost=_cost(data, stage, steps=1_500 if ours else 250_000, tested=1_000),

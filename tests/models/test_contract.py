@@ -81,6 +81,10 @@ CASES = {
         "discrete:DiscreteVAE",
         {"variables": 3, "classes": 4, "decoder_hidden": [8]},
     ),
+    "discrete-vae-learnt-prior": (
+        "discrete:LearntPriorDiscreteVAE",
+        {"variables": 3, "classes": 4, "decoder_hidden": [8]},
+    ),
     "hierarchical-vae": (
         "hierarchical_vae:HierarchicalVAE",
         {"latents": [3, 2, 2], "hidden": [[8], [6], [5]]},
@@ -180,6 +184,7 @@ NO_DENSITY = (
     "avb",
     "avb-vae",
     "discrete-vae",
+    "discrete-vae-learnt-prior",
     "hierarchical-vae",
     "vqvae-images",
     "vqvae2-images",

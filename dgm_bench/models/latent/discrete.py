@@ -49,8 +49,7 @@ class SignalBaseline(nn.Module):
     """Predicts the learning signal of a score-function estimator (NVIL: Mnih and Gregor, 2014).
 
     A running mean plus a network of the example, whose targets are scaled by a running standard
-    deviation. Unlike in NVIL (https://arxiv.org/abs/1402.0030) the signal itself is not scaled, so
-    that estimates stay unbiased.
+    deviation, 1 at least (https://arxiv.org/abs/1402.0030, section 3.2).
 
     Args:
         dim: Dimensions of an example.
@@ -66,8 +65,8 @@ class SignalBaseline(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "batch dim"], signal: Float[Tensor, "batch samples"]
-    ) -> tuple[Float[Tensor, "batch samples"], Float[Tensor, ""]]:
-        """Return the signal less its prediction, without gradient, and the loss of the prediction.
+    ) -> tuple[Float[Tensor, "batch samples"], Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return the signal less its prediction without gradient, its scale and the network's loss.
 
         The running moments are those of earlier batches, and are updated afterwards.
         """
@@ -76,7 +75,7 @@ class SignalBaseline(nn.Module):
         error = (signal - first) / scale - self.network(x)
         batch = torch.stack([torch.ones_like(weight), signal.mean(), signal.square().mean()])
         self.moments = torch.lerp(self.moments, batch, 1 - DECAY)
-        return scale * error.detach(), 0.5 * error.square().mean()
+        return scale * error.detach(), scale, 0.5 * error.square().mean()
 
 
 class DiscreteVAE(nn.Module):
@@ -102,8 +101,8 @@ class DiscreteVAE(nn.Module):
         >>> model = DiscreteVAE((4,), variables=2, classes=10, decoder_hidden=[8])
         >>> model.elbo(torch.ones(5, 4), torch.Generator().manual_seed(0)).shape
         torch.Size([5])
-        >>> round(model.log_prior, 3)  # -2 log 10
-        -4.605
+        >>> model.log_prior(torch.eye(10)[[3, 7]])  # -2 log 10
+        tensor(-4.6052)
     """
 
     initial_examples: int | None = None
@@ -159,16 +158,20 @@ class DiscreteVAE(nn.Module):
         return log_likelihood
 
     @property
-    def log_prior(self) -> float:
-        """The uniform prior's log probability of any value, in nats."""
-        return -self.variables * math.log(self.classes)
+    def prior_logits(self) -> Float[Tensor, "variables classes"]:
+        """The prior's log probabilities of the classes, up to a constant."""
+        return next(self.parameters()).new_zeros(self.variables, self.classes)
+
+    def log_prior(self, z: Float[Tensor, "*batch variables classes"]) -> Float[Tensor, "*batch"]:
+        """Return the prior's log probability of one-hot values, in nats."""
+        return z.new_full(z.shape[:-2], -self.variables * math.log(self.classes))
 
     def divergence(
         self, logits: Float[Tensor, "batch variables classes"]
     ) -> Float[Tensor, " batch"]:
         """Return KL(q(z|x) | p(z)) in nats, exact, of normalised logits."""
         negative_entropy: Tensor = (logits.exp() * logits).sum((1, 2))
-        return negative_entropy - self.log_prior
+        return negative_entropy + self.variables * math.log(self.classes)
 
     def elbo(
         self, x: Float[Tensor, "batch *event"], generator: torch.Generator
@@ -186,18 +189,77 @@ class DiscreteVAE(nn.Module):
         logits = self.posterior_logits(x)[:, None]
         z = gumbel_max(logits.expand(-1, samples, -1, -1), generator)
         log_posterior = log_prob(logits, z)
-        log_prior = torch.full_like(log_posterior, self.log_prior)
-        return Draws(self.decoder_input(z), self.log_likelihood(x, z), log_prior, log_posterior)
+        log_likelihood = self.log_likelihood(x, z)
+        return Draws(self.decoder_input(z), log_likelihood, self.log_prior(z), log_posterior)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} *event"]:
         """Return ``n`` examples with values 0 and 1."""
-        like = next(self.parameters())
-        z = gumbel_max(like.new_zeros(n, self.variables, self.classes), generator)
+        z = gumbel_max(self.prior_logits.expand(n, -1, -1), generator)
         logits = self.decoder(self.decoder_input(z))
         ones = torch.empty_like(logits).uniform_(generator=generator) < logits.sigmoid()
         x: Tensor = ones.to(logits.dtype).reshape(-1, *self.event_shape)
         return x
+
+
+class LearntPriorDiscreteVAE(DiscreteVAE):
+    """A :class:`DiscreteVAE` whose prior has a learnt probability of each class of each variable.
+
+    Texts of Jang, Gu and Poole (2016), https://arxiv.org/abs/1611.01144, section 4, differ in one
+    word: the divergence is that from a uniform, or from a learned, categorical prior.
+
+    Args:
+        event_shape: As for the :class:`DiscreteVAE`, like all others.
+        variables: Number of latent variables.
+        classes: Classes of each.
+        encoder_hidden: Widths of the encoder's hidden layers.
+        decoder_hidden: Widths of the decoder's hidden layers.
+        centred: Whether values and layers are centred.
+        baseline_hidden: Widths of the network that predicts the learning signal, or None.
+
+    Example:
+        >>> model = LearntPriorDiscreteVAE((4,), variables=2, classes=10, decoder_hidden=[8])
+        >>> model.log_prior(torch.eye(10)[[3, 7]]).requires_grad
+        True
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        variables: int = 20,
+        classes: int = 10,
+        encoder_hidden: Sequence[int] = (),
+        decoder_hidden: Sequence[int] = (200,),
+        centred: bool = False,
+        baseline_hidden: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(
+            event_shape,
+            variables,
+            classes,
+            encoder_hidden,
+            decoder_hidden,
+            centred,
+            baseline_hidden,
+        )
+        self.raw_prior = nn.Parameter(torch.zeros(variables, classes))
+
+    @property
+    def prior_logits(self) -> Float[Tensor, "variables classes"]:
+        """The prior's log probabilities of the classes."""
+        return self.raw_prior.log_softmax(-1)
+
+    def log_prior(self, z: Float[Tensor, "*batch variables classes"]) -> Float[Tensor, "*batch"]:
+        """Return the prior's log probability of one-hot values, in nats."""
+        log_prior: Tensor = (z * self.prior_logits).sum((-2, -1))
+        return log_prior
+
+    def divergence(
+        self, logits: Float[Tensor, "batch variables classes"]
+    ) -> Float[Tensor, " batch"]:
+        """Return KL(q(z|x) | p(z)) in nats, exact, of normalised logits."""
+        divergence: Tensor = (logits.exp() * (logits - self.prior_logits)).sum((1, 2))
+        return divergence
 
 
 def log_prob(
