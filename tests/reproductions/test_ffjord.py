@@ -264,6 +264,14 @@ def test_numbers_of_later_models_have_the_sign_of_the_table(key, printed):
     assert "second-hand" in {s.id: s.note for s in CATALOG.paper("ffjord").sources}["nsf"]
 
 
+@pytest.mark.parametrize(("column", "value"), [("mnist", "0.97"), ("cifar10", "3.38")])
+def test_rnode_is_at_second_hand(column, value):
+    published = density("rnode", column).published
+    assert (str(published.value), published.pm) == (value, None)
+    assert not density("rnode", column).row.published
+    assert "second-hand" in {s.id: s.note for s in CATALOG.paper("ffjord").sources}["rnode"]
+
+
 def test_where_paper_and_code_disagree_both_recipes_exist():
     for column in TABULAR:
         layers = [density(row, column).recipe.stages[0].model.args["layer"]

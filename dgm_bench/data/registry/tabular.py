@@ -81,5 +81,6 @@ TABULAR = (
         "hepmass/1000_test.csv",
     ),
     _tabular("miniboone", 43, (29_556, 3_284, 3_648), "miniboone/data.npy"),
+    # At second hand: training and test from two public loaders, validation from one.
     _tabular("bsds300", 63, (1_000_000, 50_000, 250_000), "BSDS300/BSDS300.hdf5"),
 )

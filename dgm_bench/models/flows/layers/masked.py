@@ -63,8 +63,8 @@ def hidden_degrees(
         return torch.arange(width) % max(1, dim - 1) + min(1, dim - 1)
     if kind == "shuffled":
         count = max(1, dim - 1)
-        ranks = torch.cat([torch.randperm(count) for _ in range(-(-width // count))])[:width]
-        return ranks[torch.randperm(width)] + min(1, dim - 1)
+        ranks = torch.cat([torch.randperm(count) for _ in range(-(-width // count))])
+        return ranks[:width] + min(1, dim - 1)
     lowest = min(int(previous.min()), dim - 1)
     return torch.randint(lowest, max(dim, lowest + 1), (width,))
 
