@@ -81,7 +81,7 @@ class Sigmoids(NamedTuple):
         # Of the mixture of sigmoids, of one minus it, and of its slope.
         logs = torch.stack([log_s, log_s - z, log_slope], dim=-2)
         logs = torch.logsumexp(logs[..., None, :] + self.log_w[..., None, :, :], dim=-1) + LOG_KEPT
-        clipped = torch.logaddexp(logs[..., :2, :], logs.new_tensor(LOG_HALF_DELTA))
+        clipped = torch.logaddexp(logs[..., :2, :], logs.new_full((), LOG_HALF_DELTA))
         log_x, log_rest = clipped.unbind(-2)
         return log_x - log_rest, logs[..., 2, :] - log_x - log_rest
 

@@ -146,7 +146,7 @@ def test_starts_near_the_identity(layers):
 
 
 @pytest.mark.parametrize("maps", [5, 10])
-def test_density_at_the_start(maps):
+def test_density_at_the_start(maps, unchecked):
     """Near the identity: of N(0, I), half of log(2 pi) + 1 + 1 / e a dimension, 9.62 in 6."""
     x = torch.randn(500, 6)
     x = (x - x.mean(0)) / x.square().mean(0).sqrt()
