@@ -17,7 +17,8 @@ class AdamInsideRoot(torch.optim.Adam):
     """Adam as the released MAF code has it (``ml/step_strategies.py``): epsilon inside the root.
 
     The step is ``lr * m_hat / sqrt(v_hat + eps)``, so ``eps = 1e-8`` bounds the denominator below
-    by 1e-4, where the usual form bounds it by 1e-8. ``weight_decay`` is the gradient of
+    by 1e-4, where the usual form bounds it by 1e-8. (There, both means are corrected as of step
+    ``t + 1``, which makes the first steps smaller.) ``weight_decay`` is the gradient of
     ``weight_decay / 2`` times the sum of squares over all parameters (MAF paper, section 4).
 
     ``v + eps * (1 - beta2^t)`` is the moving average of ``g^2 + eps``. Adding ``eps`` to that

@@ -108,6 +108,24 @@ def test_a_continued_run_ends_with_exactly_the_numbers_of_an_uninterrupted_one(
     assert [s["reason"] for s in continued.tally.segments] == ["test", "max_steps"]
 
 
+@pytest.mark.parametrize(
+    ("rule", "steps", "examples"),
+    [("drop", 12, 384), ("use", 14, 400), ("wrap", 14, 448), ("cycle", 14, 448)],
+)
+@pytest.mark.usefixtures("unchecked")  # numbers alone
+def test_a_stage_says_what_becomes_of_the_rest_of_an_epoch(rule, steps, examples, data, tmp_path):
+    """Two epochs of 200 examples in batches of 32, at once and stopped in the second."""
+    settings = stage(last_batch=rule, stopping=StoppingSpec(max_epochs=2))
+    whole = trainer(settings, data)
+    assert whole.run() == "max_epochs"
+    assert (whole.tally.step, whole.tally.examples) == (steps, examples)
+    interrupted(settings, data, tmp_path, 8)
+    rest = trainer(settings, data, folder=tmp_path)
+    assert rest.restore() == 8
+    rest.run()
+    assert_same(numbers(rest), numbers(whole))
+
+
 def test_a_run_out_of_budget_goes_on_as_if_there_had_been_no_limit(data, tmp_path):
     settings = stage(stopping=StoppingSpec(max_steps=40))
     whole = trainer(settings, data)
