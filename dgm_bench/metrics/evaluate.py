@@ -8,7 +8,7 @@ from torch import nn
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.metrics.abilities import abilities
-from dgm_bench.metrics.bounds import active_units, avb, likelihood, surgery, variational
+from dgm_bench.metrics.bounds import active_units, avb, likelihood, prediction, surgery, variational
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.gradients import relaxation, solver_gradients
 from dgm_bench.metrics.images import codes, reconstructions, samples
@@ -22,6 +22,7 @@ DECLARED_IN = (
     likelihood,
     variational,
     active_units,
+    prediction,
     surgery,
     avb,
     abilities,

@@ -36,6 +36,9 @@ MODELS: dict[str, str] = {
     "gated_vae:ConvVAE": "latent.gated_vae:ConvVAE",
     "gated_vae:DenseVAE": "latent.gated_vae:DenseVAE",
     "hierarchical_vae:HierarchicalVAE": "latent.hierarchical_vae:HierarchicalVAE",
+    "structured_prediction:StructuredPrediction": (
+        "latent.structured_prediction:StructuredPrediction"
+    ),
     "vae:GaussianVAE": "latent.vae:GaussianVAE",
     "dvae:DVAE": "codes.dvae:DVAE",
     "identity:Identity": "codes.identity:Identity",

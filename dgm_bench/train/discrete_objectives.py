@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError, require_choice, require_positive
 from dgm_bench.models.latent.discrete import DiscreteVAE, SignalBaseline, log_prob
+from dgm_bench.models.latent.structured_prediction import StructuredPrediction
 from dgm_bench.models.networks.discrete_relaxations import (
     concrete_log_density,
     gumbel_max,
@@ -72,6 +73,56 @@ def negative_discrete_elbo(
     return objective
 
 
+def negative_prediction(
+    estimator: str,
+    temperature: float = 1.0,
+    rate: float = 0.0,
+    every: int = 1,
+    floor: float = 0.0,
+) -> Objective:
+    """Return a loss whose gradient is an estimate of that of ``-E log p(lower|h)``, in nats.
+
+    One sample for each example (Jang et al., section 4.1, m = 1). In evaluation mode it is that of
+    the discrete network.
+
+    Args:
+        estimator: ``sf``, with NVIL's baseline and variance normalisation, ``st``, ``gumbel`` or
+            ``st-gumbel``, as for :func:`negative_discrete_elbo`; so are all other arguments.
+        temperature: Of the relaxation, at the first step.
+        rate: The temperature is ``max(floor, temperature * exp(-rate * step))``.
+        every: The step in that formula changes once in so many steps.
+        floor: The lowest temperature.
+
+    Raises:
+        DeclarationError: The estimator is not known; the temperature or ``every`` is not positive.
+    """
+    require_choice("estimator", estimator, PREDICTION_ESTIMATORS)
+    require_positive(temperature=temperature, every=every)
+
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
+        network = cast(StructuredPrediction, model)
+        if not network.training:
+            return Loss(-network.log_likelihoods(x, 1, generator).mean())
+        if estimator == "sf":
+            return Loss(_predicted_by_score(network, x, generator))
+        now = max(floor, temperature * math.exp(-rate * (step - step % every)))
+        fit, _ = network.predict(
+            x, 1, lambda logits: surrogate_values(logits, estimator, now, generator)
+        )
+        return Loss(-fit.mean())
+
+    return objective
+
+
+def _predicted_by_score(
+    network: StructuredPrediction, x: Float[Tensor, "batch *event"], generator: torch.Generator
+) -> Float[Tensor, ""]:
+    fit, log_p = network.predict(x, 1, lambda logits: gumbel_max(logits.detach(), generator))
+    upper, _ = network.halves(x)
+    signal, scale, prediction_loss = baseline_of(network)(upper, fit.detach())
+    return _no_value(prediction_loss - (signal / scale * log_p).mean()) - fit.mean()
+
+
 def _require_samples(estimator: str, samples: int) -> None:
     least, several = 2 if estimator == "vimco" else 1, estimator in ("concrete", "vimco")
     if samples < least or (samples > 1 and not several):
@@ -80,7 +131,7 @@ def _require_samples(estimator: str, samples: int) -> None:
         raise DeclarationError(f"estimator {estimator!r}", reason, remedy)
 
 
-def baseline_of(vae: DiscreteVAE) -> SignalBaseline:
+def baseline_of(vae: DiscreteVAE | StructuredPrediction) -> SignalBaseline:
     """Return the baseline that the score function needs.
 
     Raises:
@@ -91,6 +142,7 @@ def baseline_of(vae: DiscreteVAE) -> SignalBaseline:
     return vae.baseline
 
 
+PREDICTION_ESTIMATORS = ("sf", "st", "gumbel", "st-gumbel")
 ESTIMATORS = ("sf", "st", "gumbel", "st-gumbel", "concrete", "vimco")
 
 

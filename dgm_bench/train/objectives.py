@@ -30,11 +30,16 @@ from dgm_bench.models.capabilities import (
 from dgm_bench.models.codes.dvae import DVAE
 from dgm_bench.models.latent.avb import AVB
 from dgm_bench.models.latent.discrete import DiscreteVAE
+from dgm_bench.models.latent.structured_prediction import StructuredPrediction
 from dgm_bench.models.networks.frozen import frozen
 from dgm_bench.spec import ObjectiveSpec
 from dgm_bench.train.adversarial_bayes import adversarial_variational_bayes
 from dgm_bench.train.codebook_objectives import discrete_autoencoding, vector_quantisation
-from dgm_bench.train.discrete_objectives import baseline_of, negative_discrete_elbo
+from dgm_bench.train.discrete_objectives import (
+    baseline_of,
+    negative_discrete_elbo,
+    negative_prediction,
+)
 from dgm_bench.train.losses import Batch, Loss, Objective, detached, mean_over_batch
 
 
@@ -242,7 +247,7 @@ class ObjectiveDeclaration:
 
 def _score_function_has_baseline(spec: ObjectiveSpec, model: nn.Module) -> None:
     if spec.args.get("estimator") == "sf":
-        baseline_of(cast(DiscreteVAE, model))
+        baseline_of(cast(DiscreteVAE | StructuredPrediction, model))
 
 
 def _several_samples_are_draws(spec: ObjectiveSpec, model: nn.Module) -> None:
@@ -270,6 +275,12 @@ OBJECTIVES: dict[str, ObjectiveDeclaration] = {
         negative_discrete_elbo,
         DiscreteVAE,
         "discrete latent variables",
+        check=_score_function_has_baseline,
+    ),
+    "prediction": ObjectiveDeclaration(
+        negative_prediction,
+        StructuredPrediction,
+        "structured prediction",
         check=_score_function_has_baseline,
     ),
     "reconstruction": ObjectiveDeclaration(reconstruction_error, Reconstructs, "reconstructions"),

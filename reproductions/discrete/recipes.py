@@ -1,7 +1,8 @@
 """Recipes of variational autoencoders with discrete latent variables.
 
-``jang`` is Jang, Gu and Poole (ICLR 2017, section 4.2), ``maddison`` Maddison, Mnih and Teh (ICLR
-2017, section 5 and appendix C), both with one stochastic layer; ``relaxation`` measures gradients.
+``jang`` and ``structured`` are Jang, Gu and Poole (ICLR 2017, sections 4.2 and 4.1), ``maddison``
+Maddison, Mnih and Teh (ICLR 2017, section 5 and appendix C), with one stochastic layer;
+``relaxation`` measures gradients.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def jang(
     )
     if prior == "learnt":
         model = model.model_copy(update={"name": "discrete:LearntPriorDiscreteVAE"})
-    stage = _our_stage(model, objective) if ours else _jang_stage(data, model, objective)
+    spec = ObjectiveSpec(name="discrete-elbo", args=objective)
+    stage = _our_stage(model, spec) if ours else _jang_stage(data, model, spec)
     notes: tuple[str, ...] = JANG_NOTES[2:] if ours else JANG_NOTES
     notes += (CATEGORICAL_NOTE,) if classes > 2 else ()
     notes += (PRIOR_NOTES[prior],) + ((SF_NOTE,) if estimator == "sf" else ())
@@ -104,11 +106,40 @@ def jang(
     )
 
 
-def _jang_stage(data: str, model: ModelSpec, objective: dict[str, Any]) -> Stage:
+def structured(data: str, estimator: str, classes: int, annealed: bool = False) -> Recipe:
+    """Two layers of 200 Bernoulli or 20 categorical variables from the upper half to the lower.
+
+    The temperature is 1 (Jang et al., section 4.1 and Table 1), but for slope annealing.
+
+    Args:
+        data: The column's data set.
+        estimator: ``sf``, ``st``, ``gumbel`` or ``st-gumbel``.
+        classes: 2 for Bernoulli variables, 10 for categorical ones.
+        annealed: Whether the temperature falls.
+    """
+    ours = data == OURS
+    schedule = (OUR_ANNEALED if ours else ANNEALED) if annealed else {}
+    hidden = list(BASELINE) if estimator == "sf" else None
+    args = {"variables": 200 if classes == 2 else 20, "classes": classes, "baseline_hidden": hidden}
+    model = ModelSpec(name="structured_prediction:StructuredPrediction", args=args)
+    spec = ObjectiveSpec(name="prediction", args={"estimator": estimator, **schedule})
+    stage = _our_stage(model, spec) if ours else _jang_stage(data, model, spec)
+    kind = f"{'annealed-' if annealed else ''}{estimator}-{classes}"
+    return Recipe(
+        name=f"structured-{kind}/{data}",
+        stages=(stage,),
+        evaluation=EvaluationSpec(metrics=("prediction",), importance_samples=1_000),
+        cost=_structured_cost(data, stage, steps=1_500 if ours else 250_000, tested=1_000),
+        source=OWN_COLUMN if ours else "Jang et al., section 4",
+        notes=() if ours else JANG_NOTES[:2] + ((SF_NOTE,) if estimator == "sf" else ()),
+    )
+
+
+def _jang_stage(data: str, model: ModelSpec, objective: ObjectiveSpec) -> Stage:
     return Stage(
         data=DataSpec(name=data),
         model=model,
-        objective=ObjectiveSpec(name="discrete-elbo", args=objective),
+        objective=objective,
         optimizer=OptimizerSpec(name="sgd-momentum", lr=LR, betas=(0.9, 0.999)),
         batch_size=100,
         stopping=StoppingSpec(patience=50, max_epochs=1_000),
@@ -141,7 +172,7 @@ def maddison(data: str, estimator: str, nonlinear: bool, samples: int) -> Recipe
     )
     lr = 1e-4 if nonlinear else 3e-4
     stage = (
-        _our_stage(model, objective, max_steps=1_500)
+        _our_stage(model, ObjectiveSpec(name="discrete-elbo", args=objective), max_steps=1_500)
         if ours
         else _maddison_stage(data, model, objective, lr)
     )
@@ -174,7 +205,8 @@ def _maddison_stage(data: str, model: ModelSpec, objective: dict[str, Any], lr: 
 def relaxation(data: str, estimator: str) -> Recipe:
     """Errors of an estimator's gradient in a briefly trained categorical VAE, by temperature."""
     model = _model(variables=20, classes=10, decoder_hidden=(200,), baseline_hidden=None)
-    stage = _our_stage(model, {"estimator": "gumbel", **OUR_ANNEALED}, max_steps=500, patience=None)
+    spec = ObjectiveSpec(name="discrete-elbo", args={"estimator": "gumbel", **OUR_ANNEALED})
+    stage = _our_stage(model, spec, max_steps=500, patience=None)
     stage = stage.model_copy(update={"data": DataSpec(name=data)})
     return Recipe(
         name=f"relaxation-{estimator}/{data}",
@@ -210,7 +242,7 @@ def _model(
 
 def _our_stage(
     model: ModelSpec,
-    objective: dict[str, Any],
+    objective: ObjectiveSpec,
     max_steps: int = 3_000,
     patience: int | None = 4,
 ) -> Stage:
@@ -218,7 +250,7 @@ def _our_stage(
     return Stage(
         data=DataSpec(name=OURS),
         model=model,
-        objective=ObjectiveSpec(name="discrete-elbo", args=objective),
+        objective=objective,
         optimizer=OptimizerSpec(lr=1e-3),
         batch_size=64,
         validation=ValidationSpec(every=100, unit="steps"),
@@ -252,4 +284,18 @@ def _cost(data: str, stage: Stage, *, steps: int, tested: int) -> Cost:
         launches_per_step=LAUNCHES,
         evaluation_flops=costs.PASS * decoder * tested * known.sizes["test"],
         memory_bytes=costs.memory(data, encoder + decoder, kept),
+    )
+
+
+def _structured_cost(data: str, stage: Stage, *, steps: int, tested: int) -> Cost:
+    """Count the three layers, each for every sample."""
+    known, args = card(data), stage.model.args
+    width = args["variables"] * (1 if args["classes"] == 2 else args["classes"])
+    products = costs.weights([known.dim // 2, width, width, known.dim // 2])
+    return Cost(
+        steps=steps,
+        flops_per_step=costs.TRAINING * stage.batch_size * products,
+        launches_per_step=LAUNCHES,
+        evaluation_flops=costs.PASS * products * tested * known.sizes["test"],
+        memory_bytes=costs.memory(data, products, KEPT * stage.batch_size * known.dim),
     )

@@ -85,6 +85,10 @@ CASES = {
         "discrete:LearntPriorDiscreteVAE",
         {"variables": 3, "classes": 4, "decoder_hidden": [8]},
     ),
+    "structured-prediction": (
+        "structured_prediction:StructuredPrediction",
+        {"variables": 3, "classes": 4},
+    ),
     "hierarchical-vae": (
         "hierarchical_vae:HierarchicalVAE",
         {"latents": [3, 2, 2], "hidden": [[8], [6], [5]]},
@@ -186,6 +190,7 @@ NO_DENSITY = (
     "discrete-vae",
     "discrete-vae-learnt-prior",
     "hierarchical-vae",
+    "structured-prediction",
     "vqvae-images",
     "vqvae2-images",
     "dvae-images",
@@ -198,8 +203,8 @@ ELSEWHERE = {
     "code_transformer:CodeTransformer",
     "identity:Identity",
 }
-#: First stages, which cannot be sampled without a prior.
-NO_SAMPLES = ("vqvae-images", "vqvae2-images", "dvae-images")
+#: First stages, which cannot be sampled without a prior, and what completes examples.
+NO_SAMPLES = ("structured-prediction", "vqvae-images", "vqvae2-images", "dvae-images")
 DENSITIES = [case for case in CASES if case not in NO_DENSITY]
 FLOWS = [case for case in DENSITIES if case not in NO_MAP]
 every_density = pytest.mark.parametrize("case", DENSITIES)

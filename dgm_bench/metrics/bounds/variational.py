@@ -146,17 +146,16 @@ def require_samples(evaluation: Evaluation) -> int:
     """
     if evaluation.spec.importance_samples is None:
         remedy = "set evaluation.importance_samples"
-        raise DeclarationError("metric 'importance'", "has no number of samples", remedy)
+        raise DeclarationError("the evaluation", "has no number of samples", remedy)
     return evaluation.spec.importance_samples
 
 
-def _require_samples(evaluation: Evaluation) -> None:
+def check_samples(evaluation: Evaluation) -> None:
+    """Refuse what :func:`require_samples` does."""
     require_samples(evaluation)
 
 
-@metric(
-    "importance", needs=HasPosteriorDraws, words="draws from a posterior", check=_require_samples
-)
+@metric("importance", needs=HasPosteriorDraws, words="draws from a posterior", check=check_samples)
 def importance_metrics(evaluation: Evaluation) -> list[Metric]:
     """Return the importance-weighted negative log-likelihood, its Monte Carlo error and the ESS.
 
