@@ -213,7 +213,7 @@ PRIORS = {
 
 
 @pytest.mark.parametrize(("place", "expected"), list(PRIORS.items()), ids=str)
-def test_priors_are_the_recalled_table(place, expected):
+def test_priors_are_the_second_hand_and_recalled_tables(place, expected):
     stage = stages("vqvae-2", place[0])[place[1]]
     args = stage.model.args
     found = (
