@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ class AdamInsideRoot(torch.optim.Adam):
     The step is ``lr * m_hat / sqrt(v_hat + eps)``, so ``eps = 1e-8`` bounds the denominator below
     by 1e-4, where the usual form bounds it by 1e-8. (There, both means are corrected as of step
     ``t + 1``, which makes the first steps smaller.) ``weight_decay`` is the gradient of
-    ``weight_decay / 2`` times the sum of squares over all parameters (MAF paper, section 4).
+    ``weight_decay / 2`` times the sum of squares (MAF paper, section 4).
 
     ``v + eps * (1 - beta2^t)`` is the moving average of ``g^2 + eps``. Adding ``eps`` to that
     average ahead of a usual step with no epsilon of its own gives this rule at its full speed.
@@ -27,7 +27,7 @@ class AdamInsideRoot(torch.optim.Adam):
 
     def __init__(
         self,
-        params: list[nn.Parameter],
+        params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         lr: float,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -35,7 +35,7 @@ class AdamInsideRoot(torch.optim.Adam):
     ) -> None:
         super().__init__(params, lr, betas, eps=0.0, weight_decay=weight_decay, fused=True)
         self.inner_eps = eps
-        for p in params:
+        for p in (p for group in self.param_groups for p in group["params"]):
             # What Adam itself would make at its first step; here it is needed before that.
             self.state[p] = {
                 "step": torch.zeros((), dtype=torch.float32, device=p.device),
@@ -94,8 +94,7 @@ def _adamax_glow(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer
 
 
 def _adam_maf(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
-    params = list(model.parameters())
-    return AdamInsideRoot(params, spec.lr, spec.betas, spec.eps, spec.weight_decay)
+    return AdamInsideRoot(_groups(model, spec), spec.lr, spec.betas, spec.eps)
 
 
 def _sgd_momentum(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
