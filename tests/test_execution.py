@@ -1,0 +1,108 @@
+"""A run as a whole: from the seed to the weights that its record's numbers are of."""
+
+import numpy as np
+import pytest
+import torch
+from factories import StopAfter, make_context
+from safetensors.numpy import load_file
+from train.reference import Reference
+from train.tiny import Traits, features, log_density, make_data, make_model
+
+from dgm_bench.catalog import load_catalog
+from dgm_bench.control import Interrupted
+from dgm_bench.execution import Execution
+from dgm_bench.planner import PlannedRun
+from dgm_bench.spec import (
+    DataSpec,
+    EvaluationSpec,
+    ModelSpec,
+    OptimizerSpec,
+    Recipe,
+    Stage,
+    StoppingSpec,
+    ValidationSpec,
+)
+from dgm_bench.workdir import WorkFolder
+
+CELL = load_catalog().cells[0]
+STEPS = 14
+pytestmark = pytest.mark.usefixtures("unchecked")  # numbers alone
+
+
+def recipe(checkpoint, average):
+    stage = Stage(
+        data=DataSpec(name="tiny"),
+        model=ModelSpec(name="tiny"),
+        optimizer=OptimizerSpec(lr=0.3),
+        batch_size=5,
+        validation=ValidationSpec(every=2, unit="steps"),
+        stopping=StoppingSpec(max_steps=STEPS),
+        average_decay=average,
+        precision="float64",
+    )
+    rule = EvaluationSpec(checkpoint=checkpoint, batch_size=3)
+    return Recipe(name="tiny", stages=(stage,), evaluation=rule)
+
+
+def run(results, wanted, traits, seed, monkeypatch, stops=()):
+    """Run a recipe of the tiny model, stopped and continued; return metrics and weights."""
+    monkeypatch.setattr("dgm_bench.execution.build", lambda *_: make_model(traits))
+    monkeypatch.setattr("dgm_bench.execution.make_pictures", lambda *_: {})
+    planned = PlannedRun(CELL, (CELL.id,), seed, wanted)
+    folder = WorkFolder(results, wanted.content_hash, seed)
+    with folder.locked():
+        for step in stops:
+            context = make_context(results, control=StopAfter(step))
+            with pytest.raises(Interrupted):
+                Execution(planned, make_data("dequantised"), folder, context).run()
+        record = Execution(planned, make_data("dequantised"), folder, make_context(results)).run()
+    (weights,) = results.rglob("weights.safetensors")
+    return record, load_file(weights)
+
+
+def reference(wanted, traits, seed):
+    """Return the weights and the negative log-likelihood of the test split that a run ends with."""
+    torch.manual_seed(seed)
+    start = make_model(traits).values()
+    data = make_data("dequantised")
+    end = Reference(wanted.stages[0], traits, data, seed, start).run()[-1]
+    assert any((end["best-weights"][n] != end["last"][n]).any() for n in start)
+    weights = end["best-weights" if wanted.evaluation.checkpoint == "best" else "last"]
+    p = {name: torch.from_numpy(np.asarray(value)) for name, value in weights.items()}
+    if traits.calibrates:
+        p["centre"] = features(p, data.splits["train"]).mean(0)
+    noise, values = torch.Generator().manual_seed(seed), []
+    for part in data.splits["test"].split(3):
+        x = data.dequantise(part, noise)
+        values.append(-log_density(p, p["centre"], x, features(p, x)))
+    return {name: value.numpy() for name, value in p.items()}, torch.cat(values).mean().item()
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "average", "calibrates"),
+    [("best", 0.7, True), ("last", 0.7, False), ("best", None, False), ("last", None, True)],
+)
+def test_a_run_evaluates_the_weights_that_its_recipe_names(
+    checkpoint, average, calibrates, tmp_path, monkeypatch
+):
+    wanted, traits = recipe(checkpoint, average), Traits(calibrates=calibrates)
+    weights, value = reference(wanted, traits, 3)
+    record, kept = run(tmp_path, wanted, traits, 3, monkeypatch, stops=(5, 4))
+    assert record.metrics[0].name == "nll"
+    assert record.metrics[0].split == "test"
+    assert record.metrics[0].value == pytest.approx(value, rel=1e-9)
+    assert kept.keys() == weights.keys()
+    for name, wanted_value in weights.items():
+        np.testing.assert_allclose(kept[name], wanted_value, rtol=1e-9, atol=1e-9)
+
+
+def test_another_seed_is_another_start(tmp_path, monkeypatch):
+    """Without a step the weights are the first ones."""
+    wanted, found = recipe("last", None), []
+    still = wanted.stages[0].model_copy(update={"stopping": StoppingSpec(max_steps=0)})
+    wanted = wanted.model_copy(update={"stages": (still,)})
+    for seed in (3, 4):
+        found.append(run(tmp_path / str(seed), wanted, Traits(), seed, monkeypatch)[1])
+        torch.manual_seed(seed)
+        np.testing.assert_array_equal(found[-1]["weight"], make_model(Traits()).values()["weight"])
+    assert (found[0]["weight"] != found[1]["weight"]).all()
