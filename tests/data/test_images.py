@@ -198,6 +198,17 @@ def test_digits_are_the_seventeen_levels_of_scikit_learn(tmp_path):
     )
 
 
+def test_digits_get_fresh_noise_within_their_levels(tmp_path):
+    loaded = data.load("digits", tmp_path)
+    train, generator = loaded.splits["train"].double(), torch.Generator().manual_seed(0)
+    first, second = (17 * loaded.to_pixels(loaded.augment(train, generator)) for _ in range(2))
+    levels = (17 * loaded.to_pixels(train)).floor()
+    assert torch.equal(first.floor(), levels)
+    noise = torch.stack([first, second]) - levels
+    assert noise.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert torch.corrcoef(noise.flatten(1))[0, 1].abs() < 0.02
+
+
 def test_digits_count_bits_relative_to_seventeen_levels(tmp_path):
     loaded = data.load("digits", tmp_path)
     y = loaded.splits["test"].double()
@@ -242,6 +253,13 @@ def test_each_image_gives_equally_many_patches(photographs):
     counts = torch.bincount(slope.round().long())
     assert sorted(counts[1:].tolist()) == [33, 33, 34]
     assert slope.round()[:12].unique().numel() > 1  # in random order
+
+
+def test_splits_draw_other_places_and_noise_from_an_image(photographs):
+    paths = sorted((photographs / "images/train").iterdir())[:1]
+    first, again, other = (patches.draw_patches(paths, 50, seed=(7, k)) for k in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not set(map(bytes, first.numpy())) & set(map(bytes, other.numpy()))
 
 
 def test_patch_noise_is_uniform_below_one_level(tmp_path):

@@ -248,6 +248,14 @@ def test_hepmass_keeps_signal_and_drops_by_the_smallest_value(hepmass_root):
     assert np.allclose(splits.test, (signal_test - mean) / deviation)
 
 
+def test_a_smallest_value_may_occur_five_times():
+    """More often, its feature goes (``datasets/hepmass.py``: ``max_count > 5``)."""
+    rows = np.arange(60.0).reshape(20, 3)
+    rows[:5, 0] = rows[:6, 1] = -1
+    rows[:9, 2] = 99
+    assert tabular.has_repeated_minimum(rows).tolist() == [False, True, False]
+
+
 def test_hepmass_with_another_number_of_features_is_refused(hepmass_root):
     path = hepmass_root[0] / "hepmass/1000_test.csv"
     path.write_text("# label,f0,mass\n1,0.5,\n1,0.25,\n")

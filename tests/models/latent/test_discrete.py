@@ -338,6 +338,8 @@ def test_log_posterior_is_that_of_the_enumerated_latent_space(classes, generator
     assert found.any(0).all()  # every value is drawn, so that the sum below is over all of them
     log_q = draws.log_posterior[0, first]
     assert abs(log_q.exp().sum() - 1) < 1e-12
+    assert math.exp(-model.log_prior) == pytest.approx(len(codes))
+    torch.testing.assert_close(draws.log_prior, torch.full((1, 3_000), -math.log(len(codes))))
     assert chisquare(found.sum(0).numpy(), (3_000 * log_q.exp()).detach().numpy()).pvalue > 0.01
     torch.testing.assert_close(draws.log_posterior[0], log_q[found.int().argmax(1)])
 

@@ -1,7 +1,10 @@
 """Posteriors: log-determinants, constraints, amortisation, training."""
 
+import math
+
 import pytest
 import torch
+from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from dgm_bench.errors import DeclarationError
@@ -14,7 +17,7 @@ from dgm_bench.models.latent.gated_vae import (
     ConvVAE,
     DenseVAE,
 )
-from dgm_bench.models.latent.posteriors import amortised_dynamics, build_posterior
+from dgm_bench.models.latent.posteriors import amortised_dynamics, build_posterior, ffjord
 from dgm_bench.models.latent.posteriors.amortised_dynamics import AmortisedNetwork
 from dgm_bench.models.latent.posteriors.ffjord import AmortisedFFJORD
 from dgm_bench.models.latent.posteriors.sylvester import GPU_STEPS, orthonormalised
@@ -115,6 +118,31 @@ def test_posterior_takes_off_the_log_det(case):
     end, log_det = flow(start, features, torch.Generator())
     torch.testing.assert_close(z, end)
     torch.testing.assert_close(log_q, base - log_det)
+
+
+def test_variances_stay_within_bounds():
+    """As for Frey Faces in the Sylvester code (``models/VAE.py``)."""
+    posterior = build_posterior("no-flow", 1, LATENT, {}, variance_bounds=(0.01, 7.0))
+    nn.init.ones_(posterior.raw_variance.weight)
+    nn.init.zeros_(posterior.raw_variance.bias)
+    _, variance = posterior.moments(torch.tensor([[-30.0], [1.0], [30.0]]))
+    expected = torch.tensor([0.01, math.log1p(math.e), 7.0])
+    torch.testing.assert_close(variance, expected[:, None].expand(3, LATENT))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_continuous_posterior_holds_its_noise_over_a_solve(training, monkeypatch, generator):
+    """One vector a flow in training, and exact traces otherwise (FFJORD code, ``lib/layers``)."""
+    seen, estimated = [], ffjord._estimated
+    monkeypatch.setattr(
+        ffjord, "_estimated", lambda at, noise: seen.append(noise) or estimated(at, noise)
+    )
+    args = {**SMALL, "solver": "rk4", "step_size": 0.25}
+    flow = build_posterior("ffjord", FEATURES, LATENT, args).flow.train(training)
+    flow(*inputs(), generator)
+    drawn = {tuple(noise.flatten().tolist()) for noise in seen}
+    assert len(drawn) == (SMALL["flows"] if training else 0)
+    assert len(seen) == 2 * 4 * len(drawn)  # two steps of four evaluations
 
 
 def test_planar_maps_stay_invertible():
@@ -390,9 +418,16 @@ def test_settings_of_the_posteriors_solver(generator):
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("wrong", [{"gradient": "none"}, {"kind": "all"}, {"hidden": []}])
-def test_wrong_arguments_are_refused(wrong):
-    with pytest.raises(DeclarationError):
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"gradient": "none"}, "gradient 'none': is not known"),
+        ({"kind": "all"}, "kind 'all': is not known"),
+        ({"hidden": []}, "hidden: no hidden layer"),
+    ],
+)
+def test_wrong_arguments_are_refused(wrong, told):
+    with pytest.raises(DeclarationError, match=told):
         build_posterior("ffjord", FEATURES, LATENT, wrong)
 
 
