@@ -141,10 +141,11 @@ def room(path):
 
 
 def test_rooms_of_the_models_import_only_what_they_are_built_from():
-    for path in modules():
-        if path.parts[0] == "models" and room(path):
-            used = {room(p) for p in imported_files(path) if p.parts[0] == "models"}
-            assert used - {"", room(path)} <= set(ROOMS[room(path)]), path
+    inside = [path for path in modules() if path.parts[0] == "models" and room(path)]
+    assert {room(path) for path in inside} == set(ROOMS)
+    for path in inside:
+        used = {room(p) for p in imported_files(path) if p.parts[0] == "models"}
+        assert used - {"", room(path)} <= set(ROOMS[room(path)]), path
 
 
 def test_only_the_command_line_asks_for_the_default_data_root():
@@ -192,12 +193,16 @@ def constant(node):
 
 def test_remedies_are_written_in_one_style():
     """In lower case, as what follows a semicolon, and without a full stop."""
-    for path in modules():
-        for name, args, line in raised(path):
-            remedy = constant(args[2]) if name.endswith("Error") and len(args) == 3 else None
-            if remedy:
-                wrong = remedy[0].isupper() or remedy.endswith((".", "!"))
-                assert not wrong, f"{path}:{line}: {remedy!r}"
+    remedies = {
+        f"{path}:{line}": remedy
+        for path in modules()
+        for name, args, line in raised(path)
+        if name.endswith("Error") and len(args) == 3 and (remedy := constant(args[2]))
+    }
+    assert len(remedies) > 100
+    for place, remedy in remedies.items():
+        wrong = remedy[0].isupper() or remedy.endswith((".", "!"))
+        assert not wrong, f"{place}: {remedy!r}"
 
 
 def test_the_oldest_versions_that_are_tested_are_the_lower_bounds():

@@ -273,9 +273,16 @@ def test_arguments_that_do_not_go_together(args, words):
         CodeTransformer((5,), **{"grids": [(2, 2)], "level": 0, "codes": 3, **SMALL, **args})
 
 
-@pytest.mark.parametrize("args", [{"level": 1}, {"grids": [(3, 3)]}, {"codes": [3, 3]}])
-def test_levels_that_do_not_fit(args):
-    with pytest.raises(DeclarationError):
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        ({"level": 1}, "level 1: is not among"),
+        ({"grids": [(3, 3)]}, "use rows of 10"),
+        ({"codes": [3, 3]}, "not one for each of 1 grids"),
+    ],
+)
+def test_levels_that_do_not_fit(args, told):
+    with pytest.raises(DeclarationError, match=told):
         CodeTransformer((5,), **{"grids": [(2, 2)], "level": 0, "codes": 3, **SMALL, **args})
 
 

@@ -93,13 +93,19 @@ def test_split_prior_standardises_what_leaves():
     close(layer.inverse(u), x)
 
 
-@pytest.mark.parametrize("wrong", [lambda: FactorOut((3, 2, 2), []), lambda: Logit(0.5),
-                                   lambda: image_shape_of((64,), None),
-                                   lambda: image_shape_of((64,), [1, 8, 9]),
-                                   lambda: Glow((1, 7, 7)),
-                                   lambda: MultiScaleRealNVP((1, 8, 8), scales=0)])  # fmt: skip
-def test_impossible_arguments_are_declared(wrong):
-    with pytest.raises(DeclarationError):
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda: FactorOut((3, 2, 2), []), "of 3 channels: the number is odd"),
+        (lambda: Logit(0.5), "alpha 0.5: .* does not grow"),
+        (lambda: image_shape_of((64,), None), r"give \[channels, height, width\]"),
+        (lambda: image_shape_of((64,), [1, 8, 9]), r"image_shape \[1, 8, 9\]"),
+        (lambda: Glow((1, 7, 7)), "7 x 7: .* even height and width"),
+        (lambda: MultiScaleRealNVP((1, 8, 8), scales=0), "scales 0: nothing is left"),
+    ],
+)
+def test_impossible_arguments_are_declared(wrong, told):
+    with pytest.raises(DeclarationError, match=told):
         wrong()
 
 
