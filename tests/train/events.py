@@ -27,11 +27,12 @@ class Watch(Control):
 
     Args:
         stop_at: Steps after which it says so.
+        out_at: Steps after which there is no time left.
     """
 
-    def __init__(self, stop_at: int | None = None) -> None:
+    def __init__(self, stop_at: int | None = None, out_at: int | None = None) -> None:
         super().__init__()
-        self.stop_at = stop_at
+        self.stop_at, self.out_at = stop_at, out_at
         self.rows: list[Row] = []
         self.row: Row = {}
         self.curve_rows = 0
@@ -109,6 +110,8 @@ class Watch(Control):
             {**self.row, "weights": values, "average": means, "centre": centre, **self._standing()}
         )
         self.row = {}
+        if self.trainer.tally.step == self.out_at:
+            self.trainer.limit_seconds = 0.0
         return "test" if self.trainer.tally.step == self.stop_at else None
 
     def _standing(self) -> Row:
@@ -145,12 +148,13 @@ def trained(
     start: dict[str, torch.Tensor],
     folder: Path | None = None,
     stop_at: int | None = None,
+    out_at: int | None = None,
 ) -> tuple[list[Row], bool]:
     """Train from the start, or from what is in ``folder``; return rows, and whether it ended."""
     dtype = torch.float64 if stage.precision == "float64" else torch.float32
     model = make_model(traits)
     model.load_state_dict(start)
-    watch = Watch(stop_at)
+    watch = Watch(stop_at, out_at)
     checkpoint = StageCheckpoint(CheckpointFile(folder) if folder is not None else None)
     context = make_context(control=watch)
     model = model.to(dtype)

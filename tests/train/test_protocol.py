@@ -11,6 +11,7 @@ from train.events import stopped_after_every_step, trained
 from train.reference import Reference
 from train.tiny import make_data, make_model, probe
 
+from dgm_bench.spec import StoppingSpec
 from dgm_bench.train.objectives import OBJECTIVES, ObjectiveDeclaration
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # numbers alone
@@ -150,3 +151,18 @@ def test_a_training_stopped_once_is_the_reference_s_to_its_end(tmp_path):
         rows, _ = trained(stage, traits, data, SEED, start, folder, step)
         rows += trained(stage, traits, data, SEED, start, folder)[0]
         assert_equal(rows, wanted, stage)
+
+
+@pytest.mark.parametrize("out_at", [3, 6])
+def test_a_training_out_of_time_is_validated_and_goes_on_as_if_it_had_not_been(out_at, tmp_path):
+    """It ends as one of so many steps; the validation off its rhythm leaves no trace."""
+    stage, traits = COMBINATIONS["all that a rate can do"]
+    start, data = start_of(traits), make_data("dequantised")
+    short = stage.model_copy(update={"stopping": StoppingSpec(max_steps=out_at)})
+    rows, _ = trained(stage, traits, data, SEED, start, tmp_path, out_at=out_at)
+    wanted = Reference(short, traits, data, SEED, start).run()
+    wanted[-1]["stop"] = "budget"
+    assert_equal(rows, wanted, stage)
+    more, _ = trained(stage, traits, data, SEED, start, tmp_path)
+    wanted = Reference(stage, traits, data, SEED, start).run()
+    assert_equal(rows[:-1] + more, wanted, stage)
