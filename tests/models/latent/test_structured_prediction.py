@@ -75,23 +75,44 @@ def test_both_averages_are_those_of_the_enumeration(classes, variables):
     assert found["prediction-mean"] > found["prediction-nll"] + 0.1
 
 
+def layers_of(model):
+    return [*model.first.parameters(), *model.second.parameters(), *model.pixels.parameters()]
+
+
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("deviation", [1.0, 4.0])
-def test_the_score_function_has_the_gradient_of_the_mean(deviation):
-    """In the latent layers it is divided by the running deviation of the signal; not in pixels'."""
+def test_the_score_function_has_the_gradient_of_the_mean():
     model, x = tiny(classes=2, baseline_hidden=[4]), binary(10)
-    parameters = [*model.first.parameters(), *model.second.parameters(), *model.pixels.parameters()]
+    for layer in (model.second, model.pixels):  # so that the latent values matter
+        layer.weight.data *= 4
     fit, log_p = enumerated(model, x)
-    exact = torch.autograd.grad(-(log_p.exp() * fit).sum(1).mean(), parameters)
+    exact = torch.autograd.grad(-(log_p.exp() * fit).sum(1).mean(), layers_of(model))
     noise, rows = torch.Generator().manual_seed(2), []
     for _ in range(60):
-        model.baseline.moments = torch.tensor([1.0, -2.0, 4.0 + deviation**2])
-        loss = negative_prediction("sf")(model, x.repeat(80, 1, 1), 0, noise).total
-        rows.append(torch.autograd.grad(loss, parameters))
-    for place, (draws, expected) in enumerate(zip(zip(*rows, strict=True), exact, strict=True)):
-        stack = torch.stack(draws) * (deviation if place < 4 else 1.0)
+        model.baseline.moments.zero_()  # no scale
+        loss = negative_prediction("sf")(model, x.repeat(200, 1, 1), 0, noise).total
+        rows.append(torch.autograd.grad(loss, layers_of(model)))
+    told = []
+    for draws, expected in zip(zip(*rows, strict=True), exact, strict=True):
+        stack = torch.stack(draws)
         error = 4.5 * stack.std(0) / math.sqrt(len(stack)) + 1e-12
         assert ((stack.mean(0) - expected).abs() < error).all()
+        told.append(bool((expected.abs() > error).any()))
+    assert sum(told) >= 4
+
+
+def test_the_latent_layers_gradient_is_in_units_of_the_signals_deviation():
+    model, x = tiny(classes=2, baseline_hidden=[4]), binary(10)
+    for parameter in model.baseline.network.parameters():
+        parameter.data.zero_()
+
+    def gradients(deviation):
+        model.baseline.moments = torch.tensor([1.0, -2.0, 4.0 + deviation**2])
+        loss = negative_prediction("sf")(model, x, 0, torch.Generator().manual_seed(2)).total
+        return torch.autograd.grad(loss, layers_of(model))
+
+    for place, (one, four) in enumerate(zip(gradients(1.0), gradients(4.0), strict=True)):
+        assert one.abs().max() > 0
+        torch.testing.assert_close(4 * four if place < 4 else four, one)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
