@@ -37,11 +37,29 @@ class Store:
 
     def for_cell(self, cell: Cell) -> list[RunRecord]:
         """Return the records that count for a cell: same recipe, unmodified, one for each seed."""
-        if cell.recipe is None:
+        return [] if cell.recipe is None else self._counting(cell.recipe.content_hash)
+
+    def of_older_code(self, cell: Cell) -> list[RunRecord]:
+        """Return the records of a cell's recipe by earlier revisions of its models, as above.
+
+        They measure nothing that the cell shows, and say that it was measured before.
+        """
+        if cell.recipe is None or set(cell.recipe.revisions) == {1}:
             return []
-        wanted = cell.recipe.content_hash
+        first = cell.recipe.unrevised
+        hashes = {record.recipe_hash: record.recipe for record in self.records()}
+        older = (
+            known
+            for known, recipe in hashes.items()
+            if recipe.name == first.name
+            and recipe.revisions < cell.recipe.revisions
+            and recipe.unrevised.content_hash == first.content_hash
+        )
+        return one_per_seed(record for known in older for record in self._counting(known))
+
+    def _counting(self, recipe_hash: str) -> list[RunRecord]:
         superseded = {record.supersedes for record in self.records()}
-        same = (r for r in self.records() if r.recipe_hash == wanted and not r.modified)
+        same = (r for r in self.records() if r.recipe_hash == recipe_hash and not r.modified)
         return one_per_seed(record for record in same if record.run_id not in superseded)
 
     def find(self, run: str | Path) -> RunRecord:

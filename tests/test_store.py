@@ -69,6 +69,19 @@ def test_a_cell_gets_unmodified_records_of_its_own_recipe(tmp_path):
     assert stored(tmp_path, wanted, *strangers).for_cell(cell) == [wanted]
 
 
+def test_records_of_older_code_are_those_of_the_same_recipe_before_its_models_changed(tmp_path):
+    first, now = make_recipe(), make_recipe(revision=3)
+    cell, between = make_cell(recipe=now), make_recipe(revision=2)
+    older = at(1, recipe=first), at(2, recipe=between, seed=1)
+    others = at(3, recipe=make_recipe(args={"layers": 9})), at(4, recipe=first, modified=("lr",))
+    store = stored(tmp_path, *older, *others)
+    assert store.of_older_code(cell) == list(older)
+    assert store.for_cell(cell) == []
+    assert store.of_older_code(make_cell(recipe=first)) == []
+    newest = at(5, recipe=make_recipe(revision=4))
+    assert newest not in stored(tmp_path, newest).of_older_code(cell)
+
+
 def test_a_cell_without_recipe_has_no_records(tmp_path):
     assert stored(tmp_path, at(1)).for_cell(make_cell(recipe=None)) == []
 

@@ -291,6 +291,18 @@ def test_what_is_not_the_same_thing_is_not_comparable(cell, overrides, reason):
     assert verdict.mean is None
 
 
+def test_a_table_shows_runs_of_older_code_as_such(tmp_path):
+    cell = make_cell(recipe=make_recipe(revision=2))
+    older = make_record(cell, recipe=make_recipe())
+    write_record(older, tmp_path)
+    verdict = judge_table(make_table([cell]), Store(tmp_path))[cell.id]
+    assert verdict.state == "not-comparable"
+    assert verdict.reason == "an older recipe (revision 1 of its models; now 2)"
+    newer = make_record(cell, run_id="newer")
+    write_record(newer, tmp_path)
+    assert judge_table(make_table([cell]), Store(tmp_path))[cell.id].state == "measured"
+
+
 def test_columns_of_ours_count_on_unverified_data_and_say_so():
     cell = make_cell()
     verdict = judge(cell, runs(cell, 1.0, data=make_data(verified=False)))

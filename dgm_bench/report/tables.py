@@ -188,7 +188,7 @@ class _Layout:
             yield MEASURED_LEGEND
         known = (words for state, words in STATES.items() if state in states)
         yield "; ".join(f"{words.mark} {words.brief}" for words in known) + "."
-        if "not-run" in states:
+        if states & {"not-run", "not-comparable"}:
             yield f"To run what can run: dgm-bench run '{self.table.name}/*'"
 
     def _reading(self, directions: Collection[Direction]) -> Iterable[str]:
@@ -286,6 +286,8 @@ class _Styled:
     def _reference(self, cell: Cell, verdict: Verdict) -> str:
         if verdict.state == "not-run":
             return self.layout.reasons.refer(self.layout.why_not(cell))
+        if verdict.state == "not-comparable":
+            return self.layout.reasons.refer(f"not comparable: {verdict.reason}")
         if verdict.state == "measured" and not verdict.remarks:
             return ""
         text = "; ".join(verdict.remarks) if verdict.state == "measured" else verdict.reason

@@ -32,7 +32,12 @@ def judge_table(table: Table, store: Store, pool: Pool | None = None) -> dict[st
     """Judge every cell of a table by the records of a store; returns verdicts by cell."""
     pool = pool if pool is not None else pool_variances(store.records())
     return {
-        cell.id: judge(cell, store.for_cell(cell), pool, neighbour_gap(table, cell))
+        cell.id: judge(
+            cell,
+            store.for_cell(cell) or store.of_older_code(cell),
+            pool,
+            neighbour_gap(table, cell),
+        )
         for cell in table.cells
     }
 
@@ -47,7 +52,8 @@ def judge(
 
     Args:
         cell: The cell, with its recipe.
-        records: Its records, newest last, one for each seed (``Store.for_cell``).
+        records: Its records, newest last, one for each seed (``Store.for_cell``, or
+            ``Store.of_older_code`` where that has none).
         pool: Variance priors of all stored records.
         neighbour_gap: Distance from the nearest other published number of that column; half of
             it caps the margin, so that "reproduced" keeps the table's ranking.
