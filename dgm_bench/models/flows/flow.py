@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from dgm_bench.models.capabilities import HasInverse, HasLogProb, HasSample
@@ -126,10 +126,11 @@ class Flow(nn.Module):
         return self.inverse(u.reshape(-1, *self.event_shape))
 
     @torch.no_grad()
-    def calibrate(self, x: Float[Tensor, "n *event"], batch_size: int = 10_000) -> None:
+    def calibrate(self, x: Num[Tensor, "n *event"], batch_size: int = 10_000) -> None:
         """Set the batch normalisations from all of ``x``, layer by layer.
 
-        Takes one pass over ``x`` and the memory of one more copy of it.
+        Takes one pass over ``x`` and the memory of one more copy of it; without any of them, ``x``
+        is not looked at and may be bytes.
         """
         norms = {
             i: layer for i, layer in enumerate(self.layers) if isinstance(layer, FlowBatchNorm)
