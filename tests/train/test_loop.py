@@ -62,18 +62,6 @@ def trainer(stage, data, *, folder=None, control=None, model=None, identity="", 
     )
 
 
-class OutOfBudgetAfter(Control):
-    """Takes all time from its trainer once that has done ``steps`` steps."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.steps, self.trainer = steps, None
-
-    def stop_reason(self):
-        if self.trainer.tally.step == self.steps:
-            self.trainer.limit_seconds = 0.0
-
-
 def interrupted(stage, data, folder, steps):
     with pytest.raises(Interrupted):
         trainer(stage, data, folder=folder, control=StopAfter(steps)).run()
@@ -126,21 +114,6 @@ def test_a_stage_says_what_becomes_of_the_rest_of_an_epoch(rule, steps, examples
     assert_same(numbers(rest), numbers(whole))
 
 
-def test_a_run_out_of_budget_goes_on_as_if_there_had_been_no_limit(data, tmp_path):
-    settings = stage(stopping=StoppingSpec(max_steps=40))
-    whole = trainer(settings, data)
-    whole.run()
-    control = OutOfBudgetAfter(13)
-    short = control.trainer = trainer(settings, data, folder=tmp_path, control=control)
-    assert short.run() == "budget"
-    assert short.tally.best is not None
-    assert short.tally.curve[-1][0] == 13
-    continued = trainer(settings, data, folder=tmp_path)
-    assert continued.restore() == 13
-    continued.run()
-    assert_same(numbers(whole), numbers(continued))
-
-
 def test_a_finished_stage_is_not_trained_again(data, tmp_path):
     first = trainer(stage(), data, folder=tmp_path)
     first.run()
@@ -181,21 +154,6 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     with pytest.raises(ResultsError, match="damaged"):
         CheckpointFile(tmp_path).load()
     assert not (tmp_path / "ran").exists()
-
-
-def test_bad_validations_count_from_an_epoch_on(data):
-    """With a rate that ruins the model at once, all but the first validations are bad."""
-    settings = stage(
-        optimizer=OptimizerSpec(name="adam-maf", lr=0.5),
-        validation=ValidationSpec(every=1, unit="epochs"),
-        stopping=StoppingSpec(patience=2, patience_from=6, max_epochs=30),
-    )
-    run = trainer(settings, data)
-    values = []
-    run.validation.measure = lambda: values.append(float(len(values))) or values[-1]
-    assert run.run() == "patience"
-    assert run.state.sampler.epoch == 8  # the bad ones of epochs 6, 7 and 8
-    assert run.tally.best == 0.0
 
 
 def test_mixed_precision_keeps_weights_and_computes_in_bfloat16(data):
