@@ -199,6 +199,12 @@ def test_images_that_are_not_finite_end_the_run(measured):
         measured(broken, samples=200)
 
 
+def test_pixels_become_the_nearest_bytes_within_their_range():
+    pixels = torch.tensor([-0.2, 0.4, 0.6, 99.4, 99.6, 254.4, 254.6, 300.0]) / 255
+    bytes_ = gathered([pixels.view(2, 1, 2, 2)], 2)
+    assert bytes_.flatten().tolist() == [0, 0, 1, 99, 100, 254, 255, 255]
+
+
 def test_many_images_are_kept_in_a_file(monkeypatch):
     parts = [torch.full((2, 1, 3, 3), level / 255) for level in range(5)]
     expected = gathered(parts, 10)

@@ -11,6 +11,7 @@ from torch import nn
 from dgm_bench.catalog import load_catalog
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError, RunFailure
+from dgm_bench.metrics.bounds import surgery as surgery_module
 from dgm_bench.metrics.bounds.surgery import surgery, surgery_metrics
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.models.latent.gated_vae import DenseVAE
@@ -78,6 +79,18 @@ def test_standard_errors_are_those_of_repeated_measurements():
         spread = torch.tensor([e.mean for e in estimates]).std().item()
         claimed = sum(e.se for e in estimates) / len(estimates)
         assert spread == pytest.approx(claimed, rel=0.4), name
+
+
+def test_every_term_has_draws_of_its_own(monkeypatch):
+    """The error of their sum takes them for independent."""
+    drawn, draw = [], surgery_module._draw
+    monkeypatch.setattr(
+        surgery_module, "_draw", lambda *args: drawn.append(draw(*args)) or drawn[-1]
+    )
+    model, x = trained("standard", steps=0), images(20)
+    surgery(model, x, generator(), draws=30)
+    (one, _), (other, _) = drawn
+    assert not set(map(tuple, one.tolist())) & set(map(tuple, other.tolist()))
 
 
 def test_divergence_is_the_closed_form_for_gaussians():
