@@ -3,10 +3,10 @@
 import math
 
 import pytest
-from factories import make_cell, make_recipe, make_record
+from factories import make_cell, make_metric, make_recipe, make_record
 
 from dgm_bench.errors import ResultsError
-from dgm_bench.records import write_record
+from dgm_bench.records import read_record, write_record
 from dgm_bench.store import Store, ensure_writable, load_records, one_per_seed, record_files
 
 
@@ -37,6 +37,14 @@ def test_a_record_is_written_once(tmp_path):
     with pytest.raises(ResultsError, match="exists already"):
         write_record(at(1, value=7.0), tmp_path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_record_has_no_number_that_is_none(number, tmp_path):
+    metric = make_metric(number, se=number)
+    assert (metric.value, metric.se) == (None, None)
+    path = write_record(at(1, metrics=(metric,)), tmp_path)
+    assert read_record(path).metrics == (metric,)
 
 
 def test_records_are_read_once(tmp_path):
