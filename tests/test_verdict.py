@@ -198,6 +198,14 @@ def test_published_seed_spread_is_welchs():
     assert (low, high) == (pytest.approx(-half), pytest.approx(half))
 
 
+def test_reasons_say_which_way_the_difference_is():
+    cell = make_cell(published=make_published("10.00", "0.20"))
+    for values in ((9.0,), (9.0, 9.1, 8.9)):
+        worse = tuple(20 - value for value in values)
+        assert "1 nats better" in judge(cell, runs(cell, *values), Pool()).reason
+        assert "1 nats worse" in judge(cell, runs(cell, *worse), Pool()).reason
+
+
 def test_error_over_test_points_is_not_added(cell):
     wide = make_cell(published=make_published("10.00", "9.00"))
     values = (10.0, 10.1, 9.9)

@@ -1,5 +1,7 @@
 """Scores of the images of a model: what is drawn, what is refused, what the numbers are of."""
 
+import tempfile
+
 import pytest
 import torch
 
@@ -208,7 +210,11 @@ def test_pixels_become_the_nearest_bytes_within_their_range():
 def test_many_images_are_kept_in_a_file(monkeypatch):
     parts = [torch.full((2, 1, 3, 3), level / 255) for level in range(5)]
     expected = gathered(parts, 10)
-    monkeypatch.setattr(image_bytes, "IN_MEMORY", 10)
-    mapped = gathered(iter(parts), 10)
-    assert torch.equal(mapped, expected)
+    files, open_file = [], tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: files.append(open_file()) or files[-1])
+    for size in (90, 89):
+        monkeypatch.setattr(image_bytes, "IN_MEMORY", size)
+        mapped = gathered(iter(parts), 10)
+        assert torch.equal(mapped, expected)
+        assert len(files) == (size < 90)
     assert mapped[:, 0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
