@@ -213,9 +213,11 @@ def test_each_stage_gets_its_share_of_a_budget(tmp_path):
     record = run(tmp_path, wanted, limit=3.0)
     assert record.outcome.status == "budget"
     assert record.outcome.reason.count("out of budget") == 3
-    ended = {row["stage"]: row["seconds"] for row in store.Store(tmp_path).curve(record)}
-    assert ended[0] == pytest.approx(1.5, abs=0.6)
-    assert ended[0] > ended[2] > 0
+    folder = WorkFolder(tmp_path, wanted.content_hash, 0)
+    rationed = execution(folder, wanted, limit=100.0)
+    spent = ((0, 0.0, 50.0), (1, 20.0, 48.0), (2, 20.0, 80.0), (2, 200.0, 0.0))
+    for stage, seconds, left in spent:
+        assert rationed._limit_of(stage, seconds) == pytest.approx(left)
     # With more budget the first stage goes on; what was made of its old codes starts again.
     heard = Messages()
     again = run(tmp_path, wanted, limit=1.0, reporter=heard)

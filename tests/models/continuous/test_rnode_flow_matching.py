@@ -169,6 +169,27 @@ def test_a_stack_of_flows_has_no_one_velocity():
         small(flows=2).velocity(torch.rand(2), torch.randn(2, 3))
 
 
+class Still(torch.nn.Module):
+    """Dynamics without a velocity that note where they were asked."""
+
+    def velocity(self, t, z):
+        self.seen = t, z
+        return torch.zeros_like(z)
+
+
+def test_flow_matching_runs_on_straight_lines_from_data_at_time_zero(generator):
+    """Lipman et al. 2023, equations 22 and 23, with time the other way round."""
+    model, x, sigma = Still(), torch.randn(4000, 2, generator=generator) + 5, 0.1
+    objective = build_objective(ObjectiveSpec(name="flow-matching", args={"sigma": sigma}))
+    loss = objective(model, x, 0, generator).total
+    t, z = model.seen
+    noise = (z - (1 - t[:, None]) * x) / (sigma + (1 - sigma) * t[:, None])
+    assert noise.mean(0).abs().max() < 0.06
+    assert (noise.std(0) - 1).abs().max() < 0.05
+    assert t.mean().item() == pytest.approx(0.5, abs=0.02)
+    torch.testing.assert_close(loss, ((1 - sigma) * noise - x).square().sum(1).mean())
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_flow_matching_finds_a_gaussian(generator):
     """The exact likelihood of the learned flow comes near the entropy."""
