@@ -68,11 +68,15 @@ def runs_nowhere(results):
     return not list(results.rglob("*.json")) and not list(results.rglob("*.pt"))
 
 
+#: Of each run; more on request.
+KILLS = os.environ.get("DGM_BENCH_KILLS", "4")
+
+
 @pytest.mark.parametrize("cell", [MAF, FFJORD, VQVAE2])
-def test_killed_at_ten_random_moments_a_run_ends_with_the_same_numbers(cell, tmp_path):
+def test_killed_at_random_moments_a_run_ends_with_the_same_numbers(cell, tmp_path):
     whole = dgm_bench(*arguments(cell, tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
-    driver = [sys.executable, HERE / "kill_driver.py", "10", "0.3"]
+    driver = [sys.executable, HERE / "kill_driver.py", KILLS, "0.3"]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -83,11 +87,11 @@ def test_killed_at_ten_random_moments_a_run_ends_with_the_same_numbers(cell, tmp
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=300 + 30 * int(KILLS),
         check=False,
     )
     hits, code = done.stdout.split()
-    assert (int(hits), int(code)) == (10, 0), done.stderr
+    assert (int(hits), int(code)) == (int(KILLS), 0), done.stderr
     expected, found = the_record(tmp_path / "whole"), the_record(tmp_path / "killed")
     assert found.metrics == expected.metrics
     assert found.data == expected.data
@@ -98,30 +102,30 @@ def test_killed_at_ten_random_moments_a_run_ends_with_the_same_numbers(cell, tmp
 
 def test_a_time_limit_leaves_in_good_order_and_the_same_command_goes_on(tmp_path):
     words = arguments(MAF, tmp_path)
-    first = dgm_bench(*words, "--time-limit", "1s", "--set", "stopping.max_steps=3000")
+    first = dgm_bench(*words, "--time-limit", "0.5s", "--set", "stopping.max_steps=1200")
     assert first.returncode == 130, first.stderr
     assert "goes on" in first.stderr
     assert not list((tmp_path / "runs").rglob("*.json"))
-    second = dgm_bench(*words, "--set", "stopping.max_steps=3000")
+    second = dgm_bench(*words, "--set", "stopping.max_steps=1200")
     assert second.returncode == 0, second.stderr
     record = the_record(tmp_path)
     assert [segment.reason for segment in record.budget.segments] == ["time limit", "max_steps"]
     assert record.modified == (
         "stopping.patience=null",
-        "stopping.max_steps=3000",
+        "stopping.max_steps=1200",
         "validation.every=50",
     )
     (stage,) = record.recipe.stages
-    assert (stage.stopping.patience, stage.stopping.max_steps) == (None, 3000)
+    assert (stage.stopping.patience, stage.stopping.max_steps) == (None, 1200)
     assert record.recipe_hash == record.recipe.content_hash
-    third = dgm_bench(*words, "--set", "stopping.max_steps=3000")
+    third = dgm_bench(*words, "--set", "stopping.max_steps=1200")
     assert third.returncode == 0
     assert "is finished" in third.stderr
     assert the_record(tmp_path) == record
 
 
 def test_sigterm_checkpoints_and_the_same_command_goes_on(tmp_path):
-    words = [*arguments(MAF, tmp_path), "--set", "stopping.max_steps=3000"]
+    words = [*arguments(MAF, tmp_path), "--set", "stopping.max_steps=1200"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DGM_BENCH_CHECKPOINT_SECONDS": "0.2"}
     command = [sys.executable, "-m", "dgm_bench", *words]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
