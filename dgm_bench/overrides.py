@@ -102,6 +102,9 @@ def _targets(body: dict[str, Any], key: str) -> list[tuple[dict[str, Any], str]]
 def _place(target: dict[str, Any], path: str, key: str) -> tuple[dict[str, Any], str]:
     """Return the mapping that holds the value at the end of a path, and its name there."""
     *folders, last = path.split(".")
+    if path == "model.revision":
+        remedy = "take a version of dgm-bench that has that code"
+        raise UsageError(f"--set {key}", "counts changes of the code, and is no setting", remedy)
     for folder in folders:
         if not isinstance(target.get(folder), dict):
             raise _unset(key, folder) if folder in target else _unknown(key, folder, target)

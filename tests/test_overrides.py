@@ -49,6 +49,12 @@ def test_a_key_that_no_recipe_has_is_refused():
         change_cells(cells, {"batch_size": "many"})
 
 
+@pytest.mark.parametrize("key", ["model.revision", "train.model.revision"])
+def test_the_code_of_a_model_is_no_setting(key):
+    with pytest.raises(UsageError, match="counts changes of the code"):
+        change_cells([make_cell(recipe=make_recipe(revision=2))], {key: "1"})
+
+
 # ------------------------------------------------------------------------------ cost
 
 
