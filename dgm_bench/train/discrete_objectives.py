@@ -63,7 +63,7 @@ def negative_discrete_elbo(
         vae = cast(DiscreteVAE, model)
         if not vae.training:
             return Loss(-vae.elbo(x, generator).mean())
-        now = max(floor, temperature * math.exp(-rate * (step - step % every)))
+        now = _annealed(temperature, rate, every, floor, step)
         if estimator == "concrete":
             return Loss(_concrete(vae, x, now, prior_temperature, samples, generator))
         if estimator == "vimco":
@@ -105,13 +105,18 @@ def negative_prediction(
             return Loss(-network.log_likelihoods(x, 1, generator).mean())
         if estimator == "sf":
             return Loss(_predicted_by_score(network, x, generator))
-        now = max(floor, temperature * math.exp(-rate * (step - step % every)))
+        now = _annealed(temperature, rate, every, floor, step)
         fit, _ = network.predict(
             x, 1, lambda logits: surrogate_values(logits, estimator, now, generator)
         )
         return Loss(-fit.mean())
 
     return objective
+
+
+def _annealed(temperature: float, rate: float, every: int, floor: float, step: int) -> float:
+    """Return the temperature of a step."""
+    return max(floor, temperature * math.exp(-rate * (step - step % every)))
 
 
 def _predicted_by_score(
