@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -259,9 +260,16 @@ class Recipe(Spec):
     @property
     def unrevised(self) -> Recipe:
         """The recipe as it would be if the code of its models had never changed."""
-        first = [stage.model.model_copy(update={"revision": 1}) for stage in self.stages]
-        pairs = zip(self.stages, first, strict=True)
-        stages = tuple(stage.model_copy(update={"model": model}) for stage, model in pairs)
+        return self.with_revisions([1] * len(self.stages))
+
+    def with_revisions(self, revisions: Iterable[int]) -> Recipe:
+        """Return the recipe with these revisions, one for each stage's model."""
+        stages = tuple(
+            stage.model_copy(
+                update={"model": stage.model.model_copy(update={"revision": revision})}
+            )
+            for stage, revision in zip(self.stages, revisions, strict=True)
+        )
         return self.model_copy(update={"stages": stages})
 
     @property

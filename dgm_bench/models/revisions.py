@@ -70,10 +70,8 @@ CHANGES: tuple[Change, ...] = (
 
 def current(recipe: Recipe) -> Recipe:
     """Return a recipe whose models have the revisions of the code as it is."""
-    stages = [stage.model_copy(update={"model": _revised(stage.model)}) for stage in recipe.stages]
-    return recipe.model_copy(update={"stages": tuple(stages)})
+    return recipe.with_revisions(_revision(stage.model) for stage in recipe.stages)
 
 
-def _revised(spec: ModelSpec) -> ModelSpec:
-    revision = 1 + sum(change.concerns(spec) for change in CHANGES)
-    return spec.model_copy(update={"revision": revision})
+def _revision(spec: ModelSpec) -> int:
+    return 1 + sum(change.concerns(spec) for change in CHANGES)
