@@ -28,9 +28,9 @@ from dgm_bench.records import (
     Outcome,
     RunRecord,
     read_record,
-    write_atomically,
     write_record,
 )
+from dgm_bench.sealed import write_atomically
 from dgm_bench.spec import YES_NO, Stage
 from dgm_bench.train import objectives
 from dgm_bench.train.checkpoint import CheckpointFile, ForeignCheckpointError, StageCheckpoint

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import secrets
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +12,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from dgm_bench.errors import FailureStatus, ResultsError
+from dgm_bench.sealed import write_atomically
 from dgm_bench.spec import Direction, Recipe
 
 Status = Literal["complete", "budget"] | FailureStatus
@@ -177,43 +176,6 @@ def utc_now() -> str:
 def new_run_id() -> str:
     """Return an identifier that sorts by time: ``20260131t235959-1a2b3c``."""
     return datetime.now(UTC).strftime("%Y%m%dt%H%M%S") + "-" + secrets.token_hex(3)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Raises:
-        ResultsError: When the folder cannot be written or the disk is full.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _unwritable(path, error) from error
-        raise
-
-
-def _umask() -> int:
-    """Return the process's mask; the system has no call that only reads it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _unwritable(path: Path, error: OSError) -> ResultsError:
-    reason = error.strerror or str(error)
-    return ResultsError(path, f"cannot be written ({reason})", "free space there or name another")
 
 
 def write_record(record: RunRecord, results: Path) -> Path:

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dgm_bench.errors import ResultsError
-from dgm_bench.records import new_run_id, utc_now, write_atomically
+from dgm_bench.records import new_run_id, utc_now
+from dgm_bench.sealed import write_atomically
 
 
 @dataclass

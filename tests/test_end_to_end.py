@@ -13,7 +13,8 @@ import pytest
 
 from dgm_bench.catalog import load_catalog
 from dgm_bench.errors import ResultsError
-from dgm_bench.records import read_record, write_atomically
+from dgm_bench.records import read_record
+from dgm_bench.sealed import write_atomically
 
 HERE = Path(__file__).parent
 SHORT = ("--budget", "none", "--threads", "1", "--offline", "--no-tracking")

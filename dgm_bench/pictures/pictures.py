@@ -18,7 +18,8 @@ from dgm_bench.models.capabilities import HasLogProb, HasSample
 from dgm_bench.models.codes.two_stage import TwoStage
 from dgm_bench.pictures.diversity import tile_images
 from dgm_bench.pictures.two_stage import two_stage_figures
-from dgm_bench.records import Metric, write_atomically
+from dgm_bench.records import Metric
+from dgm_bench.sealed import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dgm_bench.records import RunRecord, write_atomically
+from dgm_bench.records import RunRecord
 from dgm_bench.report.gradients import gradient_plot
 from dgm_bench.report.plots import INK, comparison_plot, gap_plot
 from dgm_bench.report.ranking import ranking_plots
 from dgm_bench.report.relaxation import relaxation_plot
 from dgm_bench.report.surgery import surgery_plots
 from dgm_bench.report.tradeoff import tradeoff_plots
+from dgm_bench.sealed import write_atomically
 from dgm_bench.spec import Table
 from dgm_bench.store import Store
 from dgm_bench.verdict import Verdict, judge_table, pool_variances

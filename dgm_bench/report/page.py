@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from dgm_bench import __version__
 from dgm_bench.planner import duration, gigabytes, run_command
-from dgm_bench.records import RunRecord, write_atomically
+from dgm_bench.records import RunRecord
 from dgm_bench.report.figures import FigureKind, figures_of
 from dgm_bench.report.numbers import measured_text, published_text
 from dgm_bench.report.plots import learning_curve, to_svg
+from dgm_bench.sealed import write_atomically
 from dgm_bench.spec import YES_NO, Cell, Column, Paper, Recipe, Row, Source, Table
 from dgm_bench.store import Store
 from dgm_bench.verdict import Pool, Verdict, judge_table, pool_variances

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dgm_bench.errors import ResultsError
-from dgm_bench.records import write_atomically
+from dgm_bench.sealed import write_atomically
 from dgm_bench.train.state import TrainingState
 
 

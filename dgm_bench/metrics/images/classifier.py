@@ -25,7 +25,7 @@ from dgm_bench.data.dataset import Dataset, fingerprint
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.errors import DeclarationError
 from dgm_bench.keyed_tensors import read_keyed, weights_hash
-from dgm_bench.records import write_atomically
+from dgm_bench.sealed import write_atomically
 
 #: Part of the key of a stored classifier: changes whenever the same settings give another network.
 ARCHITECTURE = "residual-1"

@@ -1,0 +1,49 @@
+"""Which process wrote a file, and whether it is still there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+
+def own_mark() -> str:
+    """Return what tells this process from all others: number, time of start, and machine."""
+    return f"{os.getpid()}-{_started(os.getpid())}-{_machine()}"
+
+
+def is_gone(mark: str) -> bool:
+    """Say whether the process of a mark is surely over; one of another machine never is."""
+    number, _, rest = mark.partition("-")
+    started, _, machine = rest.partition("-")
+    if not number.isdecimal() or machine != _machine():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # it is there, and another user's
+        pass
+    return _started(int(number)) != started
+
+
+def _started(process: int) -> str:
+    """Return when a process started, in ticks since the machine did; ``0`` where none can tell.
+
+    The system gives numbers of processes that are over to new ones; the time tells them apart.
+    """
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(errors="replace")
+    except OSError:
+        return "0"
+    return text.rpartition(")")[2].split()[19]  # the 22nd field, of which the second is the name
+
+
+def _machine() -> str:
+    """Return a short hash of the machine, or container, that numbers the processes."""
+    try:
+        numbering = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        numbering = ""
+    return hashlib.sha256(f"{platform.node()} {numbering}".encode()).hexdigest()[:8]

@@ -1,0 +1,201 @@
+"""Files that are there whole or not at all, and sealed ones, which are checked when they are read.
+
+A sealed file is some content and a last line with the content's SHA-256. The content begins at the
+first byte, so that it can be mapped. Whoever reads it gets what was written, or learns that it is
+not there. A damaged file is set aside under the name ``<name>.damaged``, which the next writing
+removes, and told in one line; that the system cannot read a file says nothing of its content, and
+is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from dgm_bench.errors import ResultsError
+from dgm_bench.processes import is_gone, own_mark
+
+_LOG = logging.getLogger("dgm_bench")
+_SEAL_LENGTH = len("\nsha256:\n") + 64
+_CHUNK = 1 << 20
+#: Seconds after which a temporary file of another machine is taken for a dead process's.
+_OLD = 24 * 3600.0
+
+# ----------------------------------------------------------------------------- sealed files
+
+
+def write_sealed(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write a file with its digest, as :func:`write_atomically` does.
+
+    Args:
+        path: Where.
+        content: The bytes, or parts of them in order.
+
+    Raises:
+        ResultsError: When the folder cannot be written or the disk is full.
+    """
+    write_atomically(path, _with_seal([content] if isinstance(content, bytes) else content))
+
+
+def read_sealed(path: Path, instead: str) -> bytes | None:
+    """Return the content of a sealed file, or None where there is none, or a damaged one.
+
+    Args:
+        path: The file.
+        instead: What is done where it is damaged, as ``it is made again``; told with the damage.
+
+    Raises:
+        ResultsError: When the system cannot read it.
+    """
+    try:
+        with path.open("rb") as file:
+            content, seal = file.read(_content_size(file)), file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if seal == _seal(hashlib.sha256(content)):
+        return content
+    set_aside(path, _damage(seal), instead)
+    return None
+
+
+def sealed_size(path: Path, instead: str) -> int | None:
+    """Return how many bytes a sealed file's content has, having checked them a little at a time.
+
+    For content that is mapped rather than read; the arguments, the answer None and the error are
+    those of :func:`read_sealed`.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            size = _content_size(file)
+            while part := file.read(min(_CHUNK, size - file.tell())):
+                digest.update(part)
+            seal = file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if seal == _seal(digest):
+        return size
+    set_aside(path, _damage(seal), instead)
+    return None
+
+
+def set_aside(path: Path, reason: str, instead: str) -> None:
+    """Rename a damaged file and tell of it in one line.
+
+    Args:
+        path: The file.
+        reason: What is wrong with it.
+        instead: What is done now.
+    """
+    with suppress(OSError):  # of a folder that may only be read it stays in its place
+        os.replace(path, _damaged(path))
+    _LOG.warning("%s: %s; %s", path, " ".join(reason.split()), instead)
+
+
+def forget_damaged(path: Path) -> None:
+    """Remove what was set aside of a file that is written anew."""
+    _damaged(path).unlink(missing_ok=True)
+
+
+def unreadable(path: Path, error: OSError) -> ResultsError:
+    """Return the error for a file that the system does not let us read, whatever is in it."""
+    denied = isinstance(error, PermissionError)
+    remedy = "make it readable" if denied else "see that its disk works, then try again"
+    return ResultsError(path, f"cannot be read ({error.strerror or error})", remedy)
+
+
+def _with_seal(parts: Iterable[bytes]) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+        yield part
+    yield _seal(digest)
+
+
+def _seal(digest: hashlib._Hash) -> bytes:
+    return f"\nsha256:{digest.hexdigest()}\n".encode()
+
+
+def _content_size(file: BinaryIO) -> int:
+    return max(os.fstat(file.fileno()).st_size - _SEAL_LENGTH, 0)
+
+
+def _damage(seal: bytes) -> str:
+    sealed = seal.startswith(b"\nsha256:")
+    return "is damaged (its SHA-256 is another)" if sealed else "is damaged (it has no whole seal)"
+
+
+def _damaged(path: Path) -> Path:
+    return path.with_name(f"{path.name}.damaged")
+
+
+# ----------------------------------------------------------------------- writing at a stroke
+
+
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Temporary files that killed processes have left in its folder are removed.
+
+    Args:
+        path: Where; folders are made.
+        content: The bytes, or parts of them in order.
+
+    Raises:
+        ResultsError: When the folder cannot be written or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        prefix = f".{path.name}.{own_mark()}."
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.writelines([content] if isinstance(content, bytes) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+        forget_damaged(path)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritable(path, error) from error
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of killed processes from a folder, and no living one's.
+
+    A process of another machine counts as dead when its file has not grown for a day.
+    """
+    for file in folder.glob(".*.tmp"):
+        mark = file.name.split(".")[-3] if file.name.count(".") > 3 else ""
+        with suppress(OSError):  # another process may be quicker
+            if is_gone(mark) or time.time() - file.stat().st_mtime > _OLD:
+                file.unlink()
+
+
+def _umask() -> int:
+    """Return the process's mask; the system has no call that only reads it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _unwritable(path: Path, error: OSError) -> ResultsError:
+    reason = error.strerror or str(error)
+    return ResultsError(path, f"cannot be written ({reason})", "free space there or name another")
