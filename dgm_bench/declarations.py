@@ -6,6 +6,7 @@ Every mistake is a :class:`DeclarationError` that names the file and the line.
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from dgm_bench.errors import DeclarationError
+from dgm_bench.errors import DeclarationError, shortened
 from dgm_bench.models.revisions import current
 from dgm_bench.products import GridEntry, Product, expanded
 from dgm_bench.spec import (
@@ -64,6 +65,8 @@ def load_paper(folder: Path) -> Paper:
 def _number(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise ValueError(f"{value!r} is not a number")
+    if not math.isfinite(float(Decimal(value))):
+        raise ValueError(f"{shortened(str(value))} is not a finite number")
     return value
 
 

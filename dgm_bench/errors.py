@@ -63,6 +63,11 @@ class RunFailure(Exception):  # noqa: N818  a failure of the run, not a mistake 
         super().__init__(f"{status}: {reason}; {hint}")
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """Return a text as it is, or its beginning where it is too long for a message."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``'did you mean X?'`` for the nearest known name, else an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

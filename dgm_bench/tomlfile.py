@@ -41,17 +41,20 @@ class TomlFile:
             text = self.path.read_text(encoding="utf-8")
             self.lines = text.splitlines()
             return tomllib.loads(text, parse_float=Decimal)
-        except tomllib.TOMLDecodeError as error:
+        except (OSError, UnicodeDecodeError) as error:
+            remedy = "make it a readable file of UTF-8 text"
+            raise DeclarationError(self.path, f"cannot be read: {error}", remedy) from error
+        except RecursionError as error:
+            raise self.error(1, "is nested too deeply", "take levels out") from error
+        except ValueError as error:  # a TOMLDecodeError, or what a number's parser refuses
             found = re.search(r"at line (\d+)", str(error))
             line = int(found[1]) if found else len(self.lines)
             reason = str(error).split(" (at ")[0]
             raise self.error(line, f"broken TOML: {reason}") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise DeclarationError(self.path, f"cannot be read: {error}") from error
 
     def error(self, line: int, reason: str, remedy: str = "") -> DeclarationError:
         """Return an error that names this file and a line."""
-        return DeclarationError(f"{self.path}:{line}", reason, remedy)
+        return DeclarationError(f"{self.path}:{line}", reason, remedy or "mend that line")
 
     def find(self, *patterns: str, after: int = 1) -> int | None:
         """Return the line, from ``after`` on, from which all patterns are found soonest.

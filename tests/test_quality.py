@@ -18,7 +18,7 @@ HOMES = ("dgm_bench", "reproductions", "tests", "benchmarks")
 
 #: Who may import whom: a module imports only from its own line and the lines above it.
 LAYERS = (
-    ("errors", "paths", "_typing", "processes", "sealed"),
+    ("errors", "paths", "_typing", "processes", "sealed", "json_text", "annotations"),
     ("spec",),
     ("records", "stats", "provenance", "overrides", "workdir", "wording", "measured"),
     ("store", "verdict", "planner", "compare"),
