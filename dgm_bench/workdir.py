@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dgm_bench.errors import ResultsError
+from dgm_bench.locks import holding
 from dgm_bench.records import new_run_id, utc_now
-from dgm_bench.sealed import write_atomically
+from dgm_bench.sealed import remove_leftovers, write_atomically
 
 
 @dataclass
@@ -43,30 +42,21 @@ class WorkFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process; the lock goes when the process does, however it ends.
+        """Hold the run for this process; where nothing came of it, no folder is left.
 
         Raises:
             ResultsError: When another process holds it, or the folder cannot be written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / "lock").open("a+")
-        except OSError as error:
-            remedy = "name a folder you may write with --results"
-            raise ResultsError(
-                self.path, f"cannot be written ({error.strerror})", remedy
-            ) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                reason = f"this run is under way in process {file.read().strip() or 'unknown'}"
-                raise ResultsError(self.path, reason, "wait for it, or stop it first") from error
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
+            with holding(
+                self.path / "lock", "this run is under way", "wait for it, or stop it first"
+            ):
+                remove_leftovers(self.path)
+                yield
+        finally:
+            for folder in (self.path, self.path.parent):
+                with suppress(OSError):  # something is kept there
+                    folder.rmdir()
 
     def state(self) -> RunState | None:
         """Return what ``run.json`` says, or None where no run was started.

@@ -1,5 +1,7 @@
 """The folder of a run under way: what is continued, and what starts over."""
 
+import os
+
 import pytest
 
 from dgm_bench.workdir import WorkFolder
@@ -10,6 +12,26 @@ def folder(tmp_path):
     folder = WorkFolder(tmp_path, "0" * 64, 3)
     folder.path.mkdir(parents=True)
     return folder
+
+
+def test_a_run_that_was_refused_leaves_no_folder_and_another_its_state(tmp_path):
+    folder = WorkFolder(tmp_path, "0" * 64, 3)
+    with pytest.raises(RuntimeError), folder.locked():
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    with folder.locked():
+        folder.begin("code")
+    assert [path.name for path in folder.path.iterdir()] == ["run.json"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    folder = WorkFolder(tmp_path, "0" * 64, 3)
+    folder.path.mkdir(parents=True)
+    (folder.path / ".run.json.99999999-1-00000000.x.tmp").write_text("half")
+    os.utime(folder.path / ".run.json.99999999-1-00000000.x.tmp", (0, 0))
+    with folder.locked():
+        folder.begin("code")
+    assert [path.name for path in folder.path.iterdir()] == ["run.json"]
 
 
 def checkpoint(folder):
