@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping
+import errno
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal, TypeVar
+
+from dgm_bench.escaping import one_line
 
 T = TypeVar("T")
 
@@ -26,7 +31,7 @@ class DgmBenchError(Exception):
     def __init__(self, thing: object, reason: str, remedy: str = "") -> None:
         self.thing, self.reason, self.remedy = str(thing) or "''", reason, remedy
         text = f"{self.thing}: {reason}" + (f"; {remedy}" if remedy else "")
-        super().__init__(" ".join(text.split()))
+        super().__init__(one_line(text))
 
 
 class UsageError(DgmBenchError):
@@ -47,6 +52,96 @@ class DataUnavailable(DataError):  # noqa: N818  the data is not broken, it is e
 
 class ResultsError(DgmBenchError):
     """A results folder or record that cannot be read or written."""
+
+
+class OutputError(DgmBenchError):
+    """Standard output that cannot be written."""
+
+
+class UnexpectedError(DgmBenchError):
+    """A fault of the program, or something that it lacks; the command line exits with 3."""
+
+    exit_code = 3
+
+
+Kind = TypeVar("Kind", bound=DgmBenchError)
+
+#: What to do about what the system refuses, whatever is in the file.
+_REMEDIES: Mapping[int | None, str] = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of its path is a file: check the path",
+    errno.EISDIR: "it is a folder: name a file",
+    errno.EEXIST: "a file is in the place of a folder: name another",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ELOOP: "its links lead in a circle: check the path",
+    errno.EROFS: "name a place that can be written",
+    errno.ENOSPC: "free space there or name another place",
+    errno.EDQUOT: "free space there or name another place",
+    errno.EFBIG: "free space there or name another place",
+    errno.EMFILE: "allow more open files: ulimit -n",
+    errno.ENFILE: "end other programs, then try again",
+    errno.ENOMEM: "free memory, then try again",
+    errno.EAGAIN: "another program holds it: wait for it, then try again",
+    errno.EBUSY: "another program holds it: wait for it, then try again",
+    errno.ETXTBSY: "another program holds it: wait for it, then try again",
+    errno.ENOTCONN: "see that its server answers, then try again",
+    errno.ESTALE: "see that its server answers, then try again",
+    errno.ETIMEDOUT: "see that its server answers, then try again",
+}
+
+
+def refused(
+    kind: type[Kind], path: object, done: Literal["read", "written", "used"], error: OSError
+) -> Kind:
+    """Return the error for a file that the system refuses, which says nothing of what is in it.
+
+    Args:
+        kind: Of the error.
+        path: The file or folder.
+        done: What cannot be done with it.
+        error: What the system said.
+    """
+    allow = {"read": "readable", "written": "writable", "used": "accessible"}[done]
+    denied = f"make it {allow}, or name another"
+    remedies = {**_REMEDIES, errno.EACCES: denied, errno.EPERM: denied}
+    remedy = remedies.get(error.errno, "see that its disk works, then try again")
+    return kind(path, f"cannot be {done} ({error.strerror or error})", remedy)
+
+
+@contextmanager
+def reading(path: object, kind: type[DgmBenchError]) -> Iterator[None]:
+    """Tell in one line that the system cannot read a file; what is wrong in it is for the caller.
+
+    Libraries raise OSError also for a format that they do not know, and then without a number.
+
+    Args:
+        path: The file.
+        kind: Of the error.
+
+    Raises:
+        DgmBenchError: Of that kind.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise refused(kind, path, "read", error) from error
+
+
+def explained(error: OSError) -> DgmBenchError | None:
+    """Return what the system refused, where it says of which file, or the current folder is gone.
+
+    Args:
+        error: One that nothing nearer to the file has explained.
+    """
+    if error.errno is not None and error.filename is not None:
+        return refused(DgmBenchError, error.filename, "used", error)
+    try:
+        os.getcwd()
+    except OSError:
+        return DgmBenchError("the current folder", "is gone", "change to one that exists")
+    return None
 
 
 class RunFailure(Exception):  # noqa: N818  a failure of the run, not a mistake of the user

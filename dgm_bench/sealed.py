@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from dgm_bench.errors import ResultsError
+from dgm_bench.errors import ResultsError, refused
 from dgm_bench.processes import is_gone, own_mark
 
 _LOG = logging.getLogger("dgm_bench")
@@ -60,7 +60,7 @@ def read_sealed(path: Path, instead: str) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise refused(ResultsError, path, "read", error) from error
     if seal == _seal(hashlib.sha256(content)):
         return content
     set_aside(path, _damage(seal), instead)
@@ -83,7 +83,7 @@ def sealed_size(path: Path, instead: str) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise refused(ResultsError, path, "read", error) from error
     if seal == _seal(digest):
         return size
     set_aside(path, _damage(seal), instead)
@@ -106,13 +106,6 @@ def set_aside(path: Path, reason: str, instead: str) -> None:
 def forget_damaged(path: Path) -> None:
     """Remove what was set aside of a file that is written anew."""
     _damaged(path).unlink(missing_ok=True)
-
-
-def unreadable(path: Path, error: OSError) -> ResultsError:
-    """Return the error for a file that the system does not let us read, whatever is in it."""
-    denied = isinstance(error, PermissionError)
-    remedy = "make it readable" if denied else "see that its disk works, then try again"
-    return ResultsError(path, f"cannot be read ({error.strerror or error})", remedy)
 
 
 def _with_seal(parts: Iterable[bytes]) -> Iterator[bytes]:
@@ -161,7 +154,7 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
         prefix = f".{path.name}.{own_mark()}."
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
     except OSError as error:
-        raise _unwritable(path.parent, error) from error
+        raise refused(ResultsError, path.parent, "written", error) from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.writelines([content] if isinstance(content, bytes) else content)
@@ -173,7 +166,7 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _unwritable(path, error) from error
+            raise refused(ResultsError, path, "written", error) from error
         raise
 
 
@@ -194,8 +187,3 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
-
-
-def _unwritable(path: Path, error: OSError) -> ResultsError:
-    reason = error.strerror or str(error)
-    return ResultsError(path, f"cannot be written ({reason})", "free space there or name another")

@@ -18,7 +18,7 @@ HOMES = ("dgm_bench", "reproductions", "tests", "benchmarks")
 
 #: Who may import whom: a module imports only from its own line and the lines above it.
 LAYERS = (
-    ("errors", "paths", "_typing", "json_text", "annotations"),
+    ("escaping", "errors", "paths", "_typing", "json_text", "annotations"),
     ("processes", "sealed", "locks"),
     ("spec",),
     ("records", "stats", "provenance", "overrides", "workdir", "wording", "measured"),
