@@ -15,7 +15,7 @@ from torch import nn
 from dgm_bench import provenance
 from dgm_bench.context import RunContext
 from dgm_bench.data.dataset import Dataset
-from dgm_bench.errors import DeclarationError, RunFailure, UsageError
+from dgm_bench.errors import DamagedError, DeclarationError, RunFailure, UsageError
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
 from dgm_bench.models.build import build
 from dgm_bench.models.codes.two_stage import compose
@@ -30,7 +30,7 @@ from dgm_bench.records import (
     read_record,
     write_record,
 )
-from dgm_bench.sealed import write_atomically
+from dgm_bench.sealed import set_aside, write_atomically
 from dgm_bench.spec import YES_NO, Stage
 from dgm_bench.train import objectives
 from dgm_bench.train.checkpoint import CheckpointFile, ForeignCheckpointError, StageCheckpoint
@@ -289,6 +289,7 @@ class Execution:
             outcome=outcome,
             metrics=tuple(metrics),
             curve=f"{state.run_id}.csv",
+            curve_sha256=hashlib.sha256(curve_csv(self.trainers)).hexdigest(),
             artifacts=self._artifacts(state),
         )
 
@@ -326,7 +327,11 @@ class Execution:
         cell = self.run_.cell
         folder = self.folder.results / "runs" / cell.paper / cell.table / cell.column.id
         path = folder / self._row / f"{state.run_id}.json"
-        return read_record(path) if path.exists() else None
+        try:
+            return read_record(path) if path.exists() else None
+        except DamagedError as error:
+            set_aside(path, error.reason, "it is written again")
+            return None
 
     def _close(self, state: RunState, record: RunRecord) -> None:
         """Note how the run ended; only one that was out of budget keeps its checkpoints."""

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import math
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from dgm_bench.errors import FailureStatus, ResultsError
-from dgm_bench.sealed import write_atomically
+from dgm_bench.errors import DamagedError, FailureStatus, ResultsError, reading
+from dgm_bench.json_text import read_json
+from dgm_bench.sealed import read_known, write_atomically
 from dgm_bench.spec import Direction, Recipe
+
+_LOG = logging.getLogger("dgm_bench")
 
 Status = Literal["complete", "budget"] | FailureStatus
 #: Statuses whose metrics are those of a run that ended by its own stopping rule.
 COMPLETE: frozenset[str] = frozenset({"complete"})
 #: Statuses of runs that broke.
 FAILED: frozenset[str] = frozenset(get_args(FailureStatus))
+
+#: What names a file or a folder of the results: nothing that leads out of them.
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$", max_length=200)]
+SHA256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Block(BaseModel):
@@ -133,21 +149,25 @@ class Metric(Block):
 
 
 class RunRecord(Block):
-    """One execution of one recipe with one seed."""
+    """One execution of one recipe with one seed.
 
-    schema_version: Literal[1] = 1
-    run_id: str
+    ``curve`` is a file beside the record's, and ``artifacts`` are files of its folder, by SHA-256.
+    Version 1 had no ``curve_sha256``, and no ``digest`` in the file (see :func:`record_fields`).
+    """
+
+    schema_version: Literal[1, 2] = 2
+    run_id: Name
     created: str
-    paper: str
-    table: str
-    row: str
-    column: str
+    paper: Name
+    table: Name
+    row: Name
+    column: Name
     cells: tuple[str, ...]
     recipe: Recipe
     recipe_hash: str
     seed: int
     modified: tuple[str, ...] = ()
-    supersedes: str | None = None
+    supersedes: Name | None = None
     code: Code
     data: Data
     environment: Environment
@@ -155,8 +175,15 @@ class RunRecord(Block):
     budget: Budget
     outcome: Outcome
     metrics: tuple[Metric, ...]
-    curve: str | None
-    artifacts: dict[str, str] = {}
+    curve: Name | None
+    curve_sha256: SHA256 | None = None
+    artifacts: dict[Name, SHA256] = {}
+
+    @model_validator(mode="after")
+    def _fits_its_version(self) -> RunRecord:
+        if self.schema_version == 1 and self.curve_sha256 is not None:
+            raise ValueError("version 1 has no curve_sha256")
+        return self
 
     def metric(self, name: str) -> Metric | None:
         """Return the metric of that name, or None when the run did not measure it."""
@@ -179,7 +206,7 @@ def new_run_id() -> str:
 
 
 def write_record(record: RunRecord, results: Path) -> Path:
-    """Write a record to its place, once.
+    """Write a record with its digest to its place, once.
 
     Raises:
         ResultsError: When a record of that id exists, or the folder cannot be written.
@@ -187,7 +214,9 @@ def write_record(record: RunRecord, results: Path) -> Path:
     path = record.path(results)
     if path.exists():
         raise ResultsError(path, "exists already", "records are written once; start a new run")
-    text = json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+    fields = record.model_dump(mode="json")
+    fields["digest"] = _digest(fields)
+    text = json.dumps(fields, indent=1, allow_nan=False) + "\n"
     write_atomically(path, text.encode())
     return path
 
@@ -196,23 +225,76 @@ def read_record(path: Path) -> RunRecord:
     """Read and validate a record.
 
     Raises:
-        ResultsError: When the file is missing, is not JSON, or does not fit the schema.
+        DamagedError: When the file is not JSON, does not fit the schema, or has been changed
+            since it was written.
+        ResultsError: When the system cannot read it.
     """
+    with reading(path, ResultsError):
+        content = path.read_bytes()
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ResultsError(path, f"cannot be read ({error.strerror})", "check the path") from error
+        return RunRecord.model_validate(record_fields(content))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         reason = f"not a run record: {where}: {first['msg']}"
-        raise ResultsError(path, reason, "name another, or restore it from git") from error
+    except ValueError as error:
+        reason = f"not a run record: {error}"
+    raise DamagedError(path, reason, "name another, or restore it from git or a copy")
 
 
-def schema() -> str:
-    """Return the record's JSON Schema, as ``results/schema/run_record.v1.json`` holds it."""
-    return json.dumps(RunRecord.model_json_schema(), indent=1) + "\n"
+def kept_pictures(record: RunRecord, results: Path) -> list[Path]:
+    """Return the pictures of a run that are on this machine; of damaged ones one line is told."""
+    folder = results / "artifacts" / record.run_id
+    known = {folder / name: sha256 for name, sha256 in sorted(record.artifacts.items())}
+    return [
+        path
+        for path, sha256 in known.items()
+        if path.suffix == ".png" and path.exists() and _is_whole(path, sha256)
+    ]
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    try:
+        read_known(path, sha256, "it is left out")
+    except DamagedError as error:
+        _LOG.warning("%s", error)
+        return False
+    return True
+
+
+def record_fields(content: bytes) -> dict[str, Any]:
+    """Return the fields of a record's file, without its digest.
+
+    The digest, from version 2 on, is the SHA-256 of all other fields as JSON with sorted keys and
+    without spaces.
+
+    Raises:
+        ValueError: When the content is no JSON object, or is not what was written.
+    """
+    fields = read_json(content)
+    if not isinstance(fields, dict):
+        raise ValueError("it holds no table")
+    digest = fields.pop("digest", None)
+    if fields.get("schema_version") == 1 and digest is None:
+        return fields
+    if digest != _digest(fields):
+        raise ValueError("it has no digest" if digest is None else "it is damaged (another digest)")
+    return fields
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a record's file, as ``results/schema`` holds it."""
+    body = RunRecord.model_json_schema()
+    body["properties"]["schema_version"] = {"const": 2, "title": "Schema Version"}
+    body["properties"]["digest"] = {**body["properties"]["recipe_hash"], "title": "Digest"}
+    body["required"] += ["schema_version", "digest"]
+    return body
 
 
 if __name__ == "__main__":
-    print(schema(), end="")
+    print(json.dumps(schema(), indent=1))

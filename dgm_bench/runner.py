@@ -17,7 +17,7 @@ from dgm_bench import provenance, tracking
 from dgm_bench.context import RunContext
 from dgm_bench.control import Interrupted
 from dgm_bench.data.dataset import Dataset
-from dgm_bench.errors import DataError, DataUnavailable
+from dgm_bench.errors import DamagedError, DataError, DataUnavailable
 from dgm_bench.execution import Execution, resolve_device
 from dgm_bench.paths import PACKAGE
 from dgm_bench.planner import Plan, PlannedRun, share_of
@@ -147,7 +147,11 @@ class _Session:
         path = self.context.results / state.record
         if state.source_hash != provenance.source_hash(PACKAGE) or not path.exists():
             return None
-        record = read_record(path)
+        try:
+            record = read_record(path)
+        except DamagedError as error:
+            self.context.reporter.message(f"{path}: {error.reason}; the run is done again")
+            return None
         same_data = record.data.fingerprints == data.fingerprints()
         return record if same_data and record.environment.device == self.device.type else None
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from dgm_bench.errors import ResultsError, refused
+from dgm_bench.errors import DamagedError, ResultsError, reading, refused
 from dgm_bench.processes import is_gone, own_mark
 
 _LOG = logging.getLogger("dgm_bench")
@@ -88,6 +88,25 @@ def sealed_size(path: Path, instead: str) -> int | None:
         return size
     set_aside(path, _damage(seal), instead)
     return None
+
+
+def read_known(path: Path, sha256: str | None, remedy: str) -> bytes:
+    """Return the content of a file whose SHA-256 stands elsewhere.
+
+    Args:
+        path: The file.
+        sha256: What it has to be, or None where nobody knows.
+        remedy: What to do where it is another.
+
+    Raises:
+        DamagedError: When it is not what was written.
+        ResultsError: When the system cannot read it.
+    """
+    with reading(path, ResultsError):
+        content = path.read_bytes()
+    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise DamagedError(path, "is damaged (its SHA-256 is another)", remedy)
+    return content
 
 
 def set_aside(path: Path, reason: str, instead: str) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from dgm_bench.errors import ResultsError, did_you_mean
+from dgm_bench.errors import DamagedError, ResultsError, did_you_mean
 from dgm_bench.records import COMPLETE, FAILED, RunRecord, read_record
+from dgm_bench.sealed import read_known
 from dgm_bench.spec import Cell
 
 #: Parts of a results folder that hold JSON files which are not records.
@@ -81,17 +83,18 @@ class Store:
         """Return the rows of a run's curve, with NaN for empty fields; empty without a curve.
 
         Raises:
-            ResultsError: When the file is missing, or holds something that is not a number.
+            DamagedError: When the file is not the one that the run wrote, or holds
+                something that is not a number.
         """
         if record.curve is None:
             return []
         path = self._location(record).parent / Path(record.curve).name
+        remedy = "restore it from git or a copy"
+        content = read_known(path, record.curve_sha256, remedy)
         try:
-            with path.open(newline="") as file:
-                return [_numbers(row) for row in csv.DictReader(file)]
-        except (OSError, ValueError) as error:
-            reason = f"is not a readable curve ({error})"
-            raise ResultsError(path, reason, "restore it from git") from error
+            return _rows(content.decode())
+        except (ValueError, TypeError, csv.Error) as error:
+            raise DamagedError(path, f"is not a readable curve ({error})", remedy) from error
 
     def _by_path(self) -> dict[Path, RunRecord]:
         if self._records is None:
@@ -178,5 +181,9 @@ def _may_be_record(file: Path, root: Path) -> bool:
     return not file.name.startswith(".") and NOT_RECORDS.isdisjoint(parts[:-1])
 
 
-def _numbers(row: dict[str, str]) -> dict[str, float]:
-    return {name: float(text) if text else math.nan for name, text in row.items()}
+def _rows(text: str) -> list[dict[str, float]]:
+    """Return the numbers of each line, which has as many as the first line has names."""
+    if not text.endswith("\n"):
+        raise ValueError("its last line is cut")
+    rows = csv.DictReader(io.StringIO(text, newline=""), restval="missing", strict=True)
+    return [{name: float(t) if t else math.nan for name, t in row.items()} for row in rows]

@@ -6,6 +6,7 @@ import pytest
 
 from dgm_bench.catalog import load_catalog
 from dgm_bench.records import read_record
+from dgm_bench.store import Store
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 STORED = sorted((RESULTS / "runs").rglob("*.json"))
@@ -13,6 +14,13 @@ CELLS = {cell.id: cell for cell in load_catalog().cells}
 RECIPES = {cell.recipe.content_hash: cell.recipe for cell in CELLS.values() if cell.recipe}
 #: What each declared recipe would be by the first code of its models.
 FIRST = {recipe.unrevised.content_hash: recipe for recipe in RECIPES.values()}
+
+
+def curve_of(path, record):
+    """The curve of a stored record, read as the verbs do, without looking for the record again."""
+    store = Store(RESULTS)
+    store._location = lambda _: path
+    return store.curve(record)
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
@@ -24,6 +32,7 @@ def test_a_stored_record_is_earned(path):
     assert not record.modified
     assert set(record.cells) <= CELLS.keys()
     assert (path.parent / record.curve).read_text().startswith("step,epoch,seconds")
+    assert curve_of(path, record)
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from dgm_bench import __version__
 from dgm_bench.planner import duration, gigabytes, run_command
-from dgm_bench.records import RunRecord
+from dgm_bench.records import RunRecord, kept_pictures
 from dgm_bench.report.figures import FigureKind, figures_of
 from dgm_bench.report.numbers import measured_text, published_text
 from dgm_bench.report.plots import learning_curve, to_svg
@@ -214,8 +214,7 @@ class _Page:
     def _pictures(self, records: Sequence[RunRecord]) -> list[tuple[str, str]]:
         """Return name and data address of the newest run's pictures that are on this machine."""
         for record in reversed(records):
-            folder = self.store.results / "artifacts" / record.run_id
-            if files := sorted(folder.glob("*.png")):
+            if files := kept_pictures(record, self.store.results):
                 return [(f"{file.stem}, seed {record.seed}", _data_address(file)) for file in files]
         return []
 

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,12 +203,16 @@ class Checker(HTMLParser):
         assert self.open.pop() == tag
 
 
+PICTURE = b"\x89PNG picture"
+
+
 @pytest.fixture
 def page(tmp_path):
     """The page of a small store, as text."""
     results = tmp_path / "results"
     for seed in range(3):
-        record = make_record(CELLS[0], value=-0.23 - 0.001 * seed, seed=seed, curve=f"c{seed}.csv")
+        files = {"curve": f"c{seed}.csv", "artifacts": {"samples.png": sha256(PICTURE).hexdigest()}}
+        record = make_record(CELLS[0], value=-0.23 - 0.001 * seed, seed=seed, **files)
         path = write_record(record, results)
         with path.with_name(f"c{seed}.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(curve_rows()[0]))
@@ -217,7 +222,7 @@ def page(tmp_path):
             )
     picture = results / "artifacts" / record.run_id / "samples.png"
     picture.parent.mkdir(parents=True)
-    picture.write_bytes(b"\x89PNG picture")
+    picture.write_bytes(PICTURE)
     write_record(make_record(CELLS[1], value=None, status="diverged", metrics=()), results)
     gaps = (make_metric(8.05), make_metric(0.05, name="gap", se=0.01))
     write_record(make_record(CELLS[3], metrics=gaps), results)
