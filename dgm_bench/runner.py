@@ -56,11 +56,15 @@ def run_plan(plan: Plan, context: RunContext) -> RunSummary:
     ensure_writable(context.results)
     if context.threads is not None:
         torch.set_num_threads(context.threads)
-    session = _Session(context, resolve_device(context.device), _DataSource(context))
     context.reporter.plan(plan)
-    for run in plan.left_out:
-        session.skip(run, run.reason)
-    with context.control.catching_signals():
+    with (
+        context.control.catching_signals(),
+        tracking.RunLogger(context.results, context.control) as logger,
+    ):
+        device, source = resolve_device(context.device), _DataSource(context)
+        session = _Session(context, device, source, logger)
+        for run in plan.left_out:
+            session.skip(run, run.reason)
         session.run_all(plan.chosen, plan.budget_seconds)
     if session.broken_data is not None:
         raise session.broken_data
@@ -92,6 +96,7 @@ class _Session:
     context: RunContext
     device: torch.device
     source: _DataSource
+    logger: tracking.RunLogger
     summary: RunSummary = field(default_factory=RunSummary)
     broken_data: DataError | None = None
 
@@ -160,7 +165,7 @@ class _Session:
         (self.summary.failed if failed else self.summary.finished).append(record)
         self.context.reporter.run_finished(record)
         if self.context.track:
-            trouble = tracking.try_log_run(record, self.context.results)
+            trouble = self.logger.log(record)
             if trouble is not None:
                 self.context.reporter.message(trouble)
 

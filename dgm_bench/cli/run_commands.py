@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,22 +121,49 @@ def run(
     short_help="Log stored records to MLflow.",
     epilog=examples(
         "MLFLOW_TRACKING_URI=http://localhost:5000 dgm-bench sync",
+        "dgm-bench sync --time-limit 5m",
     ),
+)
+@click.option(
+    "--time-limit",
+    metavar="TIME",
+    default="1h",
+    show_default=True,
+    help="Leave after this time; the same command goes on from there.",
 )
 @results_option
 @click.pass_context
-def sync(context: click.Context, results: Path) -> None:
+def sync(context: click.Context, time_limit: str, results: Path) -> None:
     """Log stored records to MLflow that it does not have yet, once each.
 
-    They go to MLFLOW_TRACKING_URI, or else to a SQLite file beside the results.
+    They go to MLFLOW_TRACKING_URI, or else to a SQLite file beside the results. It ends when no
+    record gets through for 20 seconds, whatever a server does; what is logged by then stays.
+
+    Exits with 0 when MLflow has every record, 1 when it does not, 130 when interrupted.
     """
+    from dgm_bench import planner
+    from dgm_bench.control import Control
     from dgm_bench.tracking import sync as sync_records
 
-    done = sync_records(results)
-    click.echo(f"{len(done.logged)} logged, {len(done.already)} there already")
-    for run_id, reason in done.failed.items():
-        click.echo(f"{run_id}: {reason}", err=True)
-    context.exit(1 if done.failed else 0)
+    control = Control(planner.parse_duration(time_limit, "--time-limit"))
+    with control.catching_signals():
+        done = sync_records(results, control=control)
+    left = f", {len(done.left)} left" if done.left else ""
+    click.echo(f"{len(done.logged)} logged, {len(done.already)} there already{left}")
+    for reason, runs in _by_reason(done.failed):
+        click.echo(f"{', '.join(runs)}: {reason}", err=True)
+    if done.interrupted:
+        click.echo(f"stopped ({done.stopped}); the same command goes on from here", err=True)
+    elif done.stopped:
+        click.echo(f"error: {done.stopped}", err=True)
+    context.exit(INTERRUPTED if done.interrupted else int(bool(done.failed or done.left)))
+
+
+def _by_reason(failed: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
+    """Put together runs that failed for the same reason; of many, the first and their number."""
+    for reason in dict.fromkeys(failed.values()):
+        runs = [run for run, why in failed.items() if why == reason]
+        yield reason, runs if len(runs) <= 3 else [runs[0], f"{len(runs) - 1} others"]
 
 
 def _patterns(catalog: Catalog, pattern: Sequence[str], paper: str | None) -> Sequence[str]:

@@ -1,0 +1,192 @@
+"""Starts the process that logs, asks it, and gives it up at a deadline or when asked to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dgm_bench.tracking.address import LATER, Address, TrackingError
+
+#: Seconds within which a record has to get through; MLflow's own tables take some to be made.
+SERVER_SECONDS, FILE_SECONDS = 20.0, 60.0
+#: Seconds that MLflow may take to be imported, from a slow network folder.
+START_SECONDS = 60.0
+#: Seconds between two questions whether to stop.
+POLL_SECONDS = 0.1
+
+# One try of ten seconds in place of MLflow's eight of two minutes: a repeated request could do
+# twice what it asks for. No chatter, no telemetry; a folder is used where one is named.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_FILE_STORE": "true",
+}
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from dgm_bench.tracking.child import main; main()"
+)
+
+Answer = dict[str, Any]
+StopReason = Callable[[], str | None]
+
+
+class StoppedLogging(Exception):  # noqa: N818  not an error: what is left is logged later
+    """Logging was asked to stop; ``reason`` says by what."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class LoggingProcess:
+    """A process of its own that talks to MLflow; started when it is first asked.
+
+    Args:
+        results: The results folder.
+        address: Where MLflow is.
+        stop_reason: Says why to stop now, or None to go on.
+    """
+
+    def __init__(self, results: Path, address: Address, stop_reason: StopReason) -> None:
+        self._results, self._address, self._stop_reason = results, address, stop_reason
+        self._seconds = SERVER_SECONDS if address.is_server else FILE_SECONDS
+        self._process: subprocess.Popen[bytes] | None = None
+        self._unread = b""
+
+    def __enter__(self) -> LoggingProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        if (process := self._process) is not None:
+            self._process, self._unread = None, b""
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with suppress(OSError):
+                        pipe.close()
+
+    def ask(self, **job: object) -> Iterator[Answer]:
+        """Give the process a job, and yield its answers to the end of it.
+
+        Args:
+            job: See :mod:`dgm_bench.tracking.child`.
+
+        Raises:
+            TrackingError: When MLflow is not to be had, or no record got through in time.
+            StoppedLogging: When asked to stop.
+        """
+        try:
+            yield from self._answers(job)
+        except BaseException:
+            self.close()
+            raise
+
+    def _answers(self, job: dict[str, object]) -> Iterator[Answer]:
+        process = self._started()
+        self._send(process, job)
+        deadline, trouble = time.monotonic() + self._seconds, self._silent()
+        while (line := self._line(process, deadline)) is not None:
+            answer: Answer = json.loads(line)
+            if "done" in answer:
+                return
+            if "stop" in answer:
+                raise TrackingError(*answer["stop"])
+            if "trouble" in answer:
+                trouble = TrackingError(*answer["trouble"])
+                continue
+            deadline, trouble = time.monotonic() + self._seconds, self._silent()
+            yield answer
+        raise trouble
+
+    def _silent(self) -> TrackingError:
+        name = f"MLflow {'server ' if self._address.is_server else ''}{self._address.shown}"
+        reason = f"no record got through in {self._seconds:g} seconds"
+        return TrackingError(name, reason, f"see whether it is well; {LATER}")
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            self._process = self._new()
+            results = str(self._results.absolute())
+            moved = self._address.folder is not None
+            self._send(
+                self._process, {"results": results, "shown": self._address.shown, "moved": moved}
+            )
+            if self._line(self._process, time.monotonic() + START_SECONDS) is None:
+                reason = f"was not ready within {START_SECONDS:g} seconds"
+                raise TrackingError("MLflow", reason, f"see whether `import mlflow` works; {LATER}")
+        return self._process
+
+    def _new(self) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, json.dumps(_paths())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd=self._address.folder,
+                env={**os.environ, **_ENVIRONMENT, **self._address.environment()},
+                start_new_session=True,  # Ctrl-C in a terminal is for the command alone
+            )
+        except OSError as error:
+            reason = f"its process cannot be started ({error.strerror or error})"
+            raise TrackingError("MLflow", reason, LATER) from error
+
+    def _send(self, process: subprocess.Popen[bytes], job: dict[str, object]) -> None:
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # that it is gone is seen when its answer is waited for
+            process.stdin.write(json.dumps(job).encode() + b"\n")
+            process.stdin.flush()
+
+    def _line(self, process: subprocess.Popen[bytes], deadline: float) -> bytes | None:
+        """Return the next answer, or None where there is none until the deadline."""
+        assert process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._unread:
+                if (reason := self._stop_reason()) is not None:
+                    raise StoppedLogging(reason)
+                if time.monotonic() >= deadline:
+                    return None
+                if selector.select(POLL_SECONDS):
+                    self._unread += self._read(process)
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line
+
+    def _read(self, process: subprocess.Popen[bytes]) -> bytes:
+        assert process.stdout is not None
+        some = os.read(process.stdout.fileno(), 65536)
+        if not some:
+            reason = f"its process ended (exit code {process.wait()})"
+            raise TrackingError("MLflow", reason, f"see whether `import mlflow` works; {LATER}")
+        return some
+
+
+def _paths() -> list[str]:
+    """Return where modules are found, for a process that stands elsewhere."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        here = os.sep
+    return [os.path.join(here, path) for path in sys.path]
