@@ -28,7 +28,7 @@ def load(card: DatasetCard, home: Path, seed: int) -> Dataset:
         DataError: The file is truncated, corrupt, of another layout, or asks for code to run.
     """
     path = home / card.files[0].path
-    stored = read_pickle(path, encoding="latin1")
+    stored = read_pickle(path)
     frames = np.asarray(stored[0]) if isinstance(stored, list) and stored else np.empty(0)
     if frames.dtype != np.uint8 or frames.shape != (sum(card.sizes.values()), math.prod(SHAPE)):
         reason = "does not hold 1,965 frames of 560 bytes"

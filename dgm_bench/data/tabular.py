@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.files import checksums
+from dgm_bench.data.frames import read_frame
 from dgm_bench.data.patches import whole_patch
-from dgm_bench.data.pickles import read_frame
 from dgm_bench.errors import DataError
 
 Table = Float[np.ndarray, "n dim"]

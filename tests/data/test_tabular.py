@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +9,11 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from old_frames import save_frame
 
 from dgm_bench import data
 from dgm_bench.data import tabular
-from dgm_bench.data.pickles import read_frame, read_pickle
+from dgm_bench.data.frames import read_frame
 from dgm_bench.errors import DataError
 
 
@@ -67,67 +67,6 @@ def test_power_of_another_layout_is_refused(shape, tmp_path):
 # ------------------------------------------------------------------------------------- GAS
 
 
-class OldFrame:
-    def __init__(self, manager):
-        self._metadata, self._typ, self._data = [], "dataframe", manager
-
-
-class OldBlocks:
-    def __init__(self, columns, rows, blocks):
-        self.state = columns, rows, blocks
-
-    def __getstate__(self):
-        columns, rows, blocks = self.state
-        axes = [columns, rows]
-        values = [block["values"] for block in blocks]
-        return axes, values, [columns] * len(blocks), {"0.14.1": {"axes": axes, "blocks": blocks}}
-
-
-class OldIndex:
-    def __init__(self, **parts):
-        self.parts = parts
-
-    def __reduce__(self):
-        return old_new_index, (OldIndex, self.parts)
-
-
-def old_new_index(kind, parts):
-    raise AssertionError("only ever pickled by name")
-
-
-NAMES = {
-    OldFrame: "pandas.core.frame DataFrame",
-    OldBlocks: "pandas.core.internals BlockManager",
-    OldIndex: "pandas.indexes.base Index",
-    old_new_index: "pandas.indexes.base _new_Index",
-}
-
-
-class OldPickler(pickle._Pickler):
-    """Pickles the stand-ins above under the names that pandas had in 2017."""
-
-    def save(self, obj, save_persistent_id=True):
-        if isinstance(obj, type | types.FunctionType) and obj in NAMES:
-            self.write(pickle.GLOBAL + NAMES[obj].replace(" ", "\n").encode() + b"\n")
-        else:
-            super().save(obj, save_persistent_id)
-
-
-def save_frame(path: Path, columns: dict[str, np.ndarray]) -> None:
-    """Write a pickle as pandas 0.20 under Python 2 did: two blocks, protocol 2."""
-    names = np.array(list(columns), dtype=object)
-    table = np.stack(list(columns.values()))
-    blocks = [
-        {"mgr_locs": slice(0, 2, 1), "values": table[:2]},
-        {"mgr_locs": np.arange(2, len(table)), "values": table[2:]},
-    ]
-    rows = OldIndex(data=np.arange(table.shape[1])[::-1].copy(), name=None)
-    frame = OldFrame(OldBlocks(OldIndex(data=names, name=None), rows, blocks))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as stream:
-        OldPickler(stream, protocol=2).dump(frame)
-
-
 @pytest.fixture
 def gas_root(tmp_path):
     rng = np.random.default_rng(1)
@@ -165,36 +104,6 @@ def test_gas_drops_the_first_of_correlated_columns_and_uses_all_rows_statistics(
     expected = (kept - kept.mean(0)) / kept.std(0, ddof=1)
     assert [len(part) for part in splits] == [810, 90, 100]
     assert np.allclose(np.vstack(splits), expected, atol=1e-10)
-
-
-class Exploit:
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-@pytest.mark.parametrize(
-    ("exploit", "name"),
-    [
-        (Exploit(os.mkdir, "pwned"), r"\w+\.mkdir"),
-        (Exploit(np.memmap, "pwned", "uint8", "w+", 0, (1,)), r"numpy\.memmap"),
-        (Exploit(np.arange, 3), r"numpy\.arange"),
-    ],
-    ids=["os", "file-of-numpy", "numpy"],
-)
-def test_a_pickle_that_asks_for_code_is_refused_and_runs_nothing(
-    exploit, name, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "gas/ethylene_CO.pickle"
-    path.parent.mkdir()
-    path.write_bytes(pickle.dumps(exploit))
-    for read in (read_frame, read_pickle):
-        with pytest.raises(DataError, match=f"forbidden global {name}"):
-            read(path)
-    assert not Path("pwned").exists()
 
 
 @pytest.mark.parametrize("length", [0, 10, 400])
