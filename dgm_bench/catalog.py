@@ -5,20 +5,16 @@ Neither reading it nor asking what is runnable imports torch.
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
 from dgm_bench.declarations import load_paper
-from dgm_bench.errors import DeclarationError, UsageError, did_you_mean, find_named
-from dgm_bench.models import names
+from dgm_bench.errors import DeclarationError, DgmBenchError, UsageError, did_you_mean, find_named
 from dgm_bench.paths import PACKAGE, checkout_root
-from dgm_bench.spec import Cell, DataSpec, ModelSpec, Paper, Table
-
-MODELS = PACKAGE / "models"
+from dgm_bench.recipe_checks import require_arguments
+from dgm_bench.spec import Cell, Paper, Recipe, Table
 
 
 @dataclass(frozen=True)
@@ -131,74 +127,17 @@ def _nearest(part: str, known: set[str]) -> str:
 def runnable(cell: Cell) -> tuple[bool, str]:
     """Say whether a cell's recipe resolves and its model would build, and if not, why.
 
-    Judged by reading: data sets by their cards, models by the source of their classes.
+    Judged by reading: data sets by their cards, models and objectives by their source.
     """
     if cell.recipe is None:
         return False, f"no recipe yet: {cell.no_recipe}" if cell.no_recipe else "no recipe yet"
-    for stage in cell.recipe.stages:
-        fault = _data_fault(stage.data) or _model_fault(stage.model)
-        if fault:
-            return False, fault
-    return True, ""
+    fault = _fault(cell.recipe)
+    return not fault, fault
 
 
-def _data_fault(spec: DataSpec) -> str:
-    from dgm_bench.data import card
-    from dgm_bench.data import names as data_names
-
-    if spec.name not in data_names():
-        return _with_hint(f"no data set {spec.name!r}", spec.name, data_names())
-    unknown = [name for name in spec.args if name not in card(spec.name).options]
-    return f"data set {spec.name!r} has no option {unknown[0]!r}" if unknown else ""
-
-
-def _with_hint(fault: str, word: str, known: Iterable[str]) -> str:
-    hint = did_you_mean(word, known)
-    return f"{fault}; {hint}" if hint else fault
-
-
-def _model_fault(spec: ModelSpec) -> str:
-    if spec.name not in names.MODELS:
-        return _with_hint(f"no model {spec.name!r}", spec.name, names.MODELS)
-    module, name = names.locate(spec.name)
-    return _signatures(module)[name].fault(spec)
-
-
-@dataclass(frozen=True)
-class _Signature:
-    """Arguments of a class's constructor after ``self`` and ``event_shape``."""
-
-    arguments: tuple[str, ...]
-    required: frozenset[str]
-
-    @classmethod
-    def of(cls, function: ast.FunctionDef) -> _Signature:
-        """Read a constructor."""
-        positional = [arg.arg for arg in (*function.args.posonlyargs, *function.args.args)]
-        keywords = [arg.arg for arg in function.args.kwonlyargs]
-        bare = positional[: len(positional) - len(function.args.defaults)]
-        pairs = zip(keywords, function.args.kw_defaults, strict=True)
-        bare += [name for name, default in pairs if default is None]
-        return cls((*positional[2:], *keywords), frozenset(bare) - set(positional[:2]))
-
-    def fault(self, spec: ModelSpec) -> str:
-        """Return what is wrong with a model's arguments, or an empty string."""
-        unknown = [name for name in spec.args if name not in self.arguments]
-        if unknown:
-            fault = f"model {spec.name!r} has no argument {unknown[0]!r}"
-            return _with_hint(fault, unknown[0], self.arguments)
-        missing = sorted(self.required - set(spec.args))
-        return f"model {spec.name!r} needs {missing[0]!r}" if missing else ""
-
-
-@cache
-def _signatures(module: str) -> Mapping[str, _Signature]:
-    """Return the classes of a model's module by their constructors, without importing it."""
-    path = MODELS.joinpath(*module.split(".")).with_suffix(".py")
-    return {
-        node.name: _Signature.of(constructor)
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ClassDef)
-        for constructor in node.body
-        if isinstance(constructor, ast.FunctionDef) and constructor.name == "__init__"
-    }
+def _fault(recipe: Recipe) -> str:
+    try:
+        require_arguments(recipe)
+    except DgmBenchError as error:
+        return str(error)
+    return ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from safetensors.torch import save as to_safetensors
@@ -15,9 +16,15 @@ from torch import nn
 from dgm_bench import provenance
 from dgm_bench.context import RunContext
 from dgm_bench.data.dataset import Dataset
-from dgm_bench.errors import DamagedError, DeclarationError, RunFailure, UsageError
+from dgm_bench.errors import (
+    DamagedError,
+    DeclarationError,
+    RunFailure,
+    UsageError,
+    shortened,
+)
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
-from dgm_bench.models.build import build
+from dgm_bench.models.build import build, sketch
 from dgm_bench.models.codes.two_stage import compose
 from dgm_bench.pictures.pictures import make_pictures
 from dgm_bench.planner import PlannedRun
@@ -127,7 +134,8 @@ class Execution:
             )
         models: dict[str, nn.Module] = {}
         for stage in self.recipe.stages:
-            model = build(stage.model, _event_shape(stage, self.data, models))
+            shape = _event_shape(stage, self.data, models)
+            model = sketch(stage.model, shape, provenance.memory_bytes())
             objectives.require_fit(stage.objective, model, self.context.data_root)
             self._check_precision(stage)
             _require_parameters(stage, model)
@@ -387,11 +395,11 @@ def _identity(stage: Stage, fingerprints: dict[str, str], device: torch.device) 
 def _checkpoint_seconds() -> float:
     """Return how often runs save: ``DGM_BENCH_CHECKPOINT_SECONDS``, or 30."""
     text = os.environ.get("DGM_BENCH_CHECKPOINT_SECONDS", "30")
-    try:
-        return float(text)
-    except ValueError as error:
-        thing = f"DGM_BENCH_CHECKPOINT_SECONDS={text}"
-        raise UsageError(thing, "is no number", "give seconds, such as 30") from error
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) < math.inf:
+            return seconds
+    thing = f"DGM_BENCH_CHECKPOINT_SECONDS={shortened(text)}"
+    raise UsageError(thing, "is no time from 0 on", "give seconds, such as 30")
 
 
 def resolve_device(name: str) -> torch.device:

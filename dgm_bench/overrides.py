@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from dgm_bench.errors import UsageError, did_you_mean
+from dgm_bench.arguments import ArgumentError, explained
+from dgm_bench.errors import DgmBenchError, UsageError, choose_from, shortened
+from dgm_bench.json_text import UnusableJSON, read_json
+from dgm_bench.recipe_checks import PARTS, fitted_args, fitted_overrides, known_args
 from dgm_bench.spec import Cell, Cost, Recipe, Stage
+
+#: What is read as JSON has it, whichever way it is written.
+_CONSTANTS = {"True": True, "False": False, "None": None}
 
 
 def change_cells(cells: Sequence[Cell], overrides: Mapping[str, str]) -> list[Cell]:
@@ -45,7 +51,8 @@ def apply_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     A key is a path such as ``optimizer.lr``, ``model.args.layers`` or ``stopping.max_steps``,
     which is looked up in every stage, or ``evaluation.trace``. The name of a stage ahead of it, as
     in ``top-prior.optimizer.lr``, is for that stage alone. Values are read as JSON and, where that
-    fails, as plain text.
+    fails, as plain text; Python's ``True``, ``False`` and ``None`` are JSON's. The recipe has each
+    value with the type that whoever takes it wants, or there is none.
 
     Raises:
         UsageError: When a key does not exist or a value does not fit.
@@ -66,21 +73,59 @@ def _applied(recipe: Recipe, overrides: Mapping[str, str]) -> tuple[Recipe, dict
             unknown[key] = fault
         else:
             for folder, last in places:
-                folder[last] = _parse(text)
+                folder[last] = _parse(key, text)
     try:
-        changed = Recipe.model_validate(body)
+        changed = _typed(recipe, Recipe.model_validate_json(json.dumps(body)))
     except ValidationError as error:
+        raise _misfit(explained(error, ()), overrides) from error
+    except ArgumentError as error:
         raise _misfit(error, overrides) from error
     return changed.model_copy(update={"cost": _cost(recipe, changed)}), unknown
 
 
-def _misfit(error: ValidationError, overrides: Mapping[str, str]) -> UsageError:
+def _misfit(fault: ArgumentError, overrides: Mapping[str, str]) -> UsageError:
     """Say which ``--set`` gave a value that does not fit, and what would."""
-    first = error.errors()[0]
-    path = ".".join(part for part in first["loc"] if isinstance(part, str) and part != "stages")
-    given = (f"{key}={text}" for key, text in overrides.items() if f".{key}".endswith(f".{path}"))
-    reason = first["msg"].replace("Input should", "should")
-    return UsageError(f"--set {next(given, path)}", reason, "give a value that fits")
+    parts = [part for part in fault.path.split(".") if part != "stages"]
+    path = ".".join(part for part in parts if not part.isdecimal())
+    given = [key for key in overrides if key == path or _concerns(key, path)]
+    key = next(iter(given or overrides))
+    reason = fault.reason if given else f"{path} {fault.reason}"
+    return UsageError(f"--set {key}={shortened(overrides[key])}", reason, fault.remedy)
+
+
+def _concerns(key: str, path: str) -> bool:
+    """Say whether a key, with or without the name of a stage, is that of a path or above it."""
+    return any(f"{path}.".startswith(f"{end}.") for end in (key, key.partition(".")[2]) if end)
+
+
+def _typed(before: Recipe, after: Recipe) -> Recipe:
+    """Return a recipe whose changed arguments have the types of their annotations.
+
+    Raises:
+        DeclarationError: One does not fit.
+    """
+    stages = tuple(map(_typed_stage, before.stages, after.stages))
+    old, new = before.evaluation.model_overrides, after.evaluation.model_overrides
+    args = _kept(old, new, fitted_overrides(new))
+    evaluation = after.evaluation.model_copy(update={"model_overrides": args})
+    return after.model_copy(update={"stages": stages, "evaluation": evaluation})
+
+
+def _typed_stage(before: Stage, after: Stage) -> Stage:
+    update: dict[str, Any] = {}
+    for part in PARTS:
+        spec, old = getattr(after, part), getattr(before, part).args
+        args = _kept(old, spec.args, fitted_args(after, part))
+        update[part] = spec.model_copy(update={"args": args})
+    return after.model_copy(update=update)
+
+
+def _kept(
+    before: Mapping[str, Any], after: Mapping[str, Any], fitted: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return fitted arguments; what did not change stays as it was declared, hash and all."""
+    same = {name for name, value in after.items() if name in before and before[name] == value}
+    return {name: before[name] if name in same else fitted[name] for name in after}
 
 
 def _marked(cell: Cell, recipe: Recipe, modified: tuple[str, ...]) -> Cell:
@@ -102,34 +147,60 @@ def _targets(body: dict[str, Any], key: str) -> list[tuple[dict[str, Any], str]]
 def _place(target: dict[str, Any], path: str, key: str) -> tuple[dict[str, Any], str]:
     """Return the mapping that holds the value at the end of a path, and its name there."""
     *folders, last = path.split(".")
+    stage = target
     if path == "model.revision":
         remedy = "take a version of dgm-bench that has that code"
         raise UsageError(f"--set {key}", "counts changes of the code, and is no setting", remedy)
-    for folder in folders:
-        if not isinstance(target.get(folder), dict):
-            raise _unset(key, folder) if folder in target else _unknown(key, folder, target)
+    for depth, folder in enumerate(folders):
+        if folder not in target:
+            raise _unknown(key, folder, target)
+        if not isinstance(target[folder], dict):
+            raise _unset(key, key.rsplit(".", len(folders) - depth)[0], target[folder])
         target = target[folder]
-    # Arguments of models, data and objectives are open; every other key must exist.
-    if last not in target and "args" not in folders:
-        raise _unknown(key, last, target)
+    known = _known(stage, folders, target)
+    if known is not None and last not in known:
+        raise _unknown(key, last, known)
     return target, last
 
 
-def _unknown(key: str, part: str, target: Mapping[str, Any]) -> UsageError:
-    remedy = did_you_mean(part, target) or f"known here: {', '.join(target)}"
-    return UsageError(f"--set {key}", f"a recipe has no {part!r}", remedy)
+def _known(
+    stage: Mapping[str, Any], folders: Sequence[str], target: Mapping[str, Any]
+) -> Iterable[str] | None:
+    """Return the keys of a mapping of a recipe: arguments also where they are not declared.
 
-
-def _unset(key: str, part: str) -> UsageError:
-    remedy = f"set {part} itself, to a JSON object where it may be one"
-    return UsageError(f"--set {key}", f"{part!r} has no parts in this recipe", remedy)
-
-
-def _parse(text: str) -> object:
+    None for those of a part of a model, such as a posterior, which are checked with their values.
+    """
+    if folders == ["evaluation", "model_overrides"]:
+        return known_args("evaluation", "")
+    if "args" not in folders:
+        return target
+    if folders[1:] != ["args"]:
+        return None
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+        return known_args(folders[0], stage[folders[0]]["name"])
+    except DgmBenchError:  # of a name that is not known either, which is told of later
+        return target
+
+
+def _unknown(key: str, part: str, known: Iterable[str]) -> UsageError:
+    return UsageError(f"--set {key}", f"a recipe has no {part!r}", choose_from(part, known))
+
+
+def _unset(key: str, whole: str, value: object) -> UsageError:
+    """Refuse a key that goes on below a value that is no mapping, but may be where it is null."""
+    remedy = f"set {whole} itself" + (", to a JSON object where it may be one" if not value else "")
+    return UsageError(f"--set {key}", f"{whole!r} has no parts in this recipe", remedy)
+
+
+def _parse(key: str, text: str) -> object:
+    try:
+        return read_json(str(text.encode(), "utf-8"))
+    except (UnusableJSON, UnicodeEncodeError) as error:
+        thing = f"--set {key}={shortened(text)}"
+        reason = str(error) if isinstance(error, UnusableJSON) else "is no text of UTF-8"
+        raise UsageError(thing, reason, "give finite values, as in JSON") from error
+    except ValueError:
+        return _CONSTANTS.get(text, text)
 
 
 # --------------------------------------------------------------------------- cost

@@ -37,7 +37,7 @@ def parse_duration(text: str, option: str, also: str = "") -> float:
     compact = text.strip().lower()
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", compact)
     seconds = sum(float(number) * UNIT_SECONDS[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != compact or seconds <= 0:
+    if "".join(number + unit for number, unit in parts) != compact or not 0 < seconds < math.inf:
         raise UsageError(
             f"{option} {text}", "not a time above zero", f"write 90s, 10m, 2h or 1h30m{also}"
         )

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     StringConstraints,
     ValidationError,
     field_validator,
@@ -162,7 +163,7 @@ class RunRecord(Block):
     table: Name
     row: Name
     column: Name
-    cells: tuple[str, ...]
+    cells: tuple[str, ...] = Field(min_length=1)
     recipe: Recipe
     recipe_hash: str
     seed: int

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from dgm_bench.annotations import Finite, Fraction, NonNegative, Positive, Steps, StepsFrom0
 from dgm_bench.errors import DeclarationError
 
 #: Which way is better; ``none`` for what is neither, such as a mutual information.
@@ -27,14 +28,22 @@ PmKind = Literal["sd_runs", "two_se_test", "none", "unknown"]
 YES_NO = "yes = 1"
 
 
-#: Of an average: from 0, which forgets everything, to below 1.
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
 class Spec(BaseModel):
-    """Base of all declarations: immutable, and unknown keys are errors."""
+    """Base of all declarations: immutable, unknown keys are errors, and numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _recordable(args: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(args, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"no finite values of JSON: {error}") from error
+    return args
+
+
+#: Of models, data sets and objectives: whoever takes them says of what type each is.
+Args = Annotated[dict[str, Any], AfterValidator(_recordable)]
 
 
 # --------------------------------------------------------------------------- recipes
@@ -48,8 +57,8 @@ class ModelSpec(Spec):
     """
 
     name: str
-    args: dict[str, Any] = {}
-    revision: int = Field(default=1, ge=1)
+    args: Args = {}
+    revision: Steps = 1
 
 
 class DataSpec(Spec):
@@ -60,7 +69,7 @@ class DataSpec(Spec):
     """
 
     name: str
-    args: dict[str, Any] = {}
+    args: Args = {}
     codes_of: str | None = None
 
 
@@ -68,7 +77,7 @@ class ObjectiveSpec(Spec):
     """The training loss, by its name in ``dgm_bench.train.objectives``."""
 
     name: str = "nll"
-    args: dict[str, Any] = {}
+    args: Args = {}
 
 
 class OptimizerSpec(Spec):
@@ -80,11 +89,11 @@ class OptimizerSpec(Spec):
     """
 
     name: str = "adam"
-    lr: float = Field(ge=0)
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    eps: float = Field(default=1e-8, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    requested_weight_decay: float | None = None
+    lr: NonNegative
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: NonNegative = 1e-8
+    weight_decay: NonNegative = 0.0
+    requested_weight_decay: Finite | None = None
 
 
 class ScheduleSpec(Spec):
@@ -96,21 +105,21 @@ class ScheduleSpec(Spec):
     to ``cosine_floor`` times the rate, where it stays.
     """
 
-    drops: tuple[int, ...] = ()
-    factor: float = 0.1
-    warmup_steps: int = Field(default=0, ge=0)
-    milestones: tuple[int, ...] = ()
-    cosine_steps: int | None = Field(default=None, gt=0)
-    cosine_floor: float = Field(default=0.0, ge=0, le=1)
+    drops: tuple[StepsFrom0, ...] = ()
+    factor: Positive = 0.1
+    warmup_steps: StepsFrom0 = 0
+    milestones: tuple[StepsFrom0, ...] = ()
+    cosine_steps: Steps | None = None
+    cosine_floor: NonNegative = Field(default=0.0, le=1)
 
 
 class ValidationSpec(Spec):
     """When and how the validation metric is taken. ``trace`` matters to continuous flows only."""
 
-    every: int = Field(default=1, gt=0)
+    every: Steps = 1
     unit: Literal["epochs", "steps"] = "epochs"
     trace: Literal["exact", "estimate"] = "exact"
-    batch_size: int = Field(default=10_000, gt=0)
+    batch_size: Steps = 10_000
 
 
 class StoppingSpec(Spec):
@@ -119,10 +128,10 @@ class StoppingSpec(Spec):
     Bad validations before ``patience_from`` (in epochs) do not count.
     """
 
-    patience: int | None = Field(default=None, ge=0)
-    patience_from: int = Field(default=0, ge=0)
-    max_epochs: int | None = Field(default=None, ge=0)
-    max_steps: int | None = Field(default=None, ge=0)
+    patience: StepsFrom0 | None = None
+    patience_from: StepsFrom0 = 0
+    max_epochs: StepsFrom0 | None = None
+    max_steps: StepsFrom0 | None = None
 
 
 class Stage(Spec):
@@ -139,11 +148,11 @@ class Stage(Spec):
     objective: ObjectiveSpec = ObjectiveSpec()
     optimizer: OptimizerSpec
     schedule: ScheduleSpec = ScheduleSpec()
-    batch_size: int = Field(gt=0)
+    batch_size: Steps
     validation: ValidationSpec = ValidationSpec()
     stopping: StoppingSpec
-    average_decay: Decay | None = None
-    clip_norm: float | None = Field(default=None, gt=0)
+    average_decay: Fraction | None = None
+    clip_norm: Positive | None = None
     last_batch: LastBatch = "drop"
     precision: Literal["float32", "float64", "bfloat16"] = "float32"
 
@@ -159,16 +168,16 @@ class ImageEvaluationSpec(Spec):
     classifier is trained on the images, to be tested on real ones.
     """
 
-    samples: int = Field(gt=1)
-    compared: int | None = Field(default=None, gt=1)
-    reference: int | None = Field(default=None, gt=1)
+    samples: Steps = Field(ge=2)
+    compared: Steps | None = Field(default=None, ge=2)
+    reference: Steps | None = Field(default=None, ge=2)
     features: tuple[str, ...] = ("classifier",)
-    neighbours: int = Field(default=3, gt=0)
-    keep: float | None = Field(default=None, gt=0, lt=1)
-    isc_splits: int = Field(default=10, gt=0)
-    kid_subsets: int = Field(default=100, gt=0)
-    kid_subset_size: int = Field(default=1000, gt=1)
-    score: bool = True
+    neighbours: Steps = 3
+    keep: Positive | None = Field(default=None, lt=1)
+    isc_splits: Steps = 10
+    kid_subsets: Steps = 100
+    kid_subset_size: Steps = Field(default=1000, ge=2)
+    score: Annotated[bool, Field(strict=True)] = True
 
     @property
     def drawn(self) -> int:
@@ -193,14 +202,14 @@ class EvaluationSpec(Spec):
     ``importance_examples`` of the split, or of all.
     """
 
-    metrics: tuple[str, ...] = ("nll",)
-    split: Literal["train", "val", "test"] = "test"
+    metrics: tuple[str, ...] = Field(default=("nll",), min_length=1)
+    split: Split = "test"
     checkpoint: Literal["best", "last"] = "best"
     trace: Literal["exact", "estimate"] = "exact"
-    batch_size: int = Field(default=10_000, gt=0)
-    model_overrides: dict[str, Any] = {}
-    importance_samples: int | None = Field(default=None, gt=0)
-    importance_examples: int | None = Field(default=None, gt=0)
+    batch_size: Steps = 10_000
+    model_overrides: Args = {}
+    importance_samples: Steps | None = None
+    importance_examples: Steps | None = None
     judge: ImageEvaluationSpec | None = None
 
 

@@ -13,7 +13,6 @@ from cpu_time import YARDSTICK
 
 from dgm_bench.catalog import default_folder, load_catalog, runnable
 from dgm_bench.errors import DeclarationError, UsageError
-from dgm_bench.spec import DataSpec, ModelSpec
 
 PAPER = """\
 id = "toy"
@@ -447,44 +446,6 @@ def test_a_function_that_returns_no_recipe_is_an_error(write):
 def test_a_folder_without_papers_is_an_error(tmp_path):
     with pytest.raises(DeclarationError, match="holds no"):
         load_catalog(tmp_path)
-
-
-# --------------------------------------------------------------------------- runnable
-
-
-def changed(cell, **fields):
-    stage = cell.recipe.stages[0].model_copy(update=fields)
-    return cell.model_copy(update={"recipe": cell.recipe.model_copy(update={"stages": (stage,)})})
-
-
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        ({"data": DataSpec(name="powre")}, "no data set 'powre'; did you mean 'power'?"),
-        ({"data": DataSpec(name="power", args={"x": 1})}, "data set 'power' has no option 'x'"),
-        ({"model": ModelSpec(name="maf:MFA")}, "no model 'maf:MFA'; did you mean 'maf:MAF'?"),
-        ({"model": ModelSpec(name="fam:MAF")}, "no model 'fam:MAF'; did you mean 'maf:MAF'?"),
-        ({"model": ModelSpec(name="../maf:MAF")}, "no model '../maf:MAF'; did you mean 'maf:MAF'?"),
-        (
-            {"model": ModelSpec(name="maf:MAF", args={"layer": 3})},
-            "model 'maf:MAF' has no argument 'layer'; did you mean 'layers'?",
-        ),
-    ],
-)
-def test_what_is_not_runnable_says_why(catalog, fields, reason):
-    cell = catalog.cells[0]
-    assert runnable(cell) == (True, "")
-    assert runnable(changed(cell, **fields)) == (False, reason)
-
-
-def test_a_missing_argument_is_not_runnable(catalog, monkeypatch, tmp_path):
-    import dgm_bench.catalog as module
-
-    (tmp_path / "odd.py").write_text("class Odd:\n    def __init__(self, shape, *, a, b=1): ...\n")
-    monkeypatch.setattr(module, "MODELS", tmp_path)
-    monkeypatch.setitem(module.names.MODELS, "odd:Odd", "odd:Odd")
-    cell = changed(catalog.cells[0], model=ModelSpec(name="odd:Odd", args={"b": 2}))
-    assert runnable(cell) == (False, "model 'odd:Odd' needs 'a'")
 
 
 def test_reading_and_judging_everything_is_light():

@@ -46,7 +46,8 @@ def recipe(checkpoint, average):
 
 def run(results, wanted, traits, seed, monkeypatch, stops=()):
     """Run a recipe of the tiny model, stopped and continued; return metrics and weights."""
-    monkeypatch.setattr("dgm_bench.execution.build", lambda *_: make_model(traits))
+    for name in ("build", "sketch"):
+        monkeypatch.setattr(f"dgm_bench.execution.{name}", lambda *_: make_model(traits))
     monkeypatch.setattr("dgm_bench.execution.make_pictures", lambda *_: {})
     planned = PlannedRun(CELL, (CELL.id,), seed, wanted)
     folder = WorkFolder(results, wanted.content_hash, seed)

@@ -46,7 +46,6 @@ def extended(monkeypatch, tmp_path):
     package = tmp_path / "models"
     package.mkdir()
     shutil.copy(HERE / "affine.py", package)
-    monkeypatch.setattr(catalog, "MODELS", package)
     monkeypatch.setattr(dgm_bench.models, "__path__", [*dgm_bench.models.__path__, str(package)])
     monkeypatch.setitem(MODELS, "affine:Affine", "affine:Affine")
     monkeypatch.setattr(catalog, "default_folder", lambda: HERE)

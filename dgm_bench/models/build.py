@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
-from typing import Literal, get_args, get_origin, get_type_hints
 
+import torch
 from torch import nn
+from torch.nn.modules import module as registration
 
-from dgm_bench.errors import DeclarationError, choose_from, require_choice
+from dgm_bench.arguments import ArgumentError
+from dgm_bench.errors import DeclarationError
+from dgm_bench.models.arguments import fitted_model
 from dgm_bench.models.names import locate
 from dgm_bench.spec import ModelSpec
+
+#: Layers and tensors of the largest model that is no slip of the keyboard.
+MOST_PARTS = 100_000
 
 
 def build(spec: ModelSpec, event_shape: tuple[int, ...]) -> nn.Module:
@@ -22,18 +29,12 @@ def build(spec: ModelSpec, event_shape: tuple[int, ...]) -> nn.Module:
         DeclarationError: No such model or argument, a value of the wrong type, or a size
             of zero.
     """
-    cls = model_class(spec.name)
-    known = list(inspect.signature(cls).parameters)[1:]
-    for name, value in spec.args.items():
-        if name not in known:
-            raise DeclarationError(spec.name, f"has no argument {name!r}", choose_from(name, known))
-        _check_choice(cls, name, value)
     try:
-        arguments = inspect.signature(cls).bind(event_shape, **spec.args)
-    except TypeError as error:
-        raise DeclarationError(spec.name, str(error), "add it to the model's arguments") from error
+        fitted_model(spec)
+    except ArgumentError as error:
+        raise error.below(spec.name) from error
     try:
-        model = cls(*arguments.args, **arguments.kwargs)
+        model = model_class(spec.name)(event_shape, **spec.args)
     except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
         remedy = "look at the types of the model's arguments"
         raise DeclarationError(spec.name, f"cannot be built: {error}", remedy) from error
@@ -43,6 +44,43 @@ def build(spec: ModelSpec, event_shape: tuple[int, ...]) -> nn.Module:
         raise DeclarationError(spec.name, f"cannot be built: {empty} would be empty", remedy)
     vars(model)["declaration"] = spec
     return model
+
+
+def sketch(spec: ModelSpec, event_shape: tuple[int, ...], memory_bytes: int) -> nn.Module:
+    """Return a model without values, to be asked what it is: it takes neither memory nor noise.
+
+    Args:
+        spec: The model.
+        event_shape: Shape of an example.
+        memory_bytes: What its parameters and buffers may take.
+
+    Raises:
+        DeclarationError: As :func:`build`; or it has too many parts, or takes too much memory.
+    """
+    with torch.device("meta"), _bounded(spec.name, memory_bytes):
+        return build(spec, event_shape)
+
+
+@contextmanager
+def _bounded(name: str, memory_bytes: int) -> Iterator[None]:
+    """Refuse a model while it is built, as soon as it is too large."""
+    parts = taken = 0
+
+    def add(part: nn.Module, _: str, value: nn.Module | torch.Tensor | None) -> None:
+        nonlocal parts, taken
+        parts += 1
+        taken += value.nbytes if isinstance(value, torch.Tensor) else 0
+        if parts > MOST_PARTS or taken > memory_bytes:
+            size = f"more than {MOST_PARTS} layers and tensors"
+            if taken > memory_bytes:
+                size = f"more than {taken / 1e9:.0f} GB, and here are {memory_bytes / 1e9:.0f} GB"
+            raise DeclarationError(f"model {name}", f"has {size}", "give it smaller arguments")
+
+    with ExitStack() as stack:
+        for kind in ("module", "parameter", "buffer"):
+            hook = getattr(registration, f"register_module_{kind}_registration_hook")
+            stack.callback(hook(add).remove)
+        yield
 
 
 def build_like(model: nn.Module, event_shape: tuple[int, ...]) -> nn.Module:
@@ -55,13 +93,6 @@ def build_like(model: nn.Module, event_shape: tuple[int, ...]) -> nn.Module:
         name = type(model).__name__
         raise DeclarationError(name, "has no declaration", "make it by models.build.build")
     return build(vars(model)["declaration"], event_shape)
-
-
-def _check_choice(cls: type[nn.Module], name: str, value: object) -> None:
-    """Refuse a value that is not among those that the argument's ``Literal`` names."""
-    hint = get_type_hints(cls.__init__)[name]
-    if get_origin(hint) is Literal:
-        require_choice(name, value, get_args(hint))
 
 
 def model_class(name: str) -> type[nn.Module]:

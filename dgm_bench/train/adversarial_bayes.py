@@ -9,13 +9,14 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Steps
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.latent.avb import AVB
 from dgm_bench.models.networks.frozen import frozen
 from dgm_bench.train.losses import Batch, Loss, Objective, detached, mean_over_batch
 
 
-def adversarial_variational_bayes(discriminator_steps: int = 1) -> Objective:
+def adversarial_variational_bayes(discriminator_steps: Steps = 1) -> Objective:
     """Return the sum of both players' losses; see :func:`player_losses`.
 
     Args:

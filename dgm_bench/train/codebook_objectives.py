@@ -8,13 +8,14 @@ from typing import cast
 import torch
 from torch import nn
 
+from dgm_bench.annotations import NonNegative, Positive, Steps
 from dgm_bench.errors import DeclarationError, require_positive
 from dgm_bench.models.capabilities import QuantisesImages
 from dgm_bench.models.codes.dvae import DVAE
 from dgm_bench.train.losses import Batch, Loss, Objective, detached
 
 
-def vector_quantisation(commitment: float = 0.25, variance: float = 1.0) -> Objective:
+def vector_quantisation(commitment: NonNegative = 0.25, variance: Positive = 1.0) -> Objective:
     """Return VQ-VAE's loss (van den Oord et al., 2017, equation 3; Razavi et al., 2019, eq. 2).
 
     The mean squared error of pixels in [0, 1], divided by ``variance``; ``commitment`` times the
@@ -46,10 +47,10 @@ def vector_quantisation(commitment: float = 0.25, variance: float = 1.0) -> Obje
 
 
 def discrete_autoencoding(
-    kl_weight: float = 6.6,
-    kl_steps: int = 5_000,
-    temperature: float = 1 / 16,
-    temperature_steps: int = 150_000,
+    kl_weight: NonNegative = 6.6,
+    kl_steps: Steps = 5_000,
+    temperature: Positive = 1 / 16,
+    temperature_steps: Steps = 150_000,
 ) -> Objective:
     """Return the loss of DALL-E's discrete VAE in nats per dimension (Ramesh et al., 2021, A.2).
 

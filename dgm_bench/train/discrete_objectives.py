@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count, NonNegative, Positive, Steps
 from dgm_bench.errors import DeclarationError, require_choice, require_positive
 from dgm_bench.models.latent.discrete import DiscreteVAE, SignalBaseline, log_prob
 from dgm_bench.models.latent.structured_prediction import StructuredPrediction
@@ -20,15 +21,19 @@ from dgm_bench.models.networks.discrete_relaxations import (
 )
 from dgm_bench.train.losses import Batch, Loss, Objective
 
+PredictionEstimator = Literal["sf", "st", "gumbel", "st-gumbel"]
+Estimator = Literal["sf", "st", "gumbel", "st-gumbel", "concrete", "vimco"]
+PREDICTION_ESTIMATORS, ESTIMATORS = get_args(PredictionEstimator), get_args(Estimator)
+
 
 def negative_discrete_elbo(
-    estimator: str,
-    temperature: float = 1.0,
-    rate: float = 0.0,
-    every: int = 1,
-    floor: float = 0.0,
-    prior_temperature: float = 0.5,
-    samples: int = 1,
+    estimator: Estimator,
+    temperature: Positive = 1.0,
+    rate: NonNegative = 0.0,
+    every: Steps = 1,
+    floor: NonNegative = 0.0,
+    prior_temperature: Positive = 0.5,
+    samples: Count = 1,
 ) -> Objective:
     """Return a loss whose gradient is an estimate of the negative bound's, in nats per example.
 
@@ -74,11 +79,11 @@ def negative_discrete_elbo(
 
 
 def negative_prediction(
-    estimator: str,
-    temperature: float = 1.0,
-    rate: float = 0.0,
-    every: int = 1,
-    floor: float = 0.0,
+    estimator: PredictionEstimator,
+    temperature: Positive = 1.0,
+    rate: NonNegative = 0.0,
+    every: Steps = 1,
+    floor: NonNegative = 0.0,
 ) -> Objective:
     """Return a loss whose gradient is an estimate of that of ``-E log p(lower|h)``, in nats.
 
@@ -145,10 +150,6 @@ def baseline_of(vae: DiscreteVAE | StructuredPrediction) -> SignalBaseline:
     if vae.baseline is None:
         raise DeclarationError("estimator 'sf'", "needs a baseline", "give baseline_hidden")
     return vae.baseline
-
-
-PREDICTION_ESTIMATORS = ("sf", "st", "gumbel", "st-gumbel")
-ESTIMATORS = ("sf", "st", "gumbel", "st-gumbel", "concrete", "vimco")
 
 
 def _closed_form(

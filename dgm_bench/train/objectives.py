@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
 from torch import nn
 
+from dgm_bench.annotations import Count, Fraction, NonNegative, Steps
 from dgm_bench.data import load
 from dgm_bench.data.dataset import LogDensity
 from dgm_bench.errors import DeclarationError, require_choice, require_positive
@@ -43,7 +44,7 @@ from dgm_bench.train.discrete_objectives import (
 from dgm_bench.train.losses import Batch, Loss, Objective, detached, mean_over_batch
 
 
-def negative_log_likelihood(trace: str = "estimate") -> Objective:
+def negative_log_likelihood(trace: Literal["estimate", "exact"] = "estimate") -> Objective:
     """Return the mean negative log-likelihood in nats.
 
     A continuous flow is trained on Hutchinson's estimate (FFJORD, section 3.1) unless ``trace`` is
@@ -62,7 +63,7 @@ def negative_log_likelihood(trace: str = "estimate") -> Objective:
     return objective
 
 
-def regularised_likelihood(kinetic: float = 0.01, jacobian: float = 0.01) -> Objective:
+def regularised_likelihood(kinetic: NonNegative = 0.01, jacobian: NonNegative = 0.01) -> Objective:
     """Return RNODE's loss in nats (Finlay et al. 2020, equation 6; released code, train.py).
 
     The released code adds both penalties to bits per dimension; here all is ``D ln 2`` times that.
@@ -84,7 +85,7 @@ def regularised_likelihood(kinetic: float = 0.01, jacobian: float = 0.01) -> Obj
     return objective
 
 
-def flow_matching(sigma: float = 0.0) -> Objective:
+def flow_matching(sigma: Fraction = 0.0) -> Objective:
     """Return the conditional flow-matching loss on straight paths (Lipman et al. 2023, eq. 23).
 
     Time runs from data at 0 to noise at 1, the other way round than in the paper:
@@ -105,7 +106,7 @@ def flow_matching(sigma: float = 0.0) -> Objective:
     return objective
 
 
-def negative_elbo(samples: int = 1) -> Objective:
+def negative_elbo(samples: Count = 1) -> Objective:
     """Return the mean negative evidence lower bound in nats (Kingma and Welling, 2014, eq. 10).
 
     Args:
@@ -125,7 +126,7 @@ def negative_elbo(samples: int = 1) -> Objective:
     return objective
 
 
-def negative_importance_bound(samples: int) -> Objective:
+def negative_importance_bound(samples: Count) -> Objective:
     """Return the mean of ``-L_k`` in nats: the log of the mean of k importance weights.
 
     Its gradient is that of the log weights, each weighted by its share of the sum (Burda et al.,
@@ -146,7 +147,7 @@ def negative_importance_bound(samples: int) -> Objective:
     return objective
 
 
-def warmed_negative_elbo(warmup_epochs: int, steps_per_epoch: int) -> Objective:
+def warmed_negative_elbo(warmup_epochs: Steps, steps_per_epoch: Steps) -> Objective:
     """Return the mean negative ELBO in nats, with a weight on its divergence that grows to 1.
 
     In epoch ``e``, counted from 1, the weight is ``min(e / warmup_epochs, 1)`` (Sylvester and

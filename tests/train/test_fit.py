@@ -101,7 +101,7 @@ def test_the_score_function_needs_a_baseline_before_the_first_step():
     objectives.require_fit(spec, build(ModelSpec(name="discrete:DiscreteVAE", args=args), (2,)))
 
 
-def test_a_trace_that_is_misspelt_is_refused():
+def test_a_trace_that_is_misspelt_is_refused(unchecked):
     with pytest.raises(DeclarationError, match="did you mean 'estimate'"):
         objectives.build_objective(ObjectiveSpec(args={"trace": "estimated"}))
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.models.networks.perceptron import fully_connected
 
 
@@ -31,7 +32,7 @@ class GAN(nn.Module):
     """
 
     def __init__(
-        self, event_shape: tuple[int, ...], latent: int = 2, hidden: Sequence[int] = (64, 64)
+        self, event_shape: tuple[int, ...], latent: Count = 2, hidden: Sequence[Count] = (64, 64)
     ) -> None:
         super().__init__()
         self.event_shape, self.latent = tuple(event_shape), latent

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.arguments import require_images
 from dgm_bench.models.codes.dvae_networks import decoder, encoder
@@ -44,11 +45,11 @@ class DVAE(nn.Module):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        codes: int = 8192,
-        hidden: int = 256,
-        blocks: int = 2,
-        poolings: int = 3,
-        dim: int = 128,
+        codes: Count = 8192,
+        hidden: Count = 256,
+        blocks: Count = 2,
+        poolings: Count = 3,
+        dim: Count = 128,
     ) -> None:
         super().__init__()
         self.event_shape = event_shape

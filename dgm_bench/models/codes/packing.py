@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Int, Num
 from torch import Tensor
 
+from dgm_bench.annotations import Count
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.models.capabilities import HasCodes
 
-Grids = Sequence[Sequence[int]]
+Grids = Sequence[Sequence[Count]]
 
 #: Type of stored rows; there are at most :data:`LARGEST` codes and classes.
 CODE_TYPE = torch.int16

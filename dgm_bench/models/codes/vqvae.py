@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count, CountFrom0, Fraction, Positive
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.arguments import require_images
 from dgm_bench.models.codes.quantiser import CodebookRule, Quantised, VectorQuantiser
@@ -67,15 +68,15 @@ class VQVAE2(nn.Module):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        strides: Sequence[int] = (4, 2),
-        hidden: int = 128,
-        residual_units: int = 64,
-        residual_layers: int = 2,
-        codes: int = 512,
-        dim: int = 64,
+        strides: Sequence[Count] = (4, 2),
+        hidden: Count = 128,
+        residual_units: Count = 64,
+        residual_layers: CountFrom0 = 2,
+        codes: Count = 512,
+        dim: Count = 64,
         codebook: CodebookRule = "ema",
-        decay: float = 0.99,
-        restart: float | None = None,
+        decay: Fraction = 0.99,
+        restart: Positive | None = None,
     ) -> None:
         super().__init__()
         bottom_up = grids_of(event_shape, strides)
@@ -233,15 +234,15 @@ class VQVAE(VQVAE2):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        strides: Sequence[int] = (4,),
-        hidden: int = 256,
-        residual_units: int = 256,
-        residual_layers: int = 2,
-        codes: int = 512,
-        dim: int = 64,
+        strides: Sequence[Count] = (4,),
+        hidden: Count = 256,
+        residual_units: Count = 256,
+        residual_layers: CountFrom0 = 2,
+        codes: Count = 512,
+        dim: Count = 64,
         codebook: CodebookRule = "ema",
-        decay: float = 0.99,
-        restart: float | None = None,
+        decay: Fraction = 0.99,
+        restart: Positive | None = None,
     ) -> None:
         super().__init__(
             event_shape,

@@ -9,6 +9,7 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor
 
+from dgm_bench.annotations import Count, Positive
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.continuous.dynamics import DynamicsNetwork, Layer, Nonlinearity
 from dgm_bench.models.continuous.flow import ContinuousFlow, SolvedFlow
@@ -50,14 +51,14 @@ class FFJORD(SolvedFlow):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        flows: int = 1,
-        hidden: Sequence[int] = (64, 64, 64),
+        flows: Count = 1,
+        hidden: Sequence[Count] = (64, 64, 64),
         layer: Layer = "concatsquash",
         activation: Nonlinearity = "tanh",
         solver: SolverName = "dopri5",
-        rtol: float = 1e-6,
-        atol: float = 1e-8,
-        step_size: float | None = None,
+        rtol: Positive = 1e-6,
+        atol: Positive = 1e-8,
+        step_size: Positive | None = None,
         adjoint: bool = True,
         noise: Noise = "gaussian",
     ) -> None:

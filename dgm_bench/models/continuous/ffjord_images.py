@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from dgm_bench.annotations import Count, Positive
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.continuous.conv_dynamics import ConvDynamics
 from dgm_bench.models.continuous.flow import ContinuousFlow, SolvedFlow
@@ -59,14 +60,14 @@ class MultiScaleFFJORD(SolvedFlow):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        flows: int = 2,
-        filters: Sequence[int] = (64, 64, 64),
-        alpha: float | None = 1e-6,
-        image_shape: Sequence[int] | None = None,
+        flows: Count = 2,
+        filters: Sequence[Count] = (64, 64, 64),
+        alpha: Positive | None = 1e-6,
+        image_shape: Sequence[Count] | None = None,
         solver: SolverName = "dopri5",
-        rtol: float = 1e-5,
-        atol: float = 1e-5,
-        step_size: float | None = None,
+        rtol: Positive = 1e-5,
+        atol: Positive = 1e-5,
+        step_size: Positive | None = None,
         adjoint: bool = True,
         noise: Noise = "rademacher",
     ) -> None:
@@ -120,13 +121,13 @@ class EncoderDecoderFFJORD(SolvedFlow):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        filters: Sequence[int] = (64, 64, 128, 128),
-        alpha: float | None = 1e-6,
-        image_shape: Sequence[int] | None = None,
+        filters: Sequence[Count] = (64, 64, 128, 128),
+        alpha: Positive | None = 1e-6,
+        image_shape: Sequence[Count] | None = None,
         solver: SolverName = "dopri5",
-        rtol: float = 1e-5,
-        atol: float = 1e-5,
-        step_size: float | None = None,
+        rtol: Positive = 1e-5,
+        atol: Positive = 1e-5,
+        step_size: Positive | None = None,
         adjoint: bool = True,
         noise: Noise = "rademacher",
     ) -> None:

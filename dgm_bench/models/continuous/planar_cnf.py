@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count, Positive
 from dgm_bench.models.continuous.dynamics import Linearised
 from dgm_bench.models.continuous.flow import ContinuousFlow, SolvedFlow
 from dgm_bench.models.continuous.solver import Solver, SolverName, gradient_of
@@ -85,12 +86,12 @@ class PlanarCNF(SolvedFlow):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        width: int = 64,
-        gate_hidden: int = 16,
+        width: Count = 64,
+        gate_hidden: Count = 16,
         solver: SolverName = "dopri5",
-        rtol: float = 1e-6,
-        atol: float = 1e-8,
-        step_size: float | None = None,
+        rtol: Positive = 1e-6,
+        atol: Positive = 1e-8,
+        step_size: Positive | None = None,
         adjoint: bool = True,
     ) -> None:
         shared = Solver(solver, rtol, atol, step_size, gradient_of(adjoint))

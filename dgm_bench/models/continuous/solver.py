@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import torch
 import torchdiffeq
 from jaxtyping import Float
 from torch import Tensor
 
+from dgm_bench.annotations import Positive
 from dgm_bench.errors import DeclarationError, RunFailure, choose_from, require_choice
 from dgm_bench.models.continuous.discrete_adjoint import solve_with_discrete_adjoint
 from dgm_bench.models.continuous.dynamics import Dynamics, Linearisation
@@ -41,6 +42,18 @@ def gradient_of(adjoint: bool, checkpointed: bool = False) -> Gradient:
     if checkpointed:
         return "discrete-adjoint"
     return "adjoint" if adjoint else "backpropagation"
+
+
+class Overrides(TypedDict, total=False):
+    """Settings that an evaluation may give the solver in place of the training's."""
+
+    solver: SolverName
+    rtol: Positive
+    atol: Positive
+    step_size: Positive | None
+    gradient: Gradient
+    adjoint: bool
+    checkpointed: bool
 
 
 @dataclass

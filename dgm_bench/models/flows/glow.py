@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.linear import FullLinear
 from dgm_bench.models.flows.realnvp import ScaleShiftNetworks
@@ -74,7 +75,7 @@ class TabularGlow(Flow):
     """
 
     def __init__(
-        self, event_shape: tuple[int, ...], layers: int = 10, hidden: Sequence[int] = (100, 100)
+        self, event_shape: tuple[int, ...], layers: Count = 10, hidden: Sequence[Count] = (100, 100)
     ) -> None:
         dim = math.prod(event_shape)
         modules: list[nn.Module] = []

@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.actnorm import ActNorm, ActNormConv, EdgeMap, ZeroConv
@@ -270,10 +271,10 @@ class Glow(Flow):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        levels: int = 3,
-        depth: int = 32,
-        width: int = 512,
-        image_shape: Sequence[int] | None = None,
+        levels: Count = 3,
+        depth: Count = 32,
+        width: Count = 512,
+        image_shape: Sequence[Count] | None = None,
     ) -> None:
         shape = image_shape_of(event_shape, image_shape)
         levels = min(levels, halvings(shape))

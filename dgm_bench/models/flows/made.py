@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.masked import Activation, Degrees, MaskedNetwork, input_degrees
 from dgm_bench.models.flows.layers.ordered_inverse import invert_in_order
@@ -156,8 +157,8 @@ class MADE(Flow):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        hidden: Sequence[int] = (512, 512),
-        components: int | None = None,
+        hidden: Sequence[Count] = (512, 512),
+        components: Count | None = None,
         activation: Activation = "relu",
         degrees: Degrees = "sequential",
     ) -> None:

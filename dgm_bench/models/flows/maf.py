@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.batchnorm import FlowBatchNorm
 from dgm_bench.models.flows.layers.masked import Activation, Degrees
@@ -40,12 +41,12 @@ class MAF(Flow):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        layers: int = 5,
-        hidden: Sequence[int] = (512, 512),
+        layers: Count = 5,
+        hidden: Sequence[Count] = (512, 512),
         activation: Activation = "relu",
         degrees: Degrees = "sequential",
         batch_norm: bool = True,
-        components: int | None = None,
+        components: Count | None = None,
     ) -> None:
         dim = math.prod(event_shape)
         modules: list[nn.Module] = []

@@ -22,6 +22,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.flows.flow import Flow, StandardNormal
 from dgm_bench.models.flows.layers.masked import (
@@ -325,11 +326,11 @@ class MAFDDSF(Flow):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        layers: int = 5,
-        hidden: Sequence[int] = (100,),
+        layers: Count = 5,
+        hidden: Sequence[Count] = (100,),
         activation: Activation = "elu",
-        sigmoid_dim: int = 16,
-        sigmoid_layers: int = 1,
+        sigmoid_dim: Count = 16,
+        sigmoid_layers: Count = 1,
     ) -> None:
         dim = math.prod(event_shape)
         mades = [

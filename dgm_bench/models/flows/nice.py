@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.errors import require_choice
 from dgm_bench.models.flows.flow import Flow, StandardNormal
 from dgm_bench.models.flows.layers.coupling import EvenOddCoupling
@@ -117,8 +118,8 @@ class NICE(Flow):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        layers: int = 4,
-        hidden: Sequence[int] = (1000,) * 5,
+        layers: Count = 4,
+        hidden: Sequence[Count] = (1000,) * 5,
         base: Literal["normal", "logistic"] = "normal",
     ) -> None:
         dim = math.prod(event_shape)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count, Fraction, Positive
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.coupling import EvenOddCoupling
@@ -146,12 +147,12 @@ class NSFCoupling(Flow):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        layers: int = 10,
-        hidden: int = 256,
-        blocks: int = 2,
-        bins: int = 8,
-        tail: float = 3.0,
-        dropout: float = 0.0,
+        layers: Count = 10,
+        hidden: Count = 256,
+        blocks: Count = 2,
+        bins: Count = 8,
+        tail: Positive = 3.0,
+        dropout: Fraction = 0.0,
     ) -> None:
         dim = math.prod(event_shape)
         if dim < 2:
@@ -192,12 +193,12 @@ class NSFAutoregressive(Flow):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        layers: int = 10,
-        hidden: int = 256,
-        blocks: int = 2,
-        bins: int = 8,
-        tail: float = 3.0,
-        dropout: float = 0.0,
+        layers: Count = 10,
+        hidden: Count = 256,
+        blocks: Count = 2,
+        bins: Count = 8,
+        tail: Positive = 3.0,
+        dropout: Fraction = 0.0,
     ) -> None:
         dim = math.prod(event_shape)
         _check_spline(bins, tail)

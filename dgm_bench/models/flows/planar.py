@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.monotone_inverse import invert_monotone
 
@@ -100,7 +101,7 @@ class PlanarFlow(Flow):
         True
     """
 
-    def __init__(self, event_shape: tuple[int, ...], layers: int = 10) -> None:
+    def __init__(self, event_shape: tuple[int, ...], layers: Count = 10) -> None:
         dim = math.prod(event_shape)
         super().__init__(event_shape, [Planar(dim) for _ in range(layers)])
 

@@ -9,6 +9,7 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.batchnorm import FlowBatchNorm
 from dgm_bench.models.flows.layers.coupling import EvenOddCoupling
@@ -99,8 +100,8 @@ class RealNVP(Flow):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        layers: int = 5,
-        hidden: Sequence[int] = (512, 512),
+        layers: Count = 5,
+        hidden: Sequence[Count] = (512, 512),
         batch_norm: bool = True,
     ) -> None:
         dim = math.prod(event_shape)

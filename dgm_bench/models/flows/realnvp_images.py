@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count, Positive
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.actnorm import per_channel
@@ -272,10 +273,10 @@ class MultiScaleRealNVP(Flow):
         self,
         event_shape: tuple[int, ...],
         features: int = 64,
-        blocks: int = 8,
-        scales: int = 2,
-        alpha: float | None = 0.05,
-        image_shape: Sequence[int] | None = None,
+        blocks: Count = 8,
+        scales: Count = 2,
+        alpha: Positive | None = 0.05,
+        image_shape: Sequence[Count] | None = None,
     ) -> None:
         shape = image_shape_of(event_shape, image_shape)
         if scales < 1:

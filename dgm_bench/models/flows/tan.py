@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count, CountFrom0
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.recurrent import Cell, Recurrence, init_glorot
@@ -197,10 +198,10 @@ class TAN(Flow):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        groups: int = 5,
-        units: int = 256,
-        components: int = 40,
-        parameter_layers: int = 2,
+        groups: Count = 5,
+        units: Count = 256,
+        components: Count = 40,
+        parameter_layers: CountFrom0 = 2,
         cell: Cell = "reset-before",
     ) -> None:
         if groups < 1:

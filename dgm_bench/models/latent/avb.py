@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
+from dgm_bench.annotations import Count
 from dgm_bench.models.flows.flow import StandardNormal
 from dgm_bench.models.latent.latent_variable_model import LatentVariableModel, Posterior
 from dgm_bench.models.latent.likelihoods import bernoulli
@@ -142,13 +143,13 @@ class AVB(nn.Module):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        latent: int = 2,
-        hidden: Sequence[int] = (64, 64),
+        latent: Count = 2,
+        hidden: Sequence[Count] = (64, 64),
         likelihood: Likelihood = "bernoulli",
         posterior: Literal["implicit", "gaussian"] = "implicit",
-        noise: int = 4,
-        discriminator_hidden: Sequence[int] = (128, 128),
-        contrast_draws: int | None = None,
+        noise: Count = 4,
+        discriminator_hidden: Sequence[Count] = (128, 128),
+        contrast_draws: Count | None = None,
     ) -> None:
         super().__init__()
         self.event_shape, self.latent = tuple(event_shape), latent
@@ -262,8 +263,8 @@ class VAE(LatentVariableModel):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        latent: int = 2,
-        hidden: Sequence[int] = (64, 64),
+        latent: Count = 2,
+        hidden: Sequence[Count] = (64, 64),
         likelihood: Likelihood = "bernoulli",
     ) -> None:
         dim = math.prod(event_shape)

@@ -16,6 +16,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.models.capabilities import Draws
 from dgm_bench.models.networks.discrete_relaxations import gumbel_max
 from dgm_bench.models.networks.perceptron import fully_connected
@@ -110,12 +111,12 @@ class DiscreteVAE(nn.Module):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        variables: int = 20,
-        classes: int = 10,
-        encoder_hidden: Sequence[int] = (),
-        decoder_hidden: Sequence[int] = (200,),
+        variables: Count = 20,
+        classes: Count = 10,
+        encoder_hidden: Sequence[Count] = (),
+        decoder_hidden: Sequence[Count] = (200,),
         centred: bool = False,
-        baseline_hidden: Sequence[int] | None = None,
+        baseline_hidden: Sequence[Count] | None = None,
     ) -> None:
         super().__init__()
         self.event_shape, self.dim = tuple(event_shape), math.prod(event_shape)
@@ -226,12 +227,12 @@ class LearntPriorDiscreteVAE(DiscreteVAE):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        variables: int = 20,
-        classes: int = 10,
-        encoder_hidden: Sequence[int] = (),
-        decoder_hidden: Sequence[int] = (200,),
+        variables: Count = 20,
+        classes: Count = 10,
+        encoder_hidden: Sequence[Count] = (),
+        decoder_hidden: Sequence[Count] = (200,),
         centred: bool = False,
-        baseline_hidden: Sequence[int] | None = None,
+        baseline_hidden: Sequence[Count] | None = None,
     ) -> None:
         super().__init__(
             event_shape,

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
+from dgm_bench.annotations import ArgumentsOf, Count
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.latent.latent_variable_model import LatentVariableModel
 from dgm_bench.models.latent.likelihoods import PixelLevels, bernoulli
-from dgm_bench.models.latent.posteriors import build_posterior
+from dgm_bench.models.latent.posteriors import FLOWS, build_posterior
 from dgm_bench.models.latent.posteriors.ffjord import ContinuousPosteriorMixin
-from dgm_bench.models.latent.priors import build_prior
+from dgm_bench.models.latent.priors import PRIORS, build_prior
 from dgm_bench.models.networks.gated import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 
 #: For Frey Faces, with 256 levels per pixel (Sylvester code, ``models/VAE.py``).
 LEVELS, VARIANCE_BOUNDS = 256, (0.01, 7.0)
+
+Arguments = Mapping[str, Any] | None
+PosteriorArgs = Annotated[Arguments, ArgumentsOf(FLOWS, ("features", "latent"), by="posterior")]
+FFJORDArgs = Annotated[Arguments, ArgumentsOf(FLOWS, ("features", "latent"), name="ffjord")]
+PriorArgs = Annotated[Arguments, ArgumentsOf(PRIORS, ("dim", "latent", "event_shape"), by="prior")]
 
 
 class ConvVAE(LatentVariableModel):
@@ -58,12 +64,12 @@ class ConvVAE(LatentVariableModel):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        latent: int = 64,
+        latent: Count = 64,
         levels: bool = False,
         posterior: str = "no-flow",
-        posterior_args: Mapping[str, Any] | None = None,
+        posterior_args: PosteriorArgs = None,
         prior: str = "standard",
-        prior_args: Mapping[str, Any] | None = None,
+        prior_args: PriorArgs = None,
     ) -> None:
         _require_solver(self, posterior)
         if len(event_shape) != 3 or event_shape[1] % 4 or event_shape[2] % 4:
@@ -122,12 +128,12 @@ class DenseVAE(LatentVariableModel):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        latent: int = 40,
-        hidden: int = 300,
+        latent: Count = 40,
+        hidden: Count = 300,
         posterior: str = "no-flow",
-        posterior_args: Mapping[str, Any] | None = None,
+        posterior_args: PosteriorArgs = None,
         prior: str = "standard",
-        prior_args: Mapping[str, Any] | None = None,
+        prior_args: PriorArgs = None,
     ) -> None:
         _require_solver(self, posterior)
         dim = math.prod(event_shape)
@@ -182,11 +188,11 @@ class ContinuousConvVAE(ContinuousPosteriorMixin, ConvVAE):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        latent: int = 64,
+        latent: Count = 64,
         levels: bool = False,
-        posterior_args: Mapping[str, Any] | None = None,
+        posterior_args: FFJORDArgs = None,
         prior: str = "standard",
-        prior_args: Mapping[str, Any] | None = None,
+        prior_args: PriorArgs = None,
     ) -> None:
         super().__init__(event_shape, latent, levels, "ffjord", posterior_args, prior, prior_args)
         self.take_solver()
@@ -221,11 +227,11 @@ class ContinuousDenseVAE(ContinuousPosteriorMixin, DenseVAE):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        latent: int = 40,
-        hidden: int = 300,
-        posterior_args: Mapping[str, Any] | None = None,
+        latent: Count = 40,
+        hidden: Count = 300,
+        posterior_args: FFJORDArgs = None,
         prior: str = "standard",
-        prior_args: Mapping[str, Any] | None = None,
+        prior_args: PriorArgs = None,
     ) -> None:
         super().__init__(event_shape, latent, hidden, "ffjord", posterior_args, prior, prior_args)
         self.take_solver()

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.capabilities import Draws
 from dgm_bench.models.networks.perceptron import fully_connected
@@ -96,8 +97,8 @@ class HierarchicalVAE(nn.Module):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        latents: Sequence[int] = (50,),
-        hidden: Sequence[Sequence[int]] = ((200, 200),),
+        latents: Sequence[Count] = (50,),
+        hidden: Sequence[Sequence[Count]] = ((200, 200),),
     ) -> None:
         super().__init__()
         if not latents or len(hidden) != len(latents) or not all(hidden):

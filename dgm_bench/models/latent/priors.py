@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count, Finite, NonNegative
 from dgm_bench.errors import DeclarationError, require_choice
 from dgm_bench.models.arguments import require_known
 from dgm_bench.models.flows.flow import BaseDensity, StandardNormal
@@ -95,7 +96,7 @@ class MixturePrior(nn.Module):
         torch.Size([4])
     """
 
-    def __init__(self, latent: int, components: int = 100) -> None:
+    def __init__(self, latent: int, components: Count = 100) -> None:
         super().__init__()
         self.mean = nn.Parameter(torch.randn(components, latent))
         self.log_variance = nn.Parameter(torch.zeros(components, latent))
@@ -149,9 +150,9 @@ class VampPrior(nn.Module):
         self,
         latent: int,
         event_shape: tuple[int, ...],
-        components: int = 500,
-        init_mean: float = 0.05,
-        init_std: float = 0.01,
+        components: Count = 500,
+        init_mean: Finite = 0.05,
+        init_std: NonNegative = 0.01,
     ) -> None:
         super().__init__()
         self.unclipped = nn.Parameter(init_mean + init_std * torch.randn(components, *event_shape))
@@ -217,11 +218,11 @@ class AggregatedPosterior(nn.Module):
 # ----------------------------------------------------------------------------- by name
 
 
-def _real_nvp(latent: int, layers: int = 6, hidden: Sequence[int] = (128,)) -> RealNVP:
+def _real_nvp(latent: int, layers: Count = 6, hidden: Sequence[Count] = (128,)) -> RealNVP:
     return RealNVP((latent,), layers, hidden, batch_norm=False)
 
 
-def _maf(latent: int, layers: int = 4, hidden: Sequence[int] = (640, 640)) -> MAF:
+def _maf(latent: int, layers: Count = 4, hidden: Sequence[Count] = (640, 640)) -> MAF:
     return MAF((latent,), layers, hidden, batch_norm=False)
 
 

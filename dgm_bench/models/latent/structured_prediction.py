@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.models.latent.discrete import SignalBaseline, log_prob
 from dgm_bench.models.networks.discrete_relaxations import gumbel_max
 
@@ -46,9 +47,9 @@ class StructuredPrediction(nn.Module):
     def __init__(
         self,
         event_shape: tuple[int, ...],
-        variables: int = 200,
-        classes: int = 2,
-        baseline_hidden: Sequence[int] | None = None,
+        variables: Count = 200,
+        classes: Count = 2,
+        baseline_hidden: Sequence[Count] | None = None,
     ) -> None:
         super().__init__()
         self.event_shape, self.half_dim = tuple(event_shape), math.prod(event_shape) // 2

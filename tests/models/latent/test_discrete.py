@@ -297,7 +297,7 @@ def test_concrete_loss_is_a_bound_of_the_relaxed_model(generator):
         ("concrete", {"prior_temperature": -0.5}, "prior_temperature -0.5: is not positive"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(estimator, args, told):
+def test_what_cannot_be_trained_is_refused(estimator, args, told, unchecked):
     with pytest.raises(DeclarationError, match=told):
         negative_discrete_elbo(estimator, **args)
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count, CountFrom0, Fraction
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.capabilities import Levels
 from dgm_bench.models.codes.packing import Grids, unpack
@@ -115,15 +116,15 @@ class CodeTransformer(nn.Module):
         event_shape: tuple[int, ...],
         *,
         grids: Grids,
-        level: int,
-        codes: int | Sequence[int],
-        classes: int | None = None,
+        level: CountFrom0,
+        codes: Count | Sequence[Count],
+        classes: Count | None = None,
         prefix: Prefix = "none",
         captions: Sequence[str] | None = None,
-        width: int,
-        depth: int,
-        heads: int,
-        dropout: float = 0.0,
+        width: Count,
+        depth: Count,
+        heads: Count,
+        dropout: Fraction = 0.0,
     ) -> None:
         super().__init__()
         sizes = CodeLevel(event_shape, grids, level, codes, classes).sizes

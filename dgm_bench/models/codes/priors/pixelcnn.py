@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count, CountFrom0, Fraction
 from dgm_bench.models.codes.priors.causal import (
     CachedRowConv,
     CachedRowsConv,
@@ -114,18 +115,18 @@ class PixelCNN(CodePrior):
         self,
         event_shape: tuple[int, ...],
         *,
-        grids: Sequence[Sequence[int]],
-        level: int,
-        codes: int | Sequence[int],
-        classes: int | None = None,
-        hidden: int,
-        residual: int,
-        layers: int,
-        kernel: int = 5,
-        dropout: float = 0.0,
-        output_layers: int = 0,
-        conditioning_layers: int = 20,
-        conditioning_residual: int | None = None,
+        grids: Sequence[Sequence[Count]],
+        level: CountFrom0,
+        codes: Count | Sequence[Count],
+        classes: Count | None = None,
+        hidden: Count,
+        residual: Count,
+        layers: Count,
+        kernel: Count = 5,
+        dropout: Fraction = 0.0,
+        output_layers: CountFrom0 = 0,
+        conditioning_layers: CountFrom0 = 20,
+        conditioning_residual: Count | None = None,
     ) -> None:
         code_level = CodeLevel(event_shape, grids, level, codes, classes)
         super().__init__(code_level, hidden, conditioning_residual or hidden, conditioning_layers)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count, CountFrom0, Fraction
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.codes.priors.causal import (
     CachedCausalAttention,
@@ -106,21 +107,21 @@ class PixelSNAIL(CodePrior):
         self,
         event_shape: tuple[int, ...],
         *,
-        grids: Sequence[Sequence[int]],
-        level: int,
-        codes: int | Sequence[int],
-        classes: int | None = None,
-        hidden: int,
-        residual: int,
-        layers: int,
-        attention_layers: int = 4,
-        heads: int = 8,
-        head_width: int = 16,
-        kernel: int = 5,
-        dropout: float = 0.0,
-        output_layers: int = 20,
-        conditioning_layers: int = 20,
-        conditioning_residual: int | None = None,
+        grids: Sequence[Sequence[Count]],
+        level: CountFrom0,
+        codes: Count | Sequence[Count],
+        classes: Count | None = None,
+        hidden: Count,
+        residual: Count,
+        layers: Count,
+        attention_layers: Count = 4,
+        heads: Count = 8,
+        head_width: Count = 16,
+        kernel: Count = 5,
+        dropout: Fraction = 0.0,
+        output_layers: CountFrom0 = 20,
+        conditioning_layers: CountFrom0 = 20,
+        conditioning_residual: Count | None = None,
     ) -> None:
         code_level = CodeLevel(event_shape, grids, level, codes, classes)
         super().__init__(code_level, hidden, conditioning_residual or hidden, conditioning_layers)

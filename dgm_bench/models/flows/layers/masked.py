@@ -65,7 +65,7 @@ def hidden_degrees(
         count = max(1, dim - 1)
         ranks = torch.cat([torch.randperm(count) for _ in range(-(-width // count))])
         return ranks[:width] + min(1, dim - 1)
-    lowest = min(int(previous.min()), dim - 1)
+    lowest = 1 if previous.is_meta else min(int(previous.min()), dim - 1)
     return torch.randint(lowest, max(dim, lowest + 1), (width,))
 
 

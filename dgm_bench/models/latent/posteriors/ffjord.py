@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count, Positive
 from dgm_bench.errors import require_choice
 from dgm_bench.models.continuous.dynamics import Linearisation, Nonlinearity
 from dgm_bench.models.continuous.solver import Gradient, Solver, SolverName, SolverUser
@@ -72,15 +73,15 @@ class AmortisedFFJORD(nn.Module):
         self,
         features: int,
         latent: int,
-        flows: int = 2,
-        hidden: Sequence[int] = (1024, 1024),
-        rank: int = 64,
+        flows: Count = 2,
+        hidden: Sequence[Count] = (1024, 1024),
+        rank: Count = 64,
         activation: Nonlinearity = "softplus",
         kind: Kind = "rank",
-        rtol: float = 1e-5,
-        atol: float = 1e-5,
+        rtol: Positive = 1e-5,
+        atol: Positive = 1e-5,
         solver: SolverName = "dopri5",
-        step_size: float | None = None,
+        step_size: Positive | None = None,
         gradient: GradientName = "steps",
     ) -> None:
         super().__init__()

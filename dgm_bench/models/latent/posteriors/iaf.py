@@ -7,6 +7,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.flows.layers.masked import MaskedLinear
 from dgm_bench.models.latent.posteriors.gaussian import Latents
@@ -80,7 +81,7 @@ class InverseAutoregressive(nn.Module):
         (torch.Size([5, 3, 2]), torch.Size([5, 3]))
     """
 
-    def __init__(self, features: int, latent: int, flows: int = 16, width: int = 1280) -> None:
+    def __init__(self, features: int, latent: int, flows: Count = 16, width: Count = 1280) -> None:
         super().__init__()
         if width % latent:
             reason = f"no multiple of the {latent} latent variables"

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.models.flows.planar import constrained_u
 from dgm_bench.models.latent.posteriors.gaussian import Latents
 
@@ -31,7 +32,7 @@ class AmortisedPlanar(nn.Module):
         (torch.Size([5, 3, 2]), torch.Size([5, 3]))
     """
 
-    def __init__(self, features: int, latent: int, flows: int = 16) -> None:
+    def __init__(self, features: int, latent: int, flows: Count = 16) -> None:
         super().__init__()
         self.shape = (flows, latent)
         self.push, self.direction = (nn.Linear(features, flows * latent) for _ in range(2))

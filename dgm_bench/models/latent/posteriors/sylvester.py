@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.annotations import Count
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.latent.posteriors.gaussian import Latents
 
@@ -57,10 +58,10 @@ class AmortisedSylvester(nn.Module):
         self,
         features: int,
         latent: int,
-        flows: int = 16,
+        flows: Count = 16,
         kind: Kind = "orthogonal",
-        vectors: int = 32,
-        reflections: int = 8,
+        vectors: Count = 32,
+        reflections: Count = 8,
     ) -> None:
         super().__init__()
         if kind == "orthogonal" and not 0 < vectors <= latent:
