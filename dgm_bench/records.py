@@ -35,7 +35,8 @@ COMPLETE: frozenset[str] = frozenset({"complete"})
 FAILED: frozenset[str] = frozenset(get_args(FailureStatus))
 
 #: What names a file or a folder of the results: nothing that leads out of them.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$", max_length=200)]
+NAME = r"[a-z0-9]+([.-][a-z0-9]+)*"
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$", max_length=200)]
 SHA256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -15,7 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -158,11 +158,25 @@ def _damaged(path: Path) -> Path:
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file so that it is there whole or not at all.
 
-    Temporary files that killed processes have left in its folder are removed.
-
     Args:
         path: Where; folders are made.
         content: The bytes, or parts of them in order.
+
+    Raises:
+        ResultsError: When the folder cannot be written or the disk is full.
+    """
+    with staged(path) as temporary, temporary.open("wb") as file:
+        file.writelines([content] if isinstance(content, bytes) else content)
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Give a temporary file that takes a file's place when the block ends well.
+
+    Temporary files that killed processes have left in the folder are removed.
+
+    Args:
+        path: Of the file; folders are made.
 
     Raises:
         ResultsError: When the folder cannot be written or the disk is full.
@@ -172,18 +186,19 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
         remove_leftovers(path.parent)
         prefix = f".{path.name}.{own_mark()}."
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
+        os.close(handle)
     except OSError as error:
         raise refused(ResultsError, path.parent, "written", error) from error
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
         forget_damaged(path)
     except BaseException as error:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise refused(ResultsError, path, "written", error) from error
         raise

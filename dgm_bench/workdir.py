@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from dgm_bench.errors import ResultsError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
 from dgm_bench.locks import holding
-from dgm_bench.records import new_run_id, utc_now
-from dgm_bench.sealed import remove_leftovers, write_atomically
+from dgm_bench.records import NAME, Name, Status, new_run_id, utc_now
+from dgm_bench.sealed import read_sealed, remove_leftovers, set_aside, write_sealed
+
+_RECORD = rf"^runs(/{NAME}){{4}}/{NAME}\.json$"
 
 
-@dataclass
-class RunState:
-    """What ``run.json`` says: the run's identity, kept over interruptions, and how it ended."""
+class RunState(BaseModel):
+    """What ``run.json`` says: the run's identity, kept over interruptions, and how it ended.
 
-    run_id: str
+    ``record`` is the record's place below the results folder.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    run_id: Name
     created: str
-    supersedes: str | None = None
-    status: str | None = None
-    record: str | None = None
+    supersedes: Name | None = None
+    status: Status | None = None
+    record: Annotated[str, StringConstraints(pattern=_RECORD)] | None = None
     source_hash: str = ""
 
 
@@ -61,16 +67,18 @@ class WorkFolder:
     def state(self) -> RunState | None:
         """Return what ``run.json`` says, or None where no run was started.
 
+        A damaged file is set aside, and told in one line.
+
         Raises:
-            ResultsError: When the file is damaged.
+            ResultsError: When the system cannot read it.
         """
-        path = self.path / "run.json"
-        if not path.exists():
-            return None
+        path, instead = self.path / "run.json", "the run starts again"
+        content = read_sealed(path, instead)
         try:
-            return RunState(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise ResultsError(path, "is damaged", f"delete {self.path}") from error
+            return None if content is None else RunState.model_validate_json(content)
+        except ValidationError:
+            set_aside(path, "is not the state of a run", instead)
+            return None
 
     def begin(self, source_hash: str) -> RunState:
         """Return the state of the run to do now: the interrupted one's, or a new one's.
@@ -85,7 +93,7 @@ class WorkFolder:
             return old
         if status != "budget":
             self.clear()
-        state = RunState(new_run_id(), utc_now(), source_hash=source_hash)
+        state = RunState(run_id=new_run_id(), created=utc_now(), source_hash=source_hash)
         if old is not None and old.status == "budget":
             state.supersedes = old.run_id
         self.save(state)
@@ -93,7 +101,7 @@ class WorkFolder:
 
     def save(self, state: RunState) -> None:
         """Write ``run.json``."""
-        write_atomically(self.path / "run.json", (json.dumps(asdict(state)) + "\n").encode())
+        write_sealed(self.path / "run.json", state.model_dump_json().encode())
 
     def stage(self, name: str) -> Path:
         """Return the folder of a stage's checkpoints."""

@@ -197,12 +197,14 @@ def test_codes_are_made_once(tmp_path, monkeypatch):
     assert len(made) == batches > 0
 
 
-def test_damaged_codes_are_made_again(tmp_path):
+def test_damaged_codes_are_made_again(tmp_path, caplog):
     with pytest.raises(Interrupted):
         run(tmp_path, control=StopsAfter(STEPS + 3))
     (kept,) = tmp_path.rglob("codes.safetensors")
-    kept.write_bytes(b"nothing of use")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert numbers(run(tmp_path)) == numbers(run(tmp_path / "whole"))
+    assert "codes.safetensors: is damaged" in caplog.text
 
 
 def test_each_stage_gets_its_share_of_a_budget(tmp_path):

@@ -1,9 +1,11 @@
 """The folder of a run under way: what is continued, and what starts over."""
 
+import json
 import os
 
 import pytest
 
+from dgm_bench.sealed import write_sealed
 from dgm_bench.workdir import WorkFolder
 
 
@@ -32,6 +34,23 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     with folder.locked():
         folder.begin("code")
     assert [path.name for path in folder.path.iterdir()] == ["run.json"]
+
+
+def test_a_damaged_state_starts_the_run_again(folder, caplog):
+    """Whole files with a path in the place of a name are no states either."""
+    first, path = folder.begin("code"), folder.path / "run.json"
+    path.write_bytes(path.read_bytes().replace(first.run_id[:8].encode(), b"20200101"))
+    assert folder.begin("code").run_id != first.run_id
+    for fields in (
+        {"run_id": "../x"},
+        {"record": "../../x.json"},
+        {"record": "runs/a/../b/c/d.json"},
+    ):
+        text = json.dumps({**json.loads(first.model_dump_json()), **fields})
+        write_sealed(path, text.encode())
+        assert folder.state() is None
+    assert len(caplog.records) == 4
+    assert all("the run starts again" in record.getMessage() for record in caplog.records)
 
 
 def checkpoint(folder):

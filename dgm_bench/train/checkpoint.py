@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, two kept, loaded without unpickling code."""
+"""Checkpoints: written atomically with a digest, two kept, loaded without unpickling code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dgm_bench.errors import ResultsError
-from dgm_bench.sealed import write_atomically
+from dgm_bench.sealed import forget_damaged, read_sealed, set_aside, write_sealed
 from dgm_bench.train.state import TrainingState
 
 
@@ -36,27 +36,23 @@ class CheckpointFile:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         staged = self.newest.with_name("checkpoint.next.pt")
-        write_atomically(staged, buffer.getvalue())
+        write_sealed(staged, buffer.getvalue())
         if self.newest.exists():
             os.replace(self.newest, self.previous)
         os.replace(staged, self.newest)
+        forget_damaged(self.newest)
 
     def load(self) -> dict[str, Any] | None:
-        """Return the newest state that can be read, or None where there is none.
+        """Return the newest whole state, or None where there is none.
+
+        Damaged files are set aside, and told in one line each.
 
         Raises:
-            ResultsError: When checkpoints are there and none can be read.
+            ResultsError: When the system cannot read a file.
         """
-        found = [path for path in (self.newest, self.previous) if path.exists()]
-        for path in found:
-            state = _read(path)
-            if state is not None:
-                return state
-        if found:
-            raise ResultsError(
-                found[0], "is damaged", f"delete {found[0].parent} to start the run again"
-            )
-        return None
+        before, none = "the checkpoint before it is used", "its stage starts again"
+        state = _read(self.newest, before if self.previous.exists() else none)
+        return state if state is not None else _read(self.previous, none)
 
 
 class StageCheckpoint:
@@ -98,7 +94,7 @@ class StageCheckpoint:
 
         Raises:
             ForeignCheckpointError: When the checkpoint belongs to other data or another recipe.
-            ResultsError: When checkpoints are there and none can be read.
+            ResultsError: When the system cannot read a checkpoint.
         """
         saved = self.file.load() if self.file is not None else None
         if saved is None or self.file is None:
@@ -111,9 +107,15 @@ class StageCheckpoint:
         return True
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, instead: str) -> dict[str, Any] | None:
+    content = read_sealed(path, instead)
+    if content is None:
+        return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+        state: dict[str, Any] = torch.load(
+            io.BytesIO(content), map_location="cpu", weights_only=True
+        )
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # of another torch
+        set_aside(path, f"cannot be loaded by torch {torch.__version__} ({error})", instead)
         return None
     return state

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import cast
 
 from jaxtyping import Int
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset, fingerprint
-from dgm_bench.errors import DeclarationError, ResultsError
-from dgm_bench.keyed_tensors import read_keyed, weights_hash
+from dgm_bench.errors import DeclarationError
+from dgm_bench.keyed_tensors import read_keyed, weights_hash, write_keyed
 from dgm_bench.models.capabilities import HasCodes
 from dgm_bench.models.codes.packing import LARGEST, encoded, packed_size
 
@@ -50,12 +47,15 @@ def latents(
         path: Where the codes are kept, as safetensors.
         batch_size: Images encoded at a time.
         source: Fingerprints of the images.
+
+    Raises:
+        ResultsError: The file cannot be read, the folder not be written, or the disk is full.
     """
     key = _key(model, source)
     kept = read_keyed(path, key)
     splits = kept[0] if kept is not None else _encoded(model, data, batch_size)
     if kept is None:
-        _keep(path, key, splits)
+        write_keyed(path, key, splits)
     return Dataset(
         name=f"codes of {data.name}",
         version=data.version,
@@ -65,23 +65,6 @@ def latents(
         note=data.note,
         known_fingerprints={name: fingerprint(codes) for name, codes in splits.items()},
     )
-
-
-def _keep(path: Path, key: str, splits: dict[str, Int[Tensor, "_n packed"]]) -> None:
-    """Write the codes under another name first, so that they are there whole or not at all.
-
-    Raises:
-        ResultsError: The folder cannot be written, or the disk is full.
-    """
-    staged = path.with_suffix(".next")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(splits, staged, {"key": key})
-        os.replace(staged, path)
-    except (OSError, SafetensorError) as error:
-        staged.unlink(missing_ok=True)
-        remedy = "free space there, or name another folder with --results"
-        raise ResultsError(path, f"cannot be written ({error})", remedy) from error
 
 
 def _key(model: nn.Module, source: dict[str, str]) -> str:
