@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import groupby
 
 #: What moves a terminal's cursor, changes its colours or title, or turns the order of letters:
 #: the control characters of ISO 6429, and the bidirectional controls of Unicode (UAX 9, section 2).
@@ -19,6 +20,7 @@ _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _MARKDOWN = re.compile(r"[\\`*_\[\]<|~$]|&(?=[#\w])")
 #: What makes a list, a rule, a heading or a quotation of a paragraph that it begins.
 _BLOCK = re.compile(r"^(\d{0,9})([-+=.)>#]|:(?=-))(?=[\s=#>-]|$)")
+_DOLLAR = re.compile(r"(?<!\\)\$")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -81,12 +83,18 @@ def latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in one_line(text))
 
 
+def drawn(text: str) -> str:
+    """Return text for matplotlib, in which dollars begin no formula."""
+    return _DOLLAR.sub(r"\\$", plain(text))
+
+
 def in_ascii(text: str) -> str:
     """Return text with its marks and raised numbers in ASCII; a question mark for what has none."""
-    return "".join(_ASCII.get(character) or _nearest(character) for character in text)
+    runs = groupby(text, key=lambda c: unicodedata.decomposition(c).startswith("<super>"))
+    plain_runs = ((raised, "".join(map(_nearest, run))) for raised, run in runs)
+    return "".join(f"[{run}]" if raised else run for raised, run in plain_runs)
 
 
 def _nearest(character: str) -> str:
     alike = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-    raised = unicodedata.decomposition(character).startswith("<super>")
-    return f"[{alike}]" if alike and raised else alike or "?"
+    return _ASCII.get(character) or alike or "?"

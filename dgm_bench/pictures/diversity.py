@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dgm_bench.errors import DeclarationError
+from dgm_bench.escaping import drawn
 from dgm_bench.report.plots import (
     BLUE,
     GREEN,
@@ -171,7 +172,7 @@ def codebook_figure(counts: Sequence[tuple[str, Int[Tensor, " _codes"]]], title:
         name = "_" if index else "uniform use"  # a label that begins with _ is in no legend
         axes.plot([1, size], [1 / size] * 2, ":", color=INK, linewidth=1.0, label=name)
     axes.set(yscale="log", xlabel="rank of the code", ylabel="share of the level's codes")
-    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_title(drawn(title), loc="left", fontsize=10)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8)
     return figure
 
@@ -204,7 +205,7 @@ def _rows_figure(rows: Sequence[Titled], title: str) -> Figure:
     together = torch.cat([images.cpu() for _, images in rows])
     figure, axes = _image_axes(together, shape[0], (gap, gap), title)
     centres = [place * (shape[2] + gap) + (shape[2] - 1) / 2 for place in range(len(rows))]
-    axes.set_yticks(centres, [textwrap.fill(name, NAME_WIDTH) for name, _ in rows])
+    axes.set_yticks(centres, [drawn(textwrap.fill(name, NAME_WIDTH)) for name, _ in rows])
     return figure
 
 
@@ -227,7 +228,7 @@ def _image_axes(
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=8, labelcolor=INK)
     axes.set(xticks=[], yticks=[])
-    figure.suptitle(textwrap.fill(title, int(12 * width)), fontsize=10, color=INK)
+    figure.suptitle(textwrap.fill(drawn(title), int(12 * width)), fontsize=10, color=INK)
     return figure, axes
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset, LogDensity
 from dgm_bench.errors import DeclarationError
+from dgm_bench.escaping import drawn
 from dgm_bench.models.capabilities import HasLogProb, HasSample
 from dgm_bench.models.codes.two_stage import TwoStage
 from dgm_bench.pictures.diversity import tile_images
@@ -207,7 +208,7 @@ def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
     panels = [figure.add_subplot(1, count, index + 1) for index in range(count)]
     for axes in panels:
         axes.tick_params(labelsize=7)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(drawn(title), fontsize=10)
     return figure, panels
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Literal
 
 from dgm_bench.compare import ComparedRow, Comparison, Side
+from dgm_bench.escaping import csv_cell
 from dgm_bench.measured import error_bar
 from dgm_bench.report import grid
 from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
@@ -42,7 +43,7 @@ def _csv(comparison: Comparison) -> str:
             fields |= {f"{side}_{k}": v for k, v in asdict(getattr(row, side)).items()}
         if number == 0:
             writer.writerow(fields)
-        writer.writerow(fields.values())
+        writer.writerow(map(csv_cell, fields.values()))
     return file.getvalue()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from dgm_bench.escaping import csv_cell
 from dgm_bench.spec import Cell, Table
 from dgm_bench.verdict import Verdict
 
@@ -49,7 +50,7 @@ def to_csv(table: Table, verdicts: Mapping[str, Verdict]) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(rows[0] if rows else ["id"])
     for row in rows:
-        writer.writerow("; ".join(v) if isinstance(v, list) else v for v in row.values())
+        writer.writerow(csv_cell("; ".join(v) if isinstance(v, list) else v) for v in row.values())
     return file.getvalue()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dgm_bench.records import RunRecord
 from dgm_bench.report.gradients import gradient_plot
-from dgm_bench.report.plots import INK, comparison_plot, gap_plot
+from dgm_bench.report.plots import INK, comparison_plot, gap_plot, literal
 from dgm_bench.report.ranking import ranking_plots
 from dgm_bench.report.relaxation import relaxation_plot
 from dgm_bench.report.surgery import surgery_plots
@@ -159,5 +159,5 @@ def _png(figure: Figure, caption: str) -> bytes:
     lines = textwrap.fill(caption, int(CAPTION_DENSITY * figure.get_figwidth()))
     figure.text(0.01, -0.02, lines, va="top", fontsize=8, color=INK)
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
+    literal(figure).savefig(file, format="png", dpi=110, bbox_inches="tight")
     return file.getvalue()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from dgm_bench.wording import PLUS_MINUS
+from dgm_bench import escaping
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -23,15 +23,6 @@ LETTERS = "abcdefghijklmnoprstuvwxyz"
 SUPERSCRIPTS = str.maketrans("0123456789" + LETTERS, "⁰¹²³⁴⁵⁶⁷⁸⁹ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
 _FROM_SUPERSCRIPT = {raised: plain for plain, raised in SUPERSCRIPTS.items()}
 _RAISED = re.compile("[" + "".join(map(chr, _FROM_SUPERSCRIPT)) + "]+")
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    PLUS_MINUS: r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "✓": r"$\surd$",
-    "✗": r"$\times$",
-    "▼": r"$\triangledown$", "▲": r"$\triangle$", "≠": r"$\neq$", "•": r"\textbullet{}",
-    "\u2013": "--", "\u00d7": r"$\times$", "→": r"$\to$", "≈": r"$\approx$", "§": r"\S{}",
-    "\u2212": r"$-$", "τ": r"$\tau$",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,6 +85,29 @@ class Page:
     sections: tuple[Section, ...]
     notes: tuple[Notes, ...] = ()
 
+    def escaped(self, escape: Callable[[str], str]) -> Page:
+        """Return the page with every text as a format needs it."""
+        return Page(
+            escape(self.title),
+            tuple(_escaped_section(section, escape) for section in self.sections),
+            tuple(
+                Notes(
+                    escape(notes.title), tuple((label, escape(text)) for label, text in notes.items)
+                )
+                for notes in self.notes
+            ),
+        )
+
+
+def _escaped_section(section: Section, escape: Callable[[str], str]) -> Section:
+    headings = (replace(h, lines=tuple(map(escape, h.lines))) for h in section.headings)
+    rows = (tuple(_escaped_entry(entry, escape) for entry in row) for row in section.rows)
+    return Section(escape(section.title), tuple(headings), tuple(rows))
+
+
+def _escaped_entry(entry: Entry, escape: Callable[[str], str]) -> Entry:
+    return Entry(tuple(replace(line, text=escape(line.text)) for line in entry.lines))
+
 
 def superscript(label: str) -> str:
     """Return a footnote's label, digits or :data:`LETTERS`, raised."""
@@ -108,6 +122,7 @@ def to_text(page: Page, width: int = 160, colour: bool = False) -> str:
 
     Tables that are too wide are continued below, broken where a group of columns ends.
     """
+    page = page.escaped(escaping.plain)
     blocks = [_wrapped(page.title, width)]
     for section in page.sections:
         tables = [_rich_text(_rich_table(part), width, colour) for part in _parts(section, width)]
@@ -228,6 +243,7 @@ def _greedy(columns: Sequence[int], widths: Sequence[int], room: int) -> list[li
 
 def to_markdown(page: Page) -> str:
     """Return the page as GitHub-flavoured Markdown."""
+    page = page.escaped(escaping.markdown)
     blocks = [f"### {page.title}"]
     for section in page.sections:
         if section.title:
@@ -251,15 +267,14 @@ def _markdown_entry(entry: Entry) -> str:
 
 
 def _markdown_line(line: Line) -> str:
-    text = " ".join(line.text.split()).replace("|", "\\|")
-    return f"**{text}**" if line.bold else text
+    return f"**{line.text}**" if line.bold else line.text
 
 
 def _markdown_notes(notes: Notes) -> Iterator[str]:
     if notes.title:
-        yield f"{notes.title}\n"
+        yield f"{escaping.markdown_paragraph(notes.title)}\n"
     for label, text in notes.items:
-        yield f"- {label} {text}" if label else f"- {text}"
+        yield f"- {label} {text}" if label else f"- {escaping.markdown_paragraph(text)}"
 
 
 # --------------------------------------------------------------------------- LaTeX
@@ -267,10 +282,11 @@ def _markdown_notes(notes: Notes) -> Iterator[str]:
 
 def to_latex(page: Page) -> str:
     """Return the page as LaTeX tables that need the packages booktabs and amssymb."""
-    blocks = [rf"\noindent\textbf{{{_latex(page.title)}}}\par"]
+    page = page.escaped(_latex)
+    blocks = [rf"\noindent\textbf{{{page.title}}}\par"]
     for section in page.sections:
         if section.title:
-            blocks.append(rf"\medskip\noindent {_latex(section.title)}\par")
+            blocks.append(rf"\medskip\noindent {section.title}\par")
         blocks.append(_latex_table(section))
     for notes in page.notes:
         if notes.items:
@@ -295,20 +311,18 @@ def _latex_lines(entries: Sequence[Sequence[Line]]) -> Iterator[str]:
 
 
 def _latex_line(line: Line) -> str:
-    text = _latex(" ".join(line.text.split()))
-    return rf"\textbf{{{text}}}" if line.bold else text
+    return rf"\textbf{{{line.text}}}" if line.bold else line.text
 
 
 def _latex_notes(notes: Notes) -> Iterator[str]:
-    yield rf"{{\footnotesize\noindent {_latex(notes.title)}\par"
+    yield rf"{{\footnotesize\noindent {notes.title}\par"
     for label, text in notes.items:
-        yield rf"\noindent {_latex(f'{label} {text}'.strip())}\par"
+        yield rf"\noindent {f'{_latex(label)} {text}'.strip()}\par"
     yield "}"
 
 
 def _latex(text: str) -> str:
-    escaped = "".join(_LATEX.get(character, character) for character in text)
-    return _RAISED.sub(_latex_superscript, escaped)
+    return _RAISED.sub(_latex_superscript, escaping.latex(text))
 
 
 def _latex_superscript(match: re.Match[str]) -> str:

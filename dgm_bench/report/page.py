@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgm_bench import __version__
+from dgm_bench.escaping import plain
 from dgm_bench.planner import duration, gigabytes, run_command
 from dgm_bench.records import RunRecord, kept_pictures
 from dgm_bench.report.figures import FigureKind, figures_of
@@ -56,7 +57,7 @@ def write_report(path: Path, *, catalog: Catalog, store: Store) -> None:
         ResultsError: When a record or curve cannot be read, or the file cannot be written.
     """
     page = _Page(catalog.papers, store)
-    write_atomically(path, page.html().encode())
+    write_atomically(path, plain(page.html()).encode())
 
 
 # --------------------------------------------------------------------------- what is shown

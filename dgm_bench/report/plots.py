@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from dgm_bench.escaping import drawn
 from dgm_bench.measured import measured
 from dgm_bench.records import RunRecord
 from dgm_bench.spec import YES_NO, Cell, Column, Table
@@ -57,7 +58,7 @@ def learning_curve(curve: Curve, record: RunRecord, published: float | None = No
     _seconds_above(axes, curve)
     axes.set_title(f"{record.cells[0]}, seed {record.seed}", loc="left", fontsize=10)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=5)
-    return figure
+    return literal(figure)
 
 
 def _curves_of_stages(curve: Curve, record: RunRecord) -> Figure:
@@ -75,7 +76,7 @@ def _curves_of_stages(curve: Curve, record: RunRecord) -> Figure:
     figure.suptitle(f"{record.cells[0]}, seed {record.seed}", fontsize=10)
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=8, ncols=5)
-    return figure
+    return literal(figure)
 
 
 def _draw_losses(axes: Axes, curve: Curve, published: float | None) -> dict[float, float]:
@@ -285,7 +286,7 @@ def _draw_gaps(axes: Axes, height: int, gaps: Sequence[tuple[float, float]]) -> 
 
 
 def _name_rows(axes: Axes, cells: Sequence[Cell]) -> None:
-    axes.set_yticks(range(len(cells)), [cell.row.title for cell in cells])
+    axes.set_yticks(range(len(cells)), [drawn(cell.row.title) for cell in cells])
     axes.set_ylim(len(cells) - 0.5, -0.5)
 
 
@@ -316,6 +317,16 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     _dress(axes)
     return figure, axes
+
+
+def literal(figure: Figure) -> Figure:
+    """Show the texts of a figure as they are, dollars included; ticks are their maker's."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and r"\mathdefault" not in text.get_text():
+            text.set_text(drawn(text.get_text()))
+    return figure
 
 
 def described(figure: Figure, text: str) -> Figure:
@@ -362,6 +373,7 @@ def to_svg(figure: Figure, name: str) -> str:
     """
     import matplotlib
 
+    literal(figure)
     file = io.StringIO()
     bare = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):

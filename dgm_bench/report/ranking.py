@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dgm_bench.escaping import drawn
 from dgm_bench.measured import measured
 from dgm_bench.records import RunRecord
 from dgm_bench.report.plots import BLUE, new_figure
@@ -85,7 +86,7 @@ def ranking_plot(
     gaps, errors = [row.gap for row in rows], [row.error for row in rows]
     axes.plot(gaps, places, color=BLUE, linewidth=1.0, alpha=0.4)
     axes.errorbar(gaps, places, xerr=errors, fmt="o", color=BLUE, markersize=6, capsize=3)
-    axes.set_yticks(places, [f"{row.title}  {row.published:.2f}" for row in rows])
+    axes.set_yticks(places, [f"{drawn(row.title)}  {row.published:.2f}" for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.set_xlabel(f"gap to the entropy on {column.title} (nats)")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dgm_bench.errors import DeclarationError
 from dgm_bench.records import Metric
-from dgm_bench.report.plots import BLUE, INK, described, new_figure
+from dgm_bench.report.plots import BLUE, INK, described, literal, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def _label_points(
     figure: Figure, axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str]
 ) -> None:
     """Write a label near each point, at the first place that is free, with a line to its point."""
-    figure.draw_without_rendering()  # only now is it known where points are
+    literal(figure).draw_without_rendering()  # only now is it known where points are
     at = [(x * 72 / figure.dpi, y * 72 / figure.dpi) for x, y in axes.transData.transform(points)]
     taken = [*_boxes(at)]
     line = {"arrowstyle": "-", "color": INK, "alpha": 0.5, "linewidth": 0.6}

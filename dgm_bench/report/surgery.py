@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dgm_bench.escaping import drawn
 from dgm_bench.records import RunRecord
 from dgm_bench.report.panels import panels, runs_by_row
 from dgm_bench.report.plots import BLUE, GREEN, INK, VERMILION, shared_legend
@@ -70,7 +71,7 @@ def _figure(data: str, by_row: Mapping[str, Parts]) -> Figure:
         axes.grid(visible=False, axis="y")
         axes.set_ylim(len(by_row) - 0.5, -0.5)
         axes.set_xlim(0, 1.13 * axes.dataLim.x1)
-    left.set_yticks(range(len(by_row)), list(by_row))
+    left.set_yticks(range(len(by_row)), list(map(drawn, by_row)))
     right.set_yticks([])
     left.set_xlabel(f"negative ELBO, training set of {data} (nats)", color=INK, fontsize=9)
     right.set_xlabel("of which divergence (nats)", color=INK, fontsize=9)
