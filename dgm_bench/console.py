@@ -6,14 +6,16 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from dgm_bench.data.cards import DatasetCard
+from dgm_bench.escaping import plain
 from dgm_bench.planner import Plan, PlannedRun, duration, gigabytes
 from dgm_bench.report.numbers import measured_text, published_text
 from dgm_bench.wording import MEASURED_LEGEND, PUBLISHED_LEGEND, STATES, spoken
@@ -28,14 +30,37 @@ if TYPE_CHECKING:
 
 #: Columns where no terminal says how many it has.
 WIDTH = 120
+NARROWEST, WIDEST = 40, 2000
 STYLES = {"ok": "green", "warn": "yellow", "missing": "red"}
 
 
 def make_console(*, stderr: bool = False) -> Console:
     """Return a console on stdout or stderr; text is shown as it is, without markup."""
     file = sys.stderr if stderr else sys.stdout
-    width = None if file.isatty() else int(os.environ.get("COLUMNS") or WIDTH)
-    return Console(file=file, width=width, markup=False, highlight=False, emoji=False)
+    width = columns(terminal=file.isatty())
+    return _Console(file=file, width=width, markup=False, highlight=False, emoji=False)
+
+
+def columns(*, terminal: bool) -> int | None:
+    """Return how many columns ``COLUMNS`` asks for, within reason; None to ask the terminal."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked[:6]) > 0:
+        return min(max(int(asked[:6]), NARROWEST), WIDEST)
+    return None if terminal else WIDTH
+
+
+class _Console(Console):
+    """A console on which text has no control characters but those of its own styles."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else plain(segment.text)
+            yield segment if text == segment.text else Segment(text, segment.style)
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError
 
 
 def new_table(*columns: str, right: Iterable[str] = ()) -> Table:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from dgm_bench.errors import UsageError
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -17,6 +20,20 @@ def checkout_root() -> Path | None:
     root = PACKAGE.parent
     here = (root / ".git").exists() and (root / "reproductions").is_dir()
     return root if here else None
+
+
+def named_folder(variable: str) -> Path | None:
+    """Return the folder that an environment variable names, or None; ``~`` is a home folder.
+
+    Raises:
+        UsageError: It is the home of nobody.
+    """
+    named = os.environ.get(variable)
+    try:
+        return Path(named).expanduser() if named else None
+    except RuntimeError as error:
+        remedy = "write the whole path"
+        raise UsageError(f"{variable}={named}", "there is no such home folder", remedy) from error
 
 
 def default_results() -> Path:

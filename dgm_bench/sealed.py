@@ -181,15 +181,7 @@ def staged(path: Path) -> Iterator[Path]:
     Raises:
         ResultsError: When the folder cannot be written or the disk is full.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent)
-        prefix = f".{path.name}.{own_mark()}."
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
-        os.close(handle)
-    except OSError as error:
-        raise refused(ResultsError, path.parent, "written", error) from error
-    temporary = Path(name)
+    temporary = _temporary_beside(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -202,6 +194,27 @@ def staged(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise refused(ResultsError, path, "written", error) from error
         raise
+
+
+def require_writable(path: Path) -> None:
+    """Check that a file can be written before the work that makes its content; makes its folder.
+
+    Raises:
+        ResultsError: When it cannot.
+    """
+    _temporary_beside(path).unlink()
+
+
+def _temporary_beside(path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        prefix = f".{path.name}.{own_mark()}."
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
+        os.close(handle)
+    except OSError as error:
+        raise refused(ResultsError, path, "written", error) from error
+    return Path(name)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -59,7 +59,7 @@ def extended(monkeypatch, tmp_path):
 def call(*words):
     done = CliRunner().invoke(cli, list(words), catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout
 
 
 def test_an_added_model_is_held_to_the_contract(extended, monkeypatch, generator):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import click
 
 from dgm_bench import __version__
-from dgm_bench.cli import read_commands, run_commands
-from dgm_bench.cli.options import Verbs, examples
+from dgm_bench.cli import read_commands, run_commands, streams
+from dgm_bench.cli.options import Verbs, examples, verbose_option
 
 
 @click.group(
@@ -45,8 +45,10 @@ for verb in (
     read_commands.doctor,
 ):
     cli.add_command(verb)
+cli.params.append(verbose_option())
 
 
 def main() -> None:
     """Run the command line and exit."""
+    streams.prepare()
     cli.main(prog_name=cli.name)

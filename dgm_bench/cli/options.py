@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -11,7 +13,10 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from dgm_bench import paths
-from dgm_bench.errors import DgmBenchError, UsageError, choose_from
+from dgm_bench.cli import streams
+from dgm_bench.cli.faults import unexpected
+from dgm_bench.errors import DgmBenchError, OutputError, UsageError, choose_from, explained
+from dgm_bench.escaping import one_line
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -20,7 +25,15 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 class Verbs(click.Group):
-    """A group of verbs that prints every mistake in one line and exits with its code."""
+    """A group of verbs that prints every mistake in one line and exits with its code.
+
+    Attributes:
+        verbose: Whether what ended the command is shown with its place in the code.
+        warnings: What is told below the answer of a verb that ends well.
+    """
+
+    verbose = False
+    warnings: list[str]
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the verbs in the order in which people use them."""
@@ -36,32 +49,86 @@ class Verbs(click.Group):
             raise UsageError(name, f"no such verb of {ctx.command_path}", remedy)
         return super().resolve_command(ctx, args)
 
-    def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401  click's own signature
-        """Run and exit: 2 with one line for a mistake, 130 for an interruption."""
-        extra["standalone_mode"] = False
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a verb, which takes ``-v`` too."""
+        cmd.params.append(verbose_option())
+        super().add_command(cmd, name)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a verb; click would take the end of a file for an interruption."""
         try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise unexpected(error) from error
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401  click's own signature
+        """Run and exit: 2 with one line for a mistake, 3 for a fault, 130 for an interruption."""
+        extra["standalone_mode"] = False
+        self.verbose = False
+        self.warnings = []
+        try:
+            os.getcwd()  # libraries die without a word where the current folder is gone
             code = super().main(*args, **extra)
-        except DgmBenchError as error:
-            code = _fail(str(error), error.exit_code)
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            code = error.exit_code
-        except click.ClickException as error:
-            code = _fail(_in_one_line(error), 2)
-        except (click.Abort, KeyboardInterrupt):
-            code = _fail("interrupted", INTERRUPTED, "")
-        except SystemExit:  # how click and rich answer a closed pipe
-            code = BROKEN_PIPE
+            for warning in self.warnings:
+                streams.tell(f"warning: {warning}")
+            streams.finish()
+        except BaseException as error:
+            code = self._told(error)
         sys.exit(code if isinstance(code, int) else 0)
 
+    def _told(self, error: BaseException) -> int:
+        """Tell what ended the command, in one line, and return its exit code."""
+        if isinstance(error, (BrokenPipeError, SystemExit)):  # a SystemExit is click's
+            streams.discard()
+            return BROKEN_PIPE
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+            return error.exit_code
+        if self.verbose:
+            traceback.print_exception(error)
+        if isinstance(error, (click.Abort, KeyboardInterrupt)):
+            streams.tell("interrupted")
+            return INTERRUPTED
+        if isinstance(error, click.ClickException):
+            streams.tell(f"error: {_in_one_line(error)}")
+            return 2
+        known = _explained(error)
+        if isinstance(known, OutputError):
+            streams.discard()
+        streams.tell(f"error: {known}")
+        return known.exit_code
 
-def _fail(text: str, code: int, prefix: str = "error: ") -> int:
-    click.echo(f"{prefix}{text}", err=True)
-    return code
+
+def _explained(error: BaseException) -> DgmBenchError:
+    if isinstance(error, DgmBenchError):
+        return error
+    return (explained(error) if isinstance(error, OSError) else None) or unexpected(error)
+
+
+def root_of(context: click.Context) -> Verbs:
+    """Return the command line that a verb is of."""
+    root = context.find_root().command
+    return root if isinstance(root, Verbs) else Verbs()
+
+
+def verbose_option() -> click.Option:
+    """Return ``-v``, which every verb takes."""
+
+    def listen(context: click.Context, _: click.Parameter, value: bool) -> None:
+        root_of(context).verbose |= value
+
+    return click.Option(
+        ["-v", "--verbose"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=listen,
+        help="Show where in the code an error is from.",
+    )
 
 
 def _in_one_line(error: click.ClickException) -> str:
-    text = " ".join(error.format_message().split()).rstrip(".")
+    text = one_line(error.format_message()).rstrip(".")
     context = getattr(error, "ctx", None)
     return f"{text}; see {context.command_path} --help" if context else text
 
@@ -69,16 +136,28 @@ def _in_one_line(error: click.ClickException) -> str:
 # --------------------------------------------------------------------------- shared options
 
 
-def results_option(function: Function) -> Function:
-    """Add ``--results``."""
+def results_option(*, read: bool = False) -> Callable[[Function], Function]:
+    """Add ``--results``.
+
+    Args:
+        read: The verb reads it only: one that is named and not there is told of.
+    """
     return click.option(
         "--results",
         metavar="DIR",
         type=click.Path(file_okay=False, path_type=Path),
         default=paths.default_results,
         show_default="results/ of the checkout, else of the current folder",
+        callback=_tell_missing if read else None,
         help="Folder of the stored records.",
-    )(function)
+    )
+
+
+def _tell_missing(context: click.Context, option: click.Parameter, folder: Path) -> Path:
+    source = context.get_parameter_source(option.name or "")
+    if source is click.core.ParameterSource.COMMANDLINE and not folder.exists():
+        root_of(context).warnings = [f"{folder}: no such folder, so no run is shown; see --results"]
+    return folder
 
 
 def data_root_option(function: Function) -> Function:
@@ -141,4 +220,5 @@ def examples(*lines: str) -> str:
 
 def print_json(value: object) -> None:
     """Print JSON on stdout; nothing else goes there."""
-    click.echo(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False))
+    ascii_only = not streams.has_all_marks()
+    streams.show(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=ascii_only))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from dgm_bench.cli import streams
 from dgm_bench.cli.options import (
     data_root_option,
     examples,
@@ -42,7 +43,7 @@ COMPARE_FORMATS = ("text", "markdown", "csv", "json")
     ),
 )
 @click.argument("pattern", nargs=-1)
-@results_option
+@results_option(read=True)
 @json_option
 def list_cells(pattern: Sequence[str], results: Path, as_json: bool) -> None:
     """List cells with their published numbers, measured numbers and states."""
@@ -72,7 +73,7 @@ def list_cells(pattern: Sequence[str], results: Path, as_json: bool) -> None:
 @click.argument("pattern", nargs=-1)
 @planning_options
 @data_root_option
-@results_option
+@results_option(read=True)
 @json_option
 def plan(
     pattern: Sequence[str],
@@ -117,7 +118,7 @@ def plan(
     "--format", "style", type=click.Choice(TABLE_FORMATS), default="text", show_default=True
 )
 @data_root_option
-@results_option
+@results_option(read=True)
 def table(
     name: str | None, paper: str | None, style: Format, data_root: Path, results: Path
 ) -> None:
@@ -146,7 +147,7 @@ def table(
     if paper and style == "json":
         print_json({table: json.loads(text) for table, text in texts.items()})
     else:
-        click.echo("\n\n".join(texts.values()))
+        streams.show("\n\n".join(texts.values()))
 
 
 def _idle(
@@ -201,7 +202,7 @@ def compare(context: click.Context, new: Path, baseline: Path, style: CompareFor
     comparison = compare_records(load_records(new), load_records(baseline), directions)
     screen = console.make_console()
     text = render_comparison(comparison, style, width=screen.width, colour=screen.is_terminal)
-    click.echo(text.rstrip("\n"))
+    streams.show(text.rstrip("\n"))
     context.exit(comparison.exit_code)
 
 
@@ -224,26 +225,29 @@ def compare(context: click.Context, new: Path, baseline: Path, style: CompareFor
     type=click.Path(file_okay=False, path_type=Path),
     help="Also write the tables' figures there, as PNG.",
 )
-@results_option
+@results_option(read=True)
 def report(output: Path, figures: Path | None, results: Path) -> None:
     """Write one self-contained HTML page: tables, verdicts, curves, pictures."""
     from dgm_bench.catalog import load_catalog
     from dgm_bench.report.figures import write_figures
     from dgm_bench.report.page import write_report
+    from dgm_bench.sealed import require_writable
     from dgm_bench.store import Store
 
+    for file in (output, *([figures / "figure.png"] if figures else [])):
+        require_writable(file)
     catalog, store = load_catalog(), Store(results)
     write_report(output, catalog=catalog, store=store)
-    click.echo(f"wrote {output}")
+    streams.say(f"wrote {output}")
     for path in write_figures(figures, catalog=catalog, store=store) if figures else ():
-        click.echo(f"wrote {path}")
+        streams.say(f"wrote {path}")
 
 
 @click.command(
     short_help="What this machine can do, and what is missing.", epilog=examples("dgm-bench doctor")
 )
 @data_root_option
-@results_option
+@results_option()
 def doctor(data_root: Path, results: Path) -> None:
     """Say what this machine can do, and what is missing."""
     from dgm_bench import console

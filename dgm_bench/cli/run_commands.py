@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dgm_bench.cli import streams
 from dgm_bench.cli.options import (
     INTERRUPTED,
     Verbs,
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 @click.option("--offline", is_flag=True, help="Download nothing.")
 @click.option("--no-tracking", is_flag=True, help="Do not log to MLflow.")
 @data_root_option
-@results_option
+@results_option()
 @click.pass_context
 def run(
     command: click.Context,
@@ -131,7 +132,7 @@ def run(
     show_default=True,
     help="Leave after this time; the same command goes on from there.",
 )
-@results_option
+@results_option(read=True)
 @click.pass_context
 def sync(context: click.Context, time_limit: str, results: Path) -> None:
     """Log stored records to MLflow that it does not have yet, once each.
@@ -149,13 +150,13 @@ def sync(context: click.Context, time_limit: str, results: Path) -> None:
     with control.catching_signals():
         done = sync_records(results, control=control)
     left = f", {len(done.left)} left" if done.left else ""
-    click.echo(f"{len(done.logged)} logged, {len(done.already)} there already{left}")
+    streams.say(f"{len(done.logged)} logged, {len(done.already)} there already{left}")
     for reason, runs in _by_reason(done.failed):
-        click.echo(f"{', '.join(runs)}: {reason}", err=True)
+        streams.tell(f"{', '.join(runs)}: {reason}")
     if done.interrupted:
-        click.echo(f"stopped ({done.stopped}); the same command goes on from here", err=True)
+        streams.tell(f"stopped ({done.stopped}); the same command goes on from here")
     elif done.stopped:
-        click.echo(f"error: {done.stopped}", err=True)
+        streams.tell(f"error: {done.stopped}")
     context.exit(INTERRUPTED if done.interrupted else int(bool(done.failed or done.left)))
 
 
@@ -222,7 +223,7 @@ def data_fetch(names: Sequence[str], data_root: Path) -> None:
 
     for name in names:
         paths = sets.fetch(name, data_root, progress=sys.stderr.isatty())
-        click.echo("\n".join(map(str, paths)) or f"{name}: {NO_FILES}")
+        streams.say("\n".join(map(str, paths)) or f"{name}: {NO_FILES}")
 
 
 @data.command(
@@ -244,7 +245,7 @@ def data_verify(names: Sequence[str], data_root: Path) -> None:
     for name in names:
         files = sets.verify(name, data_root)
         if not files:
-            click.echo(f"{name}: {NO_FILES}")
+            streams.say(f"{name}: {NO_FILES}")
             continue
         console.make_console().print(console.files_view(files))
         wrong = next((file for file in files if file.outcome not in ("ok", "no checksum")), None)

@@ -5,12 +5,12 @@ This package's front imports no torch; :func:`load` does, when it is called.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dgm_bench import paths
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.files import DataState, FileCheck, check_files, home_of, state_of
 from dgm_bench.data.registry import CARDS
@@ -68,12 +68,20 @@ def card(name: str) -> DatasetCard:
 
 
 def default_root() -> Path:
-    """Return what ``--data-root`` is by default: ``DGM_BENCH_DATA``, or the platform's cache."""
-    if named := os.environ.get("DGM_BENCH_DATA"):
-        return Path(named).expanduser()
+    """Return what ``--data-root`` is by default: ``DGM_BENCH_DATA``, or the platform's cache.
+
+    Raises:
+        UsageError: There is no such folder, as the user has no home.
+    """
+    if named := paths.named_folder("DGM_BENCH_DATA"):
+        return named
     from platformdirs import user_cache_path
 
-    return user_cache_path("dgm-bench") / "data"
+    cache = user_cache_path("dgm-bench")
+    if cache.parts[0].startswith("~"):
+        remedy = "name a folder: set DGM_BENCH_DATA, or give --data-root DIR"
+        raise UsageError("the data root", "this user has no home folder", remedy)
+    return cache / "data"
 
 
 def state(name: str, root: Path) -> DataState:

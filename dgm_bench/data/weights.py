@@ -5,10 +5,10 @@ Torch-free. Weights are downloaded only on request by name, never during an eval
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from dgm_bench import paths
 from dgm_bench.data.cards import DataFile, Download
 from dgm_bench.data.files import DataState, FileCheck, checksum
 from dgm_bench.errors import DataError, DataUnavailable, find_named
@@ -148,8 +148,8 @@ def fetch_weights(name: str, root: Path, *, progress: bool = True) -> Path:
 
 def _folders(root: Path) -> list[Path]:
     """Return where weights are looked for, in that order."""
-    named = os.environ.get(VARIABLE)
-    return [*([Path(named).expanduser()] if named else []), root / FOLDER]
+    named = paths.named_folder(VARIABLE)
+    return [*([named] if named else []), root / FOLDER]
 
 
 def _locate(wanted: WeightsCard, root: Path) -> Path:

@@ -132,7 +132,7 @@ def test_data_that_is_not_here_is_a_reason_with_the_command(call):
             ["run", CELL, "--set", "batch_size=many"],
             "--set batch_size=many: should be a valid integer",
         ),
-        (["run", CELL, "--set", "evaluation.judge.keep=1"], "'judge' has no parts"),
+        (["run", CELL, "--set", "evaluation.judge.keep=1"], "'evaluation.judge' has no parts"),
         (["run"], "PATTERN"),
         (["run", CELL, "--paper", "ffjord"], "takes either a PATTERN or a paper"),
         (["run", "--paper", "fjord"], "fjord: no such paper; did you mean 'ffjord'?"),
