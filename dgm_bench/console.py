@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -169,16 +170,42 @@ def cells_view(pairs: Iterable[tuple[Cell, Verdict]]) -> RenderableType:
     return Group(*parts, *legend)
 
 
-def _cells_table(pairs: Iterable[tuple[Cell, Verdict]]) -> Table:
-    numbers = ("published", "measured", "seeds")
-    table = new_table("row/column", *numbers, "state", right=numbers)
+def _cells_table(pairs: Iterable[tuple[Cell, Verdict]]) -> _LineTable:
+    rows = []
     for cell, verdict in pairs:
         words = STATES[verdict.state]
         state = Text(f"{words.mark} {spoken(verdict.state)}", style=words.style)
         name, seeds = f"{cell.row.id}/{cell.column.id}", str(verdict.seeds or "")
         shown = (published_text(cell), measured_text(cell, verdict))
-        table.add_row(name, *shown, seeds, state)
-    return table
+        rows.append((Text(name), *map(Text, shown), Text(seeds), state))
+    numbers = ("published", "measured", "seeds")
+    return _LineTable(("row/column", *numbers, "state"), numbers, rows)
+
+
+@dataclass(frozen=True)
+class _LineTable:
+    """A table with one line a row: where it is narrow enough, rich lays out all rows as one.
+
+    A thousand rows then take a third of the time, and look the same.
+    """
+
+    columns: Sequence[str]
+    right: Sequence[str]
+    rows: Sequence[Sequence[Text]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table."""
+        together = [Text("\n").join(column) for column in zip(*self.rows, strict=True)]
+        packed = self._table([together])
+        wide = options.update(width=sys.maxsize)
+        fits = console.measure(packed, options=wide).maximum <= options.max_width
+        yield packed if fits else self._table(self.rows)
+
+    def _table(self, rows: Iterable[Sequence[Text]]) -> Table:
+        table = new_table(*self.columns, right=self.right)
+        for row in rows:
+            table.add_row(*row)
+        return table
 
 
 def data_view(

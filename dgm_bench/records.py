@@ -6,10 +6,13 @@ import hashlib
 import json
 import logging
 import math
+import os
 import secrets
+import stat
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -27,10 +30,13 @@ from dgm_bench.sealed import read_known, write_atomically
 from dgm_bench.spec import Direction, Recipe
 
 _LOG = logging.getLogger("dgm_bench")
+T = TypeVar("T")
 
 Status = Literal["complete", "budget"] | FailureStatus
 #: Statuses whose metrics are those of a run that ended by its own stopping rule.
 COMPLETE: frozenset[str] = frozenset({"complete"})
+#: Bytes of the longest file that is read as a record; real ones have about 10,000.
+LARGEST = 16 * 2**20
 #: Statuses of runs that broke.
 FAILED: frozenset[str] = frozenset(get_args(FailureStatus))
 
@@ -189,12 +195,19 @@ class RunRecord(Block):
 
     def metric(self, name: str) -> Metric | None:
         """Return the metric of that name, or None when the run did not measure it."""
-        return next((metric for metric in self.metrics if metric.name == name), None)
+        for metric in self.metrics:  # a loop: verdicts ask hundreds of thousands of times
+            if metric.name == name:
+                return metric
+        return None
 
     def path(self, results: Path) -> Path:
         """Where this record lies below a results folder (design, Contract, Record)."""
-        folder = results / "runs" / self.paper / self.table / self.column / self.row
-        return folder / f"{self.run_id}.json"
+        return results.joinpath("runs", *self.place)
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The folders and the file of :meth:`path`, below ``runs``."""
+        return self.paper, self.table, self.column, self.row, f"{self.run_id}.json"
 
 
 def utc_now() -> str:
@@ -231,10 +244,23 @@ def read_record(path: Path) -> RunRecord:
             since it was written.
         ResultsError: When the system cannot read it.
     """
+    return read_as(path, RunRecord.model_validate)
+
+
+def read_as(path: Path, make: Callable[[dict[str, Any]], T]) -> T:
+    """Read a record's file as something else.
+
+    Args:
+        path: The file.
+        make: Makes it of the record's fields; raises a ``ValidationError`` where they are none.
+
+    Raises:
+        ResultsError: As :func:`read_record`.
+    """
     with reading(path, ResultsError):
-        content = path.read_bytes()
+        content = _content(path)
     try:
-        return RunRecord.model_validate(record_fields(content))
+        return make(record_fields(content))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -242,6 +268,22 @@ def read_record(path: Path) -> RunRecord:
     except ValueError as error:
         reason = f"not a run record: {error}"
     raise DamagedError(path, reason, "name another, or restore it from git or a copy")
+
+
+def _content(path: Path) -> bytes:
+    """Return a file's bytes, without waiting for a pipe or taking what no record can be.
+
+    Raises:
+        OSError: When the system cannot read it.
+        DamagedError: When it is a pipe or a device, or longer than any record.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        state = os.fstat(file.fileno())
+        if stat.S_ISREG(state.st_mode) and state.st_size <= LARGEST:
+            return file.read()
+    regular = stat.S_ISREG(state.st_mode)
+    reason = f"it has {state.st_size:,} bytes" if regular else "it is no regular file"
+    raise DamagedError(path, f"not a run record: {reason}", "name another, or move it away")
 
 
 def kept_pictures(record: RunRecord, results: Path) -> list[Path]:

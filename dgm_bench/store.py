@@ -6,40 +6,45 @@ import csv
 import io
 import math
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 from dgm_bench.errors import DamagedError, ResultsError, did_you_mean
+from dgm_bench.record_files import Reading, read_all, record_files, root_of
 from dgm_bench.records import COMPLETE, FAILED, RunRecord, read_record
 from dgm_bench.sealed import read_known
-from dgm_bench.spec import Cell
+from dgm_bench.spec import Cell, Recipe
 
-#: Parts of a results folder that hold JSON files which are not records.
-NOT_RECORDS = frozenset({"schema", "work", "artifacts", "mlartifacts"})
+__all__ = ["Store", "ensure_writable", "load_records", "one_per_seed", "record_files"]
 
 
 class Store:
     """The records below ``results/runs``, read once.
 
+    Files that are no whole records are left out, and told in one line on stderr.
+
     Args:
         results: The results folder; it need not exist yet.
+        strict: Whether one such file is an error.
     """
 
-    def __init__(self, results: Path) -> None:
-        self.results = results
-        self._records: dict[Path, RunRecord] | None = None
+    def __init__(self, results: Path, *, strict: bool = False) -> None:
+        self.results, self.strict = results, strict
+        self._counting: dict[str, list[RunRecord]] = {}
 
     def records(self) -> list[RunRecord]:
         """Return every record, newest last.
 
         Raises:
-            ResultsError: Naming the first file that is not a valid record.
+            ResultsError: With ``strict``, naming the first file that is not a valid record.
         """
-        return list(self._by_path().values())
+        return list(self._reading.records.values())
 
     def for_cell(self, cell: Cell) -> list[RunRecord]:
         """Return the records that count for a cell: same recipe, unmodified, one for each seed."""
-        return [] if cell.recipe is None else self._counting(cell.recipe.content_hash)
+        return [] if cell.recipe is None else self._of_recipe(cell.recipe.content_hash)
 
     def of_older_code(self, cell: Cell) -> list[RunRecord]:
         """Return the records of a cell's recipe by earlier revisions of its models, as above.
@@ -49,20 +54,18 @@ class Store:
         if cell.recipe is None or set(cell.recipe.revisions) == {1}:
             return []
         first = cell.recipe.unrevised
-        hashes = {record.recipe_hash: record.recipe for record in self.records()}
         older = (
-            known
-            for known, recipe in hashes.items()
-            if recipe.name == first.name
-            and recipe.revisions < cell.recipe.revisions
-            and recipe.unrevised.content_hash == first.content_hash
+            recipe_hash
+            for recipe_hash, recipe in self._revisions.get(first.content_hash, ())
+            if recipe.name == first.name and recipe.revisions < cell.recipe.revisions
         )
-        return one_per_seed(record for known in older for record in self._counting(known))
+        return one_per_seed(record for known in older for record in self._of_recipe(known))
 
-    def _counting(self, recipe_hash: str) -> list[RunRecord]:
-        superseded = {record.supersedes for record in self.records()}
-        same = (r for r in self.records() if r.recipe_hash == recipe_hash and not r.modified)
-        return one_per_seed(record for record in same if record.run_id not in superseded)
+    def _of_recipe(self, recipe_hash: str) -> list[RunRecord]:
+        if recipe_hash not in self._counting:
+            same = self._by_recipe.get(recipe_hash, ())
+            self._counting[recipe_hash] = one_per_seed(same)
+        return list(self._counting[recipe_hash])
 
     def find(self, run: str | Path) -> RunRecord:
         """Return the record of a run identifier, or of a record's file.
@@ -88,25 +91,46 @@ class Store:
         """
         if record.curve is None:
             return []
-        path = self._location(record).parent / Path(record.curve).name
-        remedy = "restore it from git or a copy"
+        path, remedy = self.curve_file(record), "restore it from git or a copy"
         content = read_known(path, record.curve_sha256, remedy)
         try:
             return _rows(content.decode())
         except (ValueError, TypeError, csv.Error) as error:
             raise DamagedError(path, f"is not a readable curve ({error})", remedy) from error
 
-    def _by_path(self) -> dict[Path, RunRecord]:
-        if self._records is None:
-            runs = self.results / "runs"
-            read = {path: read_record(path) for path in record_files(runs)} if runs.is_dir() else {}
-            order = sorted(read.items(), key=lambda item: (item[1].created, item[1].run_id))
-            self._records = dict(order)
-        return self._records
+    def curve_file(self, record: RunRecord) -> Path:
+        """Return the file of a run's curve: beside that of the record, wherever this lies."""
+        place = record.path(self.results)
+        if not place.exists():
+            place = self._paths.get(record.run_id, place)
+        return place.parent / Path(record.curve or "").name
 
-    def _location(self, record: RunRecord) -> Path:
-        found = (path for path, known in self._by_path().items() if known.run_id == record.run_id)
-        return next(found, record.path(self.results))
+    @cached_property
+    def _reading(self) -> Reading:
+        return read_all(self.results / "runs", self.results, strict=self.strict)
+
+    @cached_property
+    def _by_recipe(self) -> dict[str, list[RunRecord]]:
+        """Records that were not modified and that no record supersedes, by their recipe."""
+        superseded = {record.supersedes for record in self.records()}
+        found: dict[str, list[RunRecord]] = defaultdict(list)
+        for record in self.records():
+            if not record.modified and record.run_id not in superseded:
+                found[record.recipe_hash].append(record)
+        return found
+
+    @cached_property
+    def _revisions(self) -> dict[str, list[tuple[str, Recipe]]]:
+        """Recipes of records with their hashes, by the hash of the recipe before its revisions."""
+        recipes = {record.recipe_hash: record.recipe for record in self.records()}
+        found: dict[str, list[tuple[str, Recipe]]] = defaultdict(list)
+        for recipe_hash, recipe in recipes.items():
+            found[recipe.unrevised.content_hash].append((recipe_hash, recipe))
+        return found
+
+    @cached_property
+    def _paths(self) -> dict[str, Path]:
+        return {record.run_id: Path(path) for path, record in self._reading.records.items()}
 
 
 def one_per_seed(records: Iterable[RunRecord]) -> list[RunRecord]:
@@ -127,27 +151,21 @@ def one_per_seed(records: Iterable[RunRecord]) -> list[RunRecord]:
     return sorted(best.values(), key=_age)
 
 
-def record_files(path: Path) -> list[Path]:
-    """Return the record files that a path means: a file, a folder of records, or of results.
-
-    Raises:
-        ResultsError: When the path does not exist.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise ResultsError(path, "no such file or folder", "name a record or a results folder")
-    root = path / "runs" if (path / "runs").is_dir() else path
-    return [file for file in sorted(root.rglob("*.json")) if _may_be_record(file, root)]
-
-
-def load_records(path: Path) -> list[RunRecord]:
+def load_records(path: Path, *, strict: bool = False) -> list[RunRecord]:
     """Read every record that a path means (see :func:`record_files`), newest last.
 
+    In a folder, files that are no whole records are left out and told, as by a :class:`Store`.
+
+    Args:
+        path: A record's file, a folder of records, or a results folder.
+        strict: Whether such a file in a folder is an error.
+
     Raises:
-        ResultsError: When the path does not exist, or holds a file that is not a record.
+        ResultsError: When the path does not exist, or is a file that is not a record.
     """
-    return sorted((read_record(file) for file in record_files(path)), key=_age)
+    if not path.is_dir():
+        return [read_record(file) for file in record_files(path)]
+    return list(read_all(root_of(path), strict=strict).records.values())
 
 
 def ensure_writable(results: Path) -> None:
@@ -174,11 +192,6 @@ def _worth(record: RunRecord) -> tuple[int, str, str]:
     status = record.outcome.status
     rank = 2 if status in COMPLETE else 0 if status in FAILED else 1
     return (rank, *_age(record))
-
-
-def _may_be_record(file: Path, root: Path) -> bool:
-    parts = file.relative_to(root).parts
-    return not file.name.startswith(".") and NOT_RECORDS.isdisjoint(parts[:-1])
 
 
 def _rows(text: str) -> list[dict[str, float]]:

@@ -23,6 +23,7 @@ LAYERS = (
     ("signatures",),
     ("arguments", "spec"),
     ("records", "stats", "provenance", "workdir", "wording", "measured"),
+    ("lean_records", "record_index", "record_files"),
     ("store", "verdict", "planner", "compare"),
     ("control", "events"),
     ("context",),

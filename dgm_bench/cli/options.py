@@ -209,6 +209,9 @@ def planning_options(function: Function) -> Function:
     return function
 
 
+strict_option = click.option(
+    "--strict", is_flag=True, help="A file in place of a record that is none is an error: for CI."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

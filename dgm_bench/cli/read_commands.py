@@ -17,6 +17,7 @@ from dgm_bench.cli.options import (
     planning_options,
     print_json,
     results_option,
+    strict_option,
 )
 from dgm_bench.errors import UsageError
 
@@ -44,8 +45,9 @@ COMPARE_FORMATS = ("text", "markdown", "csv", "json")
 )
 @click.argument("pattern", nargs=-1)
 @results_option(read=True)
+@strict_option
 @json_option
-def list_cells(pattern: Sequence[str], results: Path, as_json: bool) -> None:
+def list_cells(pattern: Sequence[str], results: Path, strict: bool, as_json: bool) -> None:
     """List cells with their published numbers, measured numbers and states."""
     from dgm_bench import console
     from dgm_bench.catalog import load_catalog
@@ -54,7 +56,7 @@ def list_cells(pattern: Sequence[str], results: Path, as_json: bool) -> None:
 
     catalog = load_catalog()
     cells = catalog.select(*(pattern or ("*",)))
-    verdicts = queries.verdicts_of(catalog, cells, Store(results))
+    verdicts = queries.verdicts_of(catalog, cells, Store(results, strict=strict))
     if as_json:
         print_json({"cells": [queries.cell_json(cell, verdicts[cell.id]) for cell in cells]})
     else:
@@ -74,6 +76,7 @@ def list_cells(pattern: Sequence[str], results: Path, as_json: bool) -> None:
 @planning_options
 @data_root_option
 @results_option(read=True)
+@strict_option
 @json_option
 def plan(
     pattern: Sequence[str],
@@ -82,6 +85,7 @@ def plan(
     device: str,
     data_root: Path,
     results: Path,
+    strict: bool,
     as_json: bool,
 ) -> None:
     """Show what would run, and what every other cell would take.
@@ -96,7 +100,8 @@ def plan(
 
     context = RunContext(data_root, results, device=device, offline=True)
     cells = load_catalog().select(*(pattern or ("*",)))
-    planned = queries.make_plan(cells, context, Store(results), budget=budget, seeds=seeds)
+    store = Store(results, strict=strict)
+    planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds)
     if as_json:
         print_json(queries.plan_json(planned))
     else:
@@ -119,8 +124,14 @@ def plan(
 )
 @data_root_option
 @results_option(read=True)
+@strict_option
 def table(
-    name: str | None, paper: str | None, style: Format, data_root: Path, results: Path
+    name: str | None,
+    paper: str | None,
+    style: Format,
+    data_root: Path,
+    results: Path,
+    strict: bool,
 ) -> None:
     """Print a paper's table: published against measured, with a verdict for each number.
 
@@ -137,7 +148,7 @@ def table(
         raise UsageError("dgm-bench table", "takes either a table or a paper", remedy)
     catalog = load_catalog()
     tables = catalog.paper(paper).tables if paper is not None else (catalog.table(name or ""),)
-    context, store = RunContext(data_root, results, offline=True), Store(results)
+    context, store = RunContext(data_root, results, offline=True), Store(results, strict=strict)
     cells = [cell for chosen in tables for cell in chosen.cells]
     verdicts = queries.verdicts_of(catalog, cells, store)
     texts = {
@@ -184,8 +195,11 @@ def _rendered(chosen: Table, style: Format, verdicts: Mapping[str, Verdict]) -> 
 @click.option(
     "--format", "style", type=click.Choice(COMPARE_FORMATS), default="text", show_default=True
 )
+@strict_option
 @click.pass_context
-def compare(context: click.Context, new: Path, baseline: Path, style: CompareFormat) -> None:
+def compare(
+    context: click.Context, new: Path, baseline: Path, style: CompareFormat, strict: bool
+) -> None:
     """Compare new records with stored ones: which changes are more than noise.
 
     NEW and BASELINE are record files, folders of records, or results folders. Exits with 0 when
@@ -199,7 +213,8 @@ def compare(context: click.Context, new: Path, baseline: Path, style: CompareFor
     from dgm_bench.store import load_records
 
     directions = declared_directions(load_catalog().papers)
-    comparison = compare_records(load_records(new), load_records(baseline), directions)
+    ours, theirs = (load_records(path, strict=strict) for path in (new, baseline))
+    comparison = compare_records(ours, theirs, directions)
     screen = console.make_console()
     text = render_comparison(comparison, style, width=screen.width, colour=screen.is_terminal)
     streams.show(text.rstrip("\n"))
@@ -226,7 +241,8 @@ def compare(context: click.Context, new: Path, baseline: Path, style: CompareFor
     help="Also write the tables' figures there, as PNG.",
 )
 @results_option(read=True)
-def report(output: Path, figures: Path | None, results: Path) -> None:
+@strict_option
+def report(output: Path, figures: Path | None, results: Path, strict: bool) -> None:
     """Write one self-contained HTML page: tables, verdicts, curves, pictures."""
     from dgm_bench.catalog import load_catalog
     from dgm_bench.report.figures import write_figures
@@ -236,7 +252,7 @@ def report(output: Path, figures: Path | None, results: Path) -> None:
 
     for file in (output, *([figures / "figure.png"] if figures else [])):
         require_writable(file)
-    catalog, store = load_catalog(), Store(results)
+    catalog, store = load_catalog(), Store(results, strict=strict)
     write_report(output, catalog=catalog, store=store)
     streams.say(f"wrote {output}")
     for path in write_figures(figures, catalog=catalog, store=store) if figures else ():

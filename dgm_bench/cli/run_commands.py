@@ -18,6 +18,7 @@ from dgm_bench.cli.options import (
     examples,
     planning_options,
     results_option,
+    strict_option,
 )
 from dgm_bench.errors import DataError, UsageError
 
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 @click.option("--no-tracking", is_flag=True, help="Do not log to MLflow.")
 @data_root_option
 @results_option()
+@strict_option
 @click.pass_context
 def run(
     command: click.Context,
@@ -76,6 +78,7 @@ def run(
     no_tracking: bool,
     data_root: Path,
     results: Path,
+    strict: bool,
 ) -> None:
     """Train, evaluate and record; continue what was interrupted.
 
@@ -108,7 +111,8 @@ def run(
         track=not no_tracking,
         control=Control(limit),
     )
-    planned = queries.make_plan(cells, context, Store(results), budget=budget, seeds=seeds)
+    store = Store(results, strict=strict)
+    planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds)
     with make_reporter() as reporter:
         summary = run_plan(planned, replace(context, reporter=reporter))
     if not (summary.finished or summary.failed or summary.interrupted):

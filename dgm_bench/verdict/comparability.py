@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dgm_bench.records import FAILED, Metric, RunRecord
 from dgm_bench.spec import YES_NO, Cell, Recipe
@@ -23,9 +23,9 @@ def comparable_runs(cell: Cell, records: Sequence[RunRecord]) -> tuple[list[RunR
         records: Records with a value, newest last.
     """
     obstacles: dict[str, None] = {}
-    passed = []
+    differences, passed = _differences(cell, records), []
     for record in records:
-        found = _obstacles(cell, record)
+        found = _obstacles(cell, record, differences)
         obstacles.update(dict.fromkeys(found))
         if not found:
             passed.append(record)
@@ -36,13 +36,13 @@ def comparable_runs(cell: Cell, records: Sequence[RunRecord]) -> tuple[list[RunR
     return agreeing, list(obstacles)
 
 
-def _obstacles(cell: Cell, record: RunRecord) -> list[str]:
+def _obstacles(cell: Cell, record: RunRecord, differences: Mapping[str, str]) -> list[str]:
     metric, found = value_of(cell, record), []
     split = cell.column.split or (cell.recipe and cell.recipe.evaluation.split)
     if record.modified:
         found.append(f"recipe modified ({', '.join(record.modified)})")
-    if cell.recipe and record.recipe_hash != cell.recipe.content_hash:
-        found.append(_difference(cell.recipe, record.recipe))
+    if record.recipe_hash in differences:
+        found.append(differences[record.recipe_hash])
     if metric and metric.unit != cell.column.unit:
         found.append(f"measured in {metric.unit}, printed in {cell.column.unit}")
     if metric and split and metric.split != split:
@@ -50,6 +50,15 @@ def _obstacles(cell: Cell, record: RunRecord) -> list[str]:
     if cell.published and not record.data.verified:
         found.append(f"{record.data.name} is not verified as the published data")
     return found
+
+
+def _differences(cell: Cell, records: Sequence[RunRecord]) -> dict[str, str]:
+    """Return how recipes of runs differ from the cell's, by their hashes; none for the cell's."""
+    if cell.recipe is None:
+        return {}
+    declared, own = cell.recipe, cell.recipe.content_hash
+    recipes = {record.recipe_hash: record.recipe for record in records}
+    return {known: _difference(declared, run) for known, run in recipes.items() if known != own}
 
 
 def _difference(declared: Recipe, run: Recipe) -> str:

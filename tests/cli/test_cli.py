@@ -13,12 +13,11 @@ import pytest
 from click.testing import CliRunner
 from cpu_time import YARDSTICK
 
-from dgm_bench import paths, runner, store
+from dgm_bench import paths, record_index, runner
 from dgm_bench.catalog import load_catalog
 from dgm_bench.cli import cli
 from dgm_bench.cli.run_commands import NO_FILES
 from dgm_bench.errors import DataError, ResultsError
-from dgm_bench.records import read_record
 
 CELL = "ffjord/density/maf-5/digits"
 
@@ -170,11 +169,19 @@ def test_results_that_are_no_folder_are_told(call, tmp_path):
     assert "--results" in told(call("list"))
 
 
-def test_a_broken_record_is_told_with_its_file(call, tmp_path):
+def test_a_broken_record_is_told_with_its_file(call, tmp_path, caplog):
     broken = tmp_path / "results" / "runs" / "ffjord" / "x.json"
     broken.parent.mkdir(parents=True)
     broken.write_text("{")
-    assert "x.json" in told(call("list"))
+    result = call("list")
+    assert result.exit_code == 0
+    assert "x.json: not a run record" in caplog.text
+    assert "x.json" not in result.stdout
+    for verb in (["list"], ["plan"], ["table", "ffjord/density"], ["report", "-o", "page.html"]):
+        assert "x.json" in told(call(*verb, "--strict"))
+    runs = str(broken.parent)
+    assert call("compare", runs, runs).exit_code == 3
+    assert "x.json" in told(call("compare", runs, runs, "--strict"))
 
 
 # --------------------------------------------------------------------------- run
@@ -294,11 +301,12 @@ def test_a_papers_tables_are_one_json_object(call):
 def test_a_verb_reads_the_stored_records_once(call, tmp_path, monkeypatch, words):
     """However many tables it shows: there may be thousands of records."""
     runs = Path(__file__).parents[2] / "results/runs"
-    read, file = [], min(runs.rglob("*.json"))
+    read, read_as, file = [], record_index.read_as, min(runs.rglob("*.json"))
     target = tmp_path / "results/runs" / file.relative_to(runs)
     target.parent.mkdir(parents=True)
     target.write_bytes(file.read_bytes())
-    monkeypatch.setattr(store, "read_record", lambda path: read.append(path) or read_record(path))
+    counted = lambda path, make: read.append(path) or read_as(path, make)  # noqa: E731
+    monkeypatch.setattr(record_index, "read_as", counted)
     assert call(*words).exit_code == 0
     assert read == [target]
 
