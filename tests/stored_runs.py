@@ -1,6 +1,8 @@
-"""Records with curves, written as runs write them."""
+"""Records with curves, written as runs write them, and what MLflow's database has of them."""
 
+import contextlib
 import csv
+import sqlite3
 
 from factories import make_cell, make_record
 
@@ -25,3 +27,27 @@ def store_run(results, *, seed=0, rows=3, **overrides):
                     [100 * (i + 1), i + 1, 0.5 * i, "" if i == 0 else 2 / i, 3, 1e-4, ""]
                 )
     return record
+
+
+def rows(database, query):
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return connection.execute(query).fetchall()
+
+
+#: Of the runs that are not deleted: how often each metric is there at each step.
+METRICS = """select tags.value, key_, step, n from (
+    select metrics.run_uuid as run, metrics.key as key_, step, count(*) as n
+    from metrics join runs on runs.run_uuid = metrics.run_uuid
+    where lifecycle_stage = 'active' group by 1, 2, 3)
+    join tags on tags.run_uuid = run and tags.key = 'dgm_bench.run_id'"""
+
+
+def assert_each_once(database, records, steps=3):
+    """Check that MLflow shows each record in one run, with each metric once at each step."""
+    shown = rows(database, "select count(*) from runs where lifecycle_stage = 'active'")
+    assert shown == [(len(records),)]
+    found = rows(database, METRICS)
+    assert {number for *_, number in found} == {1}
+    expected = {(r.run_id, "lr", 100 * (i + 1)) for r in records for i in range(steps)}
+    assert {(run, key, step) for run, key, step, _ in found if key == "lr"} == expected
+    assert {(run, key) for run, key, *_ in found} >= {(r.run_id, "nll") for r in records}

@@ -41,8 +41,8 @@ LOGGED_TAG = "dgm_bench.logged"
 # MLflow takes a thousand of all and a hundred parameters at a time. Of runs it could give more at
 # a time, and would take longer.
 METRICS_PER_BATCH, PARAMS_PER_BATCH, RUNS_PER_PAGE = 800, 100, 200
-#: Seconds that another process may take to log its run.
-LOCK_SECONDS = 10.0
+#: Seconds that another process may take to log its run; it may be making the tables of a database.
+SERVER_LOCK_SECONDS, FILE_LOCK_SECONDS = 10.0, 30.0
 
 
 class ExperimentError(DgmBenchError):
@@ -130,6 +130,7 @@ class Log:
             except ImportError as error:
                 remedy = f"`pip install mlflow`, then {LATER}"
                 raise TrackingError("MLflow", "is not installed", remedy) from error
+            _make_database(self.address)
             self._client = MlflowClient(self.address.uri)
         return self._client
 
@@ -142,8 +143,9 @@ class Log:
         """
         with ExitStack() as stack:
             try:
+                patience = SERVER_LOCK_SECONDS if self.address.is_server else FILE_LOCK_SECONDS
                 remedy = f"wait for it or end it; {LATER}"
-                lock = holding(self._lock_file(), "another run is logged", remedy, LOCK_SECONDS)
+                lock = holding(self._lock_file(), "another run is logged", remedy, patience)
                 stack.enter_context(lock)
             except ResultsError as error:
                 raise TrackingError(error.thing, error.reason, error.remedy) from error
@@ -287,6 +289,22 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
+def _make_database(address: Address) -> None:
+    """Make a new SQLite database whole or not at all: MLflow has no use for half of its tables."""
+    file = _local_file(address)
+    if file is None or not address.is_database or (file.exists() and file.stat().st_size):
+        return
+    from mlflow import MlflowClient
+    from sqlalchemy import make_url
+
+    new = file.with_name(f"{file.name}.new")
+    new.unlink(missing_ok=True)
+    database = f"{make_url(address.uri).database}.new"
+    url = make_url(address.uri).set(database=database).render_as_string(hide_password=False)
+    MlflowClient(url)
+    new.replace(file)
+
+
 def _local_file(address: Address) -> Path | None:
     """Return the file or folder of this machine in which MLflow keeps its runs; None elsewhere."""
     scheme, separator, _ = address.uri.partition("://")
@@ -299,4 +317,4 @@ def _local_file(address: Address) -> Path | None:
     from sqlalchemy import make_url
 
     name = make_url(address.uri).database
-    return Path(name).resolve() if name and name != ":memory:" else None
+    return Path(name).resolve() if name and not name.startswith((":memory:", "file:")) else None

@@ -218,7 +218,7 @@ def test_a_lock_that_a_stopped_process_holds_costs_seconds_and_names_it(fresh, m
     with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         other.send_signal(signal.SIGSTOP)
-        monkeypatch.setattr(mlflow_side, "LOCK_SECONDS", 0.2)
+        monkeypatch.setattr(mlflow_side, "FILE_LOCK_SECONDS", 0.2)
         with pytest.raises(TrackingError, match=f"process {other.pid} on ") as caught:
             once(fresh, record)
         other.kill()
@@ -251,6 +251,30 @@ def test_a_database_is_opened_only_by_the_holder_of_its_lock(tmp_path, monkeypat
         once_of(log, store_run(tmp_path))
     assert seen
     assert all(seen)
+
+
+def test_a_new_database_is_there_whole_or_not_at_all(tmp_path, database, monkeypatch):
+    import mlflow
+
+    new = tmp_path / "mlflow.db.new"
+
+    def stopped(uri):
+        new.write_bytes(b"half of one")
+        raise KeyboardInterrupt
+
+    def made(uri):
+        if uri.endswith("new"):
+            assert not new.exists()
+            new.write_bytes(database.read_bytes())
+
+    monkeypatch.setattr(mlflow, "MlflowClient", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        log_of(tmp_path)._connected()
+    assert not (tmp_path / "mlflow.db").exists()
+    monkeypatch.setattr(mlflow, "MlflowClient", made)
+    log_of(tmp_path)._connected()
+    assert (tmp_path / "mlflow.db").read_bytes() == database.read_bytes()
+    assert not new.exists()
 
 
 def once_of(log, record):

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,7 +12,7 @@ import pytest
 from factories import StopAfter
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from stored_runs import store_run
+from stored_runs import assert_each_once, store_run
 from tracking_servers import BAD, PASSWORD, QUOTED, RealServer, bad_server
 
 from dgm_bench import tracking
@@ -25,30 +24,6 @@ from dgm_bench.tracking.client import Log
 VARIABLE = "MLFLOW_TRACKING_URI"
 #: For a process to start in on a busy machine, beside what is measured.
 STARTING = 30
-
-
-def rows(database, query):
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        return connection.execute(query).fetchall()
-
-
-#: Of the runs that are not deleted: how often each metric is there at each step.
-METRICS = """select tags.value, key_, step, n from (
-    select metrics.run_uuid as run, metrics.key as key_, step, count(*) as n
-    from metrics join runs on runs.run_uuid = metrics.run_uuid
-    where lifecycle_stage = 'active' group by 1, 2, 3)
-    join tags on tags.run_uuid = run and tags.key = 'dgm_bench.run_id'"""
-
-
-def assert_each_once(database, records, steps=3):
-    """Check that MLflow shows each record in one run, with each metric once at each step."""
-    shown = rows(database, "select count(*) from runs where lifecycle_stage = 'active'")
-    assert shown == [(len(records),)]
-    found = rows(database, METRICS)
-    assert {number for *_, number in found} == {1}
-    expected = {(r.run_id, "lr", 100 * (i + 1)) for r in records for i in range(steps)}
-    assert {(run, key, step) for run, key, step, _ in found if key == "lr"} == expected
-    assert {(run, key) for run, key, *_ in found} >= {(r.run_id, "nll") for r in records}
 
 
 # --------------------------------------------------------------------------- a real server
