@@ -79,7 +79,7 @@ def gpu_check(works: bool, cuda: str | None) -> Check:
 
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         return Check("gpu", "ok", f"{', '.join(names)}, CUDA {cuda}")
-    if provenance.likely_device() == "cpu":
+    if provenance.likely_device() == "cpu" and not provenance.has_gpu():
         return Check("gpu", "ok", "none; runs use the CPU, and the budget is ten minutes")
     remedy = (
         "update the NVIDIA driver, or use --device cpu"

@@ -135,7 +135,7 @@ class Machine:
 
     @classmethod
     def here(cls, device: str = "auto", threads: int | None = None) -> Machine:
-        """Return this machine, by signs that need no torch; ``doctor`` does the real check."""
+        """Return this machine, with the device that torch would take; imports no torch."""
         device = provenance.likely_device() if device == "auto" else device
         cores = threads or provenance.cores()
         speed = Speed.gpu() if device == "cuda" else Speed.cpu(cores)

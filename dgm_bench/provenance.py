@@ -5,12 +5,14 @@ Only :func:`environment` and :func:`peak_memory_bytes` touch torch, and only whe
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import importlib.util
 import os
 import platform
+import re
 import resource
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -115,24 +117,72 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+#: How long a driver has to answer.
+DRIVER_SECONDS = 10.0
+#: Asks the driver as torch does, in a process that can be given up: a driver may hang.
+_ASK_DRIVER = """
+import ctypes
+from ctypes import byref, c_int
+cuda, version, count, device = ctypes.CDLL("libcuda.so.1"), c_int(), c_int(), c_int()
+assert cuda.cuInit(0) == 0
+assert cuda.cuDriverGetVersion(byref(version)) == 0
+assert cuda.cuDeviceGetCount(byref(count)) == 0
+print(version.value // 1000)
+for index in range(count.value):
+    name = ctypes.create_string_buffer(256)
+    assert cuda.cuDeviceGet(byref(device), index) == 0
+    assert cuda.cuDeviceGetName(name, 256, device) == 0
+    print(name.value.decode())
+"""
+
+
 @cache
+def driver_gpus() -> tuple[int, tuple[str, ...]]:
+    """Return the newest major version of CUDA that the driver runs, and its GPUs' names, in order.
+
+    GPUs that ``CUDA_VISIBLE_DEVICES`` hides are left out; ``(0, ())`` where no driver answers.
+    """
+    try:
+        ctypes.CDLL("libcuda.so.1")
+        done = subprocess.run(
+            [sys.executable, "-c", _ASK_DRIVER],
+            capture_output=True, text=True, timeout=DRIVER_SECONDS, check=True,
+        )  # fmt: skip
+        version, *names = done.stdout.splitlines()
+        return int(version), tuple(names)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return 0, ()
+
+
+def torch_cuda() -> int | None:
+    """Return the major version of CUDA that torch is built for, without importing it, or None."""
+    found = importlib.util.find_spec("torch")
+    for folder in (found and found.submodule_search_locations) or ():
+        with suppress(OSError):
+            text = Path(folder, "version.py").read_text(encoding="utf-8")
+            if match := re.search(r"^cuda\b[^=]*= *['\"](\d+)\.", text, re.MULTILINE):
+                return int(match[1])
+    return None
+
+
 def gpu_name() -> str | None:
     """Return the first GPU's model name without importing torch; None where there is none."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or not shutil.which("nvidia-smi"):
-        return None
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return next(iter(done.stdout.split("\n")), "").strip() or None if not done.returncode else None
+    return next(iter(driver_gpus()[1]), None)
+
+
+def has_gpu() -> bool:
+    """Return whether there is a GPU, also one that torch cannot use."""
+    return bool(driver_gpus()[1]) or Path("/dev/nvidia0").exists()
 
 
 def likely_device() -> str:
-    """Return ``cuda`` where a GPU seems to be there, else ``cpu``; never imports torch."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    there = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
-    return "cuda" if there and not hidden else "cpu"
+    """Return ``cuda`` where torch can use a GPU, else ``cpu``; never imports torch.
+
+    That takes a build of torch for CUDA, and a driver that runs its major version
+    (https://docs.nvidia.com/deploy/cuda-compatibility, minor version compatibility).
+    """
+    build, (version, names) = torch_cuda(), driver_gpus()
+    return "cuda" if build is not None and names and version >= build else "cpu"
 
 
 def memory_bytes() -> int:

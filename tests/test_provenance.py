@@ -1,11 +1,13 @@
 """Who, where and with what: git state, source hash, machine class, memory."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from dgm_bench import paths, provenance
 from dgm_bench.records import Code, Environment
@@ -160,6 +162,60 @@ def test_no_gpu_is_expected_where_it_is_hidden(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert provenance.likely_device() == "cpu"
     assert provenance.gpu_name() is None
+
+
+def test_the_plan_takes_the_device_that_torch_takes_whatever_nvidia_smi_says(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho NVIDIA A GPU\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert provenance.likely_device() == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_the_version_of_cuda_is_read_as_torch_says_it():
+    built = torch.version.cuda
+    assert provenance.torch_cuda() == (None if built is None else int(built.split(".")[0]))
+
+
+DRIVER = """
+#include <string.h>
+#include <stdlib.h>
+#include <unistd.h>
+static int is(const char *what) { return !strcmp(getenv("DRIVER"), what); }
+int cuInit(unsigned flags) { if (is("hangs")) sleep(60); return is("broken") ? 999 : 0; }
+int cuDriverGetVersion(int *version) { *version = is("old") ? 11080 : 99000; return 0; }
+int cuDeviceGetCount(int *count) { *count = is("empty") ? 0 : 2; return 0; }
+int cuDeviceGet(int *device, int index) { *device = index; return 0; }
+int cuDeviceGetName(char *name, int size, int device) {
+    strcpy(name, is("nonsense") ? "\\xff\\xfe" : device ? "second" : "first"); return 0;
+}
+"""
+ASKED = """
+import os
+from dgm_bench import provenance
+provenance.DRIVER_SECONDS, provenance.torch_cuda = 2.0, lambda: 12
+for os.environ["DRIVER"] in ("whole", "old", "empty", "broken", "nonsense", "hangs"):
+    provenance.driver_gpus.cache_clear()
+    print(provenance.likely_device(), provenance.gpu_name(), provenance.has_gpu())
+"""
+
+
+@pytest.fixture
+def driver(tmp_path):
+    """The folder of a library that answers as NVIDIA's driver does, in some ways."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    (tmp_path / "driver.c").write_text(DRIVER)
+    build = [compiler, "-shared", "-fPIC", "-o", tmp_path / "libcuda.so.1", tmp_path / "driver.c"]
+    subprocess.run(build, check=True)
+    return tmp_path
+
+
+def test_the_driver_says_which_gpus_there_are(driver):
+    env = {**os.environ, "LD_LIBRARY_PATH": str(driver)}
+    asked = subprocess.run([sys.executable, "-c", ASKED], env=env, capture_output=True, text=True)
+    none = "cpu None False"
+    assert asked.stdout.splitlines() == ["cuda first True", "cpu first True", *[none] * 4]
 
 
 def test_environment_on_a_cpu_is_exact_and_agrees_with_the_planner():
