@@ -1,40 +1,131 @@
-"""When to stop: Ctrl-C, SIGTERM, and the time this process may take."""
+"""When to stop: Ctrl-C, SIGTERM, and the time that there is.
+
+Long work asks: :func:`ask` between two pieces of it, which stops at once, and :func:`ask_within`
+inside of a piece, which lets the piece a second to end first. What cannot ask, such as a call of
+another library, goes :func:`beside` a thread that asks for it.
+"""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from threading import Thread, Timer
 from types import FrameType
+from typing import Protocol, TypeVar
+
+Result = TypeVar("Result")
+
+#: Seconds that a piece of work has to end in after a request: what is left of it is lost later.
+PATIENCE = 1.0
+#: Why work stops that its run's budget leaves no time for.
+OUT_OF_BUDGET = "budget"
+TIME_LIMIT = "time limit"
+_POLL = 0.05
 
 
-class Interrupted(Exception):  # noqa: N818  not an error: the run goes on at the next command
-    """Training stopped in good order, after a checkpoint; ``reason`` says why."""
+class Interrupted(BaseException):
+    """Work stopped in good order, with what is done kept; ``reason`` says why.
+
+    Like ``KeyboardInterrupt`` it is no error: the run goes on at the next command.
+    """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
 
 
+class Removable(Protocol):
+    """What can be taken back."""
+
+    def remove(self) -> None:
+        """Take it back."""
+
+
 class Control:
-    """Collects reasons to stop; the training loop checks it between steps.
+    """Collects reasons to stop.
 
     Args:
         time_limit: Seconds this process may take from now, or None.
     """
 
     def __init__(self, time_limit: float | None = None) -> None:
-        self._deadline = None if time_limit is None else time.monotonic() + time_limit
-        self._signal: str | None = None
+        self._deadlines: dict[str, float] = {}
+        if time_limit is not None:
+            self._deadlines[TIME_LIMIT] = time.monotonic() + time_limit
+        self._signal: tuple[str, float] | None = None
+        self._on_request: Callable[[], Removable] | None = None
+        self._heard: list[Removable] = []
 
     def stop_reason(self) -> str | None:
         """Return why to stop now, or None to continue."""
+        request = self._request()
+        return None if request is None else request[0]
+
+    def ask(self, patience: float = 0.0) -> None:
+        """Stop where there has been a reason to for so many seconds.
+
+        Raises:
+            Interrupted: There is.
+        """
+        request = self._request()
+        if request is not None and time.monotonic() >= request[1] + patience:
+            raise Interrupted(request[0])
+
+    def _request(self) -> tuple[str, float] | None:
+        """Return a reason to stop, and since when there is one."""
         if self._signal is not None:
             return self._signal
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            return "time limit"
-        return None
+        now = time.monotonic()
+        over = [(since, reason) for reason, since in self._deadlines.items() if since <= now]
+        return (min(over)[1], min(over)[0]) if over else None
+
+    @contextmanager
+    def until(self, deadline: float | None, reason: str = OUT_OF_BUDGET) -> Iterator[None]:
+        """Stop what is within the block at a time of the monotonic clock, if there is one."""
+        if deadline is None:
+            yield
+            return
+        self._deadlines[reason] = deadline
+        timer = self._listen_from(deadline)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            del self._deadlines[reason]
+
+    @contextmanager
+    def active(self, on_request: Callable[[], Removable] | None = None) -> Iterator[None]:
+        """Let :func:`ask` ask this control, within the block.
+
+        Args:
+            on_request: Called once somebody or a deadline wants to stop; taken back at the end.
+        """
+        global _active
+        before, _active = _active, self
+        self._on_request = on_request
+        timers = [self._listen_from(deadline) for deadline in self._deadlines.values()]
+        try:
+            yield
+        finally:
+            _active = before
+            self._on_request = None
+            for timer in timers:
+                timer.cancel()
+            while self._heard:
+                self._heard.pop().remove()
+
+    def _listen_from(self, deadline: float) -> Timer:
+        timer = Timer(max(deadline - time.monotonic(), 0.0), self._listen)
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _listen(self) -> None:
+        if self._on_request is not None and not self._heard:
+            self._heard.append(self._on_request())
 
     @contextmanager
     def catching_signals(self) -> Iterator[None]:
@@ -51,4 +142,54 @@ class Control:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None:
             raise KeyboardInterrupt
-        self._signal = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        self._signal = name, time.monotonic()
+        self._listen()
+
+
+_active: Control | None = None
+
+
+def ask() -> None:
+    """Stop here if it is time to: between two pieces of work, when what is done can be kept.
+
+    Raises:
+        Interrupted: It is.
+    """
+    if _active is not None:
+        _active.ask()
+
+
+def ask_within() -> None:
+    """Stop here if it was time to a second ago: within a piece of work, which is then lost.
+
+    Raises:
+        Interrupted: It was.
+    """
+    if _active is not None:
+        _active.ask(PATIENCE)
+
+
+def beside(function: Callable[[], Result]) -> Result:
+    """Return what a call gives that cannot ask itself; this thread asks while it waits.
+
+    A call that is not waited for any longer ends with the process, at any place: it is to write
+    nothing but what may be cut off anywhere.
+
+    Raises:
+        Interrupted: It is time to stop, and the call has not ended or asked for a second.
+    """
+    if _active is None:
+        return function()
+    done: Future[Result] = Future()
+    Thread(target=_complete, args=(done, function), daemon=True).start()
+    while not wait([done], _POLL).done:
+        ask_within()
+    return done.result()
+
+
+def _complete(done: Future[Result], function: Callable[[], Result]) -> None:
+    try:
+        done.set_result(function())
+    except BaseException as error:
+        done.set_exception(error)

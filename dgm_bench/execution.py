@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,8 @@ from dgm_bench.errors import (
     UsageError,
     shortened,
 )
+from dgm_bench.kept import Journal, scope
+from dgm_bench.keyed_tensors import weights_hash
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
 from dgm_bench.models.build import build, sketch
 from dgm_bench.models.codes.two_stage import compose
@@ -48,6 +51,8 @@ from dgm_bench.workdir import RunState, WorkFolder
 
 #: Metrics whose columns are mostly titled after their data.
 _USUAL_METRICS = ("nll", "negative-elbo", "importance-nll")
+#: An evaluation may take this long, however little the training has left of the budget.
+GRACE_SECONDS = 60.0
 
 
 class Execution:
@@ -58,7 +63,8 @@ class Execution:
         data: The data set, on the host.
         folder: The run's work folder, locked by this process.
         context: What it shares with other runs of the command.
-        limit_seconds: Training and validation may take this long, or None.
+        limit_seconds: Training and validation may take this long, or None; what they leave of it,
+            but at least :data:`GRACE_SECONDS`, is the evaluation's.
 
     Raises:
         UsageError: The device is not there.
@@ -81,12 +87,14 @@ class Execution:
         self.trainers: list[Trainer] = []
         self.codes: dict[str, Dataset] = {}
         self.evaluation_seconds = 0.0
+        self._started = time.monotonic()
 
     def run(self) -> RunRecord:
         """Do the run, or what is left of it, and return its record.
 
         Raises:
-            Interrupted: After a checkpoint, when the control says stop.
+            Interrupted: When it is time to stop, with what is done kept; for an evaluation that
+                does not end within the budget too.
             DgmBenchError: When something the user can put right is in the way.
         """
         self._check()
@@ -98,10 +106,12 @@ class Execution:
         provenance.reset_peak_memory(self.device.type)
         try:
             with _failures():
-                outcome, model = self._train()
-                metrics = self._evaluate(model)
-            spent = self._spent()
-            self._keep_artifacts(state, model, metrics)
+                outcome, model = self._train(state)
+            with self._evaluating(state, outcome, model) as journal:
+                with _failures():
+                    metrics = self._evaluate(model, journal)
+                spent = self._spent()
+                self._keep_artifacts(state, model, metrics)
         except RunFailure as failure:
             outcome = Outcome(status=failure.status, reason=failure.reason, hint=failure.hint)
             metrics, spent = [], self._spent()
@@ -150,11 +160,12 @@ class Execution:
             reason = f"the bytes of {self.data.name} become float32"
             raise DeclarationError("precision float64", reason, "use float32")
 
-    def _train(self) -> tuple[Outcome, nn.Module]:
+    def _train(self, state: RunState) -> tuple[Outcome, nn.Module]:
         """Train every stage, each to its own stopping rule; return how they ended."""
         started, ends = time.perf_counter(), []
         for index, stage in enumerate(self.recipe.stages):
             limit = self._limit_of(index, time.perf_counter() - started)
+            limit = 0.0 if state.evaluating else limit
             trainer = self._trainer(stage, index, limit)
             self.trainers.append(trainer)
             self._announce(trainer, self._restore(trainer))
@@ -249,12 +260,32 @@ class Execution:
 
     # ---------------------------------------------------------------- evaluation
 
-    def _evaluate(self, model: nn.Module) -> list[Metric]:
-        started = time.perf_counter()
+    @contextmanager
+    def _evaluating(self, state: RunState, outcome: Outcome, model: nn.Module) -> Iterator[Journal]:
+        """Keep what is done after the training, and end it when the run's budget does."""
+        if outcome.status == "budget" and not state.evaluating:
+            state.evaluating = True
+            self.folder.save(state)
+        ends = None
+        if self.limit_seconds is not None:
+            ends = max(self._started + self.limit_seconds, time.monotonic() + GRACE_SECONDS)
+        journal = Journal(self.folder.stage("evaluation"), self._evaluation_identity(model), model)
+        with self.context.control.until(ends), journal.active():
+            yield journal
+
+    def _evaluation_identity(self, model: nn.Module) -> str:
+        """Return a hash of what decides the metrics."""
+        recipe, seed, code = self.recipe.content_hash, self.run_.seed, self.code.source_hash
+        of_data = sorted(self.fingerprints.values())
+        parts = [recipe, seed, code, weights_hash(model), *of_data, self.device.type]
+        return hashlib.sha256(f"{torch.__version__} {parts}".encode()).hexdigest()[:16]
+
+    def _evaluate(self, model: nn.Module, journal: Journal) -> list[Metric]:
         data, spec = self.trainers[0].data, self.recipe.evaluation
         prepare(model, data, spec)
-        metrics = evaluate(model, data, spec, self.run_.seed, self.context.data_root)
-        self.evaluation_seconds = time.perf_counter() - started
+        metrics = evaluate(model, data, spec, self.run_.seed, self.context.data_root, journal)
+        # What an interrupted process drew after it does not count.
+        self.evaluation_seconds = float(journal.text("evaluated", lambda: repr(journal.seconds)))
         return metrics
 
     def _keep_artifacts(self, state: RunState, model: nn.Module, metrics: list[Metric]) -> None:
@@ -264,7 +295,7 @@ class Execution:
         write_atomically(folder / "weights.safetensors", to_safetensors(weights))
         noise = torch.Generator(self.device).manual_seed(self.run_.seed)
         try:
-            with _failures():
+            with _failures(), scope("pictures"):
                 data, root = self.trainers[0].data, self.context.data_root
                 make_pictures(model, data, self._title(), folder, noise, metrics, root)
         except RunFailure as failure:
@@ -346,6 +377,7 @@ class Execution:
         state.status = record.outcome.status
         state.record = str(record.path(self.folder.results).relative_to(self.folder.results))
         self.folder.save(state)
+        shutil.rmtree(self.folder.stage("evaluation"), ignore_errors=True)
         if state.status != "budget":
             self.folder.clear()
 

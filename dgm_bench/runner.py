@@ -15,10 +15,11 @@ import torch
 from dgm_bench import data as datasets
 from dgm_bench import provenance, tracking
 from dgm_bench.context import RunContext
-from dgm_bench.control import Interrupted
+from dgm_bench.control import OUT_OF_BUDGET, TIME_LIMIT, Interrupted, beside
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DamagedError, DataError, DataUnavailable
 from dgm_bench.execution import Execution, resolve_device
+from dgm_bench.kept import ask_in_modules
 from dgm_bench.paths import PACKAGE
 from dgm_bench.planner import Plan, PlannedRun, share_of
 from dgm_bench.records import FAILED, RunRecord, read_record
@@ -32,11 +33,21 @@ LEAST_SHARE = 0.2
 
 @dataclass
 class RunSummary:
-    """What became of a plan; ``unavailable``: data of a planned run could not be fetched."""
+    """What became of a plan.
+
+    Attributes:
+        finished: Records of runs that ended by their stopping rule or their budget.
+        failed: Records of runs that broke.
+        skipped: Cells that did not run, and why.
+        unfinished: Cells that a time limit or the budget left in the middle, or ahead.
+        unavailable: Whether data of a planned run could not be fetched.
+        interrupted: Whether somebody stopped the command.
+    """
 
     finished: list[RunRecord] = field(default_factory=list)
     failed: list[RunRecord] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
     unavailable: bool = False
     interrupted: bool = False
 
@@ -59,6 +70,7 @@ def run_plan(plan: Plan, context: RunContext) -> RunSummary:
     context.reporter.plan(plan)
     with (
         context.control.catching_signals(),
+        context.control.active(ask_in_modules),
         tracking.RunLogger(context.results, context.control) as logger,
     ):
         device, source = resolve_device(context.device), _DataSource(context)
@@ -84,7 +96,9 @@ class _DataSource:
         if self._data is None or key != self._key:
             self._data = None  # free the old one before the new one is built
             root, offline = self.context.data_root, self.context.offline
-            self._data = datasets.load(spec.name, root, args=spec.args, seed=seed, offline=offline)
+            self._data = beside(
+                lambda: datasets.load(spec.name, root, args=spec.args, seed=seed, offline=offline)
+            )
             self._key = key
         return self._data
 
@@ -112,8 +126,23 @@ class _Session:
                     self.skip(run, f"the budget was used up before it: {run.command}")
                     continue
             if not self._run(run, limit):
-                self.summary.interrupted = True
+                self._leave(runs[index:])
                 return
+        self._leave(())
+
+    def _leave(self, left: Sequence[PlannedRun]) -> None:
+        """Note who stopped the command, a person or the time that it had."""
+        reason = self.context.control.stop_reason()
+        self.summary.interrupted = reason not in (None, TIME_LIMIT)
+        if not self.summary.interrupted:
+            self.summary.unfinished += [run.cell.id for run in left]
+            self._tell_unfinished()
+
+    def _tell_unfinished(self) -> None:
+        if self.summary.unfinished:
+            n = len(self.summary.unfinished)
+            what = "1 run is" if n == 1 else f"{n} runs are"
+            self.context.reporter.message(f"{what} not finished; the same command goes on")
 
     def _run(self, run: PlannedRun, limit: float | None) -> bool:
         """Do one run; return False when the command has to leave."""
@@ -134,15 +163,23 @@ class _Session:
                     return True
                 record = Execution(run, data, folder, self.context, limit).run()
             except Interrupted as stop:
-                self.context.reporter.message(
-                    f"stopped ({stop.reason}); the same command goes on from here"
-                )
-                return False
+                return self._stopped(run, stop.reason)
             except DataError as error:
                 self._data_failed(run, error)
                 return True
         self._took(record)
         return True
+
+    def _stopped(self, run: PlannedRun, reason: str) -> bool:
+        """Say that a run stopped in the middle; return whether others may go on."""
+        within_budget = reason != OUT_OF_BUDGET
+        where = "" if within_budget else f"{run.cell.id} seed {run.seed}: evaluation "
+        self.context.reporter.message(
+            f"{where}stopped ({reason}); the same command goes on from here"
+        )
+        if not within_budget:
+            self.summary.unfinished.append(run.cell.id)
+        return not within_budget
 
     def _finished_before(self, folder: WorkFolder, data: Dataset) -> RunRecord | None:
         """Return the record of this very run: finished by this code, on this data and device."""

@@ -20,7 +20,8 @@ _RECORD = rf"^runs(/{NAME}){{4}}/{NAME}\.json$"
 class RunState(BaseModel):
     """What ``run.json`` says: the run's identity, kept over interruptions, and how it ended.
 
-    ``record`` is the record's place below the results folder.
+    ``record`` is the record's place below the results folder; ``evaluating`` says that its budget
+    ended the training, and that the evaluation is under way.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -30,6 +31,7 @@ class RunState(BaseModel):
     supersedes: Name | None = None
     status: Status | None = None
     record: Annotated[str, StringConstraints(pattern=_RECORD)] | None = None
+    evaluating: bool = False
     source_hash: str = ""
 
 

@@ -25,9 +25,10 @@ from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.dataset import Augment, Dataset
 from dgm_bench.data.freyfaces import bits_per_dim
 from dgm_bench.data.labelled_images import image_dataset
+from dgm_bench.metrics.images.classifier import ClassifierSettings, settings_for
 from dgm_bench.models.build import build
 from dgm_bench.models.codes.packing import CODE_TYPE
-from dgm_bench.spec import Cell, DataSpec, Stage
+from dgm_bench.spec import Cell, DataSpec, ImageEvaluationSpec, Recipe, Stage, StoppingSpec
 
 Sizes = Mapping[str, int]
 
@@ -201,3 +202,48 @@ def _loosened(args: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for name, value in args.items()
     }
+
+
+def few_examples(spec: DataSpec, *, fit: bool) -> Dataset:
+    """Return a small set of the same form: where a fit is to exist, 60 more than dimensions."""
+    known = card(spec.name)
+    if known.loader.startswith(("labelled_images:", "image_folder:")):
+        return small_data(spec, {"train": 30, "val": 8, "test": 20})
+    if spec.args.get("convention") == "ffjord":
+        return small_data(spec, {"train": 4, "test": 2})
+    train = known.dim + 60 if fit else 80
+    return small_data(spec, {"train": train, "val": 6, "test": 6})
+
+
+def one_step(recipe: Recipe) -> Recipe:
+    """Return the recipe with one step of a small batch and, for an ODE, loose tolerances."""
+    stages = tuple(shortened(stage) for stage in recipe.stages)
+    update: dict[str, Any] = {"model_overrides": {}}
+    if recipe.evaluation.importance_samples is not None:
+        update |= {"importance_samples": 2, "importance_examples": 3}
+    if recipe.evaluation.judge is not None:
+        update["judge"] = lenient(recipe.evaluation.judge)
+    evaluation = recipe.evaluation.model_copy(update=update)
+    return recipe.model_copy(update={"stages": stages, "evaluation": evaluation})
+
+
+def lenient(judge: ImageEvaluationSpec) -> ImageEvaluationSpec:
+    """Return a judge of few images, by features that need no weights of others."""
+    few = {"samples": 12, "compared": None, "reference": None, "isc_splits": 2}
+    subsets = {"kid_subsets": 2, "kid_subset_size": 5, "features": ("classifier",)}
+    return judge.model_copy(update={**few, **subsets})
+
+
+def shortened(stage: Stage) -> Stage:
+    """Return a stage of one step of a small batch."""
+    update = {
+        "batch_size": min(stage.batch_size, 16),
+        "validation": stage.validation.model_copy(update={"batch_size": 16}),
+        "stopping": StoppingSpec(max_steps=0 if stage.stopping.max_steps == 0 else 1),
+    }
+    return with_loose_solver(stage).model_copy(update=update)
+
+
+def hasty(image_shape: tuple[int, int, int]) -> ClassifierSettings:
+    """Return the settings of a classifier that sees its images once."""
+    return replace(settings_for(image_shape), epochs=1)

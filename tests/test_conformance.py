@@ -2,20 +2,17 @@
 
 import inspect
 import math
-from dataclasses import replace
 
 import pytest
-from stand_ins import small_data, with_loose_solver
+from stand_ins import few_examples, hasty, one_step
 
 from dgm_bench.catalog import load_catalog, runnable
 from dgm_bench.context import RunContext
 from dgm_bench.data import card
 from dgm_bench.execution import Execution
-from dgm_bench.metrics.images.classifier import settings_for
 from dgm_bench.models.build import model_class
 from dgm_bench.planner import PlannedRun
 from dgm_bench.records import read_record
-from dgm_bench.spec import StoppingSpec
 from dgm_bench.workdir import WorkFolder
 
 CATALOG = load_catalog()
@@ -64,50 +61,6 @@ def repeated(cell):
     large = cell.row.id.startswith(("iaf", "ffjord"))
     ours = cell.column.id in ("caltech", "digits-binary")
     return (cell.paper, cell.table) == ("ffjord", "vi") and large and not ours
-
-
-def few_examples(spec, *, fit):
-    """A small set of the data set's form: where a fit is to exist, 60 more than dimensions."""
-    known = card(spec.name)
-    if known.loader.startswith(("labelled_images:", "image_folder:")):
-        return small_data(spec, {"train": 30, "val": 8, "test": 20})
-    if spec.args.get("convention") == "ffjord":
-        return small_data(spec, {"train": 4, "test": 2})
-    train = known.dim + 60 if fit else 80
-    return small_data(spec, {"train": train, "val": 6, "test": 6})
-
-
-def one_step(recipe):
-    """The recipe with one step of a small batch and, for an ODE, tolerances that cost little."""
-    stages = tuple(shortened(stage) for stage in recipe.stages)
-    update = {"model_overrides": {}}
-    if recipe.evaluation.importance_samples is not None:
-        update |= {"importance_samples": 2, "importance_examples": 3}
-    if recipe.evaluation.judge is not None:
-        update["judge"] = lenient(recipe.evaluation.judge)
-    evaluation = recipe.evaluation.model_copy(update=update)
-    return recipe.model_copy(update={"stages": stages, "evaluation": evaluation})
-
-
-def lenient(judge):
-    """A judge of few images, by features that need no weights of others."""
-    few = {"samples": 12, "compared": None, "reference": None, "isc_splits": 2}
-    subsets = {"kid_subsets": 2, "kid_subset_size": 5, "features": ("classifier",)}
-    return judge.model_copy(update={**few, **subsets})
-
-
-def shortened(stage):
-    update = {
-        "batch_size": min(stage.batch_size, 16),
-        "validation": stage.validation.model_copy(update={"batch_size": 16}),
-        "stopping": StoppingSpec(max_steps=0 if stage.stopping.max_steps == 0 else 1),
-    }
-    return with_loose_solver(stage).model_copy(update=update)
-
-
-def hasty(image_shape):
-    """The settings of a classifier that sees its images once."""
-    return replace(settings_for(image_shape), epochs=1)
 
 
 #: A recipe of each row: shapes are checked in these, as the row's others call the same functions.

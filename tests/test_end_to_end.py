@@ -103,14 +103,16 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_numbers(cell, tmp_pat
 
 def test_a_time_limit_leaves_in_good_order_and_the_same_command_goes_on(tmp_path):
     words = arguments(MAF, tmp_path)
-    first = dgm_bench(*words, "--time-limit", "0.5s", "--set", "stopping.max_steps=1200")
-    assert first.returncode == 130, first.stderr
-    assert "goes on" in first.stderr
+    first = dgm_bench(*words, "--time-limit", "1s", "--set", "stopping.max_steps=1200")
+    assert first.returncode == 0, first.stderr
+    assert first.stderr.splitlines()[-1] == "1 run is not finished; the same command goes on"
     assert not list((tmp_path / "runs").rglob("*.json"))
     second = dgm_bench(*words, "--set", "stopping.max_steps=1200")
     assert second.returncode == 0, second.stderr
     record = the_record(tmp_path)
-    assert [segment.reason for segment in record.budget.segments] == ["time limit", "max_steps"]
+    *limited, last = [segment.reason for segment in record.budget.segments]
+    assert set(limited) <= {"time limit"}  # it may pass while the data set is loaded
+    assert last == "max_steps"
     assert record.modified == (
         "stopping.patience=null",
         "stopping.max_steps=1200",

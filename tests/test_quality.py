@@ -29,7 +29,7 @@ LAYERS = (
     ("context",),
     ("data",),
     ("costs", "protocols"),
-    ("keyed_tensors",),
+    ("keyed_tensors", "kept"),
     ("models",),
     ("recipe_checks", "overrides"),
     ("tomlfile", "products", "declarations"),

@@ -83,7 +83,8 @@ def run(
     """Train, evaluate and record; continue what was interrupted.
 
     Exits with 0 when every cell that was planned to run finished, 1 when one failed, 2 for a
-    wrong command or file, 130 when interrupted, after a checkpoint.
+    wrong command or file, 130 when interrupted, after a checkpoint. A run that --time-limit or
+    --budget cut short is no failure: the last line says how many there are.
     """
     from dgm_bench import planner
     from dgm_bench.catalog import load_catalog
@@ -115,7 +116,8 @@ def run(
     planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds)
     with make_reporter() as reporter:
         summary = run_plan(planned, replace(context, reporter=reporter))
-    if not (summary.finished or summary.failed or summary.interrupted):
+    done = summary.finished or summary.failed or summary.unfinished
+    if not (done or summary.interrupted):
         why = summary.skipped[0][1] if summary.skipped else "no cell was left to run"
         raise UsageError("nothing ran", why, "dgm-bench plan shows every cell")
     missed = bool(summary.failed) or summary.unavailable

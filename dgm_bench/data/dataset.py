@@ -11,9 +11,14 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
+from dgm_bench.control import ask_within
+
 LogDensity = Callable[[Float[Tensor, "n *event"]], Float[Tensor, " n"]]
 #: Maps stored examples to model inputs, with fresh noise: ``(examples, generator) -> inputs``.
 Augment = Callable[[Num[Tensor, "n *event"], torch.Generator], Num[Tensor, "n *event"]]
+
+#: Bytes hashed between two questions whether to stop.
+_AT_A_TIME = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,10 @@ def fingerprint(array: Tensor) -> str:
     """Return SHA-256 over an array's type, shape and bytes."""
     host = array.detach().cpu().contiguous()
     digest = begun_fingerprint(host.dtype, tuple(host.shape))
-    digest.update(host.numpy().data)
+    content = host.reshape(-1).view(torch.uint8).numpy().data
+    for start in range(0, len(content), _AT_A_TIME):
+        ask_within()
+        digest.update(content[start : start + _AT_A_TIME])
     return digest.hexdigest()
 
 

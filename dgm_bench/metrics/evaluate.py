@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from torch import nn
 
+from dgm_bench.control import ask
 from dgm_bench.data.dataset import Dataset
+from dgm_bench.kept import Journal
 from dgm_bench.metrics.abilities import abilities
 from dgm_bench.metrics.bounds import active_units, avb, likelihood, prediction, surgery, variational
 from dgm_bench.metrics.evaluation import Evaluation
@@ -33,6 +38,8 @@ DECLARED_IN = (
     relaxation,
 )
 
+_METRICS = TypeAdapter(list[Metric])
+
 
 def prepare(model: nn.Module, data: Dataset, spec: EvaluationSpec) -> None:
     """Put the model into evaluation mode: statistics of the training set, the solver's settings."""
@@ -44,7 +51,12 @@ def prepare(model: nn.Module, data: Dataset, spec: EvaluationSpec) -> None:
 
 
 def evaluate(
-    model: nn.Module, data: Dataset, spec: EvaluationSpec, seed: int, data_root: Path
+    model: nn.Module,
+    data: Dataset,
+    spec: EvaluationSpec,
+    seed: int,
+    data_root: Path,
+    journal: Journal | None = None,
 ) -> list[Metric]:
     """Return the metrics of a prepared model; noise depends on the seed alone.
 
@@ -54,15 +66,27 @@ def evaluate(
         spec: The evaluation protocol.
         seed: The run's.
         data_root: Folder of data sets, published weights and trained classifiers.
+        journal: Where what is measured is kept until all is, or None.
 
     Raises:
         DeclarationError: As :func:`require_fit`.
         DataError: As :func:`require_fit`.
+        Interrupted: It is time to stop.
         RunFailure: When a value is not finite.
     """
     require_fit(spec, model, data, data_root)
     evaluation = Evaluation(model, data, spec, seed, data_root)
-    return [found for name in spec.metrics for found in METRICS[name].measure(evaluation)]
+    found: list[Metric] = []
+    for name in spec.metrics:
+        ask()
+        measure = partial(METRICS[name].measure, evaluation)
+        found += measure() if journal is None else _kept(journal, name, measure)
+    return found
+
+
+def _kept(journal: Journal, name: str, measure: Callable[[], list[Metric]]) -> list[Metric]:
+    text = journal.text(name, lambda: _METRICS.dump_json(measure()).decode())
+    return _METRICS.validate_json(text)
 
 
 def require_fit(spec: EvaluationSpec, model: nn.Module, data: Dataset, data_root: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent
 
 from dgm_bench.errors import DeclarationError
+from dgm_bench.kept import each
 from dgm_bench.models.capabilities import HasDecoder
 from dgm_bench.models.flows.flow import StandardNormal
 from dgm_bench.models.latent.latent_variable_model import LatentVariableModel
@@ -36,9 +37,13 @@ def log_marginal(
     axis = (torch.arange(nodes, dtype=x.dtype, device=x.device) + 0.5) * spacing - reach
     total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
     constant = 2 * math.log(spacing) - math.log(2 * math.pi)
-    for z in torch.cartesian_prod(axis, axis).split(POINTS_AT_ONCE):
-        joint = log_density_of_pairs(model.decode(z), flat) - 0.5 * z.square().sum(1)
-        total = torch.logaddexp(total, joint.logsumexp(1).double())
+
+    def joint(z: Float[Tensor, "m 2"]) -> Float[Tensor, " n"]:
+        nats = log_density_of_pairs(model.decode(z), flat) - 0.5 * z.square().sum(1)
+        return nats.logsumexp(1).double()
+
+    for part in each(torch.cartesian_prod(axis, axis).split(POINTS_AT_ONCE), joint):
+        total = torch.logaddexp(total, part)
     return total + constant
 
 
@@ -50,7 +55,7 @@ def log_density_of_pairs(given: Distribution, x: Float[Tensor, "n dim"]) -> Floa
         products: Tensor = x @ logits.T
         return products - nn.functional.softplus(logits).sum(1)
     rows = max(1, NUMBERS_AT_ONCE // (given.batch_shape[0] * x.shape[1]))
-    return torch.cat([given.log_prob(part[:, None]) for part in x.split(rows)])
+    return torch.cat(list(each(x.split(rows), lambda part: given.log_prob(part[:, None]))))
 
 
 def require_standard_prior(model: nn.Module, thing: str) -> None:

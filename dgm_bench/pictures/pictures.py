@@ -12,9 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.control import ask_within
 from dgm_bench.data.dataset import Dataset, LogDensity
 from dgm_bench.errors import DeclarationError
 from dgm_bench.escaping import drawn
+from dgm_bench.kept import each
 from dgm_bench.models.capabilities import HasLogProb, HasSample
 from dgm_bench.models.codes.two_stage import TwoStage
 from dgm_bench.pictures.diversity import tile_images
@@ -69,6 +71,7 @@ def make_pictures(
     made = {}
     for name, figure in _figures(model, dataset, title, generator, metrics, data_root):
         _save(figure, folder / f"{name}.png")
+        ask_within()
         made[name] = f"{name}.png"
     return made
 
@@ -155,7 +158,8 @@ def _on_grid(log_density: LogDensity, box: Box, like: Tensor) -> Float[Tensor, "
     x = torch.linspace(box[0], box[1], GRID, device=like.device, dtype=like.dtype)
     y = torch.linspace(box[2], box[3], GRID, device=like.device, dtype=like.dtype)
     points = torch.cartesian_prod(y, x).flip(1)
-    values = torch.cat([log_density(chunk).double().cpu() for chunk in torch.split(points, CHUNK)])
+    parts = each(points.split(CHUNK), lambda chunk: log_density(chunk).double().cpu())
+    values = torch.cat(list(parts))
     return values.exp().reshape(GRID, GRID)
 
 

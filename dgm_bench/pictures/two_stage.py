@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.labelled_images import pixels
+from dgm_bench.kept import each
 from dgm_bench.metrics.images.classifier import (
     ImageClassifier,
     image_features,
@@ -76,13 +78,17 @@ def _reconstructions(
     x = pixels(data.splits["test"][:RECONSTRUCTED].to(generator.device))
     labels = data.labels["test"][:RECONSTRUCTED] if data.labels else torch.zeros(len(x)).long()
     codes, names = model.coder.encode(x), level_names(len(model.coder.grids))
-    shown = []
-    for known in range(1, len(codes) + 1):
+
+    def decoded(known: int) -> Tensor:
         whole = model.draw_codes(labels.to(generator.device), generator, codes[:known])
+        return model.coder.decode(whole).cpu()
+
+    rows = []
+    for known in range(1, len(codes) + 1):
         kept = " + ".join(names[:known])
-        row = kept if known == len(codes) else f"{kept}, the rest drawn"
-        shown.append((row, model.coder.decode(whole).cpu()))
-    return reconstructions_figure(x.cpu(), shown, title)
+        rows.append(kept if known == len(codes) else f"{kept}, the rest drawn")
+    images = each(range(1, len(codes) + 1), decoded, generator)
+    return reconstructions_figure(x.cpu(), list(zip(rows, images, strict=True)), title)
 
 
 def _samples(
@@ -92,7 +98,8 @@ def _samples(
     classes = min(model.classes or CLASSES, CLASSES)
     labels = torch.arange(classes).repeat_interleave(PER_CLASS)
     given = labels if model.classes else torch.zeros_like(labels)
-    images = model.draw_images(given.to(generator.device), generator)
+    draw = partial(model.draw_images, generator=generator)
+    (images,) = each([given.to(generator.device)], draw, generator)
     return images.cpu(), given
 
 

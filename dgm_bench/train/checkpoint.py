@@ -70,6 +70,11 @@ class StageCheckpoint:
         self.file, self.identity, self.every = file, identity, every
         self._saved = time.perf_counter()
 
+    @property
+    def folder(self) -> Path | None:
+        """Where the stage keeps what it goes on from, or None."""
+        return self.file.newest.parent if self.file is not None else None
+
     def due(self) -> bool:
         """Say whether the last saving, or the start, is long enough ago."""
         return time.perf_counter() - self._saved >= self.every

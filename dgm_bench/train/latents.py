@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset, fingerprint
 from dgm_bench.errors import DeclarationError
+from dgm_bench.kept import Journal
 from dgm_bench.keyed_tensors import read_keyed, weights_hash, write_keyed
 from dgm_bench.models.capabilities import HasCodes
 from dgm_bench.models.codes.packing import LARGEST, encoded, packed_size
@@ -49,13 +50,19 @@ def latents(
         source: Fingerprints of the images.
 
     Raises:
+        Interrupted: It is time to stop; what is encoded is kept beside ``path``.
         ResultsError: The file cannot be read, the folder not be written, or the disk is full.
     """
     key = _key(model, source)
     kept = read_keyed(path, key)
-    splits = kept[0] if kept is not None else _encoded(model, data, batch_size)
-    if kept is None:
+    if kept is not None:
+        splits = kept[0]
+    else:
+        journal = Journal(path.with_suffix(".part"), key)
+        with journal.active():
+            splits = _encoded(model, data, batch_size)
         write_keyed(path, key, splits)
+        journal.remove()
     return Dataset(
         name=f"codes of {data.name}",
         version=data.version,

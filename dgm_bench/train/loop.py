@@ -6,7 +6,9 @@ losses are summed there and read at validations and, for the display, about once
 
 from __future__ import annotations
 
+import math
 import time
+from typing import NoReturn
 
 import torch
 from torch import nn
@@ -15,6 +17,7 @@ from dgm_bench.context import RunContext
 from dgm_bench.control import Interrupted
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.events import Progress
+from dgm_bench.kept import Journal
 from dgm_bench.models.capabilities import InitialisesOnData
 from dgm_bench.spec import Stage
 from dgm_bench.train.checkpoint import StageCheckpoint
@@ -88,16 +91,17 @@ class Trainer:
         self.clock = Stopwatch()
         self.checkpoint.start_clock()
         if self.tally.step > 0 and (over := self._ended()) is not None:
-            self._take_in_the_rest()
+            self._take_in_the_rest(over)
             return over
         self.tally.begin_segment()
         self.model.train()
         if self.tally.step == 0:
             self._initialise()
         while (ended := self._ended()) is None:
-            self._step()
+            if not self.tally.validating:
+                self._step()
             if self.validation.due():
-                self._validate()
+                self._validate_or_leave()
             self._attend()
         self._finish(ended)
         return ended
@@ -157,11 +161,21 @@ class Trainer:
 
     # ---------------------------------------------------------------- between steps
 
+    def _validate_or_leave(self) -> None:
+        """Validate in rhythm; a validation that is interrupted is gone on with first."""
+        try:
+            self._validate()
+        except Interrupted as stop:
+            self.tally.validating = True
+            self.tally.validation_seconds += self.clock.lap()
+            self._leave(stop.reason)
+        self.tally.validating = False
+
     def _validate(self) -> None:
         state, tally = self.state, self.tally
         train_loss = state.mean_train_loss()
         tally.train_seconds += self.clock.lap()
-        value = self.validation.measure()
+        value = self._kept_measure()
         tally.validation_seconds += self.clock.lap()
         lr = state.schedule.lr(max(tally.step - 1, 0))
         self.validation.take_in(value)
@@ -171,13 +185,28 @@ class Trainer:
         self._show(train_loss, lr)
         state.forget_train_loss()
 
+    def _kept_measure(self) -> float:
+        """Measure, and keep what is done of it when that is interrupted."""
+        folder = self.checkpoint.folder
+        if folder is None:
+            return self.validation.measure()
+        identity = f"{self.checkpoint.identity[:16]}-{self.tally.step}"
+        journal = Journal(folder / "validation", identity, self.model, every=math.inf)
+        with journal.active():
+            value = self.validation.measure()
+        journal.remove()
+        return value
+
+    def _leave(self, reason: str) -> NoReturn:
+        self.tally.end_segment(reason)
+        self._save()
+        raise Interrupted(reason)
+
     def _attend(self) -> None:
         """Stop, save or show, when it is time to."""
         reason = self.control.stop_reason()
         if reason is not None:
-            self.tally.end_segment(reason)
-            self._save()
-            raise Interrupted(reason)
+            self._leave(reason)
         if self.checkpoint.due():
             self._save()
         if time.perf_counter() - self._shown >= 1.0:
@@ -197,12 +226,15 @@ class Trainer:
         """
         self.tally.end_segment(ended)
         self._save()
-        self._take_in_the_rest()
+        self._take_in_the_rest(ended)
 
-    def _take_in_the_rest(self) -> None:
+    def _take_in_the_rest(self, ended: str) -> None:
         """Validate once more if there were steps since the last time, or none ever."""
         if self.tally.loss_steps or self.state.best_parameters is None:
             self._validate()
+            self.tally.validating = False
+            if ended != "budget":
+                self._save()
 
     def _show(self, train_loss: float | None, lr: float) -> None:
         self._shown = time.perf_counter()

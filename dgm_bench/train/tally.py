@@ -21,7 +21,10 @@ CURVE_COLUMNS = (
 
 @dataclass
 class Tally:
-    """The loop's plain numbers; all of them go into checkpoints."""
+    """The loop's plain numbers; all of them go into checkpoints.
+
+    ``validating`` says that a validation was due after the last step, and was interrupted.
+    """
 
     step: int = 0
     examples: int = 0
@@ -33,6 +36,7 @@ class Tally:
     best_step: int | None = None
     last_validation: float | None = None
     loss_steps: int = 0
+    validating: bool = False
     curve: list[list[float | None]] = field(default_factory=list)
     segments: list[dict[str, str]] = field(default_factory=list)
 

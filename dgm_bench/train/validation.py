@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from jaxtyping import Num
+from torch import Tensor, nn
 
+from dgm_bench.control import Interrupted
 from dgm_bench.data.dataset import Dataset
+from dgm_bench.kept import each
 from dgm_bench.metrics.bounds.likelihood import log_likelihoods
-from dgm_bench.models.capabilities import CalibratesOnData, HasLogProb
+from dgm_bench.models.capabilities import CalibratesOnData, HasLogProb, SolvesODE
 from dgm_bench.spec import Stage
 from dgm_bench.train.losses import Objective
 from dgm_bench.train.state import TrainingState
@@ -44,21 +47,32 @@ class Validation:
         """Return the negative log-likelihood in nats or, without one, the mean objective.
 
         Raises:
+            Interrupted: It is time to stop; the training's noise is as it was before.
             RunFailure: It is not a number, or below all.
         """
         state = self.state
+        before = state.noise.get_state(), state.function_evaluations
         state.model.eval()
-        with state.averaged(), state.mixed_precision():
-            if isinstance(state.model, CalibratesOnData):
-                state.model.calibrate(self.data.splits["train"])
-            if isinstance(state.model, HasLogProb):
-                loss = self._negative_log_likelihood(state.model)
-            else:
-                loss = self._mean_objective()
-        state.model.train()
+        try:
+            with state.averaged(), state.mixed_precision():
+                loss = self._measured(state.model)
+        except Interrupted:
+            state.noise.set_state(before[0])
+            if isinstance(state.model, SolvesODE) and before[1] is not None:
+                state.model.function_evaluations = before[1]
+            raise
+        finally:
+            state.model.train()
         if math.isnan(loss) or loss == -math.inf:
             raise state.diverged(f"the validation loss is {loss}")
         return loss
+
+    def _measured(self, model: nn.Module) -> float:
+        if isinstance(model, CalibratesOnData):
+            model.calibrate(self.data.splits["train"])
+        if isinstance(model, HasLogProb):
+            return self._negative_log_likelihood(model)
+        return self._mean_objective()
 
     def take_in(self, value: float) -> None:
         """Keep the parameters if they are the best so far, else count; lower the rate if due."""
@@ -86,7 +100,11 @@ class Validation:
         device, step = self.state.device, self.state.tally.step
         noise = torch.Generator(device).manual_seed(self.seed)
         total = torch.zeros((), dtype=torch.float64, device=device)
-        for part in self.examples.split(self.stage.validation.batch_size):
+
+        def objective(part: Num[Tensor, "batch *event"]) -> Tensor:
             batch = self.data.dequantised(part.to(device), noise)
-            total += self.objective(self.state.model, batch, step, noise).total * len(part)
+            return self.objective(self.state.model, batch, step, noise).total * len(part)
+
+        for part in each(self.examples.split(self.stage.validation.batch_size), objective, noise):
+            total += part
         return total.item() / len(self.examples)

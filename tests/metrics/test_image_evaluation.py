@@ -10,7 +10,7 @@ from dgm_bench.errors import DataError, DataUnavailable, DeclarationError, RunFa
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
 from dgm_bench.metrics.images import fidelity, image_bytes
 from dgm_bench.metrics.images.features import extract
-from dgm_bench.metrics.images.image_bytes import gathered
+from dgm_bench.metrics.images.image_bytes import as_bytes, gathered
 from dgm_bench.metrics.images.image_evaluator import spread
 from dgm_bench.metrics.images.samples import in_turn
 from dgm_bench.models.codes.identity import Identity
@@ -203,12 +203,12 @@ def test_images_that_are_not_finite_end_the_run(measured):
 
 def test_pixels_become_the_nearest_bytes_within_their_range():
     pixels = torch.tensor([-0.2, 0.4, 0.6, 99.4, 99.6, 254.4, 254.6, 300.0]) / 255
-    bytes_ = gathered([pixels.view(2, 1, 2, 2)], 2)
+    bytes_ = as_bytes(pixels.view(2, 1, 2, 2))
     assert bytes_.flatten().tolist() == [0, 0, 1, 99, 100, 254, 255, 255]
 
 
 def test_many_images_are_kept_in_a_file(monkeypatch):
-    parts = [torch.full((2, 1, 3, 3), level / 255) for level in range(5)]
+    parts = [torch.full((2, 1, 3, 3), level, dtype=torch.uint8) for level in range(5)]
     expected = gathered(parts, 10)
     files, open_file = [], tempfile.TemporaryFile
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda: files.append(open_file()) or files[-1])

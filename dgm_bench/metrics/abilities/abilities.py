@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.control import ask
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError
 from dgm_bench.metrics.abilities import exactness, jacobians
@@ -83,10 +84,11 @@ def ability_metrics(evaluation: Evaluation) -> list[Metric]:
     """Return one metric per column of FFJORD's Table 1, 1 for yes and 0 for no."""
     model, data, x = evaluation.model, evaluation.data, evaluation.examples
     generator = evaluation.generator()
-    return [
-        _metric(name, experiment(model, data, x, generator), evaluation)
-        for name, experiment in EXPERIMENTS.items()
-    ]
+    found = []
+    for name, experiment in EXPERIMENTS.items():
+        ask()
+        found.append(_metric(name, experiment(model, data, x, generator), evaluation))
+    return found
 
 
 def _metric(name: str, found: Finding, evaluation: Evaluation) -> Metric:

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dgm_bench.metrics.quadrature import log_marginal
+from dgm_bench.kept import each
+from dgm_bench.metrics.quadrature import POINTS_AT_ONCE, log_marginal
 from dgm_bench.models.capabilities import HasDecoder, HasElbo
 from dgm_bench.models.flows.flow import BaseDensity
 
@@ -81,8 +82,9 @@ def by_quadrature(model: BaseDensity, generator: torch.Generator) -> Agreement:
     n = BOXES * CELLS
     middle = (torch.arange(n, dtype=low.dtype, device=x.device) + 0.5) / n
     points = low + (high - low) * torch.cartesian_prod(middle, middle)
-    density = [model.log_prob(part).double().exp() for part in points.to(x.dtype).split(20_000)]
-    cells = torch.cat(density).view(BOXES, CELLS, BOXES, CELLS)
+    parts = points.to(x.dtype).split(POINTS_AT_ONCE)
+    density = each(parts, lambda part: model.log_prob(part).double().exp())
+    cells = torch.cat(list(density)).view(BOXES, CELLS, BOXES, CELLS)
     mass = cells.sum((1, 3)) * float((high - low).prod()) / n**2
     place = ((x - low) / (high - low) * BOXES).floor().long()
     inside = ((place >= 0) & (place < BOXES)).all(1)
@@ -98,7 +100,7 @@ def by_quadrature(model: BaseDensity, generator: torch.Generator) -> Agreement:
 def of_bound(model: LatentBound, x: Float[Tensor, "n 2"], generator: torch.Generator) -> Bound:
     """Compare the bound with ``log p(x)``, an integral over two latent variables."""
     fine, coarse = (log_marginal(model, x, nodes, REACH) for nodes in (NODES, NODES // 2))
-    bounds = [model.elbo(x, generator).double() for _ in range(DRAWS)]
+    bounds = list(each(range(DRAWS), lambda _: model.elbo(x, generator).double(), generator))
     gaps = fine - torch.stack(bounds).mean(0)
     se = float(gaps.std()) / math.sqrt(len(x))
     return Bound(float(gaps.mean()), se, abs(float((fine - coarse).mean())))

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.control import ask_within
 from dgm_bench.models.capabilities import HasDecoder, HasDiscriminator, HasInverse
 from dgm_bench.models.continuous.flow import ContinuousFlow
 from dgm_bench.models.flows.flow import Flow
@@ -39,7 +40,10 @@ def jacobians(function: Map, x: Float[Tensor, "n inputs"]) -> Float[Tensor, "n o
     """Return the Jacobian at each input; ``function`` treats examples one by one."""
     x = x.detach().requires_grad_()
     columns = function(x).sum(0)
-    rows = [torch.autograd.grad(c, x, retain_graph=True, allow_unused=True)[0] for c in columns]
+    rows = []
+    for column in columns:
+        ask_within()
+        rows.append(torch.autograd.grad(column, x, retain_graph=True, allow_unused=True)[0])
     return torch.stack([torch.zeros_like(x) if row is None else row for row in rows], dim=1)
 
 

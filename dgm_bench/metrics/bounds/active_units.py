@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dgm_bench.kept import each
 from dgm_bench.metrics.bounds.variational import NUMBERS_AT_ONCE
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.registry import metric
@@ -62,7 +63,8 @@ def activity(
         generator: Source of the draws.
     """
     rows = max(1, NUMBERS_AT_ONCE // (DRAWS * x[0].numel()))
-    halves = torch.cat([_two_means(model, part, generator) for part in x.split(rows)])
+    parts = each(x.split(rows), lambda part: _two_means(model, part, generator), generator)
+    halves = torch.cat(list(parts))
     first, second = (halves - halves.mean(0)).unbind(1)
     return (first * second).sum(0) / (len(x) - 1)
 

@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.control import ask_within
 from dgm_bench.errors import DeclarationError
+from dgm_bench.kept import each
 from dgm_bench.metrics.bounds.likelihood import mean_metric
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.finite import require_finite
@@ -126,7 +128,7 @@ def bounds(
         draws: From the posterior of each example.
     """
     of = _of_adversarial if isinstance(model, AVB) else _of_known
-    parts = [of(model, part, generator, draws) for part in x.split(AT_ONCE)]
+    parts = each(x.split(AT_ONCE), lambda part: tuple(of(model, part, generator, draws)), generator)
     return Bounds(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
@@ -163,7 +165,10 @@ def entropy(z: Float[Tensor, "n draws latent"]) -> Float[Tensor, " n"]:
 
     draws, dim = z.shape[1:]
     points = z.double().cpu().numpy()
-    distances = [cKDTree(row).query(row, k=[NEIGHBOUR + 1])[0] for row in points]
+    distances = []
+    for row in points:
+        ask_within()
+        distances.append(cKDTree(row).query(row, k=[NEIGHBOUR + 1])[0])
     radius = np.stack(distances).reshape(len(points), draws)
     with np.errstate(divide="ignore"):
         mean = np.log(radius).mean(1)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset
+from dgm_bench.kept import each
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.finite import require_finite
 from dgm_bench.metrics.registry import metric
@@ -37,15 +38,17 @@ def log_likelihoods(
             and noise is drawn, batch by batch; otherwise the batch size changes nothing.
         generator: Source of dequantisation and trace noise.
     """
-    values, inputs = [], []
-    for part in x.split(rule.batch_size):
+
+    def measured(part: Num[Tensor, "batch *event"]) -> list[Tensor]:
         batch = data.dequantised(part.to(generator.device), generator)
         if rule.trace == "estimate" and isinstance(model, HasLogProbEstimate):
-            values.append(model.log_prob_estimate(batch, generator).double())
+            values = model.log_prob_estimate(batch, generator)
         else:
-            values.append(cast(HasLogProb, model).log_prob(batch).double())
-        inputs.append(batch)
-    return torch.cat(values), x if data.dequantise is None else torch.cat(inputs)
+            values = cast(HasLogProb, model).log_prob(batch)
+        return [values.double()] if data.dequantise is None else [values.double(), batch]
+
+    values, *inputs = zip(*each(x.split(rule.batch_size), measured, generator), strict=True)
+    return torch.cat(values), torch.cat(inputs[0]) if inputs else x
 
 
 @metric("nll", needs=HasLogProb, words="a log density")
@@ -69,8 +72,8 @@ def likelihood_metrics(evaluation: Evaluation) -> list[Metric]:
     if data.to_unit is not None:
         metrics.append(mean_metric("nll_nats", -nats, "nats", split, protocol))
     if data.log_density is not None:
-        parts = x.split(spec.batch_size)
-        true = torch.cat([data.log_density(part.double()) for part in parts])
+        density, parts = data.log_density, x.split(spec.batch_size)
+        true = torch.cat(list(each(parts, lambda part: density(part.double()))))
         paired = "log p(x) - log q(x) on the same test points; " + protocol
         metrics.append(mean_metric("gap", true.to(nats.device) - nats, "nats", split, paired))
     return metrics

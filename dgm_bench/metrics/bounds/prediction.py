@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dgm_bench.kept import each
 from dgm_bench.metrics.bounds.likelihood import mean_metric
 from dgm_bench.metrics.bounds.variational import NUMBERS_AT_ONCE, check_samples, require_samples
 from dgm_bench.metrics.evaluation import Evaluation
@@ -37,8 +38,8 @@ def prediction_metrics(evaluation: Evaluation) -> list[Metric]:
     model, generator = cast(StructuredPrediction, evaluation.model), evaluation.generator()
     x = evaluation.data.dequantised(evaluation.examples, generator)
     rows = max(1, NUMBERS_AT_ONCE // (samples * model.half_dim))
-    parts = [_averages(model, part, samples, generator) for part in x.split(rows)]
-    of_logs, of_values = torch.cat(parts).unbind(1)
+    parts = each(x.split(rows), lambda part: _averages(model, part, samples, generator), generator)
+    of_logs, of_values = torch.cat(list(parts)).unbind(1)
     require_finite(of_logs, "the log-likelihood", f"{spec.split} examples")
     how = f"{samples:,} draws for each example; {evaluation.protocol}"
     return [

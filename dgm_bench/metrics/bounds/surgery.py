@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dgm_bench.kept import each
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.finite import require_finite
 from dgm_bench.metrics.registry import metric
@@ -86,13 +87,14 @@ def surgery(
     Raises:
         DeclarationError: The posterior is no Gaussian.
     """
-    parts = [model.posterior_moments(part) for part in x.split(BATCH)]
+    parts = each(x.split(BATCH), model.posterior_moments)
     aggregated = GaussianMixture(*(torch.cat(part) for part in zip(*parts, strict=True)))
     bound, fit, divergence = (_for_every_example(model, x, i, generator) for i in range(3))
     z, own = _draw(aggregated, draws, generator)
     information = own - aggregated.log_prob(z)
     z, _ = _draw(aggregated, draws, generator)
-    prior = torch.cat([model.density.log_prob(part.to(x.dtype)) for part in z.split(BATCH)])
+    densities = each(z.split(BATCH), lambda part: model.density.log_prob(part.to(x.dtype)))
+    prior = torch.cat(list(densities))
     marginal = aggregated.log_prob(z) - prior.double()
     return Surgery(bound, fit, divergence, _simple(information), _simple(marginal), len(x))
 
@@ -104,13 +106,14 @@ def _for_every_example(
 
     As every example is there equally often, only the spread of its own draws is error.
     """
-    values = []
-    for part in x.split(BATCH):
+
+    def values(part: Float[Tensor, "batch *event"]) -> Tensor:
         drawn = model.draw(part, PER_EXAMPLE, generator)
         fit, prior = drawn.log_likelihood.double(), drawn.log_prior.double()
         posterior = drawn.log_posterior.double()
-        values.append((posterior - prior - fit, -fit, posterior - prior)[term])
-    every = torch.cat(values)
+        return (posterior - prior - fit, -fit, posterior - prior)[term]
+
+    every = torch.cat(list(each(x.split(BATCH), values, generator)))
     se = (every.var(1).sum() / PER_EXAMPLE).sqrt() / len(every)
     return Estimate(every.mean().item(), se.item())
 

@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dgm_bench.control import ask_within
 from dgm_bench.errors import DeclarationError
+from dgm_bench.kept import each
 from dgm_bench.metrics.bounds.likelihood import mean_metric, negative_in_unit
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.finite import require_finite
@@ -59,13 +61,15 @@ def _one_draw(
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, "n *event"]]:
     """Return ``log p(x|z)`` and ``log q(z|x) - log p(z)`` of a draw each, and the inputs."""
     model, generator = cast(HasPosteriorDraws, evaluation.model), evaluation.generator()
-    fits, divergences, inputs = [], [], []
-    for part in evaluation.examples.split(evaluation.spec.batch_size):
+
+    def drawn(part: Float[Tensor, "batch *event"]) -> tuple[Tensor, Tensor, Tensor]:
         batch = evaluation.data.dequantised(part, generator)
         draws = model.draw(batch, 1, generator)
-        fits.append(draws.log_likelihood.squeeze(1).double())
-        divergences.append((draws.log_posterior - draws.log_prior).squeeze(1).double())
-        inputs.append(batch)
+        divergence = (draws.log_posterior - draws.log_prior).squeeze(1).double()
+        return draws.log_likelihood.squeeze(1).double(), divergence, batch
+
+    parts = evaluation.examples.split(evaluation.spec.batch_size)
+    fits, divergences, inputs = zip(*each(parts, drawn, generator), strict=True)
     return torch.cat(fits), torch.cat(divergences), torch.cat(inputs)
 
 
@@ -109,10 +113,12 @@ def importance_bound(
     """
     if draws_at_once is None:
         draws_at_once = max(1, NUMBERS_AT_ONCE // x[0].numel())
-    parts = [
-        _log_sums(model, group, samples, generator, draws_at_once)
-        for group in x.split(max(1, draws_at_once // samples))
-    ]
+    at_once = draws_at_once
+    parts = each(
+        x.split(max(1, at_once // samples)),
+        lambda group: _log_sums(model, group, samples, generator, at_once),
+        generator,
+    )
     first, second = (torch.cat(part) for part in zip(*parts, strict=True))
     log_samples = math.log(samples)
     # log of E[w^2] / E[w]^2, at least 0 but for rounding
@@ -132,6 +138,7 @@ def _log_sums(
     first = second = x.new_full((len(x),), -math.inf, dtype=torch.float64)
     at_once = max(1, draws_at_once // len(x))
     for start in range(0, samples, at_once):
+        ask_within()
         weight = model.draw(x, min(at_once, samples - start), generator).log_weight.double()
         first = torch.logaddexp(first, weight.logsumexp(1))
         second = torch.logaddexp(second, (2 * weight).logsumexp(1))

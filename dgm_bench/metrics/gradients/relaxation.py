@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dgm_bench.kept import each
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.registry import metric
 from dgm_bench.models.latent.discrete import DiscreteVAE
@@ -108,13 +109,20 @@ def relaxation_metrics(evaluation: Evaluation, estimator: str) -> list[Metric]:
     x, generator = evaluation.examples[:EXAMPLES], evaluation.generator()
     logits, function = one_variable(cast(DiscreteVAE, evaluation.model), x, generator)
     exact = exact_gradient(logits, function).double()
-    found: list[Metric] = []
-    for temperature in TEMPERATURES:
-        if estimator != "sf" or not found:
-            given = (logits, function, estimator, temperature, DRAWS, generator)
-            parts = errors(gradient_draws(*given).double(), exact)
-        found += _metrics_at(temperature, parts, evaluation)
-    return found
+
+    def measured(temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+        given = (logits, function, estimator, temperature, DRAWS, generator)
+        found = errors(gradient_draws(*given).double(), exact)
+        return found.squared_bias, found.variance, found.squared_gradient
+
+    asked = TEMPERATURES[:1] if estimator == "sf" else TEMPERATURES
+    found = [Errors(*parts) for parts in each(asked, measured, generator)]
+    found *= len(TEMPERATURES) // len(found)
+    return [
+        metric
+        for temperature, parts in zip(TEMPERATURES, found, strict=True)
+        for metric in _metrics_at(temperature, parts, evaluation)
+    ]
 
 
 for _estimator in ESTIMATORS:

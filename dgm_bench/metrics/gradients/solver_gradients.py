@@ -20,6 +20,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.control import ask, ask_within
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.gradients.memory import SavedMemory
 from dgm_bench.metrics.registry import metric
@@ -196,6 +197,7 @@ def timed_in_turns(flow: SolvedFlow, x: Float[Tensor, "batch *event"], solver: S
     """Return the seconds of gradients the solver's way and through its steps."""
     own, other = [], []
     for _ in range(REPEATS):
+        ask_within()
         own.append(_timed(flow, x, solver)[0])
         seconds, discrete = _timed(flow, x, backpropagating(solver))
         other.append(seconds)
@@ -237,6 +239,7 @@ def gradient_metrics(evaluation: Evaluation) -> list[Metric]:
     linear = linear_flow(LINEAR_DIM, generator, copy.copy(own))
     z = x.new_empty(len(x), LINEAR_DIM).normal_(generator=generator)
     for label in TOLERANCES:
+        ask()
         solver = at_tolerance(own, float(label))
         found += _of_flow(flow, x, solver, reference, label, made)
         found.append(_of_linear(linear, z, solver, label, made))

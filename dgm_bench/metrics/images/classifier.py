@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from dgm_bench.data.dataset import Dataset, fingerprint
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.errors import DeclarationError
+from dgm_bench.kept import each, scope, steps
 from dgm_bench.keyed_tensors import read_keyed, weights_hash, write_keyed
 
 #: Part of the key of a stored classifier: changes whenever the same settings give another network.
@@ -218,10 +220,11 @@ def fit(
     )
     size = min(settings.batch_size, len(images))
     per_epoch = len(images) // size
-    for step in range(settings.epochs * per_epoch):
+    progress = _Progress(model, optimizer, generator)
+    for step in steps(settings.epochs * per_epoch, progress.state, progress.load):
         if step % per_epoch == 0:
-            order = torch.randperm(len(images), generator=generator, device=images.device)
-        chosen = order[(step % per_epoch) * size :][:size]
+            progress.order = torch.randperm(len(images), generator=generator, device=images.device)
+        chosen = progress.order[(step % per_epoch) * size :][:size]
         batch = pixels(_augmented(images[chosen], settings, generator).to(device))
         optimizer.param_groups[0]["lr"] = settings.lr * _share(step, settings.epochs * per_epoch)
         optimizer.zero_grad()
@@ -230,12 +233,36 @@ def fit(
     model.eval().requires_grad_(False)
 
 
-def _share(step: int, steps: int) -> float:
+class _Progress:
+    """All that a step of :func:`fit` changes.
+
+    Attributes:
+        order: In which the images of the epoch come.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
+    ) -> None:
+        self.model, self.optimizer, self.generator = model, optimizer, generator
+        self.order = torch.empty(0, dtype=torch.int64)
+
+    def state(self) -> dict[str, Any]:
+        own = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {**own, "noise": self.generator.get_state(), "order": self.order}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["noise"])
+        self.order = state["order"]
+
+
+def _share(step: int, total: int) -> float:
     """Return the learning rate of a step as a part of the largest."""
-    warm = max(1, steps // 10)
+    warm = max(1, total // 10)
     if step < warm:
         return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
 
 
 def _initialise(model: nn.Module, generator: torch.Generator) -> None:
@@ -276,8 +303,11 @@ def class_probabilities(
 ) -> Float[Tensor, "n classes"]:
     """Return the probabilities of the classes (float32) by a network of logits."""
     device = next(model.parameters()).device
-    parts = [model(pixels(part.to(device)).float()).softmax(1) for part in images.split(batch_size)]
-    return torch.cat(parts)
+    parts = each(
+        images.split(batch_size),
+        lambda part: model(pixels(part.to(device)).float()).softmax(1),
+    )
+    return torch.cat(list(parts))
 
 
 @torch.no_grad()
@@ -286,7 +316,8 @@ def image_features(
 ) -> Float[Tensor, "n d"]:
     """Return the features of images (float32), on the model's device."""
     device = model.head.weight.device
-    return torch.cat([model.features(pixels(p.to(device))) for p in images.split(batch_size)])
+    parts = each(images.split(batch_size), lambda part: model.features(pixels(part.to(device))))
+    return torch.cat(list(parts))
 
 
 # ----------------------------------------------------------------------------- one a data set
@@ -317,7 +348,7 @@ def reference_classifier(
     if stored is not None:
         return stored.to(device).eval().requires_grad_(False), weights_hash(stored)
     images, classes = data.splits["train"], len(data.classes)
-    with _threads_of(shape):
+    with _threads_of(shape), scope(f"classifier-{key[:16]}"):
         model = train_classifier(images, labels, classes, seed=REFERENCE_SEED, device=device)
     found = weights_hash(model)
     if path:

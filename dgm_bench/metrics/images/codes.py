@@ -7,16 +7,18 @@ name (``reconstruction-mse-train``), so that a record's metrics have names of th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.errors import DeclarationError
+from dgm_bench.kept import each
 from dgm_bench.metrics.bounds.likelihood import mean_metric
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.finite import require_finite
@@ -94,11 +96,15 @@ def reconstruction_metrics(
     Raises:
         RunFailure: A reconstruction is not finite.
     """
-    model, errors = cast(Reconstructs, evaluation.model), []
-    for x in _batches(evaluation.data, split, evaluation.spec.batch_size, generator):
+    model, data = cast(Reconstructs, evaluation.model), evaluation.data
+
+    def errors(part: Tensor) -> Tensor:
+        x = _as_seen(data, part, generator)
         gap = model.reconstruct(x).double() - x.double()
-        errors.append(gap.square().flatten(1).mean(1))
-    values = torch.cat(errors)
+        return gap.square().flatten(1).mean(1)
+
+    parts = data.splits[split].split(evaluation.spec.batch_size)
+    values = torch.cat(list(each(parts, errors, generator)))
     require_finite(values, "the reconstruction error", f"{split} images")
     how = f"mean over pixels in [0, 1]; {evaluation.protocol}"
     return [mean_metric(_named("reconstruction-mse", split), values, "mse", split, how)]
@@ -116,10 +122,16 @@ def code_counts(
     As everywhere here, the generator is on the model's device, and images are moved there.
     """
     device = generator.device
-    counts = [torch.zeros(k, dtype=torch.int64, device=device) for k in model.codebook_sizes]
-    for x in _batches(data, split, batch_size, generator):
-        for count, codes in zip(counts, model.encode(x), strict=True):
-            count += codes.flatten().bincount(minlength=len(count))
+    sizes = model.codebook_sizes
+    counts = [torch.zeros(k, dtype=torch.int64, device=device) for k in sizes]
+
+    def used(part: Tensor) -> list[Tensor]:
+        codes = model.encode(_as_seen(data, part, generator))
+        return [own.flatten().bincount(minlength=k) for own, k in zip(codes, sizes, strict=True)]
+
+    for part in each(data.splits[split].split(batch_size), used, generator):
+        for count, more in zip(counts, part, strict=True):
+            count += more
     return counts
 
 
@@ -195,8 +207,8 @@ def prior_metrics(
     names, found = level_names(len(grids)), []
     device = next(cast(nn.Module, priors[0]).parameters(), packed).device
     for prior in priors:
-        parts = packed.split(batch_size)
-        nats = torch.cat([prior.log_prob(part.to(device)).double() for part in parts])
+        parts = each(packed.split(batch_size), partial(_nats, prior, device))
+        nats = torch.cat(list(parts))
         what = f"the log probability of level {names[prior.level]}"
         require_finite(nats, what, f"{split} images")
         places = math.prod(grids[prior.level])
@@ -209,13 +221,17 @@ def prior_metrics(
 # ----------------------------------------------------------------------------- small things
 
 
-def _batches(
-    data: Dataset, split: str, batch_size: int, generator: torch.Generator
-) -> Iterator[Float[Tensor, "batch channels height width"]]:
-    """Yield a split's images as the model sees them."""
-    for part in data.splits[split].split(batch_size):
-        moved = part.to(generator.device)  # large splits stay on the host
-        yield pixels(data.dequantised(moved, generator))
+def _nats(
+    prior: HasCodePrior, device: torch.device, part: Int[Tensor, "batch packed"]
+) -> Float[Tensor, " batch"]:
+    return prior.log_prob(part.to(device)).double()
+
+
+def _as_seen(
+    data: Dataset, part: Num[Tensor, "batch channels height width"], generator: torch.Generator
+) -> Float[Tensor, "batch channels height width"]:
+    """Return stored images as the model sees them; large splits stay on the host."""
+    return pixels(data.dequantised(part.to(generator.device), generator))
 
 
 def _coder(model: nn.Module) -> HasCodes:

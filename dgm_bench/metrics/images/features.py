@@ -23,6 +23,7 @@ from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from
 
 from dgm_bench.data.weights import find_weights, weights_card
 from dgm_bench.errors import DataError
+from dgm_bench.kept import each
 from dgm_bench.metrics.images.requirements import LAYERS, Layers
 
 CLASSIFIER = "classifier"
@@ -161,10 +162,16 @@ def extract(
     """
     cuda = torch.device(device).type == "cuda"
     network = extractor.network.to(device)
-    layers: dict[str, Tensor] = get_featuresdict_from_dataset(
-        ImageBytes(images), network, batch_size, cuda, save_cpu_ram=True, verbose=False
-    )
-    return layers
+    names = network.features_list
+
+    def layers_of(part: Tensor) -> list[Tensor]:
+        found = get_featuresdict_from_dataset(
+            ImageBytes(part), network, batch_size, cuda, save_cpu_ram=True, verbose=False
+        )
+        return [found[name] for name in names]
+
+    layers = zip(*each(torch.split(images, batch_size), layers_of), strict=True)
+    return {name: torch.cat(parts) for name, parts in zip(names, layers, strict=True)}
 
 
 class ImageBytes(Dataset[Tensor]):

@@ -22,20 +22,27 @@ Bytes = UInt8[Tensor, "n channels height width"]
 IN_MEMORY = 8 << 30
 
 
-def gathered(
-    parts: Iterable[Float[Tensor, "_batch channels height width"]], n: int
-) -> UInt8[Tensor, "{n} channels height width"]:
-    """Return ``n`` images, which come in parts with pixels in [0, 1], as bytes on the host.
+def as_bytes(
+    images: Float[Tensor, "n channels height width"],
+) -> UInt8[Tensor, "n channels height width"]:
+    """Return images with pixels in [0, 1] as bytes on the host.
 
     Raises:
         RunFailure: A pixel is not finite.
     """
+    require_finite(images, "a pixel", "images")
+    return (images.clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+
+
+def gathered(
+    parts: Iterable[UInt8[Tensor, "_batch channels height width"]], n: int
+) -> UInt8[Tensor, "{n} channels height width"]:
+    """Return ``n`` images, which come in parts, together."""
     images: Tensor | None = None
     start = 0
     for part in parts:
-        require_finite(part, "a pixel", "images")
         images = _room((n, *part.shape[1:])) if images is None else images
-        images[start : start + len(part)] = (part.clamp(0, 1) * 255).round().to(torch.uint8)
+        images[start : start + len(part)] = part
         start += len(part)
     if images is None:
         raise DeclarationError("images", "there are none", "draw at least one")

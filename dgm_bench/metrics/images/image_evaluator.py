@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DeclarationError
+from dgm_bench.kept import scope
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.images.accuracy_score import RESNET_SIDE, accuracy_score
 from dgm_bench.metrics.images.classifier import (
@@ -65,10 +66,11 @@ class ImageEvaluator:
         from dgm_bench.metrics.images.fidelity import Reference
 
         images = spread(self.data.splits["train"], self.settings.reference)
-        return {
-            name: Reference(images, self._extractor(name), "train", device=self.device)
-            for name in self.settings.features
-        }
+        with scope("references"):
+            return {
+                name: Reference(images, self._extractor(name), "train", device=self.device)
+                for name in self.settings.features
+            }
 
     def _extractor(self, name: str) -> Extractor:
         from dgm_bench.metrics.images import features

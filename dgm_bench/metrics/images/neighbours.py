@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dgm_bench.control import ask_within
 from dgm_bench.errors import DeclarationError
+from dgm_bench.kept import each
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,13 @@ def nearest(
     if not 1 <= k <= len(references):
         reason = f"asks for {k} of {len(references)} training images"
         raise DeclarationError("nearest neighbours", reason, "use 1 <= k <= their number")
-    parts = [_nearest_of(part, references, k, block) for part in queries.split(block)]
-    indices = torch.cat([part.indices for part in parts])
-    return Neighbours(indices, torch.cat([part.distances for part in parts]))
+
+    def found(part: Float[Tensor, "rows d"]) -> tuple[Tensor, Tensor]:
+        near = _nearest_of(part, references, k, block)
+        return near.indices, near.distances
+
+    indices, distances = zip(*each(queries.split(block), found), strict=True)
+    return Neighbours(torch.cat(indices), torch.cat(distances))
 
 
 def _nearest_of(
@@ -60,6 +66,7 @@ def _nearest_of(
     indices = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     distances = queries.new_empty(len(queries), 0)
     for start in range(0, len(references), block):
+        ask_within()
         found = torch.cdist(queries, references[start : start + block])
         near = found.topk(min(k, found.shape[1]), largest=False)
         distances = torch.cat([distances, near.values], 1)

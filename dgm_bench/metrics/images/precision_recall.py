@@ -23,6 +23,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch_fidelity.metric_prc import prc_features_to_metric
 
+from dgm_bench.control import beside
+from dgm_bench.kept import each
+
 #: Bytes for distances that are held at a time.
 MEMORY = 1 << 30
 #: Bytes for each distance in a block: the distances, a copy as pieces are joined or sorted, and
@@ -51,13 +54,15 @@ def reference_radius(
         neighbours: The k of the radius.
         rows: Points at a time; None for as many as :data:`MEMORY` holds.
     """
-    found = prc_features_to_metric(
-        generated,
-        reference,
-        prc_neighborhood=neighbours,
-        prc_batch_size=rows or block_rows(len(generated), len(reference)),
-        save_cpu_ram=True,
-        verbose=False,
+    found = beside(
+        lambda: prc_features_to_metric(
+            generated,
+            reference,
+            prc_neighborhood=neighbours,
+            prc_batch_size=rows or block_rows(len(generated), len(reference)),
+            save_cpu_ram=True,
+            verbose=False,
+        )
     )
     return PrecisionRecall(found["precision"], found["recall"])
 
@@ -102,5 +107,7 @@ def _fraction_near(
     rows: int,
 ) -> float:
     """Return the fraction of the queries that have one of the others in their own sphere."""
-    blocks = (in_own_spheres(b, queries, others, neighbours) for b in queries.split(rows))
+    blocks = each(
+        queries.split(rows), lambda block: in_own_spheres(block, queries, others, neighbours)
+    )
     return sum(int(near.sum()) for near in blocks) / len(queries)

@@ -7,9 +7,10 @@ from typing import cast
 import torch
 
 from dgm_bench.data.labelled_images import pixels
+from dgm_bench.kept import each
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.images.checks import require_image_evaluation
-from dgm_bench.metrics.images.image_bytes import Bytes, gathered
+from dgm_bench.metrics.images.image_bytes import Bytes, as_bytes, gathered
 from dgm_bench.metrics.images.image_evaluator import image_evaluator, spread
 from dgm_bench.metrics.registry import metric
 from dgm_bench.models.capabilities import Reconstructs
@@ -49,5 +50,8 @@ def reconstructed(evaluation: Evaluation, split: str, n: int) -> Bytes:
     """
     model, device = cast(Reconstructs, evaluation.model), evaluation.device
     images = spread(evaluation.data.splits[split], n)
-    parts = images.split(evaluation.spec.batch_size)
-    return gathered((model.reconstruct(pixels(part.to(device))) for part in parts), len(images))
+    parts = each(
+        images.split(evaluation.spec.batch_size),
+        lambda part: as_bytes(model.reconstruct(pixels(part.to(device)))),
+    )
+    return gathered(parts, len(images))

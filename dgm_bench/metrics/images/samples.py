@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dgm_bench.kept import each
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.images.checks import require_image_evaluation
-from dgm_bench.metrics.images.image_bytes import Bytes, gathered
+from dgm_bench.metrics.images.image_bytes import Bytes, as_bytes, gathered
 from dgm_bench.metrics.images.image_evaluator import ImageEvaluator, image_evaluator
 from dgm_bench.metrics.images.rejection import most_confident, own_probabilities, rejection_curve
 from dgm_bench.metrics.registry import metric
@@ -71,8 +72,11 @@ def drawn(
         RunFailure: A pixel is not finite.
     """
     device = generator.device
-    parts = (model.draw_images(own.to(device), generator) for own in labels.split(batch_size))
-    return gathered(parts, len(labels))
+
+    def images(own: Int[Tensor, " batch"]) -> Bytes:
+        return as_bytes(model.draw_images(own.to(device), generator))
+
+    return gathered(each(labels.split(batch_size), images, generator), len(labels))
 
 
 def _curve(

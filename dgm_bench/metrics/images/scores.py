@@ -30,6 +30,8 @@ from torch_fidelity.metric_kid import (
     kid_features_to_metric,
 )
 
+from dgm_bench.control import beside
+
 RESAMPLES = 20
 #: Widest features whose FID is taken again for every resample.
 WIDEST_RESAMPLED = 256
@@ -64,8 +66,10 @@ def kernel_distance(
     Subsets overlap, and their spread is that of sets of their size: the variance of an unbiased
     estimate falls with the number of images, of which the smaller set has the say.
     """
-    found = kid_features_to_metric(
-        generated, reference, kid_subsets=subsets, kid_subset_size=subset_size, verbose=False
+    found = beside(
+        lambda: kid_features_to_metric(
+            generated, reference, kid_subsets=subsets, kid_subset_size=subset_size, verbose=False
+        )
     )
     images = min(len(generated), len(reference))
     error = f"sd over {subsets} subsets * sqrt({subset_size} / {images})"
@@ -81,7 +85,8 @@ def moments(features: Float[Tensor, "n dim"]) -> Moments:
 
 def frechet(first: Moments, second: Moments) -> float:
     """Return ``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^{1/2})`` of two sets of moments."""
-    return float(fid_statistics_to_metric(first, second, verbose=False)[KEY_METRIC_FID])
+    found = beside(lambda: fid_statistics_to_metric(first, second, verbose=False))
+    return float(found[KEY_METRIC_FID])
 
 
 def frechet_distance(

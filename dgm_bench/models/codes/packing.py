@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dgm_bench.annotations import Count
 from dgm_bench.data.labelled_images import pixels
+from dgm_bench.kept import each
 from dgm_bench.models.capabilities import HasCodes
 
 Grids = Sequence[Sequence[Count]]
@@ -62,6 +63,10 @@ def encoded(
         device: Where to compute.
     """
     labels = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
-    parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    rows = (pack(coder.encode(pixels(x.to(device))), own.to(device)) for x, own in parts)
-    return torch.cat([part.to(CODE_TYPE).cpu() for part in rows])
+    parts = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
+
+    def rows(part: tuple[Tensor, Tensor]) -> Tensor:
+        x, own = part
+        return pack(coder.encode(pixels(x.to(device))), own.to(device)).to("cpu", CODE_TYPE)
+
+    return torch.cat(list(each(parts, rows)))

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dgm_bench.annotations import Positive
+from dgm_bench.control import ask_within
 from dgm_bench.errors import DeclarationError, RunFailure, choose_from, require_choice
 from dgm_bench.models.continuous.discrete_adjoint import solve_with_discrete_adjoint
 from dgm_bench.models.continuous.dynamics import Dynamics, Linearisation
@@ -192,6 +193,7 @@ class _Derivative:
         self.network, self.solver, self.integrand = network, solver, integrand
 
     def __call__(self, t: Float[Tensor, ""], state: State) -> State:
+        ask_within()
         self.solver.evaluations += 1
         if self.integrand is None:
             return (self.network(t, state[0]),)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from dgm_bench.control import ask_within
 from dgm_bench.models.capabilities import HasInverse, HasLogProb, HasSample
 from dgm_bench.models.flows.layers.batchnorm import FlowBatchNorm
 from dgm_bench.models.normal import standard_normal_log_density
@@ -150,6 +151,7 @@ class Flow(nn.Module):
     ) -> None:
         """Replace ``hidden`` by the outputs of layers ``start`` to ``end``."""
         for part in torch.split(hidden, batch_size):
+            ask_within()
             h = part
             for layer in self.transforms[start:end]:
                 h, _ = layer.forward_and_log_det(h)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.annotations import Count, CountFrom0
+from dgm_bench.control import ask_within
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.recurrent import Cell, Recurrence, init_glorot
@@ -162,6 +163,7 @@ class RecurrentMixture(nn.Module):
         u = self.origin.new_empty(n, len(self.origin))
         previous, state = self.recurrence.start(u)
         for d in range(len(self.origin)):
+            ask_within()
             state = self.recurrence.step(previous, state)
             u[:, d] = previous = _draw(self.network(state), generator)
         return u

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dgm_bench.control import ask_within
 from dgm_bench.models.networks.discrete_relaxations import gumbel_noise
 
 Context = Float[Tensor, "n rows columns hidden"] | None
@@ -61,6 +62,7 @@ def draw_codes(
     for row in range(rows):
         cached.begin_row(row)
         for column in range(columns):
+            ask_within()
             logits = cached.logits(column)
             code = (logits + gumbel_noise(logits, generator)).argmax(-1)
             codes[row, column] = code
@@ -88,6 +90,7 @@ def draw_codes_uncached(
     rows, columns = network.grid
     codes = torch.zeros(n, rows, columns, dtype=torch.long, device=generator.device)
     for row, column in islice(product(range(rows), range(columns)), positions):
+        ask_within()
         logits = network.logits(codes, context)[:, row, column]
         codes[:, row, column] = (logits + gumbel_noise(logits, generator)).argmax(-1)
     return codes

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dgm_bench.annotations import Count, CountFrom0, Fraction
+from dgm_bench.control import ask_within
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.capabilities import Levels
 from dgm_bench.models.codes.packing import Grids, unpack
@@ -193,6 +194,7 @@ class CodeTransformer(nn.Module):
         caches = self.transformer.new_caches(len(new), new.shape[1] + math.prod(grid) - 1)
         drawn: list[Tensor] = []
         for place in range(math.prod(grid)):
+            ask_within()
             drawn.append(self._draw(self.transformer(new, caches), generator))
             new = self.embed(drawn[-1], place)
         return torch.cat(drawn, 1).reshape(-1, *grid)
@@ -205,6 +207,7 @@ class CodeTransformer(nn.Module):
         given, grid = self._stream(self.prefix_tokens(labels), above), self.grids[self.level]
         codes = labels.new_empty(len(labels), 0)
         for _ in range(math.prod(grid)):
+            ask_within()
             features = self.transformer(torch.cat([given, self.embed(codes)], 1))
             codes = torch.cat([codes, self._draw(features, generator)], 1)
         return codes.reshape(-1, *grid)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dgm_bench.control import ask_within
+
 #: Returns value and slope, elementwise.
 Monotone = Callable[[Float[Tensor, "*n"]], tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]]
 
@@ -36,6 +38,7 @@ def invert_monotone(
     x, step = torch.lerp(low, high, 0.5), high - low
     converged = torch.zeros_like(x, dtype=torch.bool)
     for _ in range(max_steps):
+        ask_within()
         value, slope = function(x)
         error = value - target
         # Converged elements are kept: rounding errors would send them back to their midpoints.

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dgm_bench.control import ask_within
 from dgm_bench.models.flows.layers.masked import MaskedLayer
 
 #: Returns the values of dimension ``d`` from its parameters.
@@ -117,6 +118,7 @@ class _KnownUnits:
 
     def compute_units(self, known: int) -> None:
         """Compute the hidden units of degree ``known``."""
+        ask_within()
         for i, (below, level) in enumerate(pairwise(self.levels)):
             rows, seen = slice(*level.ends[known : known + 2]), below.ends[known + 1]
             if rows.start < rows.stop:
