@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float, Num, Shaped, UInt8
 from torch import Tensor
 
+from dgm_bench.data.arrays import broken, read_idx, read_npz
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.digits import permuted_levels
 from dgm_bench.data.files import checksums, noted
-from dgm_bench.data.images import read_idx
+from dgm_bench.data.matlab import read_mat
 from dgm_bench.errors import DataError
 
 Pixels = Shaped[np.ndarray, "_n height width"]
@@ -97,7 +98,7 @@ def load_caltech(card: DatasetCard, home: Path) -> Dataset:
     path = home / card.files[0].path
     arrays = _read_mat(path, "train_data", "val_data", "test_data", axis=1)
     if any(((array != 0) & (array != 1)).any() for array in arrays):
-        raise _broken(path, "holds pixels that are neither black nor white")
+        raise broken(path, "holds pixels that are neither black nor white")
     images = {split: 1 - _upright(array) for split, array in zip(card.sizes, arrays, strict=True)}
     return _dataset(card, home, images)
 
@@ -109,13 +110,9 @@ def load_resized_omniglot(card: DatasetCard, home: Path) -> Dataset:
         DataError: The file is truncated, corrupt or of another layout.
     """
     path = home / card.files[0].path
-    try:
-        with np.load(path) as stored:
-            bits, drawer = stored["images"], stored["drawer"]
-    except Exception as error:  # a corrupt file can raise anything
-        raise _broken(path, f"is truncated, corrupt or of another layout ({error})") from error
-    if bits.shape != (len(drawer), MNIST_PIXELS // 8) or bits.dtype != np.uint8:
-        raise _broken(path, f"does not hold {MNIST_PIXELS // 8} bytes of bits for each drawer")
+    bits, drawer = read_npz(path, "images", "drawer")
+    if drawer.ndim != 1 or bits.shape != (len(drawer), MNIST_PIXELS // 8) or bits.dtype != np.uint8:
+        raise broken(path, f"does not hold {MNIST_PIXELS // 8} bytes of bits for each drawer")
     images = np.unpackbits(bits, axis=1).reshape(-1, 28, 28)
     rest = drawer > RESIZED_VALIDATION
     chosen = (drawer <= RESIZED_LAST_TRAINED, drawer == RESIZED_VALIDATION, rest)
@@ -197,11 +194,11 @@ def read_amat(path: Path) -> UInt8[np.ndarray, "n 784"]:
     """
     raw = np.frombuffer(path.read_bytes(), dtype=np.uint8)
     if len(raw) % (2 * MNIST_PIXELS):
-        raise _broken(path, f"is no whole number of lines of {MNIST_PIXELS} numbers")
+        raise broken(path, f"is no whole number of lines of {MNIST_PIXELS} numbers")
     pairs = raw.reshape(-1, MNIST_PIXELS, 2)
     bits, gaps = pairs[..., 0] - ord("0"), pairs[..., 1]
     if (bits > 1).any() or (gaps[:, :-1] != ord(" ")).any() or (gaps[:, -1] != ord("\n")).any():
-        raise _broken(path, f"does not hold lines of {MNIST_PIXELS} zeros and ones")
+        raise broken(path, f"does not hold lines of {MNIST_PIXELS} zeros and ones")
     return bits
 
 
@@ -211,28 +208,19 @@ def _read_mat(path: Path, *keys: str, axis: int) -> list[Float[np.ndarray, "n 78
     Raises:
         DataError: It is truncated or corrupt, or lacks one of them as images in [0, 1].
     """
-    from scipy.io import loadmat
-
-    try:
-        stored = loadmat(path, variable_names=keys)
-        found = {key: np.asarray(stored[key], np.float32) for key in keys if key in stored}
-    except Exception as error:  # a corrupt file can raise anything
-        raise _broken(path, f"is truncated or corrupt ({error})") from error
+    found = read_mat(path, *keys)
     for key in keys:
         if key not in found:
-            raise _broken(path, f"holds no {key!r}")
-        array = found[key]
+            raise broken(path, f"holds no {key!r}")
+        array = np.asarray(found[key], np.float32)
+        found[key] = array
         if array.ndim != 2 or array.shape[axis] != MNIST_PIXELS:
-            raise _broken(path, f"{key!r} does not hold images of {MNIST_PIXELS} pixels")
+            raise broken(path, f"{key!r} does not hold images of {MNIST_PIXELS} pixels")
         if not ((array >= 0) & (array <= 1)).all():
-            raise _broken(path, f"{key!r} holds pixels outside [0, 1]")
+            raise broken(path, f"{key!r} holds pixels outside [0, 1]")
     return [np.moveaxis(found[key], axis, 1) for key in keys]
 
 
 def _upright(flat: Num[np.ndarray, "n 784"]) -> Pixels:
     """Return images from MATLAB's column-major order."""
     return flat.reshape(-1, 28, 28).transpose(0, 2, 1)
-
-
-def _broken(path: Path, reason: str) -> DataError:
-    return DataError(path, reason, "delete it and fetch it again")

@@ -8,9 +8,7 @@ noise for every batch; all train images are trained on and there is no validatio
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from dgm_bench.data.arrays import broken, read_idx
 from dgm_bench.data.bits import (
     LEVELS,
     bits_from_logit_density,
@@ -187,25 +186,6 @@ def flip_and_dequantise(
 # -------------------------------------------------------------------------------- readers
 
 
-def read_idx(path: Path) -> UInt8[np.ndarray, "n height width"]:
-    """Read images from a gzipped idx file of unsigned bytes with three dimensions.
-
-    Raises:
-        DataError: The file is truncated, corrupt or of another layout.
-    """
-    try:
-        with gzip.open(path) as stream:
-            raw = stream.read()
-    except (OSError, EOFError, zlib.error) as error:
-        reason = f"is truncated or corrupt ({error})"
-        raise DataError(path, reason, "delete it and fetch it again") from error
-    header = np.frombuffer(raw[4:16], dtype=">u4")
-    shape = tuple(int(size) for size in header)
-    if raw[:4] != b"\x00\x00\x08\x03" or len(raw) != 16 + math.prod(shape):
-        raise DataError(path, "is not an idx file of images", "delete it and fetch it again")
-    return np.frombuffer(raw, dtype=np.uint8, offset=16).reshape(shape)
-
-
 def read_cifar_batch(path: Path) -> Images:
     """Read the images of one batch of the python version of CIFAR-10.
 
@@ -215,6 +195,5 @@ def read_cifar_batch(path: Path) -> Images:
     batch = read_pickle(path)
     data = batch.get(b"data") if isinstance(batch, dict) else None
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
-        reason = "does not hold rows of 3,072 bytes"
-        raise DataError(path, reason, "delete it and fetch it again")
+        raise broken(path, "does not hold rows of 3,072 bytes")
     return data.reshape(-1, 3, 32, 32)

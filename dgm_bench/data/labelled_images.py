@@ -6,8 +6,6 @@ the models of these sets reconstruct pixels and have no density over them.
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -18,11 +16,12 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from dgm_bench.data.arrays import broken, read_idx
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.digits import LEVELS, SEED, permuted_levels
 from dgm_bench.data.files import checksums, noted
-from dgm_bench.data.images import read_cifar_batch, read_idx
+from dgm_bench.data.images import read_cifar_batch
 from dgm_bench.data.pickles import read_pickle
 from dgm_bench.errors import DataError
 
@@ -183,14 +182,7 @@ def read_idx_labels(path: Path) -> Int64[np.ndarray, " n"]:
     Raises:
         DataError: The file is truncated, corrupt or of another layout.
     """
-    try:
-        raw = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        reason = f"is truncated or corrupt ({error})"
-        raise DataError(path, reason, "delete it and fetch it again") from error
-    if raw[:4] != b"\x00\x00\x08\x01" or len(raw) != 8 + int.from_bytes(raw[4:8], "big"):
-        raise DataError(path, "is not an idx file of labels", "delete it and fetch it again")
-    return np.frombuffer(raw, dtype=np.uint8, offset=8).astype(np.int64)
+    return read_idx(path, axes=1).astype(np.int64)
 
 
 def read_cifar_labels(path: Path) -> Int64[np.ndarray, " n"]:
@@ -201,6 +193,6 @@ def read_cifar_labels(path: Path) -> Int64[np.ndarray, " n"]:
     """
     batch = read_pickle(path)
     labels = batch.get(b"labels") if isinstance(batch, dict) else None
-    if not isinstance(labels, list) or not all(isinstance(label, int) for label in labels):
-        raise DataError(path, "does not hold a list of labels", "delete it and fetch it again")
+    if not isinstance(labels, list) or not all(type(k) is int and 0 <= k < 10 for k in labels):
+        raise broken(path, "does not hold a list of labels from 0 to 9")
     return np.array(labels, dtype=np.int64)

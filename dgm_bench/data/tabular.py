@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from dgm_bench.data.arrays import broken, read_hdf5, read_npy, require_finite
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.files import checksums
@@ -23,7 +24,6 @@ from dgm_bench.data.patches import whole_patch
 from dgm_bench.errors import DataError
 
 Table = Float[np.ndarray, "n dim"]
-_AGAIN = "delete it and fetch it again"
 
 
 class Splits(NamedTuple):
@@ -69,7 +69,7 @@ def _as_float32(rows: Table) -> Table:
 
 def prepare_power(home: Path) -> Splits:
     """Prepare POWER from ``power/data.npy``: eight columns of household measurements."""
-    rows = read_npy(home / "power/data.npy", columns=8)
+    rows = read_table(home / "power/data.npy", columns=8)
     # One generator shuffles and then draws the three kinds of noise: the order matters.
     rng = np.random.RandomState(42)
     rng.shuffle(rows)
@@ -89,7 +89,8 @@ def prepare_gas(home: Path) -> Splits:
     path = home / "gas/ethylene_CO.pickle"
     frame = read_frame(path)
     if missing := {"Meth", "Eth", "Time"} - set(frame.columns):
-        raise DataError(path, f"has no column {min(missing)}", _AGAIN)
+        raise broken(path, f"has no column {min(missing)}")
+    require_finite(path, frame.to_numpy(), list(frame.columns))
     frame = frame.drop(columns=["Meth", "Eth", "Time"])
     while (twins := (frame.corr() > 0.98).to_numpy().sum(axis=1) > 1).any():
         frame = frame.drop(columns=frame.columns[twins.argmax()])
@@ -101,11 +102,11 @@ def prepare_gas(home: Path) -> Splits:
 def prepare_hepmass(home: Path) -> Splits:
     """Prepare HEPMASS from ``hepmass/1000_train.csv`` and ``1000_test.csv``, signal rows only."""
     train = _signal_rows(home / "hepmass/1000_train.csv")
-    # The test file names a column more than it has values, so the last one is empty.
-    test = _signal_rows(home / "hepmass/1000_test.csv")[:, :-1]
+    # The test file names a column more than it has values.
+    test = _signal_rows(home / "hepmass/1000_test.csv")
     if train.shape[1] != test.shape[1]:
         reason = f"has {test.shape[1]} features, 1000_train.csv has {train.shape[1]}"
-        raise DataError(home / "hepmass/1000_test.csv", reason, _AGAIN)
+        raise broken(home / "hepmass/1000_test.csv", reason)
     mean, deviation = train.mean(axis=0), train.std(axis=0, ddof=1)
     train, test = (train - mean) / deviation, (test - mean) / deviation
     keep = ~has_repeated_minimum(train)
@@ -115,20 +116,19 @@ def prepare_hepmass(home: Path) -> Splits:
 
 def prepare_miniboone(home: Path) -> Splits:
     """Prepare MINIBOONE from ``miniboone/data.npy``, which its authors had cleaned already."""
-    rows = read_npy(home / "miniboone/data.npy", columns=None)
+    rows = read_table(home / "miniboone/data.npy", columns=None)
     return standardised_by_train_and_val(tenths_from_the_end(rows))
 
 
 def prepare_bsds300(home: Path) -> Splits:
     """Read BSDS300 from ``BSDS300/BSDS300.hdf5``, as it is stored."""
-    import h5py
-
     path = home / "BSDS300/BSDS300.hdf5"
-    try:
-        with h5py.File(path) as stored:
-            return Splits(*(stored[key][:] for key in ("train", "validation", "test")))
-    except (OSError, KeyError) as error:
-        raise DataError(path, f"is truncated or of another layout ({error})", _AGAIN) from error
+    splits = Splits(*read_hdf5(path, "train", "validation", "test"))
+    for rows in splits:
+        if rows.ndim != 2:
+            raise broken(path, f"is of another layout: an array has shape {rows.shape}")
+        require_finite(path, rows)
+    return splits
 
 
 PREPARE: dict[str, Callable[[Path], Splits]] = {
@@ -167,17 +167,25 @@ def has_repeated_minimum(rows: Table) -> Bool[np.ndarray, " dim"]:
 
 
 def _signal_rows(path: Path) -> Table:
-    """Read a csv and return the rows whose first column, the label, is 1, without it."""
+    """Read a csv and return the rows whose first column, the label, is 1, without it.
+
+    A last column that is empty, which has a name alone, is left out.
+    """
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, index_col=False).to_numpy(dtype=np.float64)
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
-        raise DataError(path, f"is not a table of numbers ({error})", _AGAIN) from error
+        frame = pd.read_csv(path, index_col=False).astype(np.float64)
+    except (ValueError, TypeError) as error:  # pandas' parser errors are ValueErrors
+        reason = str(error).partition("\n")[0][:200]
+        raise broken(path, f"is not a table of numbers ({reason})") from error
+    if frame.shape[1] > 1 and frame.iloc[:, -1].isna().all():
+        frame = frame.iloc[:, :-1]
+    table: Table = frame.to_numpy()
+    require_finite(path, table, list(frame.columns))
     return table[table[:, 0] == 1, 1:]
 
 
-def read_npy(path: Path, columns: int | None) -> Table:
+def read_table(path: Path, columns: int | None) -> Table:
     """Read a two-dimensional array of numbers; never unpickles.
 
     Args:
@@ -187,12 +195,10 @@ def read_npy(path: Path, columns: int | None) -> Table:
     Raises:
         DataError: The file is truncated, corrupt or of another layout.
     """
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(path, f"is truncated or corrupt ({error})", _AGAIN) from error
+    rows = read_npy(path)
     if rows.ndim != 2 or (columns is not None and rows.shape[1] != columns):
         wanted = f"{columns} columns" if columns else "two dimensions"
-        raise DataError(path, f"has shape {rows.shape}, expected {wanted}", _AGAIN)
+        raise broken(path, f"has shape {rows.shape}, expected {wanted}")
+    require_finite(path, rows)
     table: Table = rows
     return table

@@ -3,14 +3,18 @@
 import gzip
 import pickle
 
+import h5py
 import numpy as np
 import pytest
+import scipy.io
 from fuzz.harness import Target
 from old_frames import save_frame
 
+from dgm_bench.data import arrays, tabular
+from dgm_bench.data.binary_images import read_amat
 from dgm_bench.data.frames import read_frame
 from dgm_bench.data.images import read_cifar_batch
-from dgm_bench.data.labelled_images import read_idx_labels
+from dgm_bench.data.matlab import read_mat
 
 RNG = np.random.default_rng(0)
 GZIP = gzip.decompress, gzip.compress
@@ -34,8 +38,57 @@ def write_frame(path):
     save_frame(path, {name: RNG.normal(size=5) for name in ("Time", "Meth", "Eth", "R1")})
 
 
+def write_npz(path):
+    with path.open("wb") as stream:
+        np.savez_compressed(stream, images=grey(3, 8), drawer=np.arange(3))
+
+
+def write_npy(path):
+    with path.open("wb") as stream:
+        np.save(stream, RNG.normal(size=(4, 3)))
+
+
+def write_mat(packed):
+    parts = {"data": RNG.random((4, 3)), "testdata": grey(2, 3)}
+    return lambda path: scipy.io.savemat(path, parts, appendmat=False, do_compression=packed)
+
+
+def write_hdf5(**packing):
+    def write(path):
+        with h5py.File(path, "w") as stored:
+            for key in ("train", "test"):
+                stored.create_dataset(key, data=RNG.normal(size=(9, 5)), **packing)
+
+    return write
+
+
+def write_csv(path):
+    lines = [
+        ",".join(map(repr, row)) for row in RNG.integers(2, size=(6, 4)).astype(float).tolist()
+    ]
+    path.write_text("# label,f0,f1,f2,mass\n" + ",\n".join(lines))
+
+
+def write_amat(path):
+    rows = RNG.integers(2, size=(2, 784))
+    path.write_text("".join(" ".join(map(str, row)) + " \n" for row in rows).replace(" \n", "\n"))
+
+
 TARGETS = (
-    Target("idx labels", write_idx(grey(9)), read_idx_labels, inside=GZIP),
+    Target("idx images", write_idx(grey(3, 4, 5)), arrays.read_idx, inside=GZIP),
+    Target("idx labels", write_idx(grey(9)), lambda path: arrays.read_idx(path, 1), inside=GZIP),
+    Target("npy", write_npy, arrays.read_npy),
+    Target("npz", write_npz, lambda path: arrays.read_npz(path, "images", "drawer")),
+    Target("mat", write_mat(False), lambda path: read_mat(path, "data", "testdata")),
+    Target("mat, deflated", write_mat(True), lambda path: read_mat(path, "data", "testdata")),
+    Target("hdf5", write_hdf5(), lambda path: arrays.read_hdf5(path, "train", "test")),
+    Target(
+        "hdf5, deflated",
+        write_hdf5(compression="gzip", chunks=(3, 5)),
+        lambda path: arrays.read_hdf5(path, "train", "test"),
+    ),
+    Target("csv", write_csv, tabular._signal_rows),
+    Target("amat", write_amat, read_amat),
     *(Target(f"pickle {n}", write_batch(n), read_cifar_batch) for n in (0, 2, 4)),
     Target("pickled frame", write_frame, lambda path: read_frame(path).to_numpy()),
 )
