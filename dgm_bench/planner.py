@@ -323,9 +323,8 @@ def plan(
     context = replace(context, may_fetch=context.may_fetch and budget is None)
     groups = _by_recipe(cells)
     insist = len(groups) == 1 and budget is None
-    offers = [
-        _offer(group, seed, context, measured, insist) for group in groups for seed in range(seeds)
-    ]
+    firsts = [_offer(group, context, measured, insist) for group in groups]
+    offers = [replace(first, seed=seed) for first in firsts for seed in range(seeds)]
     ready = sorted((offer for offer in offers if not offer.reason), key=_urgency)
     decided = _decide(ready, budget, seeds)
     chosen = [run for run in decided if run.runs]
@@ -353,14 +352,13 @@ def _declared_first(cell: Cell) -> tuple[bool, bool]:
 
 def _offer(
     group: Sequence[Cell],
-    seed: int,
     context: PlanningContext,
     measured: Mapping[str, float],
     insist: bool,
 ) -> PlannedRun:
-    """Return a run with its cost, and the reason why it cannot run where there is one."""
+    """Return the run of seed 0, its cost, and the reason why it cannot run where there is one."""
     cell = group[0]
-    offer = PlannedRun(cell, tuple(member.id for member in group), seed, cell.recipe)
+    offer = PlannedRun(cell, tuple(member.id for member in group), 0, cell.recipe)
     able, why = context.runnable(cell)
     if cell.recipe is None or not able:
         return replace(offer, reason=why or "no recipe yet")

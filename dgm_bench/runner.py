@@ -20,6 +20,7 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DamagedError, DataError, DataUnavailable
 from dgm_bench.execution import Execution, resolve_device
 from dgm_bench.kept import ask_in_modules
+from dgm_bench.metrics.evaluate import require_known
 from dgm_bench.paths import PACKAGE
 from dgm_bench.planner import Plan, PlannedRun, share_of
 from dgm_bench.records import FAILED, RunRecord, read_record
@@ -60,10 +61,13 @@ def run_plan(plan: Plan, context: RunContext) -> RunSummary:
         context: What they share besides.
 
     Raises:
+        DeclarationError: When a run is to measure what is no metric.
         UsageError: When the device is not there.
         ResultsError: When the results folder cannot be written or a run is under way elsewhere.
         DataError: At the end, when a run's data is broken; runs after it are still done.
     """
+    for run in plan.chosen:
+        require_known(run.chosen_recipe.evaluation)
     ensure_writable(context.results)
     if context.threads is not None:
         torch.set_num_threads(context.threads)

@@ -22,6 +22,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
+#: More runs of a recipe than anyone can want: a plan lists each.
+MOST_SEEDS = 1000
 
 
 class Verbs(click.Group):
@@ -198,7 +200,7 @@ def planning_options(function: Function) -> Function:
         ),
         click.option(
             "--seeds",
-            type=click.IntRange(min=1),
+            type=click.IntRange(min=1, max=MOST_SEEDS),
             default=1,
             show_default=True,
             metavar="N",

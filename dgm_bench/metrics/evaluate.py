@@ -11,6 +11,7 @@ from torch import nn
 
 from dgm_bench.control import ask
 from dgm_bench.data.dataset import Dataset
+from dgm_bench.errors import DeclarationError
 from dgm_bench.kept import Journal
 from dgm_bench.metrics.abilities import abilities
 from dgm_bench.metrics.bounds import active_units, avb, likelihood, prediction, surgery, variational
@@ -94,10 +95,23 @@ def require_fit(spec: EvaluationSpec, model: nn.Module, data: Dataset, data_root
 
     Raises:
         DeclarationError: A metric is not known, needs what the model or the data lacks, or an
-            option that is not set.
+            option that is not set; or there are settings of a solver, and the model has none.
         DataError: Weights of a network are missing or not the published ones, or the data root
             cannot be written.
     """
+    if spec.model_overrides and not isinstance(model, SolvesODE):
+        thing, reason = "evaluation.model_overrides", f"{type(model).__name__} has no solver"
+        raise DeclarationError(thing, reason, "leave them out")
     evaluation = Evaluation(model, data, spec, 0, data_root)
     for name in spec.metrics:
         METRICS[name].require_fit(evaluation)
+
+
+def require_known(spec: EvaluationSpec) -> None:
+    """Refuse metrics that there are not, before even data are loaded.
+
+    Raises:
+        DeclarationError: A metric is not known.
+    """
+    for name in spec.metrics:
+        _ = METRICS[name]

@@ -17,7 +17,7 @@ from dgm_bench.models.names import locate
 from dgm_bench.spec import ModelSpec
 
 #: Layers and tensors of the largest model that is no slip of the keyboard.
-MOST_PARTS = 100_000
+MOST_PARTS = 10_000
 
 
 def build(spec: ModelSpec, event_shape: tuple[int, ...]) -> nn.Module:

@@ -124,6 +124,7 @@ def test_data_that_is_not_here_is_a_reason_with_the_command(call):
         (["plan", "--budget", "-5m"], "--budget -5m: not a time above zero"),
         (["plan", "--budget", "soon"], "write 90s, 10m, 2h"),
         (["plan", "--seeds", "0"], "--seeds"),
+        (["plan", "--seeds", "1000000"], "not in the range 1<=x<=1000"),
         (["run", CELL, "--time-limit", "0s"], "--time-limit 0s"),
         (["run", CELL, "--set", "lr"], "write --set optimizer.lr=1e-4"),
         (["run", CELL, "--set", "optimizer.rate=1"], "a recipe has no 'rate'"),

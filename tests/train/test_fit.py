@@ -86,6 +86,13 @@ def test_a_metric_that_cannot_be_taken_is_refused(model, dim, metric, told):
     assert "\n" not in str(refused.value)
 
 
+def test_settings_of_a_solver_are_refused_where_there_is_none():
+    spec = EvaluationSpec(model_overrides={"rtol": 1e-3})
+    with pytest.raises(DeclarationError, match=r"model_overrides: NICE has no solver; leave"):
+        evaluate.require_fit(spec, build(MODELS["nice"], (2,)), data(2), Path())
+    evaluate.require_fit(spec, build(ModelSpec(name="ffjord:FFJORD"), (2,)), data(2), Path())
+
+
 def test_what_fits_is_not_refused():
     fitting = [("moved", "avb"), ("mixture", "surgery"), ("vae-of-two", "abilities")]
     for model, metric in fitting:
