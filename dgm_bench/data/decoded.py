@@ -3,15 +3,17 @@
 ImageNet at 256x256 takes 260 GB: more than memory holds, and too slow to decode in every epoch.
 The array and its index lie in ``decoded/<set>/<key>`` below the data root. The key covers path,
 size and time of change of every file, so that a changed folder is decoded anew. An array grows in
-a folder ``<key>.part``, which gets its final name when it is whole.
+a folder ``<key>.part``, which gets its final name when it is whole. Beside the array grows a list
+of what is in it, with digests: a process that is stopped or killed leaves what it has decoded to
+the next one, and from where something is damaged on, images are decoded again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import shutil
@@ -23,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -31,15 +34,23 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
+from dgm_bench.control import ask
 from dgm_bench.data.dataset import begun_fingerprint
 from dgm_bench.data.files import Listed
-from dgm_bench.errors import DataError
+from dgm_bench.errors import DataError, ResultsError
+from dgm_bench.locks import holding
+from dgm_bench.sealed import read_sealed, write_sealed
 
 #: Turns an open image into one of the array's size and mode, and names what it did to it.
 Prepare = Callable[[Image.Image, Path], tuple[Image.Image, tuple[str, ...]]]
 
-ARRAY, INDEX = "images.u8", "index.json"
+ARRAY, LIST, INDEX = "images.u8", "images.list", "index.json"
+_LOG = logging.getLogger("dgm_bench")
 _AT_A_TIME = 256
+#: Bytes read between two questions whether to stop.
+_CHUNK = 1 << 26
+#: What is done where something is damaged.
+_INSTEAD = "what is damaged is decoded again"
 
 
 @dataclass(frozen=True)
@@ -101,18 +112,15 @@ def decoded(source: Source, cache: Path) -> Decoded:
 
     Raises:
         DataError: An image cannot be used, the disk has no room, or the folder is not writable.
+        Interrupted: It is time to stop; what is decoded by then is kept.
     """
-    place = cache / source.key
     try:
-        if not _is_whole(place, source):
-            with _locked(cache):
-                if not _is_whole(place, source):
-                    _write(source, place)
-    except OSError as error:
+        index = _whole(cache / source.key, source) or _written(source, cache)
+    except (OSError, ResultsError) as error:
+        reason = error.reason if isinstance(error, ResultsError) else f"cannot be written ({error})"
         remedy = "make it writable, or name another data root in DGM_BENCH_DATA"
-        raise DataError(cache, f"cannot be written ({error})", remedy) from error
-    index = json.loads((place / INDEX).read_text())
-    return Decoded(splits=_mapped(place / ARRAY, source), **index)
+        raise DataError(cache, reason, remedy) from error
+    return Decoded(splits=_mapped(cache / source.key / ARRAY, source), **index)
 
 
 @contextmanager
@@ -137,53 +145,79 @@ def opened(path: Path, stream: io.BytesIO | None = None) -> Iterator[Image.Image
 # -------------------------------------------------------------------------------- the cache
 
 
-def _is_whole(place: Path, source: Source) -> bool:
-    array = place / ARRAY
+def _whole(place: Path, source: Source) -> dict[str, Any] | None:
+    """Return the index of an array that is whole, every byte of it, or None."""
+    if not place.is_dir():
+        return None
+    content = read_sealed(place / INDEX, _INSTEAD)
+    if content is None:
+        return None
+    index: dict[str, Any] = json.loads(content)
     try:
-        json.loads((place / INDEX).read_text())
-    except (FileNotFoundError, ValueError):
-        return False
-    return array.is_file() and array.stat().st_size == source.size
+        with (place / ARRAY).open("rb") as stream:
+            found = _fingerprints(stream, source)
+    except FileNotFoundError:
+        return None
+    if found == index["fingerprints"]:
+        return index
+    _LOG.warning("%s: is damaged (its SHA-256 is another); %s", place / ARRAY, _INSTEAD)
+    (place / INDEX).unlink(missing_ok=True)
+    return None
 
 
-@contextmanager
-def _locked(cache: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system releases when a process ends."""
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _fingerprints(stream: BinaryIO, source: Source) -> dict[str, str]:
+    """Return the fingerprints of an array's splits, as the file has them now."""
+    found, at_a_time = {}, max(1, _CHUNK // math.prod(source.shape))
+    for split, files in source.splits.items():
+        digest = begun_fingerprint(torch.uint8, (len(files), *source.shape))
+        for start in range(0, len(files), at_a_time):
+            ask()
+            digest.update(stream.read(min(at_a_time, len(files) - start) * math.prod(source.shape)))
+        found[split] = digest.hexdigest()
+    return found if not stream.read(1) else {}
 
 
-def _write(source: Source, place: Path) -> None:
-    """Decode everything into a temporary folder and move it into place: all of it or nothing."""
+def _written(source: Source, cache: Path) -> dict[str, Any]:
+    """Write an array that is not whole; of several processes one does, and the others wait."""
+    words = ("these images are being decoded", "wait for it, or stop it first")
+    with holding(cache / ".lock", *words, patience=math.inf, waiting=ask):
+        return _whole(cache / source.key, source) or _write(source, cache / source.key)
+
+
+def _write(source: Source, place: Path) -> dict[str, Any]:
+    """Decode what is not decoded yet into a folder of its own, and move it into place."""
     part = place.with_name(f"{place.name}.part")
-    _remove_others(part.parent, keep=None, suffix=".part")
-    _require_space(source, place)
-    part.mkdir()
-    try:
-        index = _write_array(source, part / ARRAY)
-        (part / INDEX).write_text(json.dumps(index))
-        shutil.rmtree(place, ignore_errors=True)
-        part.rename(place)
-    finally:
+    _remove_others(part.parent, keep=(part, place))
+    if place.is_dir():
         shutil.rmtree(part, ignore_errors=True)
-    _remove_others(place.parent, keep=place)
+        place.rename(part)
+    _require_space(source, part)
+    part.mkdir(exist_ok=True)
+    try:
+        index = _Growing(source, part).finished()
+    except Exception:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    write_sealed(part / INDEX, json.dumps(index).encode())
+    part.rename(place)
+    return index
 
 
-def _remove_others(cache: Path, keep: Path | None, suffix: str = "") -> None:
-    """Remove remains of killed processes, and arrays of folders that have changed since."""
+def _remove_others(cache: Path, keep: tuple[Path, Path]) -> None:
+    """Remove arrays, and parts of them, of folders that have changed since."""
     for other in cache.iterdir():
-        if other.is_dir() and other != keep and other.name.endswith(suffix):
+        if other.is_dir() and other not in keep:
             shutil.rmtree(other, ignore_errors=True)
 
 
-def _require_space(source: Source, place: Path) -> None:
-    free = shutil.disk_usage(place.parent).free
-    if free < source.size:
-        reason = f"decoding needs {source.size / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free"
-        remedy = f"free some, or make {place.parent} a link to a folder of a larger disk"
-        raise DataError(place.parent, reason, remedy)
+def _require_space(source: Source, part: Path) -> None:
+    here = part / ARRAY
+    needed = source.size - (here.stat().st_size if here.exists() else 0)
+    free = shutil.disk_usage(part.parent).free
+    if free < needed:
+        reason = f"decoding needs {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free"
+        remedy = f"free some, or make {part.parent} a link to a folder of a larger disk"
+        raise DataError(part.parent, reason, remedy)
 
 
 def _mapped(path: Path, source: Source) -> dict[str, Tensor]:
@@ -199,40 +233,126 @@ def _mapped(path: Path, source: Source) -> dict[str, Tensor]:
 # -------------------------------------------------------------------------------- decoding
 
 
-def _write_array(source: Source, path: Path) -> dict[str, dict[str, str] | dict[str, int]]:
-    """Write all images, and return the index."""
-    fingerprints, digests, treated = {}, {}, Counter[str]()
-    total = sum(map(len, source.splits.values()))
-    with (
-        path.open("wb") as stream,
-        ThreadPoolExecutor() as pool,  # Pillow decodes and resizes outside of Python's lock
-        tqdm(desc=f"decoding {source.name}", total=total, disable=not sys.stderr.isatty()) as bar,
-    ):
-        for split, files in source.splits.items():
-            fingerprint = begun_fingerprint(torch.uint8, (len(files), *source.shape))
-            digest = hashlib.sha256()
-            for sha256, name, levels, done in _decode_all(source, files, pool):
-                stream.write(levels)
-                fingerprint.update(levels)
-                digest.update(f"{sha256}  {name}\n".encode())
-                treated.update(done)
-                bar.update()
-            fingerprints[split], digests[split] = fingerprint.hexdigest(), digest.hexdigest()
-        stream.flush()
-        os.fsync(stream.fileno())
-    return {"fingerprints": fingerprints, "files": digests, "treated": dict(treated)}
+@dataclass(frozen=True)
+class _Found:
+    """What is listed of an image: SHA-256 of its file, and its treatment."""
+
+    sha256: str
+    done: tuple[str, ...]
 
 
-def _decode_all(
-    source: Source, files: Sequence[Listed], pool: ThreadPoolExecutor
-) -> Iterator[tuple[str, str, bytes, tuple[str, ...]]]:
-    """Return SHA-256, path, bytes and treatment of each file, in order, a few at a time."""
-    for start in range(0, len(files), _AT_A_TIME):
-        some = files[start : start + _AT_A_TIME]
-        yield from pool.map(lambda file: _decode(source, file), some)
+class _Growing:
+    """An array and its list, which grow by some images at a time, and the index of what is there.
+
+    Args:
+        source: The files.
+        part: The folder of both.
+    """
+
+    def __init__(self, source: Source, part: Path) -> None:
+        self.source, self.part = source, part
+        self.files = [(split, file) for split, files in source.splits.items() for file in files]
+        self.fingerprints = {
+            split: begun_fingerprint(torch.uint8, (len(files), *source.shape))
+            for split, files in source.splits.items()
+        }
+        self.digests = {split: hashlib.sha256() for split in source.splits}
+        self.treated, self.done = Counter[str](), 0
+
+    def finished(self) -> dict[str, Any]:
+        """Return the index, having decoded what is not there.
+
+        Raises:
+            DataError: An image cannot be used.
+            Interrupted: It is time to stop.
+        """
+        for name in (ARRAY, LIST):
+            (self.part / name).touch()
+        with (self.part / ARRAY).open("r+b") as array, (self.part / LIST).open("r+b") as listed:
+            self._take_over(array, listed)
+            self._decode_rest(array, listed)
+            os.fsync(array.fileno())
+        return {
+            "fingerprints": {split: d.hexdigest() for split, d in self.fingerprints.items()},
+            "files": {split: d.hexdigest() for split, d in self.digests.items()},
+            "treated": dict(self.treated),
+        }
+
+    def _take_over(self, array: BinaryIO, listed: BinaryIO) -> None:
+        """Take what an earlier process has written, up to the first that is not as it wrote it."""
+        size, end = math.prod(self.source.shape), 0
+        for line in listed:
+            ask()
+            found, sha256 = _read_line(line)
+            levels = array.read(len(found) * size)
+            whole = sha256 == hashlib.sha256(levels).hexdigest()
+            if not (found and whole and self.done + len(found) <= len(self.files)):
+                break
+            self._take(levels, found)
+            end += len(line)
+        for stream, length in ((array, self.done * size), (listed, end)):
+            stream.truncate(length)
+            stream.seek(length)
+
+    def _take(self, levels: bytes, found: Sequence[_Found]) -> None:
+        size = math.prod(self.source.shape)
+        for number, image in enumerate(found):
+            split, file = self.files[self.done]
+            self.fingerprints[split].update(levels[number * size : (number + 1) * size])
+            self.digests[split].update(f"{image.sha256}  {file.path}\n".encode())
+            self.treated.update(image.done)
+            self.done += 1
+
+    def _decode_rest(self, array: BinaryIO, listed: BinaryIO) -> None:
+        total, source = len(self.files), self.source
+        hidden = not sys.stderr.isatty()
+        with (
+            ThreadPoolExecutor() as pool,  # Pillow decodes and resizes outside of Python's lock
+            tqdm(
+                desc=f"decoding {source.name}", total=total, initial=self.done, disable=hidden
+            ) as bar,
+        ):
+            for start in range(self.done, total, _AT_A_TIME):
+                some = [file for _, file in self.files[start : start + _AT_A_TIME]]
+                self._decode_some(some, pool, array, listed)
+                bar.update(len(some))
+
+    def _decode_some(
+        self, files: Sequence[Listed], pool: ThreadPoolExecutor, array: BinaryIO, listed: BinaryIO
+    ) -> None:
+        """Decode images side by side; a stop, too, leaves those before it written."""
+        levels, found = bytearray(), list[_Found]()
+        try:
+            for image, own in pool.map(lambda file: _decode(self.source, file), files):
+                levels += own
+                found.append(image)
+                ask()
+        finally:
+            if found:
+                array.write(levels)
+                array.flush()
+                listed.write(_line(bytes(levels), found))
+                listed.flush()
+                self._take(bytes(levels), found)
 
 
-def _decode(source: Source, file: Listed) -> tuple[str, str, bytes, tuple[str, ...]]:
+def _line(levels: bytes, found: Sequence[_Found]) -> bytes:
+    """Return the line that lists images: their digest, theirs in the array, and the line's own."""
+    images = [[image.sha256, image.done] for image in found]
+    text = json.dumps([hashlib.sha256(levels).hexdigest(), images])
+    return f"{hashlib.sha256(text.encode()).hexdigest()} {text}\n".encode()
+
+
+def _read_line(line: bytes) -> tuple[list[_Found], str]:
+    """Return what a line lists and the digest of its images; nothing of one that is not whole."""
+    own, _, text = line.rstrip(b"\n").partition(b" ")
+    if own.decode(errors="replace") != hashlib.sha256(text).hexdigest():
+        return [], ""
+    sha256, images = json.loads(text)
+    return [_Found(file, tuple(done)) for file, done in images], sha256
+
+
+def _decode(source: Source, file: Listed) -> tuple[_Found, bytes]:
     path = source.home / file.path
     try:
         raw = path.read_bytes()
@@ -244,4 +364,4 @@ def _decode(source: Source, file: Listed) -> tuple[str, str, bytes, tuple[str, .
         levels = np.asarray(prepared).transpose(2, 0, 1)
     if levels.shape != source.shape or levels.dtype != np.uint8:
         raise DataError(path, f"gave {levels.dtype} of {levels.shape}", "replace it")
-    return hashlib.sha256(raw).hexdigest(), file.path, levels.tobytes(), done
+    return _Found(hashlib.sha256(raw).hexdigest(), done), levels.tobytes()
