@@ -104,6 +104,10 @@ class _DataSource:
                 lambda: datasets.load(spec.name, root, args=spec.args, seed=seed, offline=offline)
             )
             self._key = key
+            if not self._data.verified:
+                doubt = f"{spec.name} is not verified as the published files"
+                remedy = f"dgm-bench data verify {spec.name} compares them"
+                self.context.reporter.message(f"{doubt}; {remedy}")
         return self._data
 
 

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from dgm_bench import paths
 from dgm_bench.data.cards import DatasetCard
-from dgm_bench.data.files import DataState, FileCheck, check_files, home_of, state_of
+from dgm_bench.data.files import (
+    DataState,
+    FileCheck,
+    check_files,
+    home_of,
+    require_published,
+    state_of,
+)
 from dgm_bench.data.registry import CARDS
 from dgm_bench.data.weights import (
     WEIGHTS,
@@ -161,9 +168,29 @@ def load(
     loader = getattr(import_module(f"dgm_bench.data.{module}"), function)
     if wanted.seeded:
         options["seed"] = seed
-    dataset: Dataset = loader(wanted, home_of(wanted, root), **options)
+    home = home_of(wanted, root)
+    require_published(wanted, home)
+    dataset: Dataset = loader(wanted, home, **options)
     _require_as_declared(wanted, dataset)
+    _require_numbers(wanted, dataset)
     return dataset
+
+
+def _require_numbers(wanted: DatasetCard, loaded: Dataset) -> None:
+    """Refuse prepared examples that are not finite, as a constant column gives."""
+    import torch
+
+    for name, split in loaded.splits.items():
+        # A sum is NaN where anything is, and takes no memory: double precision does not overflow.
+        if not split.is_floating_point() or split.sum(dtype=torch.float64).isfinite():
+            continue
+        places = (~split.isfinite()).nonzero()
+        if len(places):
+            row, *column = places[0].tolist()
+            where = f"{name} row {row + 1:,}, column {', '.join(str(n + 1) for n in column)}"
+            reason = f"is not finite after preparation: {where}, {len(places):,} numbers in all"
+            remedy = f"delete its files and run {wanted.fetch_command}"
+            raise DataError(wanted.name, reason, remedy)
 
 
 def _require_as_declared(wanted: DatasetCard, loaded: Dataset) -> None:

@@ -22,6 +22,8 @@ class DataFile:
         md5: Of the published file, where only that is published.
         git_blob: Git's name of the published file, where only that is at hand.
         count: How many files the pattern matches; of a folder, how many images the published holds.
+        repacked: Whether the same data is about in files of other bytes: one of another checksum
+            is then read, and told; otherwise it is refused.
         suffixes: Of the images, where ``path`` is a folder that the user has; else empty.
     """
 
@@ -31,7 +33,13 @@ class DataFile:
     md5: str | None = None
     git_blob: str | None = None
     count: int = 1
+    repacked: bool = False
     suffixes: tuple[str, ...] = ()
+
+    @property
+    def checksum(self) -> str | None:
+        """The published one, of whichever kind."""
+        return self.sha256 or self.md5 or self.git_blob
 
     def find(self, home: Path) -> list[Path]:
         """Return the files that are there, sorted by name; of a folder of images itself alone."""
@@ -54,6 +62,7 @@ class Download:
         unpacked: Bytes it takes once unpacked; 0 for a file that is used as it is.
         sha256: Of the published file, where known.
         md5: Of the published file, where only that is published.
+        git_blob: Git's name of the published file, where only that is at hand.
     """
 
     urls: tuple[str, ...]
@@ -62,6 +71,12 @@ class Download:
     unpacked: int = 0
     sha256: str | None = None
     md5: str | None = None
+    git_blob: str | None = None
+
+    @property
+    def checksum(self) -> str | None:
+        """The published one, of whichever kind."""
+        return self.sha256 or self.md5 or self.git_blob
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,39 @@
 """Downloading published files: from several mirrors, with checksums, resuming where interrupted.
 
-No incomplete file has its final name: downloads are written to a ``.part`` file beside it, and
-archives are unpacked in a temporary folder before anything is moved into place.
+No incomplete file has its final name: downloads are written to a ``.part`` file beside it, which
+has to have the published checksum, where one is known, before it gets that name. Nothing is taken
+beyond the size that is known, nor from another host than the one that was asked, unless the
+checksum is known.
 """
 
 from __future__ import annotations
 
-import gzip
 import os
 import shutil
 import sys
-import tarfile
-import tempfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
-import pooch
 import requests
 from tqdm import tqdm
+from urllib3.exceptions import HTTPError
 
+from dgm_bench.data.archives import unpack
 from dgm_bench.data.cards import Download
+from dgm_bench.data.files import is_published
 from dgm_bench.errors import DataError
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0
-_CORRUPT = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
+_MOST_REDIRECTS = 10
+#: How much more may come than a card says, whose size may be rounded.
+_SLACK = 1.25
+_PAGES = ("text/html", "application/xhtml+xml")
+
+
+class NotPublishedError(requests.RequestException):
+    """What a server gives is not the published file; the message says why, in few words."""
 
 
 def download(item: Download, root: Path, *, progress: bool) -> None:
@@ -42,9 +49,10 @@ def download(item: Download, root: Path, *, progress: bool) -> None:
     _require_space(item, target)
     was_there = target.exists()
     try:
-        _retrieve(item, target, progress)
+        if not was_there or not is_published(item, target):
+            _retrieve(item, target, progress)
         if item.unpacked:
-            unpack(target, target.parent)
+            unpack(target, target.parent, item.unpacked)
             if not was_there:
                 target.unlink()
     except OSError as error:
@@ -68,18 +76,14 @@ def _require_space(item: Download, target: Path) -> None:
 
 def _retrieve(item: Download, target: Path, progress: bool) -> None:
     """Fetch a file from the first mirror that gives the published one."""
-    pooch.get_logger().setLevel("WARNING")
-    known = f"sha256:{item.sha256}" if item.sha256 else f"md5:{item.md5}" if item.md5 else None
-    downloader = ResumingDownloader(_part_of(target), progress)
     failures = []
     for url in item.urls:
         try:
-            pooch.retrieve(url, known, target.name, target.parent, downloader=downloader)
+            _Transfer(item, _part_of(target), progress).fetch(url)
         except requests.RequestException as error:
             failures.append(f"{urlsplit(url).netloc}: {_in_short(error)}")
-        except ValueError:  # how pooch reports another checksum
-            failures.append(f"{urlsplit(url).netloc}: wrong checksum")
         else:
+            os.replace(_part_of(target), target)
             return
     remedy = "run the same command again: it continues where it stopped"
     raise DataError(target, f"cannot be downloaded ({'; '.join(failures)})", remedy)
@@ -96,28 +100,42 @@ def _part_of(target: Path) -> Path:
 
 
 @dataclass
-class ResumingDownloader:
-    """A downloader for :func:`pooch.retrieve` that continues where an earlier attempt stopped.
+class _Transfer:
+    """Fetches a file, and continues where an earlier attempt stopped.
 
     Args:
+        item: What is known of the file.
         part: Where the bytes grow; kept when the connection breaks.
         progress: Show a bar, where there is a terminal.
     """
 
+    item: Download
     part: Path
-    progress: bool = True
+    progress: bool
 
-    def __call__(self, url: str, output_file: str, pooch: object) -> None:
-        """Download ``url`` and move it to ``output_file`` once it is whole.
+    def fetch(self, url: str) -> None:
+        """Download ``url`` to ``part``; as long as a broken connection brought something, again.
 
-        As long as a broken connection brought something, it is tried again.
+        A part of an earlier attempt is only continued where a checksum says whether it fits.
 
         Raises:
-            requests.RequestException: The server refuses, or the connection keeps breaking.
+            requests.RequestException: The server refuses, gives another file, or the connection
+                keeps breaking.
         """
+        if not self.item.checksum:
+            self.part.unlink(missing_ok=True)
+        begun = self._have() > 0
         while not self._receive(url):
             pass
-        os.replace(self.part, output_file)
+        if not is_published(self.item, self.part):
+            self.part.unlink()
+            if not begun:
+                raise NotPublishedError("wrong checksum")
+            self.fetch(url)  # the part was another file's
+
+    @property
+    def _most(self) -> float:
+        return self.item.size * _SLACK if self.item.size else float("inf")
 
     def _have(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
@@ -127,18 +145,60 @@ class ResumingDownloader:
         before = self._have()
         headers = {"Range": f"bytes={before}-"} if before else {}
         headers["Accept-Encoding"] = "identity"  # lengths are those of the file itself
-        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        with self._opened(url, headers) as response:
             if response.status_code == requests.codes.requested_range_not_satisfiable:
                 return self._is_whole(response)
             response.raise_for_status()
-            begin = before if response.status_code == requests.codes.partial_content else 0
+            begin = self._begin(response, before)
             try:
                 self._append(response, begin)
-            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+            except requests.ConnectionError:
                 if self._have() <= before:
                     raise
                 return False
         return True
+
+    def _opened(self, url: str, headers: dict[str, str]) -> requests.Response:
+        """Return the answer, of where the server redirects to, if that may be."""
+        for _ in range(_MOST_REDIRECTS):
+            response = requests.get(
+                url, headers=headers, stream=True, timeout=_TIMEOUT, allow_redirects=False
+            )
+            if not response.is_redirect:
+                return response
+            response.close()
+            url = self._redirected(url, response.headers["Location"])
+        raise NotPublishedError("redirects without end")
+
+    def _redirected(self, url: str, location: str) -> str:
+        here, there = urlsplit(url), urlsplit(urljoin(url, location))
+        if there.scheme not in ("http", "https") or (here.scheme, there.scheme) == (
+            "https",
+            "http",
+        ):
+            raise NotPublishedError(f"redirects from {here.scheme} to {there.scheme or 'nothing'}")
+        if there.netloc != here.netloc and not self.item.checksum:
+            reason = f"redirects to {there.netloc}, and no checksum says whether that has the file"
+            raise NotPublishedError(reason)
+        return there.geturl()
+
+    def _begin(self, response: requests.Response, before: int) -> int:
+        """Return where the content begins that a server gives, which may ignore the range."""
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind in _PAGES:
+            raise NotPublishedError("gives a web page: does the network ask for a login?")
+        begin = 0
+        if response.status_code == requests.codes.partial_content:
+            begin = before
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {before}-"):
+                raise NotPublishedError("gives another part than was asked for")
+        self._require_bounded(begin + int(response.headers.get("Content-Length") or 0))
+        return begin
+
+    def _require_bounded(self, total: int) -> None:
+        if total > self._most:
+            self.part.unlink(missing_ok=True)
+            raise NotPublishedError(f"gives more than the {self.item.size:,} bytes it should have")
 
     def _is_whole(self, response: requests.Response) -> bool:
         """Return whether the file is complete; delete a part that belongs to another file."""
@@ -149,7 +209,7 @@ class ResumingDownloader:
         return False
 
     def _append(self, response: requests.Response, begin: int) -> None:
-        """Write a response behind the first ``begin`` bytes; a server may ignore the range."""
+        """Write a response behind the first ``begin`` bytes."""
         length = response.headers.get("Content-Length")
         total = begin + int(length) if length else None
         hidden = not (self.progress and sys.stderr.isatty())
@@ -165,44 +225,18 @@ class ResumingDownloader:
                 disable=hidden,
             ) as bar,
         ):
-            for chunk in response.iter_content(_CHUNK):
-                bar.update(stream.write(chunk))
+            while chunk := _next_chunk(response):
+                begin += stream.write(chunk)
+                bar.update(len(chunk))
+                self._require_bounded(begin)
         if total is not None and self._have() < total:
             raise requests.ConnectionError(f"broke off after {self._have():,} of {total:,} bytes")
 
 
-# --------------------------------------------------------------------------------- archives
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar archive into ``folder``: all of it or nothing.
-
-    Raises:
-        DataError: The archive is truncated or corrupt, and is deleted; or a member is a link, a
-            device, or has a path that climbs out.
-    """
-    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as staging:
-        try:
-            with tarfile.open(archive) as tar:
-                tar.extractall(staging, filter=_plain_members_only)
-        except tarfile.FilterError as error:
-            reason = f"unsafe archive: {error}"
-            raise DataError(archive, reason, "it is not the published file: delete it") from error
-        except _CORRUPT as error:
-            archive.unlink()
-            reason = f"was truncated or corrupt ({error}), and is deleted"
-            raise DataError(archive, reason, "run the same command again") from error
-        for path in sorted(Path(staging).rglob("*")):
-            if path.is_file():
-                target = folder / path.relative_to(staging)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(target)
-
-
-def _plain_members_only(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """Tarfile's ``data`` filter, and neither links nor absolute paths."""
-    if member.issym() or member.islnk():
-        raise tarfile.LinkOutsideDestinationError(member, member.linkname)
-    if member.name.startswith("/"):
-        raise tarfile.AbsolutePathError(member)
-    return tarfile.data_filter(member, folder)
+def _next_chunk(response: requests.Response) -> bytes:
+    """Return the next bytes as they are sent: some servers call an archive's gzip an encoding."""
+    try:
+        chunk: bytes = response.raw.read(_CHUNK, decode_content=False)
+    except (HTTPError, OSError) as error:
+        raise requests.ConnectionError(str(error)) from error
+    return chunk

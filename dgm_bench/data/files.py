@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from dgm_bench.data.cards import DataFile, DatasetCard
+from dgm_bench.data.cards import DataFile, DatasetCard, Download
 from dgm_bench.errors import DataError
 
 Status = Literal["embedded", "here", "missing", "incomplete"]
@@ -82,6 +82,21 @@ def checksums(card: DatasetCard, home: Path) -> tuple[dict[str, str], bool]:
     return files, all(_checksum_check(file, home).outcome == "ok" for file in card.files)
 
 
+def require_published(card: DatasetCard, home: Path) -> None:
+    """Refuse a file that has another checksum than the published one.
+
+    Raises:
+        DataError: It says which file that is.
+    """
+    for file in card.files:
+        if not file.checksum or file.repacked:
+            continue
+        check = _checksum_check(file, home)
+        if check.outcome != "ok":
+            reason = f"is not the published file: its checksum is {check.detail}"
+            raise DataError(check.path, reason, f"delete it and run {card.fetch_command}")
+
+
 def noted(card: DatasetCard, verified: bool) -> str:
     """Return the note of a loaded set: its card's, and whether its files are others."""
     doubt = "" if verified else "files differ from the published ones: see dgm-bench data verify"
@@ -110,16 +125,24 @@ def _checksum_check(file: DataFile, home: Path) -> FileCheck:
         images = len(listed(home, file.path, file.suffixes))
         detail = f"{images:,} images of {file.count:,} published; their checksums are not published"
         return FileCheck(path, "no checksum", detail)
-    expected = file.sha256 or file.md5 or file.git_blob
-    if expected is None:
+    if file.checksum is None:
         return FileCheck(path, "no checksum", "none is published for this file")
-    if file.sha256:
-        found = digest(file.find(home))
-    else:
-        found = checksum(path, "md5") if file.md5 else git_blob(path)
-    if found != expected:
-        return FileCheck(path, "wrong checksum", f"{found}, expected {expected}")
+    found = _checksum_like(file, file.find(home))
+    if found != file.checksum:
+        return FileCheck(path, "wrong checksum", f"{found}, expected {file.checksum}")
     return FileCheck(path, "ok")
+
+
+def is_published(item: Download, path: Path) -> bool:
+    """Return whether a downloaded file has its published checksum, where one is known."""
+    return item.checksum in (None, _checksum_like(item, [path]))
+
+
+def _checksum_like(known: DataFile | Download, paths: Sequence[Path]) -> str:
+    """Return the checksum of a file, or of several, of the kind that is published."""
+    if known.sha256 or not known.checksum:
+        return digest(paths)
+    return checksum(paths[0], "md5") if known.md5 else git_blob(paths[0])
 
 
 def digest(paths: Sequence[Path]) -> str:

@@ -1,5 +1,6 @@
 """Downloads from a small server on this machine: mirrors, checksums, breaks, archives."""
 
+import gzip
 import hashlib
 import io
 import shutil
@@ -7,6 +8,7 @@ import tarfile
 import threading
 from collections import namedtuple
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,8 +17,9 @@ import pytest
 
 from dgm_bench import data
 from dgm_bench.data import registry
+from dgm_bench.data.archives import unpack
 from dgm_bench.data.cards import DataFile, Download
-from dgm_bench.data.download import download, unpack
+from dgm_bench.data.download import NotPublishedError, _Transfer, download
 from dgm_bench.errors import DataError
 
 CONTENT = bytes(range(256)) * 40_000  # 10 MB: ten of the chunks in which it is written
@@ -30,6 +33,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/dead"):
             self.send_error(503)
             return
+        if self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to/"))
+            self.end_headers()
+            return
         body, begin = server.content, 0
         if server.with_range and (wanted := self.headers.get("Range")):
             begin = int(wanted.removeprefix("bytes=").removesuffix("-"))
@@ -39,10 +47,15 @@ class Handler(BaseHTTPRequestHandler):
                 self.end_headers()
                 return
         self.send_response(206 if begin else 200)
-        self.send_header("Content-Length", str(len(body) - begin))
+        headers = {"Content-Length": str(len(body) - begin)}
+        if begin:
+            headers["Content-Range"] = f"bytes {begin}-{len(body) - 1}/{len(body)}"
+        for name, value in (headers | server.headers).items():
+            self.send_header(name, value)
         self.end_headers()
         sent = server.break_after.pop(0) if server.break_after else None
-        self.wfile.write(body[begin : None if sent is None else begin + sent])
+        with suppress(ConnectionError):  # who is given more than it should leaves
+            self.wfile.write(body[begin : None if sent is None else begin + sent])
 
     def log_message(self, *args):
         pass
@@ -52,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         running.content, running.with_range = CONTENT, True
-        running.requests, running.break_after = [], []
+        running.requests, running.break_after, running.headers = [], [], {}
         running.url = f"http://127.0.0.1:{running.server_port}"
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
@@ -117,10 +130,10 @@ def test_a_later_command_continues_an_earlier_one(server, tmp_path):
     left = only_file(tmp_path)
     assert left.name == "file.bin.part"
     assert left.read_bytes() == CONTENT[: left.stat().st_size]
-    assert left.stat().st_size > 0
+    assert (length := left.stat().st_size) > 0
     download(item_of(server), tmp_path, progress=False)
     assert only_file(tmp_path).read_bytes() == CONTENT
-    assert server.requests[-1][1] == f"bytes={2 * (1 << 20)}-"
+    assert server.requests[-1][1] == f"bytes={length}-"
 
 
 def test_a_whole_part_only_needs_its_name(server, tmp_path):
@@ -149,6 +162,91 @@ def test_md5_is_checked_where_only_that_is_published(server, tmp_path):
     download(item_of(server, sha256=None, md5=right), tmp_path, progress=False)
     with pytest.raises(DataError, match="wrong checksum"):
         download(item_of(server, sha256=None, md5="0" * 32), tmp_path / "other", progress=False)
+
+
+def test_gits_name_is_checked_where_only_that_is_known(server, tmp_path):
+    right = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
+    download(item_of(server, sha256=None, git_blob=right), tmp_path, progress=False)
+    with pytest.raises(DataError, match="wrong checksum"):
+        download(item_of(server, sha256=None, git_blob="0"), tmp_path / "other", progress=False)
+    assert not (tmp_path / "other/set/file.bin").exists()
+
+
+@pytest.mark.parametrize("known", [{}, {"sha256": None}])
+def test_a_page_of_a_network_that_asks_for_a_login_is_not_the_file(known, server, tmp_path):
+    server.content, server.headers = b"<html>", {"Content-Type": "Text/HTML; charset=utf-8"}
+    with pytest.raises(DataError, match="gives a web page"):
+        download(item_of(server, **known), tmp_path, progress=False)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_more_than_the_known_size_is_not_taken(told, server, tmp_path, monkeypatch):
+    if not told:  # without a length, the connection's end is the file's
+        monkeypatch.setattr(Handler, "send_header", lambda *_: None)
+    with pytest.raises(DataError, match="gives more than the 1,000,000 bytes"):
+        download(item_of(server, size=1_000_000), tmp_path, progress=False)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_an_encoding_that_a_server_names_is_left_on(server, tmp_path):
+    """Some servers call the gzip of an archive an encoding; the published file has it."""
+    packed = gzip.compress(CONTENT[:1000])
+    server.content, server.headers = packed, {"Content-Encoding": "x-gzip"}
+    sha256 = hashlib.sha256(packed).hexdigest()
+    download(item_of(server, size=len(packed), sha256=sha256), tmp_path, progress=False)
+    assert only_file(tmp_path).read_bytes() == packed
+
+
+def test_a_redirect_to_another_host_needs_a_checksum(server, tmp_path):
+    other = server.url.replace("127.0.0.1", "localhost")
+    for number, (there, known) in enumerate(((other, {}), (server.url, {"sha256": None}))):
+        item = item_of(server, f"/to/{there}/file", **known)
+        download(item, tmp_path / str(number), progress=False)
+        assert only_file(tmp_path / str(number)).read_bytes() == CONTENT
+    item = item_of(server, f"/to/{other}/file", sha256=None)
+    with pytest.raises(DataError, match="redirects to localhost"):
+        download(item, tmp_path / "no", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("location", "says"),
+    [("file:///etc/passwd", "from http to file"), ("ftp://host/file", "from http to ftp")],
+)
+def test_a_redirect_to_what_is_no_server_is_refused(location, says, server, tmp_path):
+    with pytest.raises(DataError, match=says):
+        download(item_of(server, f"/to/{location}"), tmp_path, progress=False)
+
+
+def test_a_redirect_without_end_ends(server, tmp_path):
+    with pytest.raises(DataError, match="redirects without end"):
+        download(item_of(server, "/to/" * 20), tmp_path, progress=False)
+
+
+def test_https_is_not_left():
+    item = Download(urls=("https://host/file",), path="file", size=1, sha256=SHA256)
+    transfer = _Transfer(item, Path("part"), progress=False)
+    assert transfer._redirected(item.urls[0], "https://other/file") == "https://other/file"
+    with pytest.raises(NotPublishedError, match="from https to http"):
+        transfer._redirected(item.urls[0], "http://host/file")
+
+
+def test_a_part_is_only_continued_where_a_checksum_says_whether_it_fits(server, tmp_path):
+    for number, known in enumerate(({}, {"sha256": None})):
+        folder = tmp_path / str(number) / "set"
+        folder.mkdir(parents=True)
+        (folder / "file.bin.part").write_bytes(b"of another file")
+        download(item_of(server, **known), tmp_path / str(number), progress=False)
+        assert only_file(folder).read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.requests] == ["bytes=15-", None, None]
+
+
+def test_another_part_than_was_asked_for_is_not_taken(server, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/file.bin.part").write_bytes(CONTENT[:5])
+    server.headers = {"Content-Range": "bytes 7-8/9"}
+    with pytest.raises(DataError, match="gives another part"):
+        download(item_of(server), tmp_path, progress=False)
 
 
 def test_no_space_is_told_before_anything_is_fetched(server, tmp_path, monkeypatch):
@@ -200,8 +298,40 @@ def test_an_unsafe_member_leaves_nothing(member, tmp_path):
         tmp_path / "root/a.tgz", lambda tar: (add(tar, "good"), add(tar, **member))
     )
     with pytest.raises(DataError, match="unsafe archive"):
-        unpack(archive, archive.parent)
+        unpack(archive, archive.parent, 10)
     assert only_file(tmp_path) == archive
+    assert list(archive.parent.iterdir()) == [archive]
+
+
+def bomb(tar):
+    add(tar, "zeros", bytes(5_000_000))
+
+
+def many(tar):
+    for number in range(21):
+        add(tar, str(number), b"")
+
+
+def long_name(tar):
+    add(tar, "././@LongLink", bytes(1_000_000), type=tarfile.GNUTYPE_LONGNAME)
+
+
+@pytest.mark.parametrize(
+    ("fill", "says"),
+    [
+        (bomb, "unpacks to more than 1,048,596 bytes"),
+        (many, "more than 20 members"),
+        (long_name, "a header of 1,000,000 bytes"),
+        (lambda tar: (add(tar, "twice"), add(tar, "twice")), "File exists"),
+        (lambda tar: add(tar, "x" * 300), "File name too long"),
+        (lambda tar: add(tar, "s", type=tarfile.GNUTYPE_SPARSE, content=b""), "neither a file"),
+    ],
+)
+def test_an_archive_that_no_publisher_makes_leaves_nothing(fill, says, tmp_path, monkeypatch):
+    archive = archive_of(tmp_path / "root/a.tgz", fill)
+    monkeypatch.setattr("dgm_bench.data.archives._MOST_MEMBERS", 20)
+    with pytest.raises(DataError, match=says):
+        unpack(archive, archive.parent, 10)
     assert list(archive.parent.iterdir()) == [archive]
 
 
@@ -211,7 +341,7 @@ def test_a_truncated_archive_is_deleted_and_leaves_nothing(keep, tmp_path):
     archive = archive_of(tmp_path / "a.tgz", lambda tar: add(tar, "big", noise))
     archive.write_bytes(archive.read_bytes()[:keep])
     with pytest.raises(DataError, match="truncated or corrupt"):
-        unpack(archive, tmp_path)
+        unpack(archive, tmp_path, 100_000)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -261,6 +391,5 @@ def test_every_set_with_files_can_be_fetched_or_says_where_it_is():
         own = card.layout or card.name == "omniglot-resized28"
         assert card.embedded or card.downloads or own
         for item in card.downloads:
-            # Omniglot's file is known by git's checksum, which its loader compares.
-            assert item.sha256 or item.md5 or any(file.git_blob for file in card.files)
+            assert item.checksum
             assert all(url.startswith("https://") for url in item.urls)

@@ -1,23 +1,30 @@
 """The front of the data package: names, cards, states, and loading by name."""
 
 import gzip
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from factories import make_dataset
 
 from dgm_bench import data
+from dgm_bench.context import RunContext
 from dgm_bench.errors import DataError, UsageError
+from dgm_bench.events import Reporter
+from dgm_bench.runner import _DataSource
+from dgm_bench.spec import DataSpec
 
 EMBEDDED = [name for name in data.names() if data.card(name).embedded]
 
 
 def test_the_front_imports_no_torch():
     code = "import sys, dgm_bench.data as d; d.state('mnist', d.default_root()); "
-    code += "heavy = {'torch', 'numpy', 'pandas', 'pooch', 'requests'} & set(sys.modules); "
+    code += "heavy = {'torch', 'numpy', 'pandas', 'requests'} & set(sys.modules); "
     code += "sys.exit(', '.join(heavy) or 0)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -141,6 +148,54 @@ def test_verify_tells_every_file(tmp_path):
     assert "8d422c7b" in checks[1].detail
     write(tmp_path / "power/data.npy")
     assert [check.outcome for check in data.verify("power", tmp_path)] == ["no checksum"]
+
+
+def test_a_file_of_another_checksum_is_refused_before_it_is_read(tmp_path):
+    write(tmp_path / "omniglot/chardata.mat", b"<html>please log in</html>")
+    with pytest.raises(DataError, match=r"chardata\.mat: is not the published file") as refusal:
+        data.load("omniglot", tmp_path, offline=True)
+    assert "expected 016a3536" in str(refusal.value)
+    assert "delete it and run dgm-bench data fetch omniglot" in str(refusal.value)
+
+
+class Told(Reporter):
+    def __init__(self):
+        self.texts = []
+
+    def message(self, text):
+        self.texts.append(text)
+
+
+def test_files_that_people_repack_are_read_and_told(tmp_path, monkeypatch):
+    known = data.card("cifar10-labelled")
+    card = replace(known, sizes={"train": 5, "val": 5, "test": 2})
+    monkeypatch.setattr(data, "CARDS", (card,))
+    for file in card.files:
+        batch = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1]}
+        write(tmp_path / file.path, pickle.dumps(batch, protocol=4))
+    context = RunContext(tmp_path, tmp_path, offline=True, reporter=Told())
+    loaded = _DataSource(context).load(DataSpec(name=card.name), 0)
+    assert not loaded.verified
+    assert context.reporter.texts == [
+        "cifar10-labelled is not verified as the published files; "
+        "dgm-bench data verify cifar10-labelled compares them"
+    ]
+
+
+@pytest.mark.parametrize("name", data.names())
+def test_only_cifar10_may_be_repacked(name):
+    for file in data.card(name).files:
+        assert file.repacked == name.startswith("cifar10")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_prepared_examples_that_are_not_finite_are_named(value):
+    x = torch.ones(9, 2, 3)
+    x[7, 1, 2] = value
+    loaded = make_dataset(x, train=4, val=2)
+    with pytest.raises(DataError, match="test row 2, column 2, 3, 1 numbers in all"):
+        data._require_numbers(data.card("power"), loaded)
+    data._require_numbers(data.card("power"), make_dataset(x[:6], train=4, val=2))
 
 
 def test_a_truncated_image_file_says_so(tmp_path):

@@ -13,6 +13,7 @@ import torch
 from dgm_bench import data
 from dgm_bench.context import RunContext
 from dgm_bench.data import binary_images, freyfaces
+from dgm_bench.data.cards import DataFile
 from dgm_bench.data.files import check_files, git_blob
 from dgm_bench.errors import DataError
 from dgm_bench.runner import _DataSource
@@ -435,7 +436,8 @@ def test_only_sets_whose_split_depends_on_the_run_are_seeded():
 
 @pytest.fixture
 def root_of_small_sets(omniglot_home, monkeypatch):
-    cards = (small_card("omniglot"), data.card("digits-binary"))
+    omniglot = replace(small_card("omniglot"), files=(DataFile("chardata.mat"),))
+    cards = (omniglot, data.card("digits-binary"))
     monkeypatch.setattr(data, "CARDS", cards)
     return omniglot_home[0].parent
 

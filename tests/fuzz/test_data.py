@@ -1,7 +1,11 @@
 """Readers of published data, given damaged files."""
 
 import gzip
+import io
 import pickle
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import h5py
 import numpy as np
@@ -11,6 +15,7 @@ from fuzz.harness import Target
 from old_frames import save_frame
 
 from dgm_bench.data import arrays, tabular
+from dgm_bench.data.archives import unpack
 from dgm_bench.data.binary_images import read_amat
 from dgm_bench.data.frames import read_frame
 from dgm_bench.data.images import read_cifar_batch
@@ -74,7 +79,27 @@ def write_amat(path):
     path.write_text("".join(" ".join(map(str, row)) + " \n" for row in rows).replace(" \n", "\n"))
 
 
+def write_tar(path):
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in {"data/" + "long" * 40: b"rows" * 200, "b": b"", "é": b"x"}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def read_tar(path):
+    with TemporaryDirectory(dir=path.parent) as folder:
+        try:
+            unpack(path, Path(folder), 10_000)
+        finally:
+            inside = path.parent.rglob("*")
+            assert all(found.is_relative_to(folder) or found == path for found in inside)
+        files = (found for found in sorted(Path(folder).rglob("*")) if found.is_file())
+        return {str(found.relative_to(folder)): found.read_bytes() for found in files}
+
+
 TARGETS = (
+    Target("tar", write_tar, read_tar, inside=GZIP),
     Target("idx images", write_idx(grey(3, 4, 5)), arrays.read_idx, inside=GZIP),
     Target("idx labels", write_idx(grey(9)), lambda path: arrays.read_idx(path, 1), inside=GZIP),
     Target("npy", write_npy, arrays.read_npy),

@@ -60,7 +60,9 @@ CIFAR10 = DatasetCard(
     loader="images:load_cifar10",
     homes=("cifar10", ""),
     files=tuple(
-        DataFile(f"cifar-10-batches-py/{name}", md5=md5) for name, md5 in _CIFAR_MD5.items()
+        # Python 3 pickles them anew with other bytes.
+        DataFile(f"cifar-10-batches-py/{name}", md5=md5, repacked=True)
+        for name, md5 in _CIFAR_MD5.items()
     ),
     downloads=(
         Download(

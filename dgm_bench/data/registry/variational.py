@@ -39,6 +39,8 @@ STATIC_MNIST = DatasetCard(
     manual=_LAROCHELLE,
 )
 
+_CHARDATA_BLOB = "016a3536ffe5e1d38e42563a18d7a78bfaf643ec"
+
 OMNIGLOT = DatasetCard(
     name="omniglot",
     title="Omniglot, 28x28 as prepared for the importance-weighted autoencoder",
@@ -47,12 +49,13 @@ OMNIGLOT = DatasetCard(
     sizes=split_sizes(23_000, 1_345, 8_070),
     loader="binary_images:load_omniglot",
     homes=("omniglot", "OMNIGLOT"),
-    files=(DataFile("chardata.mat", git_blob="016a3536ffe5e1d38e42563a18d7a78bfaf643ec"),),
+    files=(DataFile("chardata.mat", git_blob=_CHARDATA_BLOB),),
     downloads=(
         Download(
             urls=("https://github.com/yburda/iwae/raw/master/datasets/OMNIGLOT/chardata.mat",),
             path="omniglot/chardata.mat",
             size=25_000_000,
+            git_blob=_CHARDATA_BLOB,
         ),
     ),
     seeded=True,
