@@ -18,6 +18,11 @@ from dgm_bench.spec import Spec
 Raw = dict[str, Any]
 S = TypeVar("S", bound=Spec)
 
+#: No key, and hardly a text, has more.
+MOST_DOTS = 1000
+#: Of floats.
+MOST_EXPONENT = 308
+
 
 def mark(key: str, value: object) -> str:
     """Return a pattern that finds ``key = "value"``."""
@@ -40,7 +45,8 @@ class TomlFile:
         try:
             text = self.path.read_text(encoding="utf-8")
             self.lines = text.splitlines()
-            return tomllib.loads(text, parse_float=Decimal)
+            self._refuse_long_keys()
+            return tomllib.loads(text, parse_float=_decimal)
         except (OSError, UnicodeDecodeError) as error:
             remedy = "make it a readable file of UTF-8 text"
             raise DeclarationError(self.path, f"cannot be read: {error}", remedy) from error
@@ -51,6 +57,13 @@ class TomlFile:
             line = int(found[1]) if found else len(self.lines)
             reason = str(error).split(" (at ")[0]
             raise self.error(line, f"broken TOML: {reason}") from error
+
+    def _refuse_long_keys(self) -> None:
+        """Refuse keys of many parts, for which the parser takes time as their number squared."""
+        for number, line in enumerate(self.lines, 1):
+            if line.count(".") > MOST_DOTS:
+                reason = f"has more than {MOST_DOTS} dots in a line"
+                raise self.error(number, reason, "take levels of keys out, or break the line")
 
     def error(self, line: int, reason: str, remedy: str = "") -> DeclarationError:
         """Return an error that names this file and a line."""
@@ -143,6 +156,16 @@ class TomlFile:
             if what in seen:
                 raise self.error(line, f"duplicate {what}", f"line {seen[what]} has it already")
             seen[what] = line
+
+
+def _decimal(text: str) -> Decimal:
+    """Return a number with its printed digits; NaN for what no float can be, to be told of later.
+
+    Other libraries would write out the zeros of 1e9999999.
+    """
+    number = Decimal(text)
+    usable = number.is_finite() and abs(number.adjusted()) <= MOST_EXPONENT
+    return number if usable else Decimal("nan")
 
 
 def _singular(header: str) -> str:
