@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.segment import Segment
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.escaping import plain
 from dgm_bench.planner import Plan, PlannedRun, duration, gigabytes
+from dgm_bench.report.grid import Entry, Heading, Line, Section
 from dgm_bench.report.numbers import measured_text, published_text
+from dgm_bench.report.padded import padded
 from dgm_bench.wording import MEASURED_LEGEND, PUBLISHED_LEGEND, STATES, spoken
 
 if TYPE_CHECKING:
@@ -170,41 +173,40 @@ def cells_view(pairs: Iterable[tuple[Cell, Verdict]]) -> RenderableType:
     return Group(*parts, *legend)
 
 
-def _cells_table(pairs: Iterable[tuple[Cell, Verdict]]) -> _LineTable:
+def _cells_table(pairs: Iterable[tuple[Cell, Verdict]]) -> _CellsTable:
     rows = []
     for cell, verdict in pairs:
         words = STATES[verdict.state]
-        state = Text(f"{words.mark} {spoken(verdict.state)}", style=words.style)
+        state = Entry((Line(f"{words.mark} {spoken(verdict.state)}", words.style),))
         name, seeds = f"{cell.row.id}/{cell.column.id}", str(verdict.seeds or "")
-        shown = (published_text(cell), measured_text(cell, verdict))
-        rows.append((Text(name), *map(Text, shown), Text(seeds), state))
-    numbers = ("published", "measured", "seeds")
-    return _LineTable(("row/column", *numbers, "state"), numbers, rows)
+        shown = (name, published_text(cell), measured_text(cell, verdict), seeds)
+        rows.append((*map(Entry.of, shown), state))
+    numbers = [Heading((word,), right=True) for word in ("published", "measured", "seeds")]
+    headings = (Heading(("row/column",)), *numbers, Heading(("state",)))
+    return _CellsTable(Section("", headings, tuple(rows)))
 
 
 @dataclass(frozen=True)
-class _LineTable:
-    """A table with one line a row: where it is narrow enough, rich lays out all rows as one.
+class _CellsTable:
+    """A table with one line a row; rich lays it out where it has to be folded."""
 
-    A thousand rows then take a third of the time, and look the same.
-    """
-
-    columns: Sequence[str]
-    right: Sequence[str]
-    rows: Sequence[Sequence[Text]]
+    section: Section
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table."""
-        together = [Text("\n").join(column) for column in zip(*self.rows, strict=True)]
-        packed = self._table([together])
-        wide = options.update(width=sys.maxsize)
-        fits = console.measure(packed, options=wide).maximum <= options.max_width
-        yield packed if fits else self._table(self.rows)
+        lines = padded(self.section, options.max_width)
+        if lines is None:
+            yield self._folded()
+        for line in lines or ():
+            yield from (Segment(text, Style.parse(style)) for text, style in line)
+            yield Segment.line()
 
-    def _table(self, rows: Iterable[Sequence[Text]]) -> Table:
-        table = new_table(*self.columns, right=self.right)
-        for row in rows:
-            table.add_row(*row)
+    def _folded(self) -> Table:
+        names = [heading.lines[0] for heading in self.section.headings]
+        numbers = [heading.lines[0] for heading in self.section.headings if heading.right]
+        table = new_table(*names, right=numbers)
+        for row in self.section.rows:
+            table.add_row(*(Text(line.text, line.style) for entry in row for line in entry.lines))
         return table
 
 

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from dgm_bench import escaping
+from dgm_bench.report.padded import padded
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -125,7 +126,7 @@ def to_text(page: Page, width: int = 160, colour: bool = False) -> str:
     page = page.escaped(escaping.plain)
     blocks = [_wrapped(page.title, width)]
     for section in page.sections:
-        tables = [_rich_text(_rich_table(part), width, colour) for part in _parts(section, width)]
+        tables = [_table_text(part, width, colour) for part in _parts(section, width)]
         blocks.append("\n\n".join([*_title(section, width), *tables]))
     blocks += [_note_text(notes, min(width, NOTE_WIDTH)) for notes in page.notes if notes.items]
     return "\n\n".join(blocks) + "\n"
@@ -143,6 +144,25 @@ def _wrapped(text: str, width: int, lead: str = "") -> str:
         subsequent_indent=" " * len(lead),
         break_on_hyphens=False,
     )
+
+
+def _table_text(section: Section, width: int, colour: bool) -> str:
+    lines = padded(section, width)
+    if lines is None:
+        return _rich_text(_rich_table(section), width, colour)
+    draw = _coloured if colour else _bare
+    return "\n".join("".join(draw(*span) for span in line).rstrip() for line in lines)
+
+
+def _bare(text: str, style: str) -> str:
+    return text
+
+
+def _coloured(text: str, style: str) -> str:
+    from rich.color import ColorSystem
+    from rich.style import Style
+
+    return Style.parse(style).render(text, color_system=ColorSystem.STANDARD)
 
 
 def _rich_table(section: Section) -> RichTable:
