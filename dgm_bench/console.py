@@ -21,7 +21,6 @@ from dgm_bench.escaping import plain
 from dgm_bench.planner import Plan, PlannedRun, duration, gigabytes
 from dgm_bench.report.grid import Entry, Heading, Line, Section
 from dgm_bench.report.numbers import measured_text, published_text
-from dgm_bench.report.padded import padded
 from dgm_bench.wording import MEASURED_LEGEND, PUBLISHED_LEGEND, STATES, spoken
 
 if TYPE_CHECKING:
@@ -194,7 +193,7 @@ class _CellsTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table."""
-        lines = padded(self.section, options.max_width)
+        lines = self.section.padded(options.max_width)
         if lines is None:
             yield self._folded()
         for line in lines or ():

@@ -13,14 +13,13 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 from pydantic import VERSION
 
+from dgm_bench.cache import cache_folder, keep_newest, make_private, sources
 from dgm_bench.errors import ResultsError
 from dgm_bench.lean_records import Row, Shared
-from dgm_bench.paths import PACKAGE
 from dgm_bench.records import RunRecord, read_as, read_record
 from dgm_bench.sealed import read_sealed, write_sealed
 
@@ -79,9 +78,9 @@ class RecordIndex:
         if self._file is None or not (self._changed or len(self._kept) < len(self._known)):
             return
         with suppress(OSError, ResultsError):
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._file.parent)
             write_sealed(self._file, self._lines())
-            _keep_newest(self._file.parent)
+            keep_newest(self._file.parent, "*.index", KEPT)
 
     def _lines(self) -> Iterator[bytes]:
         yield _version() + b"\n" + json.dumps(self._shared.texts).encode()
@@ -112,23 +111,11 @@ def _signature(state: os.stat_result) -> bytes:
 
 def _file_of(root: Path) -> Path | None:
     """Return the index of a folder, in the user's cache; None where there is none."""
-    from platformdirs import user_cache_path
-
-    cache = user_cache_path("dgm-bench") / "records"
+    folder = cache_folder("records")
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]
-    return cache / f"{name}.index" if cache.is_absolute() else None
+    return None if folder is None else folder / f"{name}.index"
 
 
-@cache
 def _version() -> bytes:
     """Return what tells rows from those of another version of this program."""
-    digest = hashlib.sha256(VERSION.encode())
-    for source in sorted(PACKAGE.glob("*.py")):  # all that decides how a record is read
-        digest.update(source.read_bytes())
-    return digest.hexdigest().encode()
-
-
-def _keep_newest(folder: Path) -> None:
-    files = sorted(folder.glob("*.index"), key=lambda file: file.stat().st_mtime)
-    for file in files[:-KEPT]:
-        file.unlink(missing_ok=True)
+    return f"{VERSION} {sources('*.py')}".encode()

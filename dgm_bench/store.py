@@ -19,6 +19,9 @@ from dgm_bench.spec import Cell, Recipe
 
 __all__ = ["Store", "ensure_writable", "load_records", "one_per_seed", "record_files"]
 
+#: What to do about a curve that is not as it was written.
+RESTORE = "restore it from git or a copy"
+
 
 class Store:
     """The records below ``results/runs``, read once.
@@ -89,14 +92,25 @@ class Store:
             DamagedError: When the file is not the one that the run wrote, or holds
                 something that is not a number.
         """
-        if record.curve is None:
-            return []
-        path, remedy = self.curve_file(record), "restore it from git or a copy"
-        content = read_known(path, record.curve_sha256, remedy)
+        content = self.curve_content(record)
         try:
-            return _rows(content.decode())
+            return _rows(content.decode()) if content else []
         except (ValueError, TypeError, csv.Error) as error:
-            raise DamagedError(path, f"is not a readable curve ({error})", remedy) from error
+            reason = f"is not a readable curve ({error})"
+            raise DamagedError(self.curve_file(record), reason, RESTORE) from error
+
+    def curve_content(self, record: RunRecord) -> bytes:
+        """Return the file of a run's curve; empty without a curve.
+
+        Raises:
+            DamagedError: When it is not the one that the run wrote.
+        """
+        if record.curve is None:
+            return b""
+        content = read_known(self.curve_file(record), record.curve_sha256, RESTORE)
+        if not content:
+            raise DamagedError(self.curve_file(record), "is empty", RESTORE)
+        return content
 
     def curve_file(self, record: RunRecord) -> Path:
         """Return the file of a run's curve: beside that of the record, wherever this lies."""

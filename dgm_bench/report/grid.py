@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from dgm_bench import escaping
-from dgm_bench.report.padded import padded
+from dgm_bench.report.padded import Span, padded
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -33,6 +33,11 @@ class Line:
     text: str
     style: str = ""
     bold: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The style as rich takes it."""
+        return f"bold {self.style}".strip() if self.bold else self.style
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,12 @@ class Section:
     def spaced(self) -> bool:
         """Whether rows are set apart: where an entry has several lines."""
         return any(len(entry.lines) > 1 for row in self.rows for entry in row)
+
+    def padded(self, width: int) -> list[list[Span]] | None:
+        """Return its lines of at most ``width`` columns; None where something has to be folded."""
+        head = [[(text, "bold") for text in heading.lines] for heading in self.headings]
+        rows = [[[(line.text, line.shown) for line in e.lines] for e in row] for row in self.rows]
+        return padded(head, rows, [h.right for h in self.headings], self.spaced, width)
 
 
 @dataclass(frozen=True)
@@ -147,7 +158,7 @@ def _wrapped(text: str, width: int, lead: str = "") -> str:
 
 
 def _table_text(section: Section, width: int, colour: bool) -> str:
-    lines = padded(section, width)
+    lines = section.padded(width)
     if lines is None:
         return _rich_text(_rich_table(section), width, colour)
     draw = _coloured if colour else _bare
@@ -187,10 +198,7 @@ def _rich_table(section: Section) -> RichTable:
 def _rich_entry(entry: Entry) -> RichText:
     from rich.text import Text
 
-    styled = (
-        Text(line.text, f"bold {line.style}" if line.bold else line.style) for line in entry.lines
-    )
-    return Text("\n").join(styled)
+    return Text("\n").join(Text(line.text, line.shown) for line in entry.lines)
 
 
 def _rich_text(table: RichTable, width: int, colour: bool) -> str:

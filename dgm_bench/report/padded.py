@@ -7,57 +7,44 @@ comparisons with thousands of numbers it was most of the time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dgm_bench.report.grid import Section
 
 #: Text with a rich style.
 Span = tuple[str, str]
+#: Of a row of a table, the lines in each of its places.
+PaddedRow = Sequence[Sequence[Span]]
 #: Between columns.
 GAP = "   "
 
 
-def padded(section: Section, width: int) -> list[list[Span]] | None:
+def padded(
+    head: PaddedRow, rows: Sequence[PaddedRow], rights: Sequence[bool], spaced: bool, width: int
+) -> list[list[Span]] | None:
     """Return the lines of a table, each of texts with their styles.
 
     Args:
-        section: The table.
+        head: Its first row, above the rule; its entries stand on the rule.
+        rows: The others.
+        rights: Which columns stand at the right.
+        spaced: Whether blank lines set rows apart.
         width: Most columns of a line.
 
     Returns:
         None where something has to be folded, or a text is more than one line.
     """
-    head = [[(text, "bold") for text in heading.lines] for heading in section.headings]
-    rows = [
-        [[(line.text, _style(line.style, line.bold)) for line in entry.lines] for entry in row]
-        for row in section.rows
-    ]
     widths = [_width(entries) for entries in zip(head, *rows, strict=True)]
-    fits = all(widths) and sum(widths) + len(GAP) * (len(widths) - 1) <= width
-    return list(_lines(section, head, rows, widths)) if fits else None
-
-
-def _lines(
-    section: Section,
-    head: Sequence[Sequence[Span]],
-    rows: Sequence[Sequence[Sequence[Span]]],
-    widths: Sequence[int],
-) -> Iterator[list[Span]]:
-    rights = [heading.right for heading in section.headings]
+    total = sum(widths) + len(GAP) * (len(widths) - 1)
+    if not all(widths) or total > width:
+        return None
     height = max(map(len, head))
     lowered = [[("", "")] * (height - len(entry)) + list(entry) for entry in head]
-    yield from _row(lowered, widths, rights)
-    yield [("─" * (sum(widths) + len(GAP) * (len(widths) - 1)), "")]
+    lines = [*_row(lowered, widths, rights), [("─" * total, "")]]
     for number, row in enumerate(rows):
-        if number and section.spaced:
-            yield []
-        yield from _row(row, widths, rights)
+        lines += [[]] if number and spaced else []
+        lines += _row(row, widths, rights)
+    return lines
 
 
-def _row(
-    row: Sequence[Sequence[Span]], widths: Sequence[int], rights: Sequence[bool]
-) -> Iterator[list[Span]]:
+def _row(row: PaddedRow, widths: Sequence[int], rights: Sequence[bool]) -> Iterator[list[Span]]:
     """Yield the lines of a row, as many as its highest entry has, and one at least."""
     for place in range(max(1, *map(len, row))):
         line: list[Span] = []
@@ -84,7 +71,3 @@ def _cells(text: str) -> int:
     from rich.cells import cell_len
 
     return cell_len(text)
-
-
-def _style(style: str, bold: bool) -> str:
-    return f"bold {style}".strip() if bold else style

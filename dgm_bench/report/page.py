@@ -7,19 +7,25 @@ for the same declarations and records.
 from __future__ import annotations
 
 import base64
+import json
+import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgm_bench import __version__
+from dgm_bench.errors import ResultsError
 from dgm_bench.escaping import plain
 from dgm_bench.planner import duration, gigabytes, run_command
 from dgm_bench.records import RunRecord, kept_pictures
+from dgm_bench.report import figures
 from dgm_bench.report.figures import FigureKind, figures_of
+from dgm_bench.report.kept_figures import drawn_once
 from dgm_bench.report.numbers import measured_text, published_text
 from dgm_bench.report.plots import learning_curve, to_svg
 from dgm_bench.sealed import write_atomically
@@ -38,11 +44,13 @@ from dgm_bench.wording import (
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
-    from matplotlib.figure import Figure
 
     from dgm_bench.catalog import Catalog
 
+_LOG = logging.getLogger("dgm_bench")
 TEMPLATES = Path(__file__).parent / "templates"
+#: Pieces of the template that are written together.
+PIECES = 10_000
 
 
 def write_report(path: Path, *, catalog: Catalog, store: Store) -> None:
@@ -57,7 +65,7 @@ def write_report(path: Path, *, catalog: Catalog, store: Store) -> None:
         ResultsError: When a record or curve cannot be read, or the file cannot be written.
     """
     page = _Page(catalog.papers, store)
-    write_atomically(path, plain(page.html()).encode())
+    write_atomically(path, (plain(part).encode() for part in page.parts()))
 
 
 # --------------------------------------------------------------------------- what is shown
@@ -86,7 +94,7 @@ class CellView:
     source: Source | None
     command: str
     settings: Sequence[tuple[str, str]]
-    runs: Sequence[RunView]
+    records: Sequence[RunRecord]
     environment: Sequence[tuple[str, str]]
     curve: Markup | None
     pictures: Sequence[tuple[str, str]]
@@ -96,6 +104,11 @@ class CellView:
     def anchor(self) -> str:
         """Identifier of the cell's details on the page."""
         return _identifier(self.cell.id)
+
+    @property
+    def runs(self) -> Iterator[RunView]:
+        """The runs as the page shows them."""
+        return (_run(record, self.cell.metric) for record in self.records)
 
     @property
     def notes(self) -> list[str]:
@@ -134,16 +147,17 @@ class _Page:
         self.papers, self.store = papers, store
         self.pool: Pool = pool_variances(store.records())
         self.shown: dict[str, Cell] = {}
+        self.texts: dict[str, str] = {}
 
-    def html(self) -> str:
-        """Return the page."""
+    def parts(self) -> Iterator[str]:
+        """Yield the page, part by part: with thousands of runs it is too long for memory."""
         papers = [(paper, [self._table(paper, t) for t in paper.tables]) for paper in self.papers]
         cells = [view for _, tables in papers for table in tables for view in table.cells.values()]
         records = self.store.records()
-        return (
+        page = (
             _templates()
             .get_template("report.html")
-            .render(
+            .stream(
                 version=__version__,
                 yes_no=YES_NO,
                 papers=papers,
@@ -151,11 +165,14 @@ class _Page:
                 states=STATES,
                 plus_minus=PLUS_MINUS,
                 measured_error=MEASURED_ERROR,
-                runs=[_run(record, _headline(record)) for record in reversed(records)],
+                count=len(records),
+                runs=(_run(record, _headline(record)) for record in reversed(records)),
                 newest=max((record.created for record in records), default=""),
                 hours=duration(sum(record.budget.train_seconds for record in records)),
             )
         )
+        page.enable_buffering(PIECES)
+        yield from page
 
     def _table(self, paper: Paper, table: Table) -> TableView:
         verdicts = judge_table(table, self.store, self.pool)
@@ -164,16 +181,38 @@ class _Page:
             (cell.row.id, cell.column.id): self._cell(paper, cell, verdicts[cell.id], runs[cell.id])
             for cell in table.cells
         }
-        figures = groupby(figures_of(table, runs, verdicts), key=lambda drawn: drawn[0])
-        return TableView(
-            table=table,
-            parts=list(_parts(table)),
-            cells=cells,
-            figures=[
-                (kind, [_plot(figure, f"{table.name}-{name}") for _, name, figure in drawn])
-                for kind, drawn in figures
-            ],
-        )
+        return TableView(table, list(_parts(table)), cells, self._figures(table, runs, verdicts))
+
+    def _figures(
+        self,
+        table: Table,
+        runs: Mapping[str, Sequence[RunRecord]],
+        verdicts: Mapping[str, Verdict],
+    ) -> list[tuple[FigureKind, list[Markup]]]:
+        """Return what can be drawn of a table, by kind."""
+
+        def draw() -> str:
+            drawn = [
+                (kind.name, to_svg(figure, _identifier(f"{table.name}-{name}")))
+                for kind, name, figure in figures_of(table, runs, verdicts)
+            ]
+            return json.dumps(drawn)
+
+        counting = {cell: [self._text(record) for record in found] for cell, found in runs.items()}
+        kinds = {kind.name: kind for kind in figures.FIGURES}
+        drawers = [
+            (name, kind.draw.__module__, kind.draw.__qualname__) for name, kind in kinds.items()
+        ]
+        given = table.model_dump_json(), repr(verdicts), json.dumps([counting, drawers])
+        text = drawn_once(draw, *given)
+        found = groupby(json.loads(text), key=lambda figure: figure[0])
+        return [(kinds[name], [_markup(svg) for _, svg in group]) for name, group in found]
+
+    def _text(self, record: RunRecord) -> str:
+        """Return a digest of all that a record holds."""
+        if record.run_id not in self.texts:
+            self.texts[record.run_id] = sha256(record.model_dump_json().encode()).hexdigest()
+        return self.texts[record.run_id]
 
     def _cell(
         self, paper: Paper, cell: Cell, verdict: Verdict, records: Sequence[RunRecord]
@@ -189,7 +228,7 @@ class _Page:
             source=sources.get(published.source) if published else None,
             command=run_command(cell) if cell.recipe else "",
             settings=_settings(cell.recipe) if cell.recipe else (),
-            runs=[_run(record, cell.metric) for record in records],
+            records=records,
             environment=_environment(records[-1]) if records else (),
             curve=None if shown_by else self._curve(cell, records),
             pictures=[] if shown_by else self._pictures(records),
@@ -206,11 +245,25 @@ class _Page:
     def _curve(self, cell: Cell, records: Sequence[RunRecord]) -> Markup | None:
         """Return the learning curve of the newest run that has one."""
         for record in reversed(records):
-            curve = self.store.curve(record)
-            if curve:
-                figure = learning_curve(curve, record, _published_nats(cell))
-                return _plot(figure, f"{cell.id}-curve")
+            try:
+                if svg := self._curve_of(cell, record):
+                    return _markup(svg)
+            except ResultsError as error:  # one bad file must not keep the page from being made
+                if self.store.strict:
+                    raise
+                _LOG.warning("warning: left out: %s", error)
         return None
+
+    def _curve_of(self, cell: Cell, record: RunRecord) -> str:
+        """Return the learning curve of a run, which is empty where it has none."""
+        published, name = _published_nats(cell), _identifier(f"{cell.id}-curve")
+
+        def draw() -> str:
+            curve = self.store.curve(record)
+            return to_svg(learning_curve(curve, record, published), name) if curve else ""
+
+        content = self.store.curve_content(record).decode("latin-1")
+        return drawn_once(draw, name, self._text(record), content, repr(published))
 
     def _pictures(self, records: Sequence[RunRecord]) -> list[tuple[str, str]]:
         """Return name and data address of the newest run's pictures that are on this machine."""
@@ -344,11 +397,11 @@ def _identifier(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
-def _plot(figure: Figure, name: str) -> Markup:
-    """Return a figure as part of the page; ``name`` is unique there."""
+def _markup(svg: str) -> Markup:
+    """Return a figure as part of the page."""
     from markupsafe import Markup
 
-    return Markup(to_svg(figure, _identifier(name)))  # safe: matplotlib escapes its texts
+    return Markup(svg)  # safe: matplotlib escapes its texts
 
 
 def _data_address(file: Path) -> str:

@@ -84,6 +84,8 @@ class Log:
             TrackingError: When MLflow is not installed or not to be had.
             DgmBenchError: When the record, its curve or its experiment cannot be used.
         """
+        if many and self._has(path):
+            return False
         record = read_record(path)
         curve = self._store.curve(record)
         try:
@@ -94,6 +96,11 @@ class Log:
             if (trouble := self.trouble()) is not None:
                 raise trouble from error
             raise
+
+    def _has(self, path: Path) -> bool:
+        """Say whether MLflow has the run of a record in its place, by what it was asked before."""
+        experiment = self._experiments.get("/".join(path.parts[-5:-3]), "")
+        return path.stem in self._complete.get(experiment, ())
 
     def trouble(self) -> TrackingError | None:
         """Ask whether MLflow is well, and return what is wrong with it."""

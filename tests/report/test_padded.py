@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from dgm_bench.report import grid
 from dgm_bench.report.grid import Entry, Heading, Line, Section
-from dgm_bench.report.padded import padded
 
 TEXTS = st.text("abc 1±₁▲漢é-", max_size=6).map(str.strip)
 STYLES = st.sampled_from(["", "green", "bold red", "dim"])
@@ -35,7 +34,7 @@ def bare(text):
 @settings(max_examples=60, deadline=None)
 @given(sections(), st.integers(1, 60), st.booleans())
 def test_a_table_that_fits_looks_as_rich_draws_it(section, width, colour):
-    lines = padded(section, width)
+    lines = section.padded(width)
     assume(lines is not None)
     drawn = grid._table_text(section, width, colour)
     assert bare(drawn) == bare(grid._rich_text(grid._rich_table(section), width, colour))
@@ -43,10 +42,10 @@ def test_a_table_that_fits_looks_as_rich_draws_it(section, width, colour):
 
 def test_what_does_not_fit_is_folded():
     section = Section("", (Heading(("name",)),), ((Entry.of("a long text"),),))
-    assert padded(section, 11) is not None
-    assert padded(section, 10) is None
+    assert section.padded(11) is not None
+    assert section.padded(10) is None
     assert "a long text" not in grid._table_text(section, 10, False)
-    assert padded(Section("", (Heading(("name",)),), ((Entry.of("two\nlines"),),)), 80) is None
+    assert Section("", (Heading(("name",)),), ((Entry.of("two\nlines"),),)).padded(80) is None
 
 
 def test_styles_are_those_of_the_lines():
