@@ -215,11 +215,12 @@ class _Session:
                 self.context.reporter.message(trouble)
 
     def _data_failed(self, run: PlannedRun, error: DataError) -> None:
-        self.skip(run, str(error))
         if isinstance(error, DataUnavailable):
             self.summary.unavailable = True
         else:
             self.broken_data = self.broken_data or error
+        at_the_end = str(error) == str(self.broken_data)
+        self.skip(run, f"{error.thing} cannot be used" if at_the_end else str(error))
 
     def skip(self, run: PlannedRun, reason: str) -> None:
         self.summary.skipped.append((run.cell.id, reason))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from dgm_bench.errors import DeclarationError, choose_from
+from dgm_bench.errors import DeclarationError, choose_from, reading
 from dgm_bench.spec import Spec
 
 Raw = dict[str, Any]
@@ -43,13 +43,14 @@ class TomlFile:
     def read(self) -> Raw:
         """Return what it holds; numbers keep their printed digits."""
         try:
-            text = self.path.read_text(encoding="utf-8")
+            with reading(self.path, DeclarationError):
+                text = self.path.read_text(encoding="utf-8")
             self.lines = text.splitlines()
             self._refuse_long_keys()
             return tomllib.loads(text, parse_float=_decimal)
-        except (OSError, UnicodeDecodeError) as error:
-            remedy = "make it a readable file of UTF-8 text"
-            raise DeclarationError(self.path, f"cannot be read: {error}", remedy) from error
+        except UnicodeDecodeError as error:
+            remedy = "save it as UTF-8"
+            raise DeclarationError(self.path, f"is not UTF-8 text: {error}", remedy) from error
         except RecursionError as error:
             raise self.error(1, "is nested too deeply", "take levels out") from error
         except ValueError as error:  # a TOMLDecodeError, or what a number's parser refuses

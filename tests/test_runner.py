@@ -1,12 +1,15 @@
 """What a plan is refused for before anything is written."""
 
+import io
 from dataclasses import replace
 
 import pytest
 from factories import make_cell, make_context, make_recipe
+from rich.console import Console
 
-from dgm_bench.errors import DeclarationError
+from dgm_bench.errors import DataError, DeclarationError
 from dgm_bench.planner import Machine, Plan, PlannedRun
+from dgm_bench.progress import PlainReporter
 from dgm_bench.runner import run_plan
 from dgm_bench.spec import EvaluationSpec
 
@@ -18,3 +21,23 @@ def test_what_is_no_metric_is_refused_before_data_are_loaded(tmp_path):
     with pytest.raises(DeclarationError, match="metric 'nl': is not known; did you mean 'nll'"):
         run_plan(plan, make_context(tmp_path / "results"))
     assert not (tmp_path / "results").exists()
+
+
+def test_broken_data_are_told_once_with_the_cells_that_they_stop(tmp_path, monkeypatch):
+    """At once which cell does not run, and at the end why, with the remedy."""
+    broken = DataError("digits.npy", "is truncated", "delete it")
+    other = DataError("mnist.gz", "is no gzip file", "fetch it again")
+    raised = iter((broken, broken, other))
+    monkeypatch.setattr("dgm_bench.data.load", lambda *_, **__: (_ for _ in ()).throw(next(raised)))
+    cells = [make_cell(row) for row in ("a", "b", "c")]
+    runs = [PlannedRun(cell, (cell.id,), 0, cell.recipe, runs=True) for cell in cells]
+    reporter = PlainReporter(Console(file=io.StringIO(), width=200))
+    with pytest.raises(DataError) as caught:
+        run_plan(
+            Plan(tuple(runs), None, Machine.here("cpu")), make_context(tmp_path, reporter=reporter)
+        )
+    assert caught.value is broken
+    said = reporter.console.file.getvalue()
+    for cell, reason in zip(cells, ("digits.npy cannot be used",) * 2 + (str(other),), strict=True):
+        assert f"{cell.id}: not run: {reason}" in said
+    assert "is truncated" not in said

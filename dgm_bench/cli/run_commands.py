@@ -22,6 +22,9 @@ from dgm_bench.cli.options import (
 )
 from dgm_bench.errors import DataError, UsageError
 
+#: More than any machine has cores; with very many, libraries end the process.
+MOST_THREADS = 1024
+
 if TYPE_CHECKING:
     from dgm_bench.catalog import Catalog
 
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_THREADS),
     metavar="N",
     show_default="torch's choice",
     help="CPU threads.",

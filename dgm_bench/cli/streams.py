@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import errno
 import io
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -50,6 +51,13 @@ class _Messages(io.FileIO):
             return len(memoryview(data).cast("B"))
 
 
+class _Warnings(logging.Handler):
+    """Shows what the package logs as the command line shows the rest."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(record.getMessage())
+
+
 def prepare() -> None:
     """Make standard output and error safe to write to.
 
@@ -61,6 +69,7 @@ def prepare() -> None:
         if not _is_size(os.environ.get(name, "1")):
             del os.environ[name]  # libraries read it too
     codecs.register_error(_IN_ASCII, _in_ascii)
+    logging.getLogger("dgm_bench").addHandler(_Warnings())
     sys.stdout = _stream(sys.stdout, _Output(1, "w", closefd=False))
     sys.stderr = _stream(sys.stderr, _Messages(2, "w", closefd=False))
 

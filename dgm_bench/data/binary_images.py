@@ -20,7 +20,7 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.digits import permuted_levels
 from dgm_bench.data.files import checksums, noted
 from dgm_bench.data.matlab import read_mat
-from dgm_bench.errors import DataError
+from dgm_bench.errors import DataError, reading
 
 Pixels = Shaped[np.ndarray, "_n height width"]
 
@@ -192,7 +192,8 @@ def read_amat(path: Path) -> UInt8[np.ndarray, "n 784"]:
     Raises:
         DataError: It is truncated or of another layout.
     """
-    raw = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    with reading(path, DataError):
+        raw = np.frombuffer(path.read_bytes(), dtype=np.uint8)
     if len(raw) % (2 * MNIST_PIXELS):
         raise broken(path, f"is no whole number of lines of {MNIST_PIXELS} numbers")
     pairs = raw.reshape(-1, MNIST_PIXELS, 2)

@@ -37,7 +37,7 @@ from tqdm import tqdm
 from dgm_bench.control import ask
 from dgm_bench.data.dataset import begun_fingerprint
 from dgm_bench.data.files import Listed
-from dgm_bench.errors import DataError, ResultsError
+from dgm_bench.errors import DataError, ResultsError, reading
 from dgm_bench.locks import holding
 from dgm_bench.sealed import read_sealed, write_sealed
 
@@ -354,10 +354,8 @@ def _read_line(line: bytes) -> tuple[list[_Found], str]:
 
 def _decode(source: Source, file: Listed) -> tuple[_Found, bytes]:
     path = source.home / file.path
-    try:
+    with reading(path, DataError):
         raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error})", "make it readable") from error
     with opened(path, io.BytesIO(raw)) as image:
         prepared, done = source.prepare(image, path)
         levels: UInt8[np.ndarray, "channels height width"]

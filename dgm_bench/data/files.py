@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dgm_bench.data.cards import DataFile, DatasetCard, Download
-from dgm_bench.errors import DataError
+from dgm_bench.errors import DataError, reading
 
 Status = Literal["embedded", "here", "missing", "incomplete"]
 Outcome = Literal["ok", "wrong checksum", "wrong size", "missing", "no checksum"]
@@ -155,14 +155,14 @@ def digest(paths: Sequence[Path]) -> str:
 
 def checksum(path: Path, algorithm: str) -> str:
     """Return the hexadecimal checksum of one file, read in chunks."""
-    with path.open("rb") as stream:
+    with reading(path, DataError), path.open("rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def git_blob(path: Path) -> str:
     """Return the name that git gives to a file of this content."""
     found = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as stream:
+    with reading(path, DataError), path.open("rb") as stream:
         while chunk := stream.read(2**20):
             found.update(chunk)
     return found.hexdigest()
@@ -184,10 +184,8 @@ def listed(home: Path, folder: str, suffixes: Sequence[str]) -> list[Listed]:
     Raises:
         DataError: A folder cannot be read.
     """
-    try:
+    with reading(home / folder, DataError):
         return sorted(_walk(home / folder, Path(folder).as_posix(), tuple(suffixes)))
-    except OSError as error:
-        raise DataError(home / folder, f"cannot be read ({error})", "make it readable") from error
 
 
 def _walk(folder: Path, name: str, suffixes: tuple[str, ...]) -> Iterator[Listed]:

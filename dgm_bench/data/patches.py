@@ -21,7 +21,7 @@ from torch import Tensor
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.files import checksums
-from dgm_bench.errors import DataError
+from dgm_bench.errors import DataError, reading
 
 SIDE = 8
 TRAIN_IMAGES = 180
@@ -94,7 +94,7 @@ def luma(path: Path) -> UInt8[np.ndarray, "height width"]:
         DataError: The file is truncated or is not an image.
     """
     try:
-        with Image.open(path) as image:
+        with reading(path, DataError), Image.open(path) as image:
             return np.asarray(image.convert("L"))
     except (OSError, UnidentifiedImageError) as error:
         reason = f"is not a readable image ({error})"

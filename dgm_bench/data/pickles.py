@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from dgm_bench.errors import DataError
+from dgm_bench.errors import DataError, reading
 
 _AGAIN = "delete it and fetch it again"
 #: The largest published pickle has 0.64 GB, the one with the most values some 50,000 and three
@@ -356,15 +356,13 @@ def read_pickle(path: Path, names: Names = ARRAYS) -> Any:  # noqa: ANN401
             permitted.
     """
     try:
-        with path.open("rb") as stream:
+        with reading(path, DataError), path.open("rb") as stream:
             size = path.stat().st_size
             require(size <= LARGEST, f"it has {size:,} bytes")
             return _Machine(stream, size, names).run()
     except MalformedError as error:
         remedy = "it is not the published file: delete it"
         raise DataError(path, f"is truncated or corrupt ({error})", remedy) from error
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error})", "make it readable") from error
     except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as error:
         reason = f"is truncated or corrupt ({type(error).__name__}: {error})"
         raise DataError(path, reason, _AGAIN) from error

@@ -21,7 +21,7 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.files import checksums
 from dgm_bench.data.frames import read_frame
 from dgm_bench.data.patches import whole_patch
-from dgm_bench.errors import DataError
+from dgm_bench.errors import DataError, reading
 
 Table = Float[np.ndarray, "n dim"]
 
@@ -174,7 +174,8 @@ def _signal_rows(path: Path) -> Table:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path, index_col=False).astype(np.float64)
+        with reading(path, DataError):
+            frame = pd.read_csv(path, index_col=False).astype(np.float64)
     except (ValueError, TypeError) as error:  # pandas' parser errors are ValueErrors
         reason = str(error).partition("\n")[0][:200]
         raise broken(path, f"is not a table of numbers ({reason})") from error
