@@ -7,11 +7,13 @@ another library, goes :func:`beside` a thread that asks for it.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Thread, Timer
 from types import FrameType
 from typing import Protocol, TypeVar
@@ -148,6 +150,7 @@ class Control:
 
 
 _active: Control | None = None
+_left: list[Thread] = []
 
 
 def ask() -> None:
@@ -182,10 +185,24 @@ def beside(function: Callable[[], Result]) -> Result:
     if _active is None:
         return function()
     done: Future[Result] = Future()
-    Thread(target=_complete, args=(done, function), daemon=True).start()
+    thread = Thread(target=_complete, args=(done, function), daemon=True)
+    thread.start()
     while not wait([done], _POLL).done:
-        ask_within()
+        try:
+            ask_within()
+        except (Interrupted, KeyboardInterrupt):
+            _left.append(thread)
+            raise
     return done.result()
+
+
+def end_at_once_if_left(code: int) -> None:
+    """End the process where a call :func:`beside` was left: its ordinary end can break on that."""
+    if any(thread.is_alive() for thread in _left):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
 
 
 def _complete(done: Future[Result], function: Callable[[], Result]) -> None:

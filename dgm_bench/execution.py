@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 from safetensors.torch import save as to_safetensors
@@ -41,7 +42,7 @@ from dgm_bench.records import (
     write_record,
 )
 from dgm_bench.sealed import set_aside, write_atomically
-from dgm_bench.spec import YES_NO, Stage
+from dgm_bench.spec import YES_NO, Recipe, Stage
 from dgm_bench.train import objectives
 from dgm_bench.train.checkpoint import CheckpointFile, ForeignCheckpointError, StageCheckpoint
 from dgm_bench.train.latents import code_shape, latents
@@ -97,7 +98,7 @@ class Execution:
                 does not end within the budget too.
             DgmBenchError: When something the user can put right is in the way.
         """
-        self._check()
+        require_runnable(self.recipe, self.data, self.context.data_root)
         state = self.folder.begin(self.code.source_hash)
         before = self._recorded(state)
         if before is not None:
@@ -121,44 +122,6 @@ class Execution:
         return record
 
     # ---------------------------------------------------------------- training
-
-    def _check(self) -> None:
-        """Refuse what cannot be run before anything is written.
-
-        Raises:
-            DeclarationError: A model that cannot be built or has nothing to train, a split that
-                the data lacks, shares of a budget that are not one for each stage, or bytes for a
-                model in float64.
-            UsageError: A setting of the environment that means nothing.
-        """
-        split = self.recipe.evaluation.split
-        if split not in self.data.splits:
-            remedy = f"use one of {', '.join(self.data.splits)}"
-            raise DeclarationError(
-                f"evaluation.split={split}", f"{self.data.name} has none", remedy
-            )
-        names = [stage.name for stage in self.recipe.stages]
-        if len(set(names)) < len(names):
-            raise DeclarationError(
-                f"stages {', '.join(names)}", "share a name", "give each its own"
-            )
-        models: dict[str, nn.Module] = {}
-        for stage in self.recipe.stages:
-            shape = _event_shape(stage, self.data, models)
-            model = sketch(stage.model, shape, provenance.memory_bytes())
-            objectives.require_fit(stage.objective, model, self.context.data_root)
-            self._check_precision(stage)
-            _require_parameters(stage, model)
-            models[stage.name] = model
-        whole = compose(self.recipe.stages, list(models.values()))
-        require_fit(self.recipe.evaluation, whole, self.data, self.context.data_root)
-        _ = self.recipe.stage_shares, _checkpoint_seconds()
-
-    def _check_precision(self, stage: Stage) -> None:
-        stored = self.data.splits["train"]
-        if stage.precision == "float64" and not stored.is_floating_point() and self.data.augment:
-            reason = f"the bytes of {self.data.name} become float32"
-            raise DeclarationError("precision float64", reason, "use float32")
 
     def _train(self, state: RunState) -> tuple[Outcome, nn.Module]:
         """Train every stage, each to its own stopping rule; return how they ended."""
@@ -380,6 +343,46 @@ class Execution:
         shutil.rmtree(self.folder.stage("evaluation"), ignore_errors=True)
         if state.status != "budget":
             self.folder.clear()
+
+
+def require_runnable(recipe: Recipe, data: Dataset, data_root: Path) -> None:
+    """Refuse what cannot be run before anything is trained.
+
+    Args:
+        recipe: What is to run.
+        data: Its data set, or :func:`~dgm_bench.data.image_folder.expected` of a folder.
+        data_root: Folder of data sets, published weights and trained classifiers.
+
+    Raises:
+        DeclarationError: A model that cannot be built or has nothing to train, a split that
+            the data lacks, shares of a budget that are not one for each stage, or bytes for a
+            model in float64.
+        UsageError: A setting of the environment that means nothing.
+    """
+    split = recipe.evaluation.split
+    if split not in data.splits:
+        remedy = f"use one of {', '.join(data.splits)}"
+        raise DeclarationError(f"evaluation.split={split}", f"{data.name} has none", remedy)
+    names = [stage.name for stage in recipe.stages]
+    if len(set(names)) < len(names):
+        raise DeclarationError(f"stages {', '.join(names)}", "share a name", "give each its own")
+    models: dict[str, nn.Module] = {}
+    for stage in recipe.stages:
+        model = sketch(stage.model, _event_shape(stage, data, models), provenance.memory_bytes())
+        objectives.require_fit(stage.objective, model, data_root)
+        _require_precision(stage, data)
+        _require_parameters(stage, model)
+        models[stage.name] = model
+    whole = compose(recipe.stages, list(models.values()))
+    require_fit(recipe.evaluation, whole, data, data_root)
+    _ = recipe.stage_shares, _checkpoint_seconds()
+
+
+def _require_precision(stage: Stage, data: Dataset) -> None:
+    stored = data.splits["train"]
+    if stage.precision == "float64" and not stored.is_floating_point() and data.augment:
+        reason = f"the bytes of {data.name} become float32"
+        raise DeclarationError("precision float64", reason, "use float32")
 
 
 def _event_shape(stage: Stage, data: Dataset, models: dict[str, nn.Module]) -> tuple[int, ...]:

@@ -18,13 +18,13 @@ from dgm_bench.context import RunContext
 from dgm_bench.control import OUT_OF_BUDGET, TIME_LIMIT, Interrupted, beside
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DamagedError, DataError, DataUnavailable
-from dgm_bench.execution import Execution, resolve_device
+from dgm_bench.execution import Execution, require_runnable, resolve_device
 from dgm_bench.kept import ask_in_modules
 from dgm_bench.metrics.evaluate import require_known
 from dgm_bench.paths import PACKAGE
 from dgm_bench.planner import Plan, PlannedRun, share_of
 from dgm_bench.records import FAILED, RunRecord, read_record
-from dgm_bench.spec import DataSpec
+from dgm_bench.spec import DataSpec, Recipe
 from dgm_bench.store import ensure_writable
 from dgm_bench.workdir import WorkFolder
 
@@ -160,6 +160,7 @@ class _Session:
         folder = WorkFolder(self.context.results, recipe.content_hash, run.seed)
         with folder.locked():
             try:
+                self._check_ahead(recipe)
                 data = self.source.load(recipe.stages[0].data, run.seed)
                 finished = self._finished_before(folder, data)
                 if finished is not None:
@@ -177,6 +178,14 @@ class _Session:
                 return True
         self._took(record)
         return True
+
+    def _check_ahead(self, recipe: Recipe) -> None:
+        """Refuse what can be refused before hours of decoding."""
+        known = datasets.card(recipe.stages[0].data.name)
+        if known.layout:
+            from dgm_bench.data.image_folder import expected
+
+            require_runnable(recipe, expected(known), self.context.data_root)
 
     def _stopped(self, run: PlannedRun, reason: str) -> bool:
         """Say that a run stopped in the middle; return whether others may go on."""

@@ -1,6 +1,8 @@
 """Stop requests: who hears them, and when."""
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -98,3 +100,22 @@ def test_gradients_by_the_adjoint_equation_are_left_from_within():
     control._signal = ("SIGTERM", time.monotonic() - 2)
     with control.active(), pytest.raises(Interrupted, match="SIGTERM"):
         loss.backward()
+
+
+def test_a_call_that_was_left_is_not_waited_for_and_breaks_nothing_at_the_end(tmp_path):
+    """A thread in the middle of C++ can abort a process that ends in the ordinary way."""
+    code = (
+        "import time\n"
+        "from dgm_bench import control\n"
+        "from dgm_bench.control import Control, Interrupted, beside, end_at_once_if_left\n"
+        "control.PATIENCE = 0.0\n"
+        "try:\n"
+        "    with Control(time_limit=0.1).active():\n"
+        "        beside(lambda: time.sleep(60))\n"
+        "except Interrupted:\n"
+        "    print('left')\n"
+        "    import atexit; atexit.register(print, 'the ordinary end')\n"
+        "    end_at_once_if_left(130)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "left\n"), done.stderr

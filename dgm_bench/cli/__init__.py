@@ -11,6 +11,7 @@ import click
 from dgm_bench import __version__
 from dgm_bench.cli import read_commands, run_commands, streams
 from dgm_bench.cli.options import Verbs, examples, verbose_option
+from dgm_bench.control import end_at_once_if_left
 
 
 @click.group(
@@ -51,4 +52,8 @@ cli.params.append(verbose_option())
 def main() -> None:
     """Run the command line and exit."""
     streams.prepare()
-    cli.main(prog_name=cli.name)
+    try:
+        cli.main(prog_name=cli.name)
+    except SystemExit as end:
+        end_at_once_if_left(end.code if isinstance(end.code, int) else 0)
+        raise

@@ -212,6 +212,16 @@ def _decoded(
     return decoded(source, home.parent / "decoded" / card.name)
 
 
+def expected(card: DatasetCard) -> Dataset:
+    """Return a set as its card says it is, with splits of no images: for checks of all else."""
+    nothing = torch.zeros((), dtype=torch.uint8)
+    splits = {name: nothing.expand(size, *card.event_shape) for name, size in card.sizes.items()}
+    first = torch.zeros((), dtype=torch.int64)
+    labels = {name: first.expand(size) for name, size in card.sizes.items()}
+    classes = tuple(map(str, range(card.classes or 0)))
+    return image_dataset(card, splits, labels if classes else {}, classes)
+
+
 def _dataset(
     card: DatasetCard, found: Decoded, labels: Mapping[str, Tensor], classes: tuple[str, ...]
 ) -> Dataset:
