@@ -15,7 +15,7 @@ from statistics import median
 from typing import Protocol
 
 from dgm_bench import provenance
-from dgm_bench.errors import UsageError
+from dgm_bench.errors import UsageError, shortened
 from dgm_bench.records import COMPLETE, RunRecord
 from dgm_bench.spec import Cell, Cost, Recipe
 
@@ -39,7 +39,9 @@ def parse_duration(text: str, option: str, also: str = "") -> float:
     seconds = sum(float(number) * UNIT_SECONDS[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != compact or not 0 < seconds < math.inf:
         raise UsageError(
-            f"{option} {text}", "not a time above zero", f"write 90s, 10m, 2h or 1h30m{also}"
+            f"{option} {shortened(text)}",
+            "not a time above zero",
+            f"write 90s, 10m, 2h or 1h30m{also}",
         )
     return seconds
 

@@ -49,7 +49,7 @@ SHA256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 class Block(BaseModel):
     """Base of the record's blocks: unknown keys are errors, NaN never gets in."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Code(Block):

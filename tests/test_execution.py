@@ -10,7 +10,8 @@ from train.tiny import Traits, features, log_density, make_data, make_model
 
 from dgm_bench.catalog import load_catalog
 from dgm_bench.control import Interrupted
-from dgm_bench.execution import Execution
+from dgm_bench.errors import UsageError
+from dgm_bench.execution import Execution, _checkpoint_seconds
 from dgm_bench.planner import PlannedRun
 from dgm_bench.spec import (
     DataSpec,
@@ -107,3 +108,12 @@ def test_another_seed_is_another_start(tmp_path, monkeypatch):
         torch.manual_seed(seed)
         np.testing.assert_array_equal(found[-1]["weight"], make_model(Traits()).values()["weight"])
     assert (found[0]["weight"] != found[1]["weight"]).all()
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "1e999", "soon", ""])
+def test_checkpoints_come_after_a_time(text, monkeypatch):
+    monkeypatch.setenv("DGM_BENCH_CHECKPOINT_SECONDS", text)
+    with pytest.raises(UsageError, match=r"is no time from 0 on; give seconds, such as 30"):
+        _checkpoint_seconds()
+    monkeypatch.setenv("DGM_BENCH_CHECKPOINT_SECONDS", "0.5")
+    assert _checkpoint_seconds() == 0.5

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import math
 
 import pytest
 from factories import make_record
+from pydantic import ValidationError
 
 from dgm_bench.errors import DamagedError
-from dgm_bench.records import _digest, kept_pictures, read_record, write_record
+from dgm_bench.records import RunRecord, _digest, kept_pictures, read_record, write_record
 from dgm_bench.store import Store
 
 CURVE = b"step,validation\n1,0.5\n2,\n3,0.25\n"
@@ -64,6 +66,19 @@ def test_no_record_with_anything_changed_is_read(path):
     for other in others:
         path.write_text(json.dumps(other))
         refused(path)
+
+
+def test_a_record_of_no_cell_is_refused(path):
+    path.write_text(sealed(json.loads(path.read_text()) | {"cells": []}))
+    assert "cells" in refused(path)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_no_record_has_numbers_that_are_none(path, number):
+    fields = json.loads(path.read_text())
+    fields["budget"]["train_seconds"] = number
+    with pytest.raises(ValidationError, match="finite number"):
+        RunRecord.model_validate_json(json.dumps(fields))
 
 
 def test_a_record_may_be_laid_out_anew(path):
