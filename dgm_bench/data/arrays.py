@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Num, UInt8
 
-from dgm_bench.errors import DataError, DgmBenchError
+from dgm_bench.errors import DataError, DgmBenchError, reading
 
 if TYPE_CHECKING:
     import h5py
@@ -42,22 +41,20 @@ def broken(path: Path, reason: str) -> DataError:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def decoding(path: Path) -> Iterator[None]:
     """Turn what goes wrong while a file is read into an error of it.
 
     Raises:
         DataError: It cannot be read, or is truncated or corrupt: then readers can raise anything.
     """
     try:
-        yield
+        with reading(path, DataError):
+            yield
     except DgmBenchError:
         raise
     except MemoryError as error:
         raise DataError(path, "does not fit into memory", "use a larger machine") from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            reason, remedy = f"cannot be read ({os.strerror(error.errno)})", "make it readable"
-            raise DataError(path, reason, remedy) from error
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise broken(path, f"is truncated or corrupt ({reason})") from error
 
@@ -113,7 +110,7 @@ def read_idx(path: Path, axes: int = 3) -> UInt8[np.ndarray, "*shape"]:
     Raises:
         DataError: The file is truncated, corrupt or of another layout.
     """
-    with reading(path), gzip.open(path) as stream:
+    with decoding(path), gzip.open(path) as stream:
         header = stream.read(4 + 4 * axes)
         if len(header) < 4 + 4 * axes or header[:4] != bytes([0, 0, 8, axes]):
             raise broken(path, f"is not an idx file of {_OF[axes]}")
@@ -136,7 +133,7 @@ def read_npy(path: Path) -> Num[np.ndarray, "*shape"]:
     Raises:
         DataError: The file is truncated, corrupt or of another layout.
     """
-    with reading(path), path.open("rb") as stream:
+    with decoding(path), path.open("rb") as stream:
         return _npy(path, stream, path.stat().st_size)
 
 
@@ -147,7 +144,7 @@ def read_npz(path: Path, *keys: str) -> list[Num[np.ndarray, "*shape"]]:
         DataError: The file is truncated, corrupt or of another layout, or lacks one.
     """
     found = []
-    with reading(path), zipfile.ZipFile(path) as archive:
+    with decoding(path), zipfile.ZipFile(path) as archive:
         for key in keys:
             member = archive.getinfo(f"{key}.npy")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -185,7 +182,8 @@ def read_hdf5(path: Path, *keys: str) -> list[Num[np.ndarray, "*shape"]]:
     """
     import h5py
 
-    with reading(path), h5py.File(path, "r") as stored:
+    # What the system says to Python fits into a line.
+    with decoding(path), path.open("rb"), h5py.File(path, "r") as stored:
         found = []
         for key in keys:
             if not isinstance(stored.get(key, getlink=True), h5py.HardLink):

@@ -20,9 +20,8 @@ import shutil
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,13 +29,14 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from dgm_bench.control import ask
 from dgm_bench.data.dataset import begun_fingerprint
 from dgm_bench.data.files import Listed
+from dgm_bench.data.image_files import opened
 from dgm_bench.errors import DataError, ResultsError, reading
 from dgm_bench.locks import holding
 from dgm_bench.sealed import read_sealed, write_sealed
@@ -121,25 +121,6 @@ def decoded(source: Source, cache: Path) -> Decoded:
         remedy = "make it writable, or name another data root in DGM_BENCH_DATA"
         raise DataError(cache, reason, remedy) from error
     return Decoded(splits=_mapped(cache / source.key / ARRAY, source), **index)
-
-
-@contextmanager
-def opened(path: Path, stream: io.BytesIO | None = None) -> Iterator[Image.Image]:
-    """Open an image, from ``stream`` where its bytes are read already.
-
-    Raises:
-        DataError: It is truncated or is not an image; also when that shows only later.
-    """
-    try:
-        with Image.open(stream or path) as image:
-            yield image
-    except DataError:
-        raise
-    except Exception as error:  # a corrupt image can raise anything
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "of no known format" if unknown else str(error) or type(error).__name__
-        remedy = "replace it, or take it out of the folder"
-        raise DataError(path, f"is not a readable image ({reason})", remedy) from error
 
 
 # -------------------------------------------------------------------------------- the cache

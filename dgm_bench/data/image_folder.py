@@ -16,8 +16,9 @@ from torch import Tensor
 
 from dgm_bench.data.cards import DataFile, DatasetCard
 from dgm_bench.data.dataset import Dataset
-from dgm_bench.data.decoded import Decoded, Prepare, Source, decoded, opened
+from dgm_bench.data.decoded import Decoded, Prepare, Source, decoded
 from dgm_bench.data.files import Listed, listed
+from dgm_bench.data.image_files import oddities, opened
 from dgm_bench.data.labelled_images import image_dataset
 from dgm_bench.errors import DataError
 
@@ -26,7 +27,16 @@ IMAGENET_VALIDATION = 10_000
 VALIDATION_SEED = 256
 #: Number of images that are checked before a folder is decoded.
 PROBED = 256
+#: Raised where images are read in another way, or others are refused: arrays are then made anew.
+PREPARED = 2
 GREY_MODES = ("1", "L", "LA")
+#: What is said of the oddities of images.
+ODDITIES = {
+    "palette": "of a palette",
+    "transparent": "transparent and shown opaque",
+    "turned": "to be shown turned and left as stored",
+    "frames": "of several frames, of which the first is taken",
+}
 COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 
 
@@ -62,13 +72,14 @@ def square(image: Image.Image, path: Path, *, side: int) -> tuple[Image.Image, t
 
     It is resized with Pillow's bicubic filter, whose support grows with the reduction, so that
     nothing is aliased. Grey and CMYK images, of which ImageNet has some, become RGB, and smaller
-    ones are enlarged; both are counted.
+    ones are enlarged; both are counted, and so are :func:`oddities`.
 
     Raises:
         DataError: Pixels are not 8 bits a channel.
     """
-    done = (image.mode,) if image.mode in (*GREY_MODES, "CMYK") else ()
     _require_bytes(image, path)
+    done = (image.mode,) if image.mode in (*GREY_MODES, "CMYK") else ()
+    done = (*done, *oddities(image))
     shorter = min(image.size)
     left, top = ((length - shorter) // 2 for length in image.size)
     middle = image.convert("RGB").crop((left, top, left + shorter, top + shorter))
@@ -160,7 +171,7 @@ def load_ffhq(card: DatasetCard, home: Path) -> Dataset:
 def as_published(
     image: Image.Image, path: Path, *, side: int
 ) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return an image of ``side`` by ``side`` in colour as it is, in RGB.
+    """Return an image of ``side`` by ``side`` in colour as it is, in RGB, and its oddities.
 
     Raises:
         DataError: It is grey, of another size, or its pixels are not 8 bits a channel.
@@ -173,7 +184,7 @@ def as_published(
         found = "x".join(map(str, image.size))
         reason = f"is {found}, expected {side}x{side}"
         raise DataError(path, reason, "put the images of images1024x1024 there")
-    return image.convert("RGB"), ()
+    return image.convert("RGB"), oddities(image)
 
 
 # -------------------------------------------------------------------------------- both
@@ -208,7 +219,7 @@ def _decoded(
     """Return the arrays of the images, which go below the data root, which holds ``home``."""
     channels, height, width = card.event_shape
     shape = (channels, height, width)
-    source = Source(f"{card.name} {card.version}", home, splits, shape, prepare)
+    source = Source(f"{card.name} {card.version} {PREPARED}", home, splits, shape, prepare)
     return decoded(source, home.parent / "decoded" / card.name)
 
 
@@ -243,6 +254,7 @@ def _remarks(card: DatasetCard, sizes: Mapping[str, int], treated: Mapping[str, 
     counts = Counter(treated)
     grey = sum(counts[mode] for mode in GREY_MODES)
     words = {"grey": grey, "CMYK": counts["CMYK"], "enlarged": counts["smaller"]}
+    words |= {word: counts[name] for name, word in ODDITIES.items()}
     remarks = [", ".join(f"{n:,} {word}" for word, n in words.items() if n)]
     if sizes != dict(card.sizes):
         here = ", ".join(f"{n:,} {name}" for name, n in sizes.items())

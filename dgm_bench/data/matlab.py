@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Num
 
-from dgm_bench.data.arrays import LARGEST, broken, reading, require_room
+from dgm_bench.data.arrays import LARGEST, broken, decoding, require_room
 
 _HEADER = 128
 _MATRIX, _DEFLATED, _FLAGS, _DIMENSIONS, _NAME = 14, 15, 6, 5, 1
@@ -50,7 +50,7 @@ def read_mat(path: Path, *keys: str) -> dict[str, Num[np.ndarray, "*shape"]]:
     Raises:
         DataError: The file is truncated, corrupt, or of another layout.
     """
-    with reading(path):
+    with decoding(path):
         if path.stat().st_size > LARGEST:
             raise broken(path, "is larger than any published file")
         content = memoryview(path.read_bytes())

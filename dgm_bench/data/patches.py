@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.files import checksums
-from dgm_bench.errors import DataError, reading
+from dgm_bench.data.image_files import opened
 
 SIDE = 8
 TRAIN_IMAGES = 180
@@ -93,12 +92,8 @@ def luma(path: Path) -> UInt8[np.ndarray, "height width"]:
     Raises:
         DataError: The file is truncated or is not an image.
     """
-    try:
-        with reading(path, DataError), Image.open(path) as image:
-            return np.asarray(image.convert("L"))
-    except (OSError, UnidentifiedImageError) as error:
-        reason = f"is not a readable image ({error})"
-        raise DataError(path, reason, "delete it and run dgm-bench data fetch again") from error
+    with opened(path) as image:
+        return np.asarray(image.convert("L"))
 
 
 def whole_patch(x: Float[Tensor, "n 63"]) -> Float[Tensor, "n 64"]:

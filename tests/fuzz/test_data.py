@@ -13,11 +13,14 @@ import pytest
 import scipy.io
 from fuzz.harness import Target
 from old_frames import save_frame
+from PIL import Image
 
 from dgm_bench.data import arrays, tabular
 from dgm_bench.data.archives import unpack
 from dgm_bench.data.binary_images import read_amat
 from dgm_bench.data.frames import read_frame
+from dgm_bench.data.image_files import opened
+from dgm_bench.data.image_folder import square
 from dgm_bench.data.images import read_cifar_batch
 from dgm_bench.data.matlab import read_mat
 
@@ -98,7 +101,20 @@ def read_tar(path):
         return {str(found.relative_to(folder)): found.read_bytes() for found in files}
 
 
+def write_image(**settings):
+    image = Image.fromarray(grey(12, 10, 3))
+    return lambda path: image.save(path, **settings)
+
+
+def read_image(path):
+    with opened(path) as image:
+        found, done = square(image, path, side=8)
+        return np.asarray(found), done
+
+
 TARGETS = (
+    Target("png", write_image(format="PNG"), read_image),
+    Target("jpeg", write_image(format="JPEG"), read_image),
     Target("tar", write_tar, read_tar, inside=GZIP),
     Target("idx images", write_idx(grey(3, 4, 5)), arrays.read_idx, inside=GZIP),
     Target("idx labels", write_idx(grey(9)), lambda path: arrays.read_idx(path, 1), inside=GZIP),
