@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -16,27 +15,9 @@ from dgm_bench.errors import ResultsError
 from dgm_bench.records import read_record
 from dgm_bench.sealed import write_atomically
 
-HERE = Path(__file__).parent
 SHORT = ("--budget", "none", "--threads", "1", "--offline", "--no-tracking")
 MAF = "ffjord/density/maf-5/8gaussians"
-FFJORD = "ffjord/density/ffjord/8gaussians"
-VQVAE2 = "vqvae2/diversity/vqvae-2/digits-precision"
-STEPS = {
-    VQVAE2: (
-        "stopping.patience=null",
-        "stopping.max_steps=60",
-        "validation.every=20",
-        "batch_size=16",
-        'evaluation.metrics=["codes"]',
-    ),
-    MAF: ("stopping.patience=null", "stopping.max_steps=1500", "validation.every=50"),
-    FFJORD: (
-        "stopping.patience=null",
-        "stopping.max_steps=400",
-        "validation.every=50",
-        "model.args.hidden=[16]",
-    ),
-}
+STEPS = {MAF: ("stopping.patience=null", "stopping.max_steps=1500", "validation.every=50")}
 
 
 def dgm_bench(*words, timeout=300, **variables):
@@ -67,38 +48,6 @@ def one_line_error(done):
 
 def runs_nowhere(results):
     return not list(results.rglob("*.json")) and not list(results.rglob("*.pt"))
-
-
-#: Of each run; more on request.
-KILLS = os.environ.get("DGM_BENCH_KILLS", "4")
-
-
-@pytest.mark.parametrize("cell", [MAF, FFJORD, VQVAE2])
-def test_killed_at_random_moments_a_run_ends_with_the_same_numbers(cell, tmp_path):
-    whole = dgm_bench(*arguments(cell, tmp_path / "whole"))
-    assert whole.returncode == 0, whole.stderr
-    driver = [sys.executable, HERE / "kill_driver.py", KILLS, "0.3"]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "DGM_BENCH_CHECKPOINT_SECONDS": "0.05",
-    }
-    done = subprocess.run(
-        [*driver, *arguments(cell, tmp_path / "killed")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300 + 30 * int(KILLS),
-        check=False,
-    )
-    hits, code = done.stdout.split()
-    assert (int(hits), int(code)) == (int(KILLS), 0), done.stderr
-    expected, found = the_record(tmp_path / "whole"), the_record(tmp_path / "killed")
-    assert found.metrics == expected.metrics
-    assert found.data == expected.data
-    assert found.budget.steps == expected.budget.steps
-    assert found.artifacts["weights.safetensors"] == expected.artifacts["weights.safetensors"]
-    assert "killed" in {segment.reason for segment in found.budget.segments}
 
 
 def test_a_time_limit_leaves_in_good_order_and_the_same_command_goes_on(tmp_path):
