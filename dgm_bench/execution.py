@@ -52,6 +52,8 @@ from dgm_bench.workdir import RunState, WorkFolder
 
 #: Metrics whose columns are mostly titled after their data.
 _USUAL_METRICS = ("nll", "negative-elbo", "importance-nll")
+#: Kinds of files among a run's artifacts.
+_ARTIFACTS = (".png", ".safetensors")
 #: An evaluation may take this long, however little the training has left of the budget.
 GRACE_SECONDS = 60.0
 
@@ -315,7 +317,7 @@ class Execution:
 
     def _artifacts(self, state: RunState) -> dict[str, str]:
         folder = self.folder.results / "artifacts" / state.run_id
-        files = sorted(folder.glob("*")) if folder.is_dir() else []
+        files = sorted(file for kind in _ARTIFACTS for file in folder.glob(f"[!.]*{kind}"))
         return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
     def _write(self, record: RunRecord) -> None:
@@ -337,12 +339,12 @@ class Execution:
 
     def _close(self, state: RunState, record: RunRecord) -> None:
         """Note how the run ended; only one that was out of budget keeps its checkpoints."""
+        shutil.rmtree(self.folder.stage("evaluation"), ignore_errors=True)
+        if record.outcome.status != "budget":
+            self.folder.clear()  # first: nobody would look again once the end is noted
         state.status = record.outcome.status
         state.record = str(record.path(self.folder.results).relative_to(self.folder.results))
         self.folder.save(state)
-        shutil.rmtree(self.folder.stage("evaluation"), ignore_errors=True)
-        if state.status != "budget":
-            self.folder.clear()
 
 
 def require_runnable(recipe: Recipe, data: Dataset, data_root: Path) -> None:

@@ -211,8 +211,8 @@ class _Session:
         except DamagedError as error:
             self.context.reporter.message(f"{path}: {error.reason}; the run is done again")
             return None
-        same_data = record.data.fingerprints == data.fingerprints()
-        return record if same_data and record.environment.device == self.device.type else None
+        same = record.data.fingerprints == data.fingerprints() and record.run_id == state.run_id
+        return record if same and record.environment.device == self.device.type else None
 
     def _took(self, record: RunRecord) -> None:
         failed = record.outcome.status in FAILED

@@ -13,6 +13,7 @@ from dgm_bench.control import Interrupted
 from dgm_bench.errors import UsageError
 from dgm_bench.execution import Execution, _checkpoint_seconds
 from dgm_bench.planner import PlannedRun
+from dgm_bench.records import read_record
 from dgm_bench.spec import (
     DataSpec,
     EvaluationSpec,
@@ -117,3 +118,38 @@ def test_checkpoints_come_after_a_time(text, monkeypatch):
         _checkpoint_seconds()
     monkeypatch.setenv("DGM_BENCH_CHECKPOINT_SECONDS", "0.5")
     assert _checkpoint_seconds() == 0.5
+
+
+def test_checkpoints_are_gone_before_the_end_is_noted(tmp_path, monkeypatch):
+    """No command looks for them after that, so that a kill in between would leave them for good."""
+    save, there = WorkFolder.save, []
+
+    def saving(folder, state):
+        save(folder, state)
+        if state.status is not None:
+            there.extend(path.name for path in folder.path.iterdir())
+
+    monkeypatch.setattr(WorkFolder, "save", saving)
+    run(tmp_path, recipe("last", None), Traits(), 3, monkeypatch)
+    assert sorted(there) == ["lock", "run.json"]
+
+
+def test_a_damaged_record_of_a_killed_run_is_written_again(tmp_path, monkeypatch, caplog):
+    """The kill came between the record and the note of the end; the record is damaged besides."""
+    wanted, save = recipe("last", None), WorkFolder.save
+
+    def killed(folder, state):
+        if state.status is not None:
+            raise KeyboardInterrupt
+        save(folder, state)
+
+    monkeypatch.setattr(WorkFolder, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, wanted, Traits(), 3, monkeypatch)
+    monkeypatch.setattr(WorkFolder, "save", save)
+    (path,) = (tmp_path / "runs").rglob("*.json")
+    path.write_bytes(path.read_bytes().replace(b'"seed": 3', b'"seed": 4'))
+    record, _ = run(tmp_path, wanted, Traits(), 3, monkeypatch)
+    assert "is damaged (another digest)" in caplog.text
+    assert (record.run_id, read_record(path)) == (path.stem, record)
+    assert not list(tmp_path.rglob("*.damaged"))

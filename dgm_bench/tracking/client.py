@@ -13,7 +13,7 @@ from urllib.request import url2pathname
 
 from dgm_bench.errors import DgmBenchError, ResultsError
 from dgm_bench.locks import holding
-from dgm_bench.records import FAILED, RunRecord, read_record
+from dgm_bench.records import FAILED, RunRecord, kept_pictures, read_record
 from dgm_bench.report.plots import learning_curve
 from dgm_bench.store import Store
 from dgm_bench.tracking.address import LATER, Address, TrackingError, without_secrets
@@ -288,7 +288,7 @@ def _log_files(client: MlflowClient, run_id: str, record: RunRecord, results: Pa
     for file in (path, path.with_suffix(".csv")):
         if file.exists():
             client.log_artifact(run_id, str(file), "record")
-    for picture in sorted((results / "artifacts" / record.run_id).glob("*.png")):
+    for picture in kept_pictures(record, results):
         client.log_artifact(run_id, str(picture), "pictures")
 
 

@@ -1,5 +1,6 @@
 """MLflow's side: each run once, with all there is. Real MLflow on SQLite files."""
 
+import hashlib
 import shlex
 import signal
 import subprocess
@@ -42,11 +43,14 @@ def fresh(tmp_path, database):
 
 def test_a_run_is_logged_with_all_there_is(fresh):
     metrics = (make_metric(-0.24, se=0.005), make_metric(0.1, name="gap", se=None))
-    record = store_run(fresh, rows=1500, metrics=metrics)
+    files = {"density.png": b"png", "weights.safetensors": b"weights", "samples.png": b"png"}
+    known = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    record = store_run(fresh, rows=1500, metrics=metrics, artifacts=known)
     pictures = fresh / "artifacts" / record.run_id
     pictures.mkdir(parents=True)
-    (pictures / "density.png").write_bytes(b"png")
-    (pictures / "weights.safetensors").write_bytes(b"weights")
+    for name, content in files.items():
+        (pictures / name).write_bytes(content)
+    (pictures / "samples.png").write_bytes(b"damaged")
 
     assert once(fresh, record) is True
     client, (run,) = runs_of(fresh)
