@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 
 from dgm_bench import __version__
+from dgm_bench.escaping import plain
 from dgm_bench.paths import PACKAGE, checkout_root
 from dgm_bench.records import Code, Environment
 
@@ -94,7 +95,7 @@ def _digest(package: Path, paths: Iterable[Path]) -> str:
 def command_line(argv: list[str]) -> str:
     """Return the command as a person would type it, whichever way Python was started."""
     name = Path(argv[0]).name
-    return shlex.join(["dgm-bench" if name == "__main__.py" else name, *argv[1:]])
+    return plain(shlex.join(["dgm-bench" if name == "__main__.py" else name, *argv[1:]]))
 
 
 # --------------------------------------------------------------------------- machine

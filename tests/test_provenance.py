@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from factories import make_record
 
 from dgm_bench import paths, provenance
-from dgm_bench.records import Code, Environment
+from dgm_bench.records import Code, Environment, read_record, write_record
 
 
 def git(root, *arguments):
@@ -139,6 +140,12 @@ def test_code_is_a_block_of_the_record(monkeypatch):
 
 def test_the_command_reads_the_same_with_python_m():
     assert provenance.command_line(["/x/dgm_bench/__main__.py", "list"]) == "dgm-bench list"
+
+
+def test_a_command_with_a_word_that_is_not_utf8_can_be_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["dgm-bench", "run", "--results", os.fsdecode(b"caf\xe9")])
+    path = write_record(make_record(code=provenance.code()), tmp_path)
+    assert read_record(path).code.command.encode().startswith(b"dgm-bench run --results")
 
 
 def test_machine_class_changes_with_what_decides_speed(monkeypatch):

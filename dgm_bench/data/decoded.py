@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from dgm_bench.control import ask
 from dgm_bench.data.dataset import begun_fingerprint
-from dgm_bench.data.files import Listed
+from dgm_bench.data.files import Listed, as_bytes
 from dgm_bench.data.image_files import opened
 from dgm_bench.errors import DataError, ResultsError, reading
 from dgm_bench.locks import holding
@@ -77,7 +77,7 @@ class Source:
         digest = hashlib.sha256(f"{self.name} {self.shape}\n".encode())
         for split, files in self.splits.items():
             lines = "".join(f"{file.path} {file.size} {file.mtime_ns}\n" for file in files)
-            digest.update(f"{split} {len(files)}\n{lines}".encode())
+            digest.update(as_bytes(f"{split} {len(files)}\n{lines}"))
         return digest.hexdigest()[:16]
 
     @property
@@ -280,7 +280,7 @@ class _Growing:
         for number, image in enumerate(found):
             split, file = self.files[self.done]
             self.fingerprints[split].update(levels[number * size : (number + 1) * size])
-            self.digests[split].update(f"{image.sha256}  {file.path}\n".encode())
+            self.digests[split].update(as_bytes(f"{image.sha256}  {file.path}\n"))
             self.treated.update(image.done)
             self.done += 1
 

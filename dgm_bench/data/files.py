@@ -150,7 +150,12 @@ def digest(paths: Sequence[Path]) -> str:
     if len(paths) == 1:
         return checksum(paths[0], "sha256")
     lines = (f"{checksum(path, 'sha256')}  {path.name}\n" for path in paths)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(as_bytes("".join(lines))).hexdigest()
+
+
+def as_bytes(text: str) -> bytes:
+    """Return UTF-8 with the bytes of file names as they are, which may be no UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def checksum(path: Path, algorithm: str) -> str:

@@ -315,6 +315,15 @@ class Free:
     free = 10
 
 
+def test_names_of_files_need_not_be_utf8(ffhq, decodings):
+    before = data.load("ffhq-1024", ffhq).files
+    image = ffhq / "ffhq-1024/00000/00009.png"
+    image.rename(image.with_name(os.fsdecode(b"0000\xe9.png")))
+    assert data.load("ffhq-1024", ffhq).files != before
+    assert data.load("ffhq-1024", ffhq).files != before
+    assert len(decodings) == 2 * 28
+
+
 def test_the_index_names_digests_of_the_files(ffhq):
     loaded = data.load("ffhq-1024", ffhq)
     (index,) = (ffhq / "decoded/ffhq-1024").glob("*/index.json")
