@@ -129,6 +129,8 @@ class RunLogger:
         except TrackingError as error:
             self._failed_at = time.monotonic()
             return str(error)
+        except Exception as error:  # the record is stored: a view of it must not fail the run
+            return f"MLflow: not asked ({type(error).__name__}: {error}); {LATER}"
 
     def _log(self, record: RunRecord) -> str | None:
         if self._process is None:

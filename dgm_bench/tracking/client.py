@@ -87,9 +87,8 @@ class Log:
         if many and self._has(path):
             return False
         record = read_record(path)
-        curve = self._store.curve(record)
         try:
-            return self._once(record, curve, many)
+            return self._once(record, many)
         except DgmBenchError:
             raise
         except Exception as error:
@@ -116,7 +115,7 @@ class Log:
             return TrackingError(self.address.shown, self._said(error), self._remedy())
         return None
 
-    def _once(self, record: RunRecord, curve: Curve, many: bool) -> bool:
+    def _once(self, record: RunRecord, many: bool) -> bool:
         with self._locked():
             client = self._connected()
             name = f"{record.paper}/{record.table}"
@@ -127,7 +126,7 @@ class Log:
                 return False
             if has_in_full(client, experiment, record.run_id):
                 return False
-            log_run(client, experiment, record, curve, self.results)
+            log_run(client, experiment, record, self._store.curve(record), self.results)
         return True
 
     def _connected(self) -> MlflowClient:

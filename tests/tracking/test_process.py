@@ -1,6 +1,7 @@
 """The process that logs: what it costs when MLflow is away, and that nothing is lost or doubled."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -130,10 +131,15 @@ def test_a_process_that_ends_is_told(tmp_path, monkeypatch):
 
 
 def test_the_process_goes_when_the_one_that_started_it_does(tmp_path):
-    words = [sys.executable, "-c", process._PROGRAM, "[]"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        child.stdin.close()
-        assert child.wait(STARTING) is not None
+    words = [sys.executable, "-c", process._PROGRAM, json.dumps(process._paths())]
+    start = {"results": str(tmp_path), "shown": "nothing", "moved": False}
+    environment = {**os.environ, VARIABLE: "http://127.0.0.1:9"}
+    with subprocess.Popen(words, stdin=subprocess.PIPE, env=environment) as child:
+        try:
+            child.communicate(json.dumps(start).encode() + b"\n", timeout=STARTING)
+        finally:
+            child.kill()
+    assert child.returncode == 0
 
 
 # --------------------------------------------------------------------------- folders
