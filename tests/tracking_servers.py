@@ -89,6 +89,14 @@ def answer_then_hang(connection):
     return connection.sendall(answer("200 OK", body, "application/json"))
 
 
+def only_look_well(connection):
+    """Answer the question whether it is well, and fail at all else."""
+    if b"experiments/search" in connection.recv(65536):
+        connection.sendall(answer("200 OK", b'{"experiments": []}', "application/json"))
+    else:
+        connection.sendall(answer("500 Internal Server Error", b"<html>oh</html>"))
+
+
 def drip(connection):
     """Answer, one byte at a time: no wait for the next byte is ever long."""
     connection.recv(65536)
@@ -106,6 +114,7 @@ def reset(connection):
 BAD = {
     "hang": hang,
     "answer-then-hang": answer_then_hang,
+    "only-look-well": only_look_well,
     "drip": drip,
     "reset": reset,
     "401": says("401 Unauthorized", b"no"),

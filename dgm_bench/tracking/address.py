@@ -28,6 +28,10 @@ class ServerAway(TrackingError):  # noqa: N818  it is not broken, and may come b
     """A server that does not answer, or answers that it cannot for the time being."""
 
 
+class RequestLost(ServerAway):
+    """A request that a server did not answer, or not well, although it is well itself."""
+
+
 @dataclass(frozen=True)
 class Address:
     """Where MLflow's runs are kept.

@@ -26,6 +26,7 @@ from dgm_bench.errors import DgmBenchError
 from dgm_bench.tracking.address import (
     VARIABLE,
     Address,
+    RequestLost,
     ServerAway,
     TrackingError,
     without_secrets,
@@ -33,6 +34,8 @@ from dgm_bench.tracking.address import (
 
 #: Seconds between two attempts to log a run to a server that was there and is away.
 RETRY_SECONDS = 0.5
+#: How often a run is tried whose requests alone are lost.
+TRIES = 3
 #: So many seconds after which others may log too, for so many seconds.
 TURN_SECONDS, PAUSE_SECONDS = 2.0, 0.12
 #: Where MLflow's own default experiment, which stays empty, keeps files.
@@ -69,25 +72,36 @@ class Worker:
 
     def _logged(self, path: str, many: bool) -> bool:
         """Log a record, for as long as it takes; return False where no record can be."""
+        tries = 0
         while True:
             try:
                 self._say(path=path, new=self._log.once(Path(path), many=many))
                 self._reached = True
+            except RequestLost as lost:
+                tries += 1
+                if many and tries < TRIES:
+                    self._wait(lost)
+                    continue
+                self._failed(path, lost)
             except ServerAway as away:
                 if not (many and self._reached):
                     return self._stop(away)
-                self._say(trouble=_parts(away))
-                time.sleep(RETRY_SECONDS)
+                self._wait(away)
                 continue
             except TrackingError as error:
                 return self._stop(error)
             except Exception as error:  # one bad run must not stop the others
-                text = str(error) or type(error).__name__
-                text = (
-                    text if isinstance(error, DgmBenchError) else f"{type(error).__name__}: {text}"
-                )
-                self._say(path=path, error=without_secrets(text, self._address))
+                self._failed(path, error)
             return True
+
+    def _wait(self, error: ServerAway) -> None:
+        self._say(trouble=_parts(error))
+        time.sleep(RETRY_SECONDS)
+
+    def _failed(self, path: str, error: Exception) -> None:
+        text = str(error) or type(error).__name__
+        text = text if isinstance(error, DgmBenchError) else f"{type(error).__name__}: {text}"
+        self._say(path=path, error=without_secrets(text, self._address))
 
     def _stop(self, error: TrackingError) -> bool:
         self._say(stop=_parts(error))

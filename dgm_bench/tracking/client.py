@@ -25,7 +25,7 @@ from dgm_bench.tracking.content import (
     run_tags,
     span,
 )
-from dgm_bench.tracking.trouble import not_mlflow, server_trouble
+from dgm_bench.tracking.trouble import lost_request, not_mlflow, server_trouble
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,8 +39,8 @@ RUN_ID_TAG = "dgm_bench.run_id"
 LOGGED_TAG = "dgm_bench.logged"
 
 # MLflow takes a thousand of all and a hundred parameters at a time. Of runs it could give more at
-# a time, and would take longer.
-METRICS_PER_BATCH, PARAMS_PER_BATCH, RUNS_PER_PAGE = 800, 100, 200
+# a time, and would take longer for an answer.
+METRICS_PER_BATCH, PARAMS_PER_BATCH, RUNS_PER_PAGE = 800, 100, 50
 #: Seconds that another process may take to log its run; it may be making the tables of a database.
 SERVER_LOCK_SECONDS, FILE_LOCK_SECONDS = 10.0, 30.0
 
@@ -92,9 +92,12 @@ class Log:
         except DgmBenchError:
             raise
         except Exception as error:
-            if (trouble := self.trouble()) is not None:
-                raise trouble from error
-            raise
+            trouble = self.trouble()
+            if trouble is None and self.address.is_server:
+                trouble = lost_request(self.address, error)
+            if trouble is None:
+                raise
+            raise trouble from error
 
     def _has(self, path: Path) -> bool:
         """Say whether MLflow has the run of a record in its place, by what it was asked before."""

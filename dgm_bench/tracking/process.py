@@ -116,7 +116,8 @@ class LoggingProcess:
             if "trouble" in answer:
                 trouble = TrackingError(*answer["trouble"])
                 continue
-            deadline, trouble = time.monotonic() + self._seconds, self._silent()
+            if "error" not in answer:
+                deadline, trouble = time.monotonic() + self._seconds, self._silent()
             yield answer
         raise trouble
 

@@ -7,7 +7,14 @@ import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from dgm_bench.tracking.address import LATER, Address, ServerAway, TrackingError, without_secrets
+from dgm_bench.tracking.address import (
+    LATER,
+    Address,
+    RequestLost,
+    ServerAway,
+    TrackingError,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from requests import Response
@@ -35,6 +42,28 @@ def server_trouble(address: Address) -> TrackingError | None:
     except Exception as error:
         return _unreached(address, error)
     return _of_status(address, answer)
+
+
+def lost_request(address: Address, error: BaseException) -> RequestLost | None:
+    """Return the error for a request that was lost on its way, or None for what was refused.
+
+    Args:
+        address: Of a server that is well.
+        error: What MLflow made of it.
+    """
+    from requests import HTTPError, RequestException
+
+    wrapped: BaseException | None = error
+    while wrapped is not None and not isinstance(wrapped, RequestException):
+        wrapped = wrapped.__cause__ or wrapped.__context__
+    if wrapped is None:
+        return None
+    answer = wrapped.response if isinstance(wrapped, HTTPError) else None
+    if answer is not None and answer.status_code < 500:
+        return None
+    first = _first(wrapped)
+    why = without_secrets(getattr(first, "strerror", None) or str(first), address)
+    return RequestLost(_server(address), f"did not answer a request ({why})", LATER)
 
 
 def _unreached(address: Address, error: BaseException) -> TrackingError:

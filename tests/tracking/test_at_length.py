@@ -49,9 +49,10 @@ def test_a_bad_server_costs_less_than_half_a_minute(name, stored):
     print(f"\n{name}: {seconds:.1f} s, exit code {sync.returncode}, {out.strip()}\n  {err.strip()}")
     assert seconds < LONGEST
     assert sync.returncode == 1
-    assert out == f"0 logged, 0 there already, {RECORDS} left\n"
-    assert err.startswith("error: MLflow server http://127.0.0.1:")
-    assert err.count("\n") == 1
+    assert out.startswith("0 logged, 0 there already, ")
+    *failed, last = err.splitlines()
+    assert last.startswith("error: MLflow server http://127.0.0.1:")
+    assert len(failed) == (name == "only-look-well")
     assert "ann" not in err
 
 

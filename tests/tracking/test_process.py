@@ -130,6 +130,26 @@ def test_a_process_that_ends_is_told(tmp_path, monkeypatch):
     assert len(report.left) == 1
 
 
+#: Says of one record after the other that it could not be logged.
+FAILING = """import json, time
+print('{"ready": true}', flush=True)
+for path in json.loads([input(), input()][1])["paths"]:
+    print(json.dumps({"path": path, "error": "no"}), flush=True)
+    time.sleep(0.3)
+"""
+
+
+def test_records_that_fail_do_not_extend_the_deadline(tmp_path, monkeypatch):
+    for seed in range(8):
+        store_run(tmp_path, seed=seed)
+    monkeypatch.setattr(process, "_PROGRAM", FAILING)
+    monkeypatch.setattr(process, "FILE_SECONDS", 1.0)
+    report = tracking.sync(tmp_path)
+    assert 2 <= len(report.failed) <= 5
+    assert len(report.failed) + len(report.left) == 8
+    assert "no record got through in 1 seconds" in report.stopped
+
+
 def test_the_process_goes_when_the_one_that_started_it_does(tmp_path):
     words = [sys.executable, "-c", process._PROGRAM, json.dumps(process._paths())]
     start = {"results": str(tmp_path), "shown": "nothing", "moved": False}

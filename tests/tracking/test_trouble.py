@@ -67,3 +67,16 @@ def test_a_server_that_answers_as_it_should_is_well_and_gets_the_login(monkeypat
     with bad_server(well) as uri:
         assert said_of(uri, monkeypatch) is None
     assert b"Authorization: Basic YW5uOnBAc3MjMS8l" in heard[0]
+
+
+@pytest.mark.parametrize(("name", "lost"), [("reset", True), ("500", True), ("404", False)])
+def test_a_request_that_is_lost_is_told_from_one_that_is_refused(name, lost, monkeypatch):
+    import requests
+
+    with bad_server(BAD[name]) as uri, pytest.raises(requests.RequestException) as caught:
+        requests.get(uri, timeout=5).raise_for_status()
+    wrapped = ValueError("MLflow's own words")
+    wrapped.__context__ = caught.value
+    error = trouble.lost_request(read_address(uri), wrapped)
+    assert (error is not None) == lost
+    assert trouble.lost_request(read_address(uri), ValueError("refused")) is None
