@@ -224,14 +224,14 @@ class Case:
 
 
 def write_images(home):
-    """Write a small folder of images of two classes, and let its data set have their size."""
+    """Write a small folder of images of two classes, and let its data set be of that kind."""
     colours = np.random.default_rng(0).integers(256, size=(IMAGES, 3))
     for number, colour in enumerate(colours):
         split = "val" if number % 4 == 0 else "train"
         path = home / "imagenet" / split / f"n0000000{number % 2}" / f"{number}.JPEG"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (SIDE, SIDE), tuple(colour.tolist())).save(path)
-    small = replace(data.card("imagenet-256"), event_shape=(3, SIDE, SIDE))
+    small = replace(data.card("imagenet-256"), event_shape=(3, SIDE, SIDE), classes=2)
     data.CARDS = tuple(small if card.name == small.name else card for card in data.CARDS)
 
 
