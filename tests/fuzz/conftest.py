@@ -10,7 +10,7 @@ from fuzz.harness import Target, fuzz
 #: Seconds for all targets together; each gets an equal share.
 LONG = float(os.environ.get("DGM_BENCH_FUZZ", "0"))
 #: Inputs of a target's round, of which the suite has one.
-INPUTS = 1000 if LONG else 100
+INPUTS = 1000 if LONG else 60
 #: Where files are written fastest.
 MEMORY = Path("/dev/shm")
 TITLES = ("target", "tried", "refused", "as written", "otherwise", "slowest", "memory")

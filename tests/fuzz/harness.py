@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,18 @@ def _last_input(shared: mmap.mmap) -> bytes:
     return shared[8 : 8 + int.from_bytes(shared[:8], "little")]
 
 
+@cache
+def _warmed() -> None:
+    """Let Hypothesis look for constants in the code once, and not in every child."""
+
+    @settings(max_examples=2, database=None, phases=(Phase.generate,))
+    @given(mutants(b"a sample"))
+    def each(data: bytes) -> None:
+        pass
+
+    each()
+
+
 def fuzz(
     target: Target, folder: Path, *, inputs: int = 200, seconds: float = 0, number: int = 0
 ) -> Tally:
@@ -202,6 +215,7 @@ def fuzz(
     Returns:
         What became of them; with the failure, and the input that led to it.
     """
+    _warmed()
     shared = mmap.mmap(-1, LARGEST_INPUT)
     reading, writing = os.pipe()
     child = os.fork()
