@@ -17,8 +17,8 @@ def is_gone(mark: str) -> bool:
     """Say whether the process of a mark is surely over; one of another machine never is."""
     number, _, rest = mark.partition("-")
     started, _, machine = rest.partition("-")
-    if not number.isdecimal() or machine != _machine():
-        return False
+    if not number.isdecimal() or machine != _machine() or os.name != "posix":
+        return False  # elsewhere than on a Unix, asking for a process may end it
     try:
         os.kill(int(number), 0)
     except (ProcessLookupError, OverflowError):

@@ -40,7 +40,8 @@ class CheckpointFile:
         if self.newest.exists():
             os.replace(self.newest, self.previous)
         os.replace(staged, self.newest)
-        forget_damaged(self.newest)
+        for file in (self.newest, self.previous):
+            forget_damaged(file)
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest whole state, or None where there is none.

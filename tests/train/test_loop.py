@@ -154,6 +154,7 @@ def test_without_a_whole_checkpoint_the_stage_starts_again(data, tmp_path, caplo
     assert trainer(stage(), data, folder=tmp_path).restore() is None
     assert "its stage starts again" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt.damaged"]
+    (tmp_path / "checkpoint.previous.pt.damaged").touch()
     CheckpointFile(tmp_path).save({})
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
