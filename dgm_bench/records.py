@@ -150,10 +150,10 @@ class Metric(Block):
     split: str
     protocol: str
 
-    @field_validator("value", "se")
+    @field_validator("value", "se", mode="before")
     @classmethod
-    def _null_not_nan(cls, number: float | None) -> float | None:
-        return number if number is not None and math.isfinite(number) else None
+    def _null_not_nan(cls, number: object) -> object:
+        return None if isinstance(number, float) and not math.isfinite(number) else number
 
 
 class RunRecord(Block):

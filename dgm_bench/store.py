@@ -94,7 +94,7 @@ class Store:
         """
         content = self.curve_content(record)
         try:
-            return _rows(content.decode()) if content else []
+            return [] if record.curve is None else _rows(content.decode())
         except (ValueError, TypeError, csv.Error) as error:
             reason = f"is not a readable curve ({error})"
             raise DamagedError(self.curve_file(record), reason, RESTORE) from error
@@ -107,10 +107,7 @@ class Store:
         """
         if record.curve is None:
             return b""
-        content = read_known(self.curve_file(record), record.curve_sha256, RESTORE)
-        if not content:
-            raise DamagedError(self.curve_file(record), "is empty", RESTORE)
-        return content
+        return read_known(self.curve_file(record), record.curve_sha256, RESTORE)
 
     def curve_file(self, record: RunRecord) -> Path:
         """Return the file of a run's curve: beside that of the record, wherever this lies."""
