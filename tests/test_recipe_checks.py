@@ -5,6 +5,7 @@ from typing import get_type_hints
 
 import pytest
 from factories import make_cell, make_recipe
+from pydantic import ValidationError
 
 from dgm_bench.catalog import load_catalog, runnable
 from dgm_bench.models.arguments import model_definition
@@ -13,7 +14,7 @@ from dgm_bench.models.names import MODELS
 from dgm_bench.overrides import apply_overrides
 from dgm_bench.recipe_checks import PARTS, fitted_args
 from dgm_bench.signatures import module, parameters
-from dgm_bench.spec import DataSpec, ModelSpec, ObjectiveSpec, OptimizerSpec
+from dgm_bench.spec import DataSpec, EvaluationSpec, ModelSpec, ObjectiveSpec, OptimizerSpec
 from dgm_bench.train.objectives import OBJECTIVES
 
 RECIPES = {c.recipe.content_hash: c.recipe for c in load_catalog().cells if c.recipe}
@@ -103,3 +104,28 @@ def test_what_is_not_runnable_says_why(fields, reason):
 def test_a_missing_argument_is_not_runnable():
     cell = changed(make_cell(recipe=make_recipe()), objective=ObjectiveSpec(name="iwae"))
     assert runnable(cell) == (False, "objective.args.samples: is missing; give samples")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ({"rtoll": 1e-3}, "rtoll: is no argument; did you mean 'rtol'?"),
+        ({"rtol": -1e-3}, "rtol = -0.001: should be greater than 0; use a number above 0.0"),
+        ({"solver": "rk45"}, "did you mean 'rk4'?"),
+        ({"adjoint": 0}, "adjoint = 0: should be a valid boolean; use true or false"),
+    ],
+)
+def test_settings_of_the_solver_that_do_not_fit_are_not_runnable(overrides, reason):
+    protocol = EvaluationSpec(model_overrides=overrides)
+    recipe = make_recipe().model_copy(update={"evaluation": protocol})
+    able, why = runnable(make_cell(recipe=recipe))
+    assert not able
+    assert why.startswith("evaluation.model_overrides.")
+    assert why.endswith(reason)
+
+
+@pytest.mark.parametrize("value", [float("nan"), [float("inf")], {1j}, object()])
+def test_arguments_that_no_record_can_hold_are_none(value):
+    for kind in (ModelSpec, DataSpec, ObjectiveSpec):
+        with pytest.raises(ValidationError, match="no finite values of JSON"):
+            kind(name="x", args={"a": value})
