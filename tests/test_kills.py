@@ -88,17 +88,15 @@ def files(folder):
 
 
 def test_a_killed_run_ends_with_the_same_numbers_and_leaves_nothing(rounds, capsys):
-    kills, reasons = Counter(), set()
+    kills = Counter()
     for one in rounds:
         whole, killed = Path(one["whole"]), Path(one["killed"])
         assert one["code"] == 0, one
         assert numbers(killed) == numbers(whole), one
         assert files(killed) == files(whole), one
         kills.update(one["hits"])
-        reasons |= {segment.reason for segment in the_record(killed).budget.segments}
     assert kills.total() >= int(KILLS)
     assert {one["case"] for one in rounds} == set(CASES)
-    assert "killed" in reasons
     if "DGM_BENCH_KILLS" in os.environ:
         each = ", ".join(f"{phase} {count}" for phase, count in kills.most_common())
         with capsys.disabled():

@@ -124,6 +124,22 @@ def test_a_finished_stage_is_not_trained_again(data, tmp_path):
     assert_same(numbers(first), numbers(again))
 
 
+def test_a_process_that_did_not_say_why_it_ended_was_killed(data, tmp_path):
+    class Killed(StopAfter):
+        def stop_reason(self):
+            if super().stop_reason():
+                raise KeyboardInterrupt
+
+    first = trainer(stage(), data, folder=tmp_path, control=Killed(5))
+    first.checkpoint.every = 0.0
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    second = trainer(stage(), data, folder=tmp_path)
+    assert second.restore() == 4
+    second.run()
+    assert [one["reason"] for one in second.tally.segments] == ["killed", "max_steps"]
+
+
 def test_a_checkpoint_of_other_data_is_refused(data, tmp_path):
     interrupted(stage(), data, tmp_path, 3)
     other = trainer(stage(), data, folder=tmp_path, identity="other")
