@@ -146,9 +146,11 @@ class _Transfer:
         headers = {"Range": f"bytes={before}-"} if before else {}
         headers["Accept-Encoding"] = "identity"  # lengths are those of the file itself
         with self._opened(url, headers) as response:
-            if response.status_code == requests.codes.requested_range_not_satisfiable:
+            if before and response.status_code == requests.codes.requested_range_not_satisfiable:
                 return self._is_whole(response)
             response.raise_for_status()
+            if response.status_code not in (requests.codes.ok, requests.codes.partial_content):
+                raise NotPublishedError(f"HTTP status {response.status_code}")
             begin = self._begin(response, before)
             try:
                 self._append(response, begin)
@@ -171,7 +173,10 @@ class _Transfer:
         raise NotPublishedError("redirects without end")
 
     def _redirected(self, url: str, location: str) -> str:
-        here, there = urlsplit(url), urlsplit(urljoin(url, location))
+        try:
+            here, there = urlsplit(url), urlsplit(urljoin(url, location))
+        except ValueError as error:
+            raise NotPublishedError("redirects to what is no address") from error
         if there.scheme not in ("http", "https") or (here.scheme, there.scheme) == (
             "https",
             "http",
@@ -192,7 +197,7 @@ class _Transfer:
             begin = before
             if not response.headers.get("Content-Range", "").startswith(f"bytes {before}-"):
                 raise NotPublishedError("gives another part than was asked for")
-        self._require_bounded(begin + int(response.headers.get("Content-Length") or 0))
+        self._require_bounded(begin + (_length(response) or 0))
         return begin
 
     def _require_bounded(self, total: int) -> None:
@@ -210,8 +215,8 @@ class _Transfer:
 
     def _append(self, response: requests.Response, begin: int) -> None:
         """Write a response behind the first ``begin`` bytes."""
-        length = response.headers.get("Content-Length")
-        total = begin + int(length) if length else None
+        length = _length(response)
+        total = None if length is None else begin + length
         hidden = not (self.progress and sys.stderr.isatty())
         self.part.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -231,6 +236,12 @@ class _Transfer:
                 self._require_bounded(begin)
         if total is not None and self._have() < total:
             raise requests.ConnectionError(f"broke off after {self._have():,} of {total:,} bytes")
+
+
+def _length(response: requests.Response) -> int | None:
+    """Return how many bytes follow, where the server says so."""
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() and len(length) < 20 else None
 
 
 def _next_chunk(response: requests.Response) -> bytes:

@@ -61,7 +61,7 @@ def oddities(image: Image.Image) -> tuple[str, ...]:
     found = {
         "palette": image.mode in ("P", "PA"),
         "transparent": _is_transparent(image),
-        "turned": image.getexif().get(_ORIENTATION, 1) not in _UPRIGHT,
+        "turned": _is_turned(image),
         "frames": getattr(image, "n_frames", 1) > 1,
     }
     return tuple(name for name, is_so in found.items() if is_so)
@@ -72,3 +72,10 @@ def _is_transparent(image: Image.Image) -> bool:
         return False
     least, _ = image.convert("RGBA").getchannel("A").getextrema()
     return bool(least < 255)  # type: ignore[operator]
+
+
+def _is_turned(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(_ORIENTATION, 1) not in _UPRIGHT
+    except Exception:  # what a camera wrote may be anything, and the picture whole
+        return False

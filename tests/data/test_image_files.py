@@ -116,6 +116,13 @@ def test_images_to_be_shown_turned_and_those_of_several_frames_are_told(tmp_path
     assert (found == [200, 10, 30]).all()
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0MM\0*\0\0\0\x08\0\x09"])
+def test_what_a_camera_wrote_wrongly_does_not_hide_the_picture(exif, tmp_path):
+    plain = Image.new("RGB", (SIDE, SIDE), (200, 10, 30))
+    assert read(saved(plain, format="JPEG", exif=exif), tmp_path)[1] == ()
+
+
 def test_what_is_odd_is_said_of_published_images_too(tmp_path):
     drawn = samples(RGBA, 8)
     _, done = read(png(RGBA, 8, drawn), tmp_path, as_published)

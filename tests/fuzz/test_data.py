@@ -1,9 +1,15 @@
 """Readers of published data, given damaged files."""
 
 import gzip
+import hashlib
 import io
+import os
 import pickle
+import socket
 import tarfile
+import threading
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +24,8 @@ from PIL import Image
 from dgm_bench.data import arrays, tabular
 from dgm_bench.data.archives import unpack
 from dgm_bench.data.binary_images import read_amat
+from dgm_bench.data.cards import Download
+from dgm_bench.data.download import download
 from dgm_bench.data.frames import read_frame
 from dgm_bench.data.image_files import opened
 from dgm_bench.data.image_folder import square
@@ -112,6 +120,42 @@ def read_image(path):
         return np.asarray(found), done
 
 
+FILE = bytes(range(200))
+SHA256 = hashlib.sha256(FILE).hexdigest()
+
+
+def write_answer(path):
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\nContent-Type: application/gzip\r\n\r\n"
+    path.write_bytes(head + FILE)
+
+
+ANSWERS = [b""]
+
+
+def answer_all(listening):
+    """Give every request the last of the answers."""
+    while True:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(ANSWERS[-1])
+            connection.shutdown(socket.SHUT_WR)
+
+
+@cache
+def server_of(process):
+    listening = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=answer_all, args=(listening,), daemon=True).start()
+    return f"http://127.0.0.1:{listening.getsockname()[1]}/file"
+
+
+def read_answer(path):
+    ANSWERS[:] = [path.read_bytes()]
+    known = Download((server_of(os.getpid()),), "root/file", size=200, sha256=SHA256)
+    download(known, path.parent, progress=False)
+    return (path.parent / "root/file").read_bytes()
+
+
 TARGETS = (
     Target("png", write_image(format="PNG"), read_image),
     Target("jpeg", write_image(format="JPEG"), read_image),
@@ -135,6 +179,10 @@ TARGETS = (
 )
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+#: What a server answers, which is no file.
+ANSWER = Target("http", write_answer, read_answer, exact=True)
+
+
+@pytest.mark.parametrize("target", [*TARGETS, ANSWER], ids=lambda target: target.name)
 def test_damaged_data_are_refused_or_read(target, try_damaged):
     try_damaged(target)
