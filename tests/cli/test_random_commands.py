@@ -19,7 +19,7 @@ from cli.commands import CLOSED, FULL, command
 from dgm_bench import data
 from dgm_bench.catalog import load_catalog
 
-MANY = int(os.environ.get("DGM_BENCH_COMMANDS", "30"))
+MANY = int(os.environ.get("DGM_BENCH_COMMANDS", "15"))
 STORED = Path(__file__).parents[2] / "results/runs"
 CODES = {0, 1, 2, 3, 130}
 #: Thing, reason and remedy. What a command gives as its thing may have any character.
@@ -62,11 +62,11 @@ def a_world(root):
 
 
 class Words:
-    """Draws commands: words, variables, and where output goes."""
+    """Draws commands, with ``heavy`` ones among them: words, variables, where output goes."""
 
-    def __init__(self, number, world):
+    def __init__(self, number, world, heavy):
         self.random, self.world = random.Random(f"command {number}"), world
-        catalog = load_catalog()
+        self.heavy, catalog = heavy, load_catalog()
         self.tables = [table.name for table in catalog.tables]
         self.papers = [paper.id for paper in catalog.papers]
         self.cells = [cell.id for table in catalog.tables for cell in table.cells]
@@ -203,7 +203,7 @@ class Words:
 
     def words(self):
         often = ("list", "plan", "table", "compare")
-        rare = ("data", "run", "report", "doctor", "sync")
+        rare = ("data", "report", *(("run", "doctor", "sync") if self.heavy else ()))
         verb = self.one(*often, *often, *rare)
         words = [verb, *getattr(self, verb)()]
         if self.rarely(0.1):
@@ -257,11 +257,11 @@ def fault(done, words, err):
 
 
 def test_of_random_commands_none_ends_otherwise_than_it_may(tmp_path):
-    if MANY > 100:  # loaded once rather than by each child
+    if heavy := MANY > 100:  # loaded once rather than by each child
         importlib.import_module("dgm_bench.runner")
     world, ends, faults, slowest = a_world(tmp_path), Counter(), [], (0.0, [])
     for number in range(MANY):
-        draw = Words(number, world)
+        draw = Words(number, world, heavy)
         words, environment = draw.words(), draw.environment()
         out, err = (draw.one(*[None] * 18, CLOSED, FULL) for _ in range(2))
         cwd = None if draw.rarely(0.03) else world

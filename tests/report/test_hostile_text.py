@@ -22,10 +22,11 @@ from dgm_bench.report.page import write_report
 from dgm_bench.report.plots import comparison_plot, to_svg
 from dgm_bench.report.tables import render_table
 from dgm_bench.spec import Erratum, Paper, Row, Source
+from dgm_bench.store import Store
 from dgm_bench.verdict import Verdict
 
 many = settings(
-    max_examples=40, deadline=None, derandomize=True, database=None,
+    max_examples=25, deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 NAMES = frozenset(
@@ -250,13 +251,11 @@ def page_of(word, folder):
                   tables=(make_table([cell, ours]),), sources=(source,))  # fmt: skip
     same = NAMES | {"created", "recipe_hash", "run_id", "status", "name", "supersedes", "published"}
     record = hostile.poisoned(make_record(cell, modified=("m",)), lambda: word, same)
-    stored = SimpleNamespace(
-        records=lambda: [record],
-        for_cell=lambda c: [record] if c.id == cell.id else [],
-        of_older_code=lambda _: [],
-        results=folder,
-        curve=lambda _: [dict.fromkeys(CURVE, step) for step in (1.0, 2.0)],
-    )
+    stored = Store(folder)
+    stored.records = lambda: [record]
+    stored.for_cell = lambda c: [record] if c.id == cell.id else []
+    stored.curve_content = lambda _: b"known"
+    stored.curve = lambda _: [dict.fromkeys(CURVE, step) for step in (1.0, 2.0)]
     papers = (hostile.poisoned(paper, lambda: word, NAMES),)
     write_report(folder / "page.html", catalog=SimpleNamespace(papers=papers), store=stored)
     return (folder / "page.html").read_text()
