@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 #: Digits of the largest whole number that still is a float.
 MOST_DIGITS = 309
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class UnusableJSON(ValueError):  # noqa: N818  it may well be JSON
@@ -17,14 +19,20 @@ def read_json(text: str | bytes) -> object:
     """Return the value of a JSON text.
 
     Raises:
-        UnusableJSON: It has NaN, an infinity, a number beyond all floats, or too deep a nesting.
+        UnusableJSON: It has NaN, an infinity, a number beyond all floats, half a character, or
+            too deep a nesting.
         json.JSONDecodeError: It is no JSON; like the other a ``ValueError``.
         UnicodeDecodeError: Bytes that are no UTF-8, -16 or -32.
     """
     try:
-        return json.loads(text, parse_constant=_refuse, parse_int=_whole, parse_float=_float)
+        value = json.loads(text, parse_constant=_refuse, parse_int=_whole, parse_float=_float)
+        if _SURROGATE.search(text if isinstance(text, bytes) else text.encode("utf-8", "replace")):
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise UnusableJSON("is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise UnusableJSON("has half a character (a lone surrogate)") from error
+    return value
 
 
 def _refuse(text: str) -> float:

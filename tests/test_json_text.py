@@ -44,3 +44,11 @@ def test_what_is_no_json_is_a_value_error_of_its_own():
         with pytest.raises(ValueError, match=r".") as caught:
             read_json(text)
         assert not isinstance(caught.value, UnusableJSON)
+
+
+def test_half_a_character_is_refused_and_a_whole_one_is_read():
+    """What has it can be written nowhere: no page, no record."""
+    for text in (r'["\ud800"]', r'{"\uDC80x": 1}', rb'["\udce9"]', r'["\ude00\ud83d"]'):
+        with pytest.raises(UnusableJSON, match="half a character"):
+            read_json(text)
+    assert read_json(r'["\ud83d\ude00", "\\ud800"]') == ["\U0001f600", r"\ud800"]

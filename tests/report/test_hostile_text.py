@@ -266,7 +266,7 @@ CURVE = ("step", "epoch", "seconds", "train_loss", "validation", "lr", "function
 
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_a_page_has_no_tags_attributes_or_addresses_of_a_texts_own(tmp_path):
-    words = "word", "".join(hostile.PIECES)
+    words = "word", "".join(hostile.PIECES).encode("utf-8", "replace").decode()
     plain, attacked = (Structure(page_of(word, tmp_path)) for word in words)
     assert attacked.found == plain.found
     assert len(plain.found) > 100
