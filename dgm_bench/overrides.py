@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from dgm_bench.arguments import ArgumentError, explained
 from dgm_bench.errors import DgmBenchError, UsageError, choose_from, shortened
 from dgm_bench.json_text import UnusableJSON, read_json
+from dgm_bench.models.revisions import current
 from dgm_bench.recipe_checks import PARTS, fitted_args, fitted_overrides, known_args
 from dgm_bench.spec import Cell, Cost, Recipe, Stage
 
@@ -73,9 +74,11 @@ def _applied(recipe: Recipe, overrides: Mapping[str, str]) -> tuple[Recipe, dict
             unknown[key] = fault
         else:
             for folder, last in places:
-                folder[last] = _parse(key, text)
+                folder[last] = value = _parse(key, text)
+                if last == "model" and isinstance(value, dict) and "revision" in value:
+                    raise _no_setting(key)
     try:
-        changed = _typed(recipe, Recipe.model_validate_json(json.dumps(body)))
+        changed = current(_typed(recipe, Recipe.model_validate_json(json.dumps(body))))
     except ValidationError as error:
         raise _misfit(explained(error, ()), overrides) from error
     except ArgumentError as error:
@@ -149,8 +152,7 @@ def _place(target: dict[str, Any], path: str, key: str) -> tuple[dict[str, Any],
     *folders, last = path.split(".")
     stage = target
     if path == "model.revision":
-        remedy = "take a version of dgm-bench that has that code"
-        raise UsageError(f"--set {key}", "counts changes of the code, and is no setting", remedy)
+        raise _no_setting(key)
     for depth, folder in enumerate(folders):
         if folder not in target:
             raise _unknown(key, folder, target)
@@ -184,6 +186,11 @@ def _known(
 
 def _unknown(key: str, part: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"--set {key}", f"a recipe has no {part!r}", choose_from(part, known))
+
+
+def _no_setting(key: str) -> UsageError:
+    remedy = "take a version of dgm-bench that has that code"
+    return UsageError(f"--set {key}", "counts changes of the code, and is no setting", remedy)
 
 
 def _unset(key: str, whole: str, value: object) -> UsageError:

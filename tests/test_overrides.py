@@ -4,6 +4,8 @@ import pytest
 from factories import make_cell, make_recipe
 
 from dgm_bench.errors import UsageError
+from dgm_bench.models import revisions
+from dgm_bench.models.revisions import Change
 from dgm_bench.overrides import apply_overrides, change_cells
 from dgm_bench.spec import Cost, StoppingSpec, ValidationSpec
 
@@ -49,10 +51,24 @@ def test_a_key_that_no_recipe_has_is_refused():
         change_cells(cells, {"batch_size": "many"})
 
 
-@pytest.mark.parametrize("key", ["model.revision", "train.model.revision"])
-def test_the_code_of_a_model_is_no_setting(key):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.revision", "1"),
+        ("train.model.revision", "1"),
+        ("model", '{"name": "maf:MAF", "args": {}, "revision": 9}'),
+    ],
+)
+def test_the_code_of_a_model_is_no_setting(key, value):
     with pytest.raises(UsageError, match="counts changes of the code"):
-        change_cells([make_cell(recipe=make_recipe(revision=2))], {key: "1"})
+        change_cells([make_cell(recipe=make_recipe(revision=2))], {key: value})
+
+
+def test_a_changed_model_has_the_revision_of_its_own_code(monkeypatch):
+    where = {"layers": 2}
+    monkeypatch.setattr(revisions, "CHANGES", (Change(("maf:MAF",), "its masks", where),))
+    changed = apply_overrides(make_recipe(model="maf:MAF"), {"model.args.layers": "2"})
+    assert changed.revisions == (2,)
 
 
 # ------------------------------------------------------------------------------ cost
