@@ -68,16 +68,19 @@ def make_stage(model: ModelSpec, **overrides: Any) -> Stage:
 
 
 class StopAfter(Control):
-    """Asks to stop from the time on that it is asked so many times: once after each step."""
+    """Wants to stop from the time on that it is asked so many times.
+
+    Once after each step; where it is active, between the parts of longer work too.
+    """
 
     def __init__(self, polls: int) -> None:
         super().__init__()
         self.left = polls
 
-    def stop_reason(self) -> str | None:
+    def _request(self) -> tuple[str, float] | None:
         """Count down."""
         self.left -= 1
-        return "test" if self.left <= 0 else None
+        return ("test", 0.0) if self.left <= 0 else None
 
 
 def make_recipe(

@@ -62,8 +62,8 @@ def workload(cell: str, *changes: str) -> list[str]:
 STEPS = "stopping.patience=null"
 WORKLOADS = {
     "images": workload(
-        "vqvae2/diversity/vqvae-2/digits-precision", STEPS, "stopping.max_steps=60",
-        "validation.every=20", "batch_size=32",
+        "vqvae2/diversity/vqvae-2/digits-precision", STEPS, "stopping.max_steps=30",
+        "validation.every=15", "batch_size=32",
     ),
     "folder": workload(
         "vqvae2/diversity/vqvae-2/cas-top1", STEPS, "stopping.max_steps=1", "batch_size=2",
@@ -74,7 +74,7 @@ WORKLOADS = {
         "validation.every=50", "evaluation.importance_samples=5000",
     ),
     "solver": workload(
-        "ffjord/density/ffjord/8gaussians", STEPS, "stopping.max_steps=40", "validation.every=20",
+        "ffjord/density/ffjord/8gaussians", STEPS, "stopping.max_steps=20", "validation.every=10",
     ),
     "bounds": workload("avb/elbo/avb/pinwheel-negative-elbo", STEPS, "stopping.max_steps=200"),
     "gradients": workload(
@@ -130,7 +130,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self.events, self.read = folder / "events", 0
         self.events.write_text("")
-        own = ["run", *words, "--budget", "none", "--threads", "2", "--offline"]
+        own = ["run", *words, "--budget", "none", "--threads", "1", "--offline"]
         own += ["--results", str(folder / "results")]
         command = [sys.executable, __file__, "--child", str(self.events), *own]
         log = (folder / "log").open("a")

@@ -9,7 +9,7 @@ from train.reference import Reference
 from train.tiny import Traits, features, log_density, make_data, make_model
 
 from dgm_bench.catalog import load_catalog
-from dgm_bench.control import Interrupted
+from dgm_bench.control import Control, Interrupted
 from dgm_bench.errors import UsageError
 from dgm_bench.execution import Execution, _checkpoint_seconds
 from dgm_bench.planner import PlannedRun
@@ -46,7 +46,7 @@ def recipe(checkpoint, average):
     return Recipe(name="tiny", stages=(stage,), evaluation=rule)
 
 
-def run(results, wanted, traits, seed, monkeypatch, stops=()):
+def run(results, wanted, traits, seed, monkeypatch, stops=(), control=None):
     """Run a recipe of the tiny model, stopped and continued; return metrics and weights."""
     for name in ("build", "sketch"):
         monkeypatch.setattr(f"dgm_bench.execution.{name}", lambda *_: make_model(traits))
@@ -58,7 +58,8 @@ def run(results, wanted, traits, seed, monkeypatch, stops=()):
             context = make_context(results, control=StopAfter(step))
             with pytest.raises(Interrupted):
                 Execution(planned, make_data("dequantised"), folder, context).run()
-        record = Execution(planned, make_data("dequantised"), folder, make_context(results)).run()
+        context = make_context(results, control=control or Control())
+        record = Execution(planned, make_data("dequantised"), folder, context).run()
     (weights,) = results.rglob("weights.safetensors")
     return record, load_file(weights)
 
@@ -97,6 +98,29 @@ def test_a_run_evaluates_the_weights_that_its_recipe_names(
     assert kept.keys() == weights.keys()
     for name, wanted_value in weights.items():
         np.testing.assert_allclose(kept[name], wanted_value, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("times", range(2, 60, 9))
+def test_a_validation_that_is_stopped_leaves_the_training_s_noise_as_it_was(
+    times, tmp_path, monkeypatch
+):
+    """The noise of dequantisation is the training's own: where nothing is kept it comes again."""
+    monkeypatch.setattr("dgm_bench.kept.Journal.save", lambda self: None)
+    traits = Traits(calibrates=True)
+    wanted, found = recipe("last", 0.7), []
+    rule = wanted.stages[0].validation.model_copy(update={"batch_size": 3})
+    stage = wanted.stages[0].model_copy(update={"validation": rule})
+    wanted = wanted.model_copy(update={"stages": (stage,)})
+    monkeypatch.setenv("DGM_BENCH_CHECKPOINT_SECONDS", "0")
+    for name, control in (("whole", Control()), ("stopped", StopAfter(times))):
+        try:
+            with control.active():
+                found.append(run(tmp_path / name, wanted, traits, 3, monkeypatch, control=control))
+        except Interrupted:
+            found.append(run(tmp_path / name, wanted, traits, 3, monkeypatch))
+    (whole, weights), (record, kept) = found
+    assert record.metrics == whole.metrics
+    assert all((kept[name] == value).all() for name, value in weights.items())
 
 
 def test_another_seed_is_another_start(tmp_path, monkeypatch):
