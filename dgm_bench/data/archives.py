@@ -10,6 +10,7 @@ import tempfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from dgm_bench.control import ask
 from dgm_bench.errors import DataError
 
 #: How much more may be unpacked than a card says, whose sizes are rounded; how many members there
@@ -54,7 +55,9 @@ class _Bounded(gzip.GzipFile):
 
         Raises:
             UnsafeError: That was too much.
+            Interrupted: It is time to stop.
         """
+        ask()
         content = super().read(size)
         self.given += len(content)
         if self.given > self.most:

@@ -19,6 +19,7 @@ import requests
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
+from dgm_bench.control import ask
 from dgm_bench.data.archives import unpack
 from dgm_bench.data.cards import Download
 from dgm_bench.data.files import is_published
@@ -231,6 +232,7 @@ class _Transfer:
             ) as bar,
         ):
             while chunk := _next_chunk(response):
+                ask()
                 begin += stream.write(chunk)
                 bar.update(len(chunk))
                 self._require_bounded(begin)

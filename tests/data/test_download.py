@@ -14,8 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from factories import StopAfter
 
 from dgm_bench import data
+from dgm_bench.control import Interrupted
 from dgm_bench.data import registry
 from dgm_bench.data.archives import unpack
 from dgm_bench.data.cards import DataFile, Download
@@ -95,6 +97,19 @@ def test_what_is_there_is_not_fetched_again(server, tmp_path):
     for _ in range(2):
         download(item_of(server), tmp_path, progress=False)
     assert len(server.requests) == 1
+
+
+def test_a_stopped_download_goes_on_and_a_stopped_unpacking_leaves_nothing(server, tmp_path):
+    with StopAfter(4).active(), pytest.raises(Interrupted):
+        download(item_of(server), tmp_path, progress=False)
+    assert 2_000_000 < only_file(tmp_path).stat().st_size < 5_000_000
+    download(item_of(server), tmp_path, progress=False)
+    assert only_file(tmp_path).read_bytes() == CONTENT
+    assert server.requests[-1][1] is not None  # only the rest
+    packed = archive_of(tmp_path / "a.tgz", lambda tar: add(tar, "rows.npy", b"rows" * 10**6))
+    with StopAfter(3).active(), pytest.raises(Interrupted):
+        unpack(packed, tmp_path, 10**7)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tgz", "set"]
 
 
 def test_a_dead_mirror_is_passed_over(server, tmp_path):
