@@ -176,7 +176,7 @@ def _signal_rows(path: Path) -> Table:
     try:
         with reading(path, DataError):
             frame = pd.read_csv(path, index_col=False).astype(np.float64)
-    except (ValueError, TypeError) as error:  # pandas' parser errors are ValueErrors
+    except (OverflowError, TypeError, ValueError) as error:  # pandas' parser errors are ValueErrors
         reason = str(error).partition("\n")[0][:200]
         raise broken(path, f"is not a table of numbers ({reason})") from error
     if frame.shape[1] > 1 and frame.iloc[:, -1].isna().all():

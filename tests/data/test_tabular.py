@@ -172,9 +172,10 @@ def test_hepmass_with_another_number_of_features_is_refused(hepmass_root):
         tabular.prepare_hepmass(hepmass_root[0])
 
 
-def test_hepmass_that_is_no_table_is_refused(hepmass_root):
+@pytest.mark.parametrize("text", ["a,b\nx,y\n", "a,b\n1," + "9" * 400 + "\n", "", 'a,b\n"1'])
+def test_hepmass_that_is_no_table_is_refused(text, hepmass_root):
     path = hepmass_root[0] / "hepmass/1000_train.csv"
-    path.write_text("a,b\nx,y\n")
+    path.write_text(text)
     with pytest.raises(DataError, match="not a table of numbers"):
         tabular.prepare_hepmass(hepmass_root[0])
 
