@@ -235,8 +235,8 @@ def main() -> None:
     parser.add_argument("workloads", nargs="*", default=list(WORKLOADS))
     given = parser.parse_args()
     until, found = time.monotonic() + 60 * given.minutes, dict[str, list[float]]()
-    root = Path(os.environ.get("DGM_BENCH_DATA", "no data root"))
     with tempfile.TemporaryDirectory() as folder:
+        root = Path(os.environ.get("DGM_BENCH_DATA", f"{folder}/nothing"))
         for name in given.workloads:
             if name in NEEDS and not (root / NEEDS[name]).is_dir():
                 print(f"{name}: left out, {root} has no {NEEDS[name]}")

@@ -5,13 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from factories import StopAfter
 from safetensors.torch import load
 from torch import nn
 
+from dgm_bench.control import Interrupted
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.digits import permuted_levels
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.errors import DeclarationError
+from dgm_bench.kept import Journal
 from dgm_bench.keyed_tensors import read_keyed, weights_hash, write_keyed
 from dgm_bench.metrics.images import classifier as module
 from dgm_bench.metrics.images.accuracy_score import accuracy, accuracy_score, resnet50
@@ -306,3 +309,20 @@ def test_the_reference_does_not_depend_on_the_number_of_threads(few, tmp_path):
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
     assert len(hashes) == 1
+
+
+def test_training_that_is_stopped_and_gone_on_with_gives_the_same_weights(tmp_path):
+    noise = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (40, 1, 8, 8), generator=noise, dtype=torch.uint8)
+    labels = torch.arange(40) % 3
+    settings = module.ClassifierSettings((4, 8), epochs=3, batch_size=8, shift=1, flip=True)
+
+    def trained(journal, stop):
+        with StopAfter(stop).active(), journal.active():
+            return train_classifier(images, labels, 3, settings, seed=0, device="cpu")
+
+    whole = weights_hash(trained(Journal(tmp_path / "whole", "a"), 1000))
+    for stop in (4, 6):  # in the first epoch and in the second
+        with pytest.raises(Interrupted):
+            trained(Journal(tmp_path / "stopped", "a"), stop)
+    assert weights_hash(trained(Journal(tmp_path / "stopped", "a"), 1000)) == whole
