@@ -31,7 +31,7 @@ from dgm_bench.spec import ScheduleSpec, StoppingSpec
 from dgm_bench.train import objectives
 from dgm_bench.train.checkpoint import StageCheckpoint
 from dgm_bench.train.validation import Validation
-from dgm_bench.workdir import WorkFolder
+from dgm_bench.workdir import RunState, WorkFolder
 
 SIZES = {"train": 16, "val": 8, "test": 8}
 STEPS, BATCH = 3, 8
@@ -135,7 +135,7 @@ class Trial:
             return value
 
         with patch.object(Validation, "measure", kept):
-            _, self.model = self.execution._train()
+            _, self.model = self.execution._train(RunState(run_id="trial", created=""))
         return self
 
     def curves(self, *columns):

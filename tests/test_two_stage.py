@@ -286,7 +286,7 @@ def test_stages_that_do_not_fit_are_refused_before_anything_is_written(tmp_path,
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model.args.hidden": "0"}, "would be empty"),
+        ({"model.args.hidden": "0"}, "greater than 0"),
         ({"optimizer.betas": "[1, 2]"}, "less than 1"),
         ({"average_decay": "2"}, "less than 1"),
         ({"clip_norm": "-1"}, "greater than 0"),
