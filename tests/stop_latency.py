@@ -9,9 +9,9 @@ stopped at random moments of each phase, again and again, and must end with the 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,7 +187,7 @@ def measure(name: str, folder: Path, tries: int, until: float) -> dict[str, list
     spent = lengths(folder / "whole", words)
     said = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in spent.items())
     print(f"{name}: {said}", flush=True)
-    draw = random.Random(name)
+    draw, same = random.Random(name), True
     for phase, seconds in spent.items():
         for _ in range(tries if seconds > 0.3 and time.monotonic() < until else 0):
             after = draw.uniform(0, seconds / tries)
@@ -196,9 +196,11 @@ def measure(name: str, folder: Path, tries: int, until: float) -> dict[str, list
                 raise SystemExit(f"exit code {code}\n" + (folder / "stopped/log").read_text())
             if took:
                 found.setdefault(phase, []).append(took)
+            else:  # its end came first, and what it had kept is gone
+                same &= ended_alike(folder)
+                shutil.rmtree(folder / "stopped")
     lengths(folder / "stopped", words)
-    whole, stopped = (record_of(folder / part) for part in ("whole", "stopped"))
-    same = comparable(whole) == comparable(stopped)
+    same &= ended_alike(folder)
     print(f"{name}: the record is {'the same' if same else 'ANOTHER'}", flush=True)
     return found
 
@@ -211,6 +213,11 @@ def measure_decoding(folder: Path, tries: int) -> dict[str, list[float]]:
         found += [took] if code == 130 else []
     print(f"folder: stopped {len(found)} times", flush=True)
     return {phase: found}
+
+
+def ended_alike(folder: Path) -> bool:
+    whole, stopped = (record_of(folder / part) for part in ("whole", "stopped"))
+    return comparable(whole) == comparable(stopped)
 
 
 def record_of(folder: Path) -> RunRecord:
@@ -264,12 +271,12 @@ def main() -> None:
                 else measure(name, place, given.tries, until)
             )
             for phase, took in measured.items():
+                print(f"  {phase}: {', '.join(f'{seconds:.2f}' for seconds in took)} s", flush=True)
                 found.setdefault(phase, []).extend(took)
     print(f"\n{'phase':30} {'tries':>5} {'median':>8} {'worst':>8}")
     for phase in PHASES:
         if took := found.get(phase):
             print(f"{phase:30} {len(took):5} {median(took):6.2f} s {max(took):6.2f} s")
-    print(json.dumps({phase: [round(s, 2) for s in took] for phase, took in found.items()}))
 
 
 if __name__ == "__main__":
