@@ -1,8 +1,8 @@
 """When to stop: Ctrl-C, SIGTERM, and the time that there is.
 
 Long work asks: :func:`ask` between two pieces of it, which stops at once, and :func:`ask_within`
-inside of a piece, which lets the piece a second to end first. What cannot ask, such as a call of
-another library, goes :func:`beside` a thread that asks for it.
+inside of a piece, which lets the piece half a second to end first. What cannot ask, such as a call
+of another library, goes :func:`beside` a thread that asks for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Protocol, TypeVar
 Result = TypeVar("Result")
 
 #: Seconds that a piece of work has to end in after a request: what is left of it is lost later.
-PATIENCE = 1.0
+PATIENCE = 0.5
 #: Why work stops that its run's budget leaves no time for.
 OUT_OF_BUDGET = "budget"
 TIME_LIMIT = "time limit"
@@ -164,7 +164,7 @@ def ask() -> None:
 
 
 def ask_within() -> None:
-    """Stop here if it was time to a second ago: within a piece of work, which is then lost.
+    """Stop here if it was time to half a second ago: within a piece of work, which is then lost.
 
     Raises:
         Interrupted: It was.
@@ -180,7 +180,7 @@ def beside(function: Callable[[], Result]) -> Result:
     nothing but what may be cut off anywhere.
 
     Raises:
-        Interrupted: It is time to stop, and the call has not ended or asked for a second.
+        Interrupted: It is time to stop, and the call has not ended or asked for half a second.
     """
     if _active is None:
         return function()
