@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -22,6 +24,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
+#: Allocations between two searches for garbage, and how many of them come before a wider one.
+_SELDOM = 100_000, 20, 100
 #: More runs of a recipe than anyone can want: a plan lists each.
 MOST_SEEDS = 1000
 
@@ -215,6 +219,17 @@ strict_option = click.option(
     "--strict", is_flag=True, help="A file in place of a record that is none is an error: for CI."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@contextmanager
+def collecting_seldom() -> Iterator[None]:
+    """Look for garbage seldom in a verb that only reads: nearly all that it makes is kept."""
+    before = gc.get_threshold()
+    gc.set_threshold(*_SELDOM)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def examples(*lines: str) -> str:

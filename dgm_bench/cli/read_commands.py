@@ -11,6 +11,7 @@ import click
 
 from dgm_bench.cli import streams
 from dgm_bench.cli.options import (
+    collecting_seldom,
     data_root_option,
     examples,
     json_option,
@@ -47,6 +48,7 @@ COMPARE_FORMATS = ("text", "markdown", "csv", "json")
 @results_option(read=True)
 @strict_option
 @json_option
+@collecting_seldom()
 def list_cells(pattern: Sequence[str], results: Path, strict: bool, as_json: bool) -> None:
     """List cells with their published numbers, measured numbers and states."""
     from dgm_bench import console
@@ -78,6 +80,7 @@ def list_cells(pattern: Sequence[str], results: Path, strict: bool, as_json: boo
 @results_option(read=True)
 @strict_option
 @json_option
+@collecting_seldom()
 def plan(
     pattern: Sequence[str],
     seeds: int,
@@ -125,6 +128,7 @@ def plan(
 @data_root_option
 @results_option(read=True)
 @strict_option
+@collecting_seldom()
 def table(
     name: str | None,
     paper: str | None,
@@ -197,6 +201,7 @@ def _rendered(chosen: Table, style: Format, verdicts: Mapping[str, Verdict]) -> 
 )
 @strict_option
 @click.pass_context
+@collecting_seldom()
 def compare(
     context: click.Context, new: Path, baseline: Path, style: CompareFormat, strict: bool
 ) -> None:
@@ -242,6 +247,7 @@ def compare(
 )
 @results_option(read=True)
 @strict_option
+@collecting_seldom()
 def report(output: Path, figures: Path | None, results: Path, strict: bool) -> None:
     """Write one self-contained HTML page: tables, verdicts, curves, pictures."""
     from dgm_bench.catalog import load_catalog
