@@ -118,8 +118,9 @@ class Execution:
         except RunFailure as failure:
             outcome = Outcome(status=failure.status, reason=failure.reason, hint=failure.hint)
             metrics, spent = [], self._spent()
-        record = self._record(state, outcome, metrics, spent)
-        self._write(record)
+        curve = curve_csv(self.trainers)
+        record = self._record(state, outcome, metrics, spent, curve)
+        self._write(record, curve)
         self._close(state, record)
         return record
 
@@ -269,7 +270,12 @@ class Execution:
     # ---------------------------------------------------------------- the record
 
     def _record(
-        self, state: RunState, outcome: Outcome, metrics: list[Metric], spent: Budget
+        self,
+        state: RunState,
+        outcome: Outcome,
+        metrics: list[Metric],
+        spent: Budget,
+        curve: bytes,
     ) -> RunRecord:
         cell = self.run_.cell
         return RunRecord(
@@ -293,7 +299,7 @@ class Execution:
             outcome=outcome,
             metrics=tuple(metrics),
             curve=f"{state.run_id}.csv",
-            curve_sha256=hashlib.sha256(curve_csv(self.trainers)).hexdigest(),
+            curve_sha256=hashlib.sha256(curve).hexdigest(),
             artifacts=self._artifacts(state),
         )
 
@@ -320,10 +326,10 @@ class Execution:
         files = sorted(file for kind in _ARTIFACTS for file in folder.glob(f"[!.]*{kind}"))
         return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
-    def _write(self, record: RunRecord) -> None:
+    def _write(self, record: RunRecord, curve: bytes) -> None:
         """Write the curve, then the record, which is what makes the run count."""
         path = record.path(self.folder.results)
-        write_atomically(path.with_suffix(".csv"), curve_csv(self.trainers))
+        write_atomically(path.with_suffix(".csv"), curve)
         write_record(record, self.folder.results)
 
     def _recorded(self, state: RunState) -> RunRecord | None:
