@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -43,8 +44,19 @@ def sources(*patterns: str) -> str:
     Args:
         patterns: Of files below the package, as ``*.py``.
     """
+    return sources_digest(PACKAGE, (f for p in patterns for f in sorted(PACKAGE.glob(p))))
+
+
+def sources_digest(package: Path, files: Iterable[Path]) -> str:
+    """Return the SHA-256 of files of a package, by name and content; those not there are left out.
+
+    Args:
+        package: The folder that names are relative to.
+        files: In an order that does not depend on the machine.
+    """
     digest = hashlib.sha256()
-    for pattern in patterns:
-        for file in sorted(PACKAGE.glob(pattern)):
+    for file in files:
+        if file.is_file():
+            digest.update(f"{file.relative_to(package).as_posix()}\n".encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()

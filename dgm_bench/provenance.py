@@ -15,13 +15,13 @@ import resource
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from dgm_bench import __version__
+from dgm_bench.cache import sources_digest
 from dgm_bench.escaping import plain
 from dgm_bench.paths import PACKAGE, checkout_root
 from dgm_bench.records import Code, Environment
@@ -80,16 +80,7 @@ def source_hash(package: Path) -> str:
     """Return SHA-256 over the sources that decide a run's numbers, by name and content."""
     folders = (sorted((package / part).rglob("*.py")) for part in NUMERIC_SOURCES)
     paths = [path for folder in folders for path in folder]
-    return _digest(package, [*paths, package / "execution.py"])
-
-
-def _digest(package: Path, paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        if path.is_file():
-            digest.update(f"{path.relative_to(package).as_posix()}\n".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return sources_digest(package, [*paths, package / "execution.py"])
 
 
 def command_line(argv: list[str]) -> str:
