@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
@@ -75,7 +76,7 @@ def run_plan(plan: Plan, context: RunContext) -> RunSummary:
     with (
         context.control.catching_signals(),
         context.control.active(ask_in_modules),
-        tracking.RunLogger(context.results, context.control) as logger,
+        closing(tracking.RunLogger(context.results, context.control)) as logger,
     ):
         device, source = resolve_device(context.device), _DataSource(context)
         session = _Session(context, device, source, logger)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from dgm_bench.control import Control
 from dgm_bench.records import RunRecord
@@ -74,7 +74,8 @@ def sync(results: Path, *, control: Control | None = None) -> SyncReport:
 def _sync(results: Path, left: dict[str, str], report: SyncReport, control: Control) -> None:
     """Log what is left, and take it from there."""
     paths = list(left)
-    with LoggingProcess(results, tracking_address(results), control.stop_reason) as process:
+    address = tracking_address(results)
+    with closing(LoggingProcess(results, address, control.stop_reason)) as process:
         for start in range(0, len(paths), _RECORDS_PER_JOB):
             for answer in process.ask(paths=paths[start : start + _RECORDS_PER_JOB], many=True):
                 if "path" in answer:
@@ -101,15 +102,8 @@ class RunLogger:
         self._process: LoggingProcess | None = None
         self._failed_at: float | None = None
 
-    def __enter__(self) -> RunLogger:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the process that logs, if there is one."""
         if self._process is not None:
             self._process.close()
 
@@ -154,7 +148,7 @@ def check(results: Path) -> str:
     """
     address = tracking_address(results)
     if address.is_server:
-        with LoggingProcess(results, address, lambda: None) as process:
+        with closing(LoggingProcess(results, address, lambda: None)) as process:
             for _ in process.ask():
                 pass
     return address.shown

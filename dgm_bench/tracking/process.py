@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from dgm_bench.tracking.address import LATER, Address, TrackingError
@@ -64,17 +63,6 @@ class LoggingProcess:
         self._seconds = SERVER_SECONDS if address.is_server else FILE_SECONDS
         self._process: subprocess.Popen[bytes] | None = None
         self._unread = b""
-
-    def __enter__(self) -> LoggingProcess:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the process, whatever it does."""

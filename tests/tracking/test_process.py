@@ -63,7 +63,10 @@ def test_a_server_that_goes_and_comes_back_has_each_metric_once(tmp_path, databa
 def test_a_server_that_drips_costs_seconds_at_the_end_of_one_run(tmp_path, monkeypatch):
     record = store_run(tmp_path)
     monkeypatch.setattr(process, "SERVER_SECONDS", 1.0)
-    with bad_server(BAD["drip"]) as uri, tracking.RunLogger(tmp_path, Control()) as logger:
+    with (
+        bad_server(BAD["drip"]) as uri,
+        contextlib.closing(tracking.RunLogger(tmp_path, Control())) as logger,
+    ):
         monkeypatch.setenv(VARIABLE, uri)
         started = time.monotonic()
         message = logger.log(record)
@@ -102,7 +105,7 @@ def test_sync_leaves_soon_after_a_request_to_stop(tmp_path, monkeypatch):
 
 def test_a_run_that_ends_is_told_when_there_is_no_time_to_log_it(tmp_path):
     record = store_run(tmp_path)
-    with tracking.RunLogger(tmp_path, StopAfter(1)) as logger:
+    with contextlib.closing(tracking.RunLogger(tmp_path, StopAfter(1))) as logger:
         message = logger.log(record)
     assert record.run_id in message
     assert "(test); run `dgm-bench sync` later" in message
