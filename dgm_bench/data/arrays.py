@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import math
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,9 +40,20 @@ def broken(path: Path, reason: str) -> DataError:
     return DataError(path, reason, "delete it and fetch it again")
 
 
+def _corrupt(path: Path, error: Exception) -> DataError:
+    reason = str(error).partition("\n")[0][:200] or type(error).__name__
+    return broken(path, f"is truncated or corrupt ({reason})")
+
+
 @contextmanager
-def decoding(path: Path) -> Iterator[None]:
+def decoding(
+    path: Path, explained: Callable[[Path, Exception], DataError] = _corrupt
+) -> Iterator[None]:
     """Turn what goes wrong while a file is read into an error of it.
+
+    Args:
+        path: The file.
+        explained: Makes the error of what a reader raised on another.
 
     Raises:
         DataError: It cannot be read, or is truncated or corrupt: then readers can raise anything.
@@ -55,8 +66,7 @@ def decoding(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise DataError(path, "does not fit into memory", "use a larger machine") from error
     except Exception as error:
-        reason = str(error).partition("\n")[0][:200] or type(error).__name__
-        raise broken(path, f"is truncated or corrupt ({reason})") from error
+        raise explained(path, error) from error
 
 
 def require_room(path: Path, declared: int, packed: int) -> None:

@@ -176,7 +176,7 @@ def _write(source: Source, place: Path) -> dict[str, Any]:
     part.mkdir(exist_ok=True)
     try:
         index = _Growing(source, part).finished()
-    except Exception:
+    except Exception:  # of an image, say: once that is replaced, the key is another
         shutil.rmtree(part, ignore_errors=True)
         raise
     write_sealed(part / INDEX, json.dumps(index).encode())

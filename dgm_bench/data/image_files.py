@@ -9,7 +9,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from dgm_bench.errors import DataError, reading
+from dgm_bench.data.arrays import decoding
+from dgm_bench.errors import DataError
 
 #: Pillow knows many more, one of which (EPS) calls another program to draw it.
 FORMATS = ("JPEG", "PNG")
@@ -26,19 +27,16 @@ def opened(path: Path, stream: io.BytesIO | None = None) -> Iterator[Image.Image
         DataError: It is truncated, is not a JPEG or PNG image, is too large, or has 16 bits a
             channel, of which Pillow would drop half; also when that shows only later.
     """
-    try:
-        with reading(path, DataError), Image.open(stream or path, formats=FORMATS) as image:
-            _require_bounded(image, path)
-            yield image
-    except DataError:
-        raise
-    except MemoryError as error:
-        raise DataError(path, "does not fit into memory", "use a larger machine") from error
-    except Exception as error:  # a corrupt image can raise anything
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "neither JPEG nor PNG" if unknown else str(error) or type(error).__name__
-        remedy = "replace it, or take it out of the folder"
-        raise DataError(path, f"is not a readable image ({reason})", remedy) from error
+    with decoding(path, _unreadable), Image.open(stream or path, formats=FORMATS) as image:
+        _require_bounded(image, path)
+        yield image
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    unknown = isinstance(error, UnidentifiedImageError)
+    reason = "neither JPEG nor PNG" if unknown else str(error) or type(error).__name__
+    remedy = "replace it, or take it out of the folder"
+    return DataError(path, f"is not a readable image ({reason})", remedy)
 
 
 def _require_bounded(image: Image.Image, path: Path) -> None:
