@@ -2,25 +2,14 @@
 
 import pytest
 import torch
+from factories import StopAfter
 
 from dgm_bench import kept
-from dgm_bench.control import Control, Interrupted
+from dgm_bench.control import Interrupted
 from dgm_bench.errors import ResultsError
 from dgm_bench.kept import Journal, each, steps
 
 PARTS = torch.arange(12.0).split(2)
-
-
-class Asked(Control):
-    """Wants to stop after some questions."""
-
-    def __init__(self, times):
-        super().__init__()
-        self.left = times
-
-    def _request(self):
-        self.left -= 1
-        return ("test", 0.0) if self.left < 0 else None
 
 
 def noisy(generator, seen):
@@ -36,7 +25,7 @@ def work(journal, times=1000, seen=None):
     generator = torch.Generator().manual_seed(0)
     before = torch.rand(3, generator=generator)
     seen = [] if seen is None else seen
-    with Asked(times).active(), journal.active():
+    with StopAfter(times + 1).active(), journal.active():
         first = torch.cat([x for x, _ in each(PARTS, noisy(generator, seen), generator)])
         second = torch.cat([x for x, _ in each(PARTS[:2], noisy(generator, seen), generator)])
     return torch.cat([before, first, second, torch.rand(1, generator=generator)])
@@ -93,7 +82,11 @@ def test_work_of_another_identity_and_damaged_files_count_for_nothing(tmp_path, 
 
 def test_a_file_holds_the_part_and_not_all_that_it_is_a_view_of(tmp_path):
     many = torch.zeros(100_000)
-    with pytest.raises(Interrupted), Asked(2).active(), Journal(tmp_path / "work", "a").active():
+    with (
+        pytest.raises(Interrupted),
+        StopAfter(3).active(),
+        Journal(tmp_path / "work", "a").active(),
+    ):
         list(each(many.split(10), lambda part: part))
     assert (tmp_path / "work/a/work.0.0").stat().st_size < 10_000
 
@@ -104,7 +97,7 @@ def test_steps_go_on_from_the_state_that_they_were_stopped_in(tmp_path):
         state = {"sum": 0}
         journal = Journal(tmp_path / "work", "a")
         try:
-            with Asked(times).active(), journal.active():
+            with StopAfter(times + 1).active(), journal.active():
                 for step in steps(10, lambda s=state: dict(s), state.update):
                     state["sum"] += step
                     done.append(step)

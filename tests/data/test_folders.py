@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from factories import StopAfter
 from PIL import Image
 
 from dgm_bench import data
 from dgm_bench.cli import cli
-from dgm_bench.control import Control, Interrupted
+from dgm_bench.control import Interrupted
 from dgm_bench.data import decoded as cache
 from dgm_bench.data import image_folder
 from dgm_bench.data.dataset import fingerprint
@@ -223,18 +224,6 @@ def test_what_a_killed_process_leaves_is_not_taken_for_whole(ffhq, decodings):
     assert not [name for name in places(ffhq, "ffhq-1024") if name.endswith(".part")]
 
 
-class Stops(Control):
-    """Wants to stop after some questions."""
-
-    def __init__(self, times):
-        super().__init__()
-        self.left = times
-
-    def _request(self):
-        self.left -= 1
-        return ("test", 0.0) if self.left < 0 else None
-
-
 def everything(loaded):
     splits = {name: split.clone() for name, split in loaded.splits.items()}
     return loaded.files, loaded.fingerprints(), {n: s.numpy().tobytes() for n, s in splits.items()}
@@ -250,10 +239,10 @@ def test_stopped_decoding_goes_on_and_decodes_nothing_twice(
     monkeypatch.setattr(cache, "_AT_A_TIME", at_a_time)
     monkeypatch.setattr(cache, "ThreadPoolExecutor", InTurn)
     for times in (3, 12, 8):
-        with Stops(times).active(), pytest.raises(Interrupted):
+        with StopAfter(times + 1).active(), pytest.raises(Interrupted):
             data.load("ffhq-1024", ffhq)
     assert 10 < len(decodings) < 28
-    with Stops(1000).active():
+    with StopAfter(1001).active():
         assert everything(data.load("ffhq-1024", ffhq)) == whole
     assert len(decodings) == 28
 
