@@ -10,7 +10,18 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-HEAD = ("case", "clock", "ours", "peer", "takes", "peer / ours", "by wall clock", "evaluations")
+HEAD = (
+    "case",
+    "clock",
+    "ours",
+    "floor",
+    "ours / floor",
+    "peer",
+    "takes",
+    "peer / ours",
+    "by wall clock",
+    "evaluations",
+)
 RESULTS = pytest.StashKey[dict[str, dict[str, Any]]]()
 
 
@@ -36,7 +47,7 @@ def collected(request: pytest.FixtureRequest, benchmark: BenchmarkFixture) -> It
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print one line for each peer of each case."""
+    """Print one line for each peer of each case, the fastest first."""
     results = config.stash.get(RESULTS, {})
     if not results:
         return
@@ -49,19 +60,29 @@ def pytest_terminal_summary(
 
 
 def table_rows(case: str, result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Yield the cells of each peer's line."""
+    """Yield the cells of each peer's line; what is about ours alone is on the first."""
     ours, clock = result["ours"], result["clock"]
+    about = (case, clock, milliseconds(ours, clock), *floor_cells(result))
+    if not result["peers"]:
+        yield (*about, "-", "-", "-", "-", evaluations(ours, ours))
     for peer in result["peers"]:
         yield (
-            case,
-            clock,
-            milliseconds(ours, clock),
+            *about,
             peer["name"],
             milliseconds(peer, clock),
             interval(peer[f"{clock}_ratio"]),
             interval(peer["wall_ratio"]),
             evaluations(ours, peer),
         )
+        about = ("",) * len(about)
+
+
+def floor_cells(result: dict[str, Any]) -> tuple[str, str]:
+    """Return the floor's time and our ratio to it."""
+    if "floor" not in result:
+        return "-", "-"
+    floor, clock = result["floor"], result["clock"]
+    return milliseconds(floor, clock), interval(floor[f"{clock}_ratio"])
 
 
 def milliseconds(step: dict[str, Any], clock: str) -> str:
@@ -79,4 +100,6 @@ def evaluations(ours: dict[str, Any], peer: dict[str, Any]) -> str:
     """Return how often each evaluates the dynamics."""
     if ours["evaluations"] is None:
         return "-"
+    if ours is peer:
+        return str(ours["evaluations"])
     return f"{ours['evaluations']} : {peer['evaluations']}"

@@ -1,8 +1,8 @@
 """Interleaved timing of training steps, so that a noisy machine slows all of them alike.
 
-In each round every implementation takes one step, in random order, and ratios are computed within
-the round. First calls are discarded. The result is the median ratio with a confidence interval from
-order statistics, which is exact for any distribution of times.
+In each round every implementation takes one step, and the floor (:mod:`floors`) its own, in random
+order, and ratios are computed within the round. First calls are discarded. The result is the median
+ratio with a confidence interval from order statistics, exact for any distribution of times.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from contestants import Contestant
 from jaxtyping import Float
 from pytest_benchmark.fixture import BenchmarkFixture
 from scipy.stats import binom
@@ -46,7 +47,7 @@ ON_EACH_DEVICE = pytest.mark.parametrize(
 )
 
 
-class Step:
+class Step(Contestant):
     """One training step of a model: loss, gradient, Adam, gradients cleared.
 
     The learning rate is zero and the noise the same in each step: the arithmetic is that of any
@@ -59,20 +60,19 @@ class Step:
     """
 
     def __init__(self, name: str, model: nn.Module, x: Float[Tensor, "batch dim"]) -> None:
-        self.name, self.model, self.x = name, model.to(x.device), x
+        super().__init__(name, x.is_cuda)
+        self.model, self.x = model.to(x.device), x
         self.generator = torch.Generator(x.device)
         self.objective = negative_log_likelihood()
         optimizer = build_optimizer(OptimizerSpec(lr=0.0), model)
         assert optimizer is not None
         self.optimizer = optimizer
 
-    def __call__(self) -> None:
-        """Take the step, and wait for the device to be done."""
+    def run(self) -> None:
+        """Take the step."""
         self.loss().backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.x.is_cuda:
-            torch.cuda.synchronize()
 
     def loss(self) -> Float[Tensor, ""]:
         """Return the loss in nats."""
@@ -120,19 +120,42 @@ def require_equal_size(ours: Step, peers: Sequence[Step]) -> None:
     assert sizes == [size] * len(peers)
 
 
+def require_equal_gradient(ours: Step, peer: Step, tolerance: float = 1e-4) -> None:
+    """Assert that a peer with our weights has our loss and our gradient, up to the order of both.
+
+    The order of parameters differs between libraries, so the numbers are compared sorted.
+
+    Args:
+        ours: Our step.
+        peer: A step with the same weights.
+        tolerance: Largest error of the loss, and of the gradient, over their sizes.
+    """
+    (loss, gradient), (other, others) = ours.loss_and_gradient(), peer.loss_and_gradient()
+    assert other == pytest.approx(loss, rel=tolerance, abs=tolerance)
+    others = others[others != 0]  # masked weights have none, and some libraries do not store them
+    gradient = gradient[gradient != 0]
+    assert len(others) == len(gradient)
+    error = (others.sort().values - gradient.sort().values).norm() / gradient.norm()
+    assert error.item() < tolerance
+
+
 class InterleavedTiming:
-    """Interleaved timing of our step and those of the peers.
+    """Interleaved timing of our step, those of the peers, and the floor.
 
     Args:
         ours: Our step; pytest-benchmark's own columns are about this one.
         peers: The others.
+        floor: What a step cannot do without (:mod:`floors`), or None.
     """
 
-    def __init__(self, ours: Step, peers: Sequence[Step]) -> None:
-        self.ours, self.peers = ours, list(peers)
-        self.readings: dict[str, list[Reading]] = {step.name: [] for step in (ours, *peers)}
+    def __init__(
+        self, ours: Contestant, peers: Sequence[Contestant], floor: Contestant | None = None
+    ) -> None:
+        self.ours, self.peers, self.floor = ours, list(peers), floor
+        self.everyone = [ours, *self.peers, *([floor] if floor else [])]
+        self.readings: dict[str, list[Reading]] = {each.name: [] for each in self.everyone}
         self._random = random.Random(SEED)
-        self._waiting: list[Step] = []
+        self._waiting: list[Contestant] = []
 
     def run(self, benchmark: BenchmarkFixture) -> None:
         """Measure as many rounds as the time allows, and leave the result in ``extra_info``."""
@@ -156,13 +179,20 @@ class InterleavedTiming:
         """Return times, evaluations and ratios, ready for JSON.
 
         ``clock`` says which ratio to trust: the thread's CPU time, which waits for no other
-        process, or the wall clock where a GPU does the work.
+        process, or the wall clock where a GPU does the work. Ratios are a peer's time over ours,
+        the fastest peer first, and ours over the floor's.
         """
-        return {
-            "clock": "wall" if self.ours.x.is_cuda else "cpu",
+        clock = "wall" if self.ours.is_cuda else "cpu"
+        peers = [{**self._described(p), **self._ratios(p, self.ours)} for p in self.peers]
+        result: dict[str, Any] = {
+            "clock": clock,
             "ours": self._described(self.ours),
-            "peers": [{**self._described(p), **self._ratios(p)} for p in self.peers],
+            "peers": sorted(peers, key=lambda peer: peer[f"{clock}_ratio"]),
         }
+        if self.floor:
+            ratios = self._ratios(self.ours, self.floor)
+            result["floor"] = {**self._described(self.floor), **ratios}
+        return result
 
     def _round(self) -> None:
         self._before()
@@ -171,7 +201,7 @@ class InterleavedTiming:
 
     def _before(self) -> None:
         """Let the peers step whose turn is before ours; the others wait."""
-        order = [self.ours, *self.peers]
+        order = self.everyone.copy()
         self._random.shuffle(order)
         turn = order.index(self.ours)
         for step in order[:turn]:
@@ -182,13 +212,13 @@ class InterleavedTiming:
         for step in self._waiting:
             self._measure(step)
 
-    def _measure(self, step: Step) -> None:
+    def _measure(self, step: Contestant) -> None:
         wall, cpu = time.perf_counter(), time.thread_time()
         step()
         reading = Reading(time.thread_time() - cpu, time.perf_counter() - wall)
         self.readings[step.name].append(reading)
 
-    def _described(self, step: Step) -> dict[str, Any]:
+    def _described(self, step: Contestant) -> dict[str, Any]:
         cpu, wall = np.transpose(self.readings[step.name])
         return {
             "name": step.name,
@@ -197,8 +227,8 @@ class InterleavedTiming:
             "wall_seconds": wall.tolist(),
         }
 
-    def _ratios(self, peer: Step) -> dict[str, Any]:
-        ratios = np.divide(self.readings[peer.name], self.readings[self.ours.name])
+    def _ratios(self, above: Contestant, below: Contestant) -> dict[str, Any]:
+        ratios = np.divide(self.readings[above.name], self.readings[below.name])
         return {
             "cpu_ratio": median_with_interval(ratios[:, 0]),
             "wall_ratio": median_with_interval(ratios[:, 1]),

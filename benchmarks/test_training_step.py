@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 
 import pytest
 import torch
+from floors import floor_of, least_floor
 from interleaved import (
     ON_EACH_DEVICE,
     SEED,
@@ -55,7 +56,7 @@ def test_maf(size: Masked, device: str, benchmark: BenchmarkFixture) -> None:
         Step("zuko", ZukoMAF(dim, width, layers), x),
     ]
     require_equal_size(ours, peers)
-    InterleavedTiming(ours, peers).run(benchmark)
+    InterleavedTiming(ours, peers, least_floor(peers)).run(benchmark)
 
 
 # --------------------------------------------------------------------------------- FFJORD
@@ -141,7 +142,7 @@ def beside_plain(model: FFJORD, x: Float[Tensor, "batch dim"]) -> InterleavedTim
     plain_loss, plain_gradient = plain.loss_and_gradient()
     assert plain_loss == pytest.approx(loss, abs=1e-4)
     assert relative_error(plain_gradient, gradient) < GRADIENT_ERROR
-    return InterleavedTiming(ours, [plain])
+    return InterleavedTiming(ours, [plain], floor_of(plain))
 
 
 def exact_gradient(model: FFJORD, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " parameters"]:
