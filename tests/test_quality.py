@@ -40,7 +40,7 @@ LAYERS = (
     ("pictures",),
     ("execution",),
     ("runner",),
-    ("console", "progress", "doctor", "cli", "__main__"),
+    ("console", "progress", "doctor", "cli", "perf", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
