@@ -229,7 +229,7 @@ class Execution:
     @contextmanager
     def _evaluating(self, state: RunState, outcome: Outcome, model: nn.Module) -> Iterator[Journal]:
         """Keep what is done after the training, and end it when the run's budget does."""
-        if outcome.status == "budget" and not state.evaluating:
+        if outcome.cut_short and not state.evaluating:
             state.evaluating = True
             self.folder.save(state)
         ends = None
@@ -346,7 +346,7 @@ class Execution:
     def _close(self, state: RunState, record: RunRecord) -> None:
         """Note how the run ended; only one that was out of budget keeps its checkpoints."""
         shutil.rmtree(self.folder.stage("evaluation"), ignore_errors=True)
-        if record.outcome.status != "budget":
+        if not record.outcome.cut_short:
             self.folder.clear()  # first: nobody would look again once the end is noted
         state.status = record.outcome.status
         state.record = str(record.path(self.folder.results).relative_to(self.folder.results))

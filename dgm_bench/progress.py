@@ -14,7 +14,7 @@ from dgm_bench.console import make_console, plan_view
 from dgm_bench.events import Progress, Reporter
 from dgm_bench.measured import error_bar
 from dgm_bench.planner import Plan, duration
-from dgm_bench.records import COMPLETE, FAILED, Metric, RunRecord
+from dgm_bench.records import FAILED, Metric, RunRecord
 from dgm_bench.spec import YES_NO
 from dgm_bench.wording import RUN_LEGEND, with_error, yes_or_no
 
@@ -88,10 +88,10 @@ def outcome_line(title: str, record: RunRecord, published: str | None) -> str:
     numbers = [_in_words(metric) for metric in metrics[:MOST_NUMBERS]]
     left = len(record.metrics) - len(numbers)
     numbers += [f"{left} more numbers"] if left else []
-    how = "" if outcome.status in COMPLETE else f", cut short: {outcome.reason}"
+    so_far, how = ("so far ", f", unfinished: {outcome.reason}") if outcome.cut_short else ("", "")
     beside = f" (published {published})" if published else ""
     took = duration(spent.train_seconds + spent.validation_seconds + spent.evaluation_seconds)
-    return f"{title}: {', '.join(numbers)}{beside}, {took}{how}"
+    return f"{title}: {so_far}{', '.join(numbers)}{beside}, {took}{how}"
 
 
 class PlainReporter(Reporter):

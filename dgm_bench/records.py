@@ -35,6 +35,8 @@ T = TypeVar("T")
 Status = Literal["complete", "budget"] | FailureStatus
 #: Statuses whose metrics are those of a run that ended by its own stopping rule.
 COMPLETE: frozenset[str] = frozenset({"complete"})
+#: Status of a run that ended with its budget: its metrics are those of a model on the way.
+CUT_SHORT: Status = "budget"
 #: Bytes of the longest file that is read as a record; real ones have about 10,000.
 LARGEST = 16 * 2**20
 #: Statuses of runs that broke.
@@ -136,6 +138,11 @@ class Outcome(Block):
     status: Status
     reason: str
     hint: str = ""
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the budget ended it: what it measured so far is no measurement of its model."""
+        return self.status == CUT_SHORT
 
 
 class Metric(Block):

@@ -148,8 +148,8 @@ class _Session:
             self._tell_unfinished()
 
     def _tell_unfinished(self) -> None:
-        if self.summary.unfinished:
-            n = len(self.summary.unfinished)
+        short = sum(record.outcome.cut_short for record in self.summary.finished)
+        if n := len(self.summary.unfinished) + short:
             what = "1 run is" if n == 1 else f"{n} runs are"
             self.context.reporter.message(f"{what} not finished; the same command goes on")
 

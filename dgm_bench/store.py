@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dgm_bench.errors import DamagedError, ResultsError, did_you_mean
 from dgm_bench.record_files import Reading, read_all, record_files, root_of
-from dgm_bench.records import COMPLETE, FAILED, RunRecord, read_record
+from dgm_bench.records import FAILED, RunRecord, read_record
 from dgm_bench.sealed import read_known
 from dgm_bench.spec import Cell, Recipe
 
@@ -201,7 +201,7 @@ def _age(record: RunRecord) -> tuple[str, str]:
 
 def _worth(record: RunRecord) -> tuple[int, str, str]:
     status = record.outcome.status
-    rank = 2 if status in COMPLETE else 0 if status in FAILED else 1
+    rank = 1 if record.outcome.cut_short else 0 if status in FAILED else 2
     return (rank, *_age(record))
 
 

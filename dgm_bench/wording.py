@@ -53,6 +53,16 @@ def _error(text: str | None) -> str:
     return "" if text is None else f" {PLUS_MINUS}{text}"
 
 
+def so_far(number: str) -> str:
+    """Return a number of an unfinished run, so that nobody takes it for the model's."""
+    return f"({number} so far)"
+
+
+def share(fraction: float) -> str:
+    """Return how much of something is done: ``0.13 %``, ``68 %``; never all before it is."""
+    return f"{min(100 * fraction, 99):.2g} %"
+
+
 def yes_or_no(value: float) -> str:
     """Return a property in words; a number where seeds differ."""
     return {1.0: "yes", 0.0: "no"}.get(value, f"{value:.2f}")
@@ -135,6 +145,7 @@ State = Literal[
     "worse",
     "better",
     "inconclusive",
+    "unfinished",
     "not-comparable",
     "failed",
     "not-run",
@@ -142,7 +153,15 @@ State = Literal[
 ]
 #: States of a row of a comparison, those first that want attention.
 RowState = Literal[
-    "worse", "not-comparable", "better", "changed", "noise", "same", "only-new", "only-baseline"
+    "worse",
+    "not-comparable",
+    "unfinished",
+    "better",
+    "changed",
+    "noise",
+    "same",
+    "only-new",
+    "only-baseline",
 ]
 #: What a colour says; the page's style sheet has a colour of each name.
 Tone = Literal["good", "bad", "alarm", "open", "plain", "none"]
@@ -205,6 +224,13 @@ STATES: Mapping[State, Words] = {
         "The interval lies partly inside the margin and partly outside, or there are too few runs "
         "to form one. The reason says how many more seeds should decide.",
     ),
+    "unfinished": Words(
+        "…",
+        "none",
+        "unfinished, in parentheses what it is so far: no measurement",
+        "The budget ended every run before its own stopping rule. The number so far is that of a "
+        "model on the way, and counts for nothing; one finished run takes its place.",
+    ),
     "not-comparable": Words(
         "≠",
         "open",
@@ -233,6 +259,7 @@ STATES: Mapping[State, Words] = {
 ROW_STATES: Mapping[RowState, Words] = {
     "worse": Words("▼", "bad"),
     "not-comparable": Words("≠", "open"),
+    "unfinished": Words("…", "none"),
     "better": Words("▲", "alarm"),
     "changed": Words("~", "open"),
     "noise": Words("?", "open"),

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from dgm_bench.locks import holding
-from dgm_bench.records import NAME, Name, Status, new_run_id, utc_now
+from dgm_bench.records import CUT_SHORT, NAME, Name, Status, new_run_id, utc_now
 from dgm_bench.sealed import read_sealed, remove_leftovers, set_aside, write_sealed
 
 _RECORD = rf"^runs(/{NAME}){{4}}/{NAME}\.json$"
@@ -93,10 +93,10 @@ class WorkFolder:
         status = old.status if old is not None and old.source_hash == source_hash else "other code"
         if old is not None and status is None:
             return old
-        if status != "budget":
+        if status != CUT_SHORT:
             self.clear()
         state = RunState(run_id=new_run_id(), created=utc_now(), source_hash=source_hash)
-        if old is not None and old.status == "budget":
+        if old is not None and old.status == CUT_SHORT:
             state.supersedes = old.run_id
         self.save(state)
         return state

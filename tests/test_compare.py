@@ -185,7 +185,6 @@ def test_numbers_that_do_not_repeat_are_told():
         ({"metrics": (make_metric(10.0, protocol="estimate"),)}, "protocol differs"),
         ({"metrics": (make_metric(10.0, unit="bits/dim"),)}, "unit differs"),
         ({"recipe": make_recipe("x", args={"layers": 99})}, "another recipe"),
-        ({"status": "budget"}, "cut short by budgets"),
     ],
 )
 def test_what_is_not_the_same_thing_is_not_comparable(overrides, reason):
@@ -194,10 +193,24 @@ def test_what_is_not_the_same_thing_is_not_comparable(overrides, reason):
     assert reason in row.reason
 
 
-def test_runs_cut_short_alike_are_comparable():
-    budget = make_budget(limit_seconds=60.0)
-    short = {"status": "budget", "budget": budget}
-    assert only(runs(12.0, 12.1, 11.9, **short), runs(10.0, 10.1, 9.9, **short))[1] == 1
+@pytest.mark.parametrize("sides", [("new",), ("baseline",), ("new", "baseline")])
+def test_runs_cut_short_are_compared_with_nothing(sides):
+    """However far apart; numbers so far stand apart from means."""
+    values = {"new": (12.0, 12.1), "baseline": (10.0, 10.1)}
+    status = {side: "budget" if side in sides else "complete" for side in values}
+    row, code = only(*(runs(*values[side], status=status[side]) for side in values))
+    assert (row.state, code, row.difference) == ("unfinished", 3, None)
+    assert row.reason.startswith(f"{' and '.join(sides)} runs cut short by the budget")
+    for name, side in (("new", row.new), ("baseline", row.baseline)):
+        number = sum(values[name]) / 2
+        shown = (None, number) if name in sides else (number, None)
+        assert (side.mean, side.so_far) == pytest.approx(shown)
+
+
+def test_one_finished_run_beats_those_cut_short():
+    mixed = [*runs(10.0), make_record(value=20.0, seed=1, status="budget")]
+    row, _ = only(mixed, runs(10.0))
+    assert (row.state, row.new.seeds) == ("same", 1)
 
 
 def test_a_run_that_breaks_now_is_worse():

@@ -53,6 +53,10 @@ class RecordOf:
     def __post_init__(self):
         self.outcome = self.budget = self
 
+    @property
+    def cut_short(self):
+        return self.status == "budget"
+
 
 def an_event(**changes):
     event = {
@@ -150,7 +154,8 @@ def test_a_run_of_many_metrics_tells_its_columns_own_first():
 
 def test_a_run_that_ended_with_its_budget_says_so():
     line = progress.outcome_line("MAF", RecordOf(status="budget", reason="time limit"), None)
-    assert line.endswith("cut short: time limit")
+    assert line.startswith("MAF: so far nll 2.346")
+    assert line.endswith("unfinished: time limit")
 
 
 def test_a_failed_run_shows_status_reason_and_hint():

@@ -23,7 +23,7 @@ LAYERS = (
     ("signatures",),
     ("arguments", "spec"),
     ("records", "stats", "provenance", "workdir", "wording", "measured"),
-    ("lean_records", "record_index", "record_files"),
+    ("lean_records", "record_index", "record_files", "horizon"),
     ("store", "verdict", "planner", "compare"),
     ("control", "events"),
     ("context",),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dgm_bench import stats
 from dgm_bench.compare.rows import ComparedRow, Side
 from dgm_bench.measured import measured
-from dgm_bench.records import COMPLETE, FAILED, Metric, RunRecord
+from dgm_bench.records import FAILED, Metric, RunRecord
 from dgm_bench.spec import Direction
 from dgm_bench.verdict import FLOORS, Pool
 from dgm_bench.wording import RowState
@@ -41,6 +41,8 @@ class Pair:
         if not new or not baseline:
             return self.alone()
         usable = replace(self, new=new, baseline=baseline)
+        if short := usable._cut_short():
+            return usable._row("unfinished", f"{short} cut short by the budget: no measurement")
         obstacles = usable._obstacles()
         return usable.obstructed(obstacles) if obstacles else usable._tested(pool)
 
@@ -61,9 +63,15 @@ class Pair:
     # ------------------------------------------------------------------ comparability
 
     def _usable(self, runs: Sequence[RunRecord]) -> list[RunRecord]:
-        """Return the runs that have a value: the complete ones where there are any."""
+        """Return the runs that have a value: the finished ones where there are any."""
         valued = [run for run in runs if run.outcome.status not in FAILED and _has(run, self.name)]
-        return [run for run in valued if run.outcome.status in COMPLETE] or valued
+        return [run for run in valued if not run.outcome.cut_short] or valued
+
+    def _cut_short(self) -> str:
+        """Return which side has no finished run; empty where both have."""
+        sides = {"new": self.new, "baseline": self.baseline}
+        short = [name for name, runs in sides.items() if runs[-1].outcome.cut_short]
+        return f"{' and '.join(short)} runs" if short else ""
 
     def _obstacles(self) -> list[str]:
         new, old = self._metric(self.new), self._metric(self.baseline)
@@ -76,15 +84,7 @@ class Pair:
         prints = {r.data.fingerprints.get(new.split) for r in (*self.new, *self.baseline)}
         if len(prints) > 1:
             found.append(f"the {new.split} data differ")
-        return found + self._budget_obstacles()
-
-    def _budget_obstacles(self) -> list[str]:
-        runs = (*self.new, *self.baseline)
-        short = [run for run in runs if run.outcome.status not in COMPLETE]
-        conditions = {(r.budget.limit_seconds, r.environment.machine_class) for r in runs}
-        if short and (len(short) < len(runs) or len(conditions) > 1):
-            return ["runs were cut short by budgets that differ"]
-        return []
+        return found
 
     def _metric(self, runs: Sequence[RunRecord]) -> Metric:
         return [metric for run in runs if (metric := run.metric(self.name))][-1]
@@ -205,6 +205,8 @@ class Pair:
         if found is None:
             return Side()
         seconds = stats.mean([run.budget.train_seconds for run in runs])
+        if runs[-1].outcome.cut_short:
+            return Side(seeds=found.seeds, train_seconds=seconds, so_far=found.mean)
         return Side(found.mean, found.sd, found.seeds, seconds, found.se_test)
 
 

@@ -12,7 +12,8 @@ from dgm_bench.wording import ROW_STATES, RowState, spoken
 class Side:
     """One side of a comparison: mean and spread over seeds, and mean training time in seconds.
 
-    ``se_test`` is the typical standard error of one run.
+    ``se_test`` is the typical standard error of one run. Of runs that their budget cut short there
+    is no mean: ``so_far`` is that of models on the way.
     """
 
     mean: float | None = None
@@ -20,6 +21,7 @@ class Side:
     seeds: int = 0
     train_seconds: float | None = None
     se_test: float | None = None
+    so_far: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Comparison:
         states = {row.state for row in self.rows}
         if "worse" in states:
             return 1
-        return 3 if "not-comparable" in states or states <= {"only-new", "only-baseline"} else 0
+        undecided = states & {"not-comparable", "unfinished"}
+        return 3 if undecided or states <= {"only-new", "only-baseline"} else 0
 
     @property
     def summary(self) -> str:

@@ -13,7 +13,7 @@ from dgm_bench.escaping import csv_cell
 from dgm_bench.measured import error_bar
 from dgm_bench.report import grid
 from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
-from dgm_bench.wording import MEASURED_LEGEND, ROW_STATES, counted, spoken, with_error
+from dgm_bench.wording import MEASURED_LEGEND, ROW_STATES, counted, so_far, spoken, with_error
 
 
 def render_comparison(
@@ -83,8 +83,9 @@ def _entries(row: ComparedRow, label: str) -> tuple[Entry, ...]:
 
 
 def _side_entry(side: Side) -> Entry:
-    if side.mean is None or side.train_seconds is None:
+    if side.train_seconds is None:
         return Entry.of("-")
-    seeds = counted(side.seeds, "seed")
-    number = with_error(side.mean, error_bar(side.sd, side.se_test))
-    return Entry.of(number, f"{seeds}, {side.train_seconds:.4g} s")
+    took = f"{counted(side.seeds, 'seed')}, {side.train_seconds:.4g} s"
+    if side.mean is None:
+        return Entry((Line(so_far(with_error(side.so_far or 0.0, None)), "dim"), Line(took, "dim")))
+    return Entry.of(with_error(side.mean, error_bar(side.sd, side.se_test)), took)

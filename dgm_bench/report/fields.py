@@ -7,11 +7,12 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from dgm_bench.escaping import csv_cell
 from dgm_bench.spec import Cell, Table
-from dgm_bench.verdict import Verdict
+from dgm_bench.verdict import Unfinished, Verdict
 
 
 def identity_fields(cell: Cell) -> dict[str, Any]:
@@ -38,9 +39,16 @@ def cell_fields(cell: Cell, verdict: Verdict) -> dict[str, Any]:
         fields[f"published_{name}"] = getattr(published, name, None)
     fields |= {name: value for name, value in asdict(verdict).items() if name != "cell"}
     fields["low"], fields["high"] = fields.pop("interval") or (None, None)
+    fields |= unfinished_fields(fields.pop("unfinished"))
     fields["remarks"] = list(verdict.remarks)
     fields["errata"] = [erratum.id for erratum in cell.errata]
     return fields
+
+
+def unfinished_fields(unfinished: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return how far runs got that their budget cut short; null for all other cells."""
+    names = [field.name for field in dataclass_fields(Unfinished)]
+    return {f"unfinished_{name}": unfinished[name] if unfinished else None for name in names}
 
 
 def to_csv(table: Table, verdicts: Mapping[str, Verdict]) -> str:

@@ -126,10 +126,13 @@ def figures_of(
 
     Args:
         table: The declarations.
-        runs: Runs by cell id.
+        runs: Runs by cell id; those that their budget cut short are left out.
         verdicts: Verdicts by cell id.
     """
-    given = {"runs": runs, "verdicts": verdicts}
+    finished = {
+        cell: [run for run in found if not run.outcome.cut_short] for cell, found in runs.items()
+    }
+    given = {"runs": finished, "verdicts": verdicts}
     for kind in FIGURES:
         drawn = kind.draw(table, given[kind.needs])
         if isinstance(drawn, Mapping):

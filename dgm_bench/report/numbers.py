@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from dgm_bench.spec import YES_NO, Cell, Published, Table
-from dgm_bench.verdict import Verdict, not_run
-from dgm_bench.wording import STATES, as_printed, spoken, with_error, yes_or_no
+from dgm_bench.verdict import Unfinished, Verdict, not_run
+from dgm_bench.wording import STATES, as_printed, share, so_far, spoken, with_error, yes_or_no
 
 
 def published_text(cell: Cell) -> str:
@@ -20,7 +20,12 @@ def published_text(cell: Cell) -> str:
 
 
 def measured_text(cell: Cell, verdict: Verdict) -> str:
-    """Return the measured number with its error, or yes or no for a property."""
+    """Return the measured number with its error, or yes or no for a property.
+
+    Of unfinished runs it is the number so far, marked as such.
+    """
+    if verdict.unfinished is not None:
+        return _so_far(cell, verdict.unfinished)
     if verdict.mean is not None and cell.column.unit == YES_NO:
         return yes_or_no(verdict.mean)
     return measured_number(verdict, cell.published)
@@ -30,8 +35,28 @@ def measured_number(verdict: Verdict, published: Published | None) -> str:
     """Return a verdict's mean and error with the decimals of the published number, else two."""
     if verdict.mean is None:
         return ""
-    decimals = max(-int(published.value.as_tuple().exponent), 0) if published else 2
-    return with_error(verdict.mean, verdict.error, decimals)
+    return with_error(verdict.mean, verdict.error, _decimals(published))
+
+
+def _so_far(cell: Cell, unfinished: Unfinished) -> str:
+    """Return a number of an unfinished run in parentheses; empty where it has none."""
+    value = unfinished.so_far
+    if value is None:
+        return ""
+    yes = cell.column.unit == YES_NO
+    return so_far(yes_or_no(value) if yes else with_error(value, None, _decimals(cell.published)))
+
+
+def how_far(unfinished: Unfinished) -> str:
+    """Return which share of its run is done, or how many epochs."""
+    if unfinished.fraction is None:
+        return f"{unfinished.epochs:.3g} epochs"
+    return f"{share(unfinished.fraction)} done"
+
+
+def _decimals(published: Published | None) -> int:
+    """Return as many decimals as the published number has, else two."""
+    return max(-int(published.value.as_tuple().exponent), 0) if published else 2
 
 
 def count_line(table: Table, verdicts: Mapping[str, Verdict]) -> str:

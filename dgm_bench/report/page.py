@@ -38,6 +38,7 @@ from dgm_bench.wording import (
     STATES,
     State,
     published_error,
+    so_far,
     spoken,
 )
 
@@ -80,6 +81,12 @@ class RunView:
     error: str
     time: str
     memory: str
+
+    @property
+    def status(self) -> str:
+        """How it ended; of a run that its budget cut short, that it did not."""
+        outcome = self.record.outcome
+        return "unfinished" if outcome.cut_short else outcome.status
 
 
 @dataclass(frozen=True)
@@ -305,6 +312,7 @@ def _run(record: RunRecord, metric_name: str) -> RunView:
     value = error = ""
     if metric is not None and metric.value is not None:
         value = f"{metric.value:.4f}"
+        value = so_far(value) if record.outcome.cut_short else value
         error = f"{metric.se:.4f}" if metric.se is not None else ""
     return RunView(
         record=record,

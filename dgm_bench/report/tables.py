@@ -9,7 +9,7 @@ from typing import Literal
 from dgm_bench.report import fields, grid
 from dgm_bench.report.footnotes import Errata, Footnotes, Placement
 from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
-from dgm_bench.report.numbers import count_line, measured_text, published_text
+from dgm_bench.report.numbers import count_line, how_far, measured_text, published_text
 from dgm_bench.spec import YES_NO, Cell, Column, Direction, Row, Table
 from dgm_bench.verdict import Verdict, not_run
 from dgm_bench.wording import MEASURED_LEGEND, STATES, counted, published_legend
@@ -254,8 +254,8 @@ class _Styled:
             return Entry()
         verdict = self.layout.verdicts[cell.id]
         lines = [self._published_line(cell)] if cell.published else []
-        if verdict.mean is not None:
-            lines.append(Line(self.align(self._measured(cell)), STATES[verdict.state].style))
+        if measured := self._measured(cell):
+            lines.append(Line(self.align(measured), STATES[verdict.state].style))
         if verdict.state != "not-run" or (blank and self.column.published):
             lines.append(Line(self._mark(cell, verdict), STATES[verdict.state].style))
         return Entry((*lines, *self._context(cell, verdict)))
@@ -280,7 +280,7 @@ class _Styled:
         return Line(text, bold=best and cell.row.published)
 
     def _mark(self, cell: Cell, verdict: Verdict) -> str:
-        parts = [STATES[verdict.state].mark, _seed_count(verdict), self._reference(cell, verdict)]
+        parts = [STATES[verdict.state].mark, _extent(verdict), self._reference(cell, verdict)]
         return " ".join(part for part in parts if part)
 
     def _reference(self, cell: Cell, verdict: Verdict) -> str:
@@ -301,7 +301,10 @@ class _Styled:
             yield Line(f"cf. {beside.published.value}", "dim")
 
 
-def _seed_count(verdict: Verdict) -> str:
+def _extent(verdict: Verdict) -> str:
+    """Return over how many seeds a number is, or how far an unfinished run got."""
+    if verdict.unfinished is not None:
+        return how_far(verdict.unfinished)
     if not verdict.seeds:
         return "failed" if verdict.state == "failed" else ""
     if not verdict.more_seeds:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 
 from dgm_bench.models.capabilities import SolvesODE
-from dgm_bench.records import Budget, Outcome, Scale, Segment
+from dgm_bench.records import CUT_SHORT, Budget, Outcome, Scale, Segment
 from dgm_bench.spec import Stage
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.tally import CURVE_COLUMNS
@@ -21,7 +21,7 @@ def outcome_of(ends: Sequence[str], trainers: Sequence[Trainer]) -> Outcome:
     hint = "the same command with more --budget goes on"
     short = "budget" in ends
     return Outcome(
-        status="budget" if short else "complete",
+        status=CUT_SHORT if short else "complete",
         reason="; ".join(endings),
         hint=hint if short else "",
     )

@@ -3,13 +3,14 @@
 The rule: the difference from the published number is oriented so that positive is better, and
 its 90 % interval (two one-sided tests at 5 %) is held against a margin. Inside is reproduced,
 wholly below is worse, wholly above is better (an alarm: leaked data, easier data, other units),
-anything else is inconclusive, with the number of further seeds that should decide.
+anything else is inconclusive, with the number of further seeds that should decide. Runs that
+their budget cut short measure nothing: where there are no others, the cell is unfinished.
 
 A record whose data are not verified as the published files is not comparable with a published
 number. For columns of ours it still counts, and the reason says so.
 """
 
-from dgm_bench.verdict.judgement import Verdict
+from dgm_bench.verdict.judgement import Unfinished, Verdict
 from dgm_bench.verdict.pool import Pool, pool_variances
 from dgm_bench.verdict.rule import FLOORS, judge, judge_table, neighbour_gap, not_run
 from dgm_bench.wording import State
@@ -18,6 +19,7 @@ __all__ = [
     "FLOORS",
     "Pool",
     "State",
+    "Unfinished",
     "Verdict",
     "judge",
     "judge_table",

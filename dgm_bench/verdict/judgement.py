@@ -9,6 +9,21 @@ from dgm_bench.wording import State
 
 
 @dataclass(frozen=True)
+class Unfinished:
+    """How far the furthest run got that its budget cut short: never a measurement.
+
+    Attributes:
+        so_far: The metric of its model on the way, in the column's unit; None if it has no value.
+        epochs: How many it trained.
+        fraction: Share of the steps that its recipe is expected to take; None if not known.
+    """
+
+    so_far: float | None
+    epochs: float
+    fraction: float | None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The state of a cell, and the numbers that it rests on, in the metric's unit.
 
@@ -26,6 +41,7 @@ class Verdict:
         more_seeds: Further seeds expected to decide, where that would.
         gap: For data of known entropy, mean distance from it in nats.
         remarks: What a reader has to know besides; the reason ends with them.
+        unfinished: Where every run was cut short, how far they got; there is no mean then.
     """
 
     cell: str
@@ -42,6 +58,7 @@ class Verdict:
     more_seeds: int | None = None
     gap: float | None = None
     remarks: tuple[str, ...] = ()
+    unfinished: Unfinished | None = None
 
     @property
     def error(self) -> float | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dgm_bench.records import COMPLETE, FAILED, RunRecord
+from dgm_bench.records import FAILED, RunRecord
 from dgm_bench.spec import Cell, Published
-from dgm_bench.verdict.judgement import Verdict
-from dgm_bench.wording import around_zero, counted, error_remark, selection_remark
+from dgm_bench.verdict.judgement import Unfinished, Verdict
+from dgm_bench.wording import around_zero, counted, error_remark, selection_remark, share
 
 _PLACES = {
     "reproduced": "lies within",
@@ -40,10 +40,11 @@ def unpublished(measured: Verdict) -> str:
     return f"{seeds}, {measured.gap:.3g} nats from the entropy"
 
 
-def unfinished(ahead: float, unit: str) -> str:
-    """Return how far a run got that its budget cut short; ``ahead`` is positive if better."""
-    place = "past" if ahead > 0 else "short of"
-    return f"{abs(ahead):.3g} {unit} {place} the published number so far"
+def unfinished(found: Unfinished, unit: str) -> str:
+    """Return how far a run got that its budget cut short."""
+    done = "" if found.fraction is None else f", {share(found.fraction)} of what is expected"
+    number = "no number" if found.so_far is None else f"{found.so_far:.4g} {unit}"
+    return f"cut short by the budget after {found.epochs:.3g} epochs{done}: {number} so far"
 
 
 def decided(verdict: Verdict, unit: str) -> str:
@@ -117,14 +118,13 @@ def remarks_on_runs(
 
 def _unlike_the_rest(records: Sequence[RunRecord], runs: Sequence[RunRecord]) -> list[str]:
     failed = [record for record in records if record.outcome.status in FAILED]
-    short = sum(record.outcome.status == "budget" for record in records)
+    counted_runs = {run.run_id for run in runs}
+    short = sum(r.outcome.cut_short for r in records if r.run_id not in counted_runs)
     found = []
     if failed:
         seeds = counted(len(records), "seed")
         found.append(f"{len(failed)} of {seeds} {failed[-1].outcome.status}")
-    if runs[-1].outcome.status not in COMPLETE:
-        found.append(f"cut short by the budget after {runs[-1].budget.epochs:.3g} epochs")
-    elif short:
+    if short:
         found.append(f"{counted(short, 'seed')} cut short by the budget left out")
     return found
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dgm_bench import stats
+from dgm_bench.horizon import fraction_done
 from dgm_bench.measured import measured
-from dgm_bench.records import COMPLETE, RunRecord
+from dgm_bench.records import RunRecord
 from dgm_bench.spec import YES_NO, Cell, Published, Table
 from dgm_bench.store import Store
 from dgm_bench.verdict import reasons
 from dgm_bench.verdict.comparability import comparable_runs, value_of
-from dgm_bench.verdict.judgement import Verdict
+from dgm_bench.verdict.judgement import Unfinished, Verdict
 from dgm_bench.verdict.pool import Pool, pool_variances, values_of
 from dgm_bench.wording import State
 
@@ -61,19 +62,15 @@ def judge(
     if not records:
         return not_run(cell)
     usable = [record for record in records if value_of(cell, record) is not None]
-    if not usable:
+    if not usable and not any(record.outcome.cut_short for record in records):
         return reasons.failed(cell, records)
-    comparable, obstacles = comparable_runs(cell, usable)
-    if not comparable:
-        return Verdict(cell.id, "not-comparable", "; ".join(obstacles))
-    complete = [run for run in comparable if run.outcome.status in COMPLETE]
-    runs = complete or comparable
+    runs, obstacles = comparable_runs(cell, [run for run in usable if not run.outcome.cut_short])
+    if not runs:
+        return _without_measurement(cell, records, usable, obstacles)
     remarks = reasons.remarks_on_runs(cell, records, runs, obstacles)
     found = _measured(cell, runs)
     if cell.published is None:
         return reasons.told(found, reasons.unpublished(found), remarks)
-    if not complete:
-        return _unfinished(cell, cell.published, found, remarks)
     if cell.column.unit == YES_NO:
         return _property(cell, cell.published, found, runs[-1])
     trial = _Trial(cell, cell.published, runs, pool or Pool(), neighbour_gap)
@@ -111,11 +108,30 @@ def _measured(cell: Cell, runs: Sequence[RunRecord]) -> Verdict:
     return Verdict(cell.id, "measured", "", **vars(found), gap=gap.mean if gap else None)
 
 
-def _unfinished(cell: Cell, published: Published, found: Verdict, remarks: list[str]) -> Verdict:
-    """Judge runs that ended with their budget: never worse, as they might have gone on."""
-    ahead = _oriented(cell, found.mean or 0.0) - _oriented(cell, float(published.value))
-    found = replace(found, state="inconclusive", difference=ahead)
-    return reasons.told(found, reasons.unfinished(ahead, cell.column.unit), remarks)
+def _without_measurement(
+    cell: Cell, records: Sequence[RunRecord], usable: Sequence[RunRecord], obstacles: list[str]
+) -> Verdict:
+    """Return how far runs got that their budget cut short, or why nothing is comparable.
+
+    Args:
+        cell: The cell.
+        records: All its records.
+        usable: Those with a value; finished ones among them are not comparable.
+        obstacles: Why these are not.
+    """
+    short = [run for run in usable or records if run.outcome.cut_short]
+    if usable:
+        short, others = comparable_runs(cell, short)
+        obstacles = list(dict.fromkeys([*obstacles, *others]))
+    if not short:
+        return Verdict(cell.id, "not-comparable", "; ".join(obstacles))
+    furthest = max(short, key=lambda run: run.budget.steps)
+    metric = value_of(cell, furthest)
+    so_far = metric.value if metric else None
+    found = Unfinished(so_far, furthest.budget.epochs, fraction_done(furthest))
+    remarks = reasons.remarks_on_runs(cell, records, short, obstacles)
+    verdict = Verdict(cell.id, "unfinished", "", unfinished=found)
+    return reasons.told(verdict, reasons.unfinished(found, cell.column.unit), remarks)
 
 
 def _property(cell: Cell, published: Published, found: Verdict, newest: RunRecord) -> Verdict:

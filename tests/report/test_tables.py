@@ -10,7 +10,7 @@ from factories import make_cell, make_column, make_published, make_recipe, make_
 from dgm_bench.report.numbers import count_line, measured_number
 from dgm_bench.report.tables import render_table
 from dgm_bench.spec import YES_NO, Erratum, Row
-from dgm_bench.verdict import Verdict
+from dgm_bench.verdict import Unfinished, Verdict
 from dgm_bench.wording import with_error
 
 ERRATUM = Erratum(id="mixed", cells=(), text="mixes 5 & 10 layers", source="MAF paper")
@@ -133,6 +133,38 @@ def test_decimal_points_stand_below_each_other(table, verdicts):
     text = render_table(table, verdicts).split("Further")[0]
     numbers = [line for line in text.splitlines() if "±" in line]
     assert len({line.index(".") for line in numbers}) == 1
+
+
+def unfinished(so_far=3.5, epochs=0.4, fraction=0.0013):
+    found = Unfinished(so_far, epochs, fraction)
+    return Verdict("ffjord/density/made/power", "unfinished", "cut short", unfinished=found)
+
+
+@pytest.mark.parametrize("format", ["text", "markdown", "latex"])
+def test_an_unfinished_run_is_shown_as_such(table, verdicts, format):
+    short = unfinished()
+    text = render_table(table, verdicts | {short.cell: short}, format)
+    assert "(3.50 so far)" in text
+    assert "… 0.13" in text.replace(r"\ldots{}", "…")
+    assert "1 unfinished" in text
+    assert "**(3.50" not in text
+    assert "textbf{(3.50" not in text
+
+
+def test_of_an_unfinished_run_without_number_or_end_the_epochs_are_shown(table, verdicts):
+    short = unfinished(so_far=None, fraction=None)
+    text = render_table(table, verdicts | {short.cell: short})
+    assert "… 0.4 epochs" in text
+    assert "so far)" not in text
+
+
+def test_machines_find_no_mean_of_an_unfinished_run(table, verdicts):
+    short = unfinished()
+    cells = json.loads(render_table(table, verdicts | {short.cell: short}, "json"))["cells"]
+    found = next(cell for cell in cells if cell["state"] == "unfinished")
+    assert (found["mean"], found["seeds"], found["unfinished_so_far"]) == (None, 0, 3.5)
+    assert found["unfinished_fraction"] == 0.0013
+    assert all(cell["unfinished_so_far"] is None for cell in cells if cell != found)
 
 
 def test_colours_only_where_they_are_asked_for(table, verdicts):
