@@ -11,7 +11,8 @@ import time
 from typing import NoReturn
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from dgm_bench.context import RunContext
 from dgm_bench.control import Interrupted
@@ -88,25 +89,38 @@ class Trainer:
             Interrupted: After a checkpoint, when the control says stop.
             RunFailure: When the loss is not finite, a solver fails, or memory runs out.
         """
-        self.clock = Stopwatch()
+        if (over := self.begin()) is not None:
+            return over
+        while (ended := self.ended()) is None:
+            if not self.tally.validating:
+                self._step()
+            self.after_step()
+        self.finish(ended)
+        return ended
+
+    def begin(self, clock: Stopwatch | None = None) -> str | None:
+        """Make ready for the first step; return the rule that a finished stage ended by, or None.
+
+        Args:
+            clock: What measures the time from now on, if it is not all the time that passes.
+
+        Raises:
+            Interrupted: While the validation of a finished stage was made up for.
+            RunFailure: The same validation is not a number.
+        """
+        self.clock = clock or Stopwatch()
         self.checkpoint.start_clock()
-        if self.tally.step > 0 and (over := self._ended()) is not None:
+        if self.tally.step > 0 and (over := self.ended()) is not None:
             self._take_in_the_rest(over)
             return over
         self.tally.begin_segment()
         self.model.train()
         if self.tally.step == 0:
             self._initialise()
-        while (ended := self._ended()) is None:
-            if not self.tally.validating:
-                self._step()
-            if self.validation.due():
-                self._validate_or_leave()
-            self._attend()
-        self._finish(ended)
-        return ended
+        return None
 
-    def _ended(self) -> str | None:
+    def ended(self) -> str | None:
+        """Return the rule that ends the training after the steps so far, or None."""
         stop, tally = self.stage.stopping, self.tally
         if stop.patience is not None and tally.bad_validations > stop.patience:
             return "patience"
@@ -138,13 +152,25 @@ class Trainer:
         return self.data.augmented(x, noise)
 
     def _step(self) -> None:
-        state = self.state
-        x = self._inputs(self.examples.index_select(0, state.sampler.next()), state.noise)
-        with state.mixed_precision():
-            loss = self.objective(self.model, x, self.tally.step, state.noise).total
+        x = self.next_batch()
+        loss = self.loss(x)
         loss.backward()
+        self.update(loss, len(x))
+
+    def next_batch(self) -> Batch:
+        """Return the next examples in the run's own order, with its own noise."""
+        state = self.state
+        return self._inputs(self.examples.index_select(0, state.sampler.next()), state.noise)
+
+    def loss(self, x: Batch) -> Float[Tensor, ""]:
+        """Return the objective of a batch, which gradients can be taken of."""
+        with self.state.mixed_precision():
+            return self.objective(self.model, x, self.tally.step, self.state.noise).total
+
+    def update(self, loss: Float[Tensor, ""], examples: int) -> None:
+        """Change the parameters by their gradients, and count the step."""
         self._update()
-        state.add_loss(loss, len(x))
+        self.state.add_loss(loss, examples)
 
     def _update(self) -> None:
         optimizer, average = self.state.optimizer, self.state.average
@@ -161,6 +187,17 @@ class Trainer:
 
     # ---------------------------------------------------------------- between steps
 
+    def after_step(self) -> None:
+        """Validate, save, show or stop, whichever it is time for.
+
+        Raises:
+            Interrupted: After a checkpoint, when the control says stop.
+            RunFailure: A loss is not a number.
+        """
+        if self.validation.due():
+            self._validate_or_leave()
+        self._attend()
+
     def _validate_or_leave(self) -> None:
         """Validate in rhythm; a validation that is interrupted is gone on with first."""
         try:
@@ -168,7 +205,7 @@ class Trainer:
         except Interrupted as stop:
             self.tally.validating = True
             self.tally.validation_seconds += self.clock.lap()
-            self._leave(stop.reason)
+            self.leave(stop.reason)
         self.tally.validating = False
 
     def _validate(self) -> None:
@@ -197,7 +234,12 @@ class Trainer:
         journal.remove()
         return value
 
-    def _leave(self, reason: str) -> NoReturn:
+    def leave(self, reason: str) -> NoReturn:
+        """Save, and stop for this reason.
+
+        Raises:
+            Interrupted: Always.
+        """
         self.tally.end_segment(reason)
         self._save()
         raise Interrupted(reason)
@@ -206,7 +248,7 @@ class Trainer:
         """Stop, save or show, when it is time to."""
         reason = self.control.stop_reason()
         if reason is not None:
-            self._leave(reason)
+            self.leave(reason)
         if self.checkpoint.due():
             self._save()
         if time.perf_counter() - self._shown >= 1.0:
@@ -218,7 +260,7 @@ class Trainer:
         self.checkpoint.save(self.state)
         self.clock.lap()
 
-    def _finish(self, ended: str) -> None:
+    def finish(self, ended: str) -> None:
         """Save, then take in what was trained since the last validation.
 
         A run that is out of budget is validated off its rhythm, after the checkpoint, so that a
