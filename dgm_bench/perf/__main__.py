@@ -2,37 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
 import click
 
 from dgm_bench.cli import streams
-from dgm_bench.cli.options import Verbs
+from dgm_bench.cli.options import Verbs, examples
 from dgm_bench.perf import tiers
+from dgm_bench.perf.cases import case_named
+from dgm_bench.perf.printed import as_markdown, as_text
+
+DEVICES = ("cpu", "cuda")
 
 
 @click.group(
-    "python -m dgm_bench.perf",
+    "perf",
     cls=Verbs,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "tox -e perf",
+        "tox -e perf -- --tier 0",
+        "tox -e perf -- --write",
+        "tox -e perf -- --base v0.1.0 --case maf --case loop",
+    ),
 )
 @click.option("--write", is_flag=True, help="Write the expected counters anew, and do no more.")
+@click.option("--tier", type=click.Choice(["0", "1"]), help="One alone; both by default.")
+@click.option("--base", metavar="REV", help="Compare with it; by default with the merge base.")
+@click.option("--case", "cases", metavar="NAME", multiple=True, help="Time it alone; repeatable.")
+@click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True)
+@click.option(
+    "--markdown",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also add what was found to it.",
+)
 @click.pass_context
-def gate(context: click.Context, write: bool) -> None:
-    """Say whether the code takes more than before; exits with 1 where it does."""
+def gate(
+    context: click.Context,
+    write: bool,
+    tier: str | None,
+    base: str | None,
+    cases: Sequence[str],
+    device: str,
+    markdown: Path | None,
+) -> None:
+    """Say whether the code takes more than before: counters, then times. Exits with 1 if so."""
     if context.invoked_subcommand is not None:
         return
     if write:
         streams.show(tiers.write_counters())
         return
-    lines, failed = tiers.counters()
-    streams.show("\n".join(lines))
+    for name in cases:
+        case_named(name)
+    failed = False
+    for finding in _findings(tier, base, cases, device):
+        streams.show(as_text(finding))
+        failed |= finding.failed
+        if markdown is not None:
+            with markdown.open("a", encoding="utf-8") as file:
+                file.write(as_markdown(finding))
     context.exit(int(failed))
+
+
+def _findings(
+    tier: str | None, base: str | None, cases: Sequence[str], device: str
+) -> Iterator[tiers.Finding]:
+    """Yield what each tier finds that is asked for, as soon as it is known."""
+    if tier != "1":
+        yield tiers.counters()
+    if tier != "0":
+        yield tiers.base_against_head(base, device, cases, streams.tell)
 
 
 def main() -> None:
     """Run the command line and exit."""
     streams.prepare()
-    gate.main(prog_name=gate.name)
+    gate.main(prog_name="python -m dgm_bench.perf")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def _model(name: str, **args: object) -> ModelSpec:
     return ModelSpec(name=name, args=args)
 
 
+_MADE = _model("made:MADE", hidden=[64, 64])
 _MAF = _model("maf:MAF", layers=5, hidden=[64, 64])
 _WIDE_MAF = _model("maf:MAF", layers=5, hidden=[256, 256])
 _FFJORD = {"hidden": [64, 64], "activation": "tanh"}
@@ -53,7 +54,7 @@ _PIXELCNN = _model(
 )
 
 CASES: dict[str, Case] = {
-    "made": Case(_model("made:MADE", hidden=[64, 64]), (8,)),
+    "made": Case(_MADE, (8,)),
     "maf": Case(_MAF, (8,), timed=True),
     "maf-wide": Case(_WIDE_MAF, (63,), timed=True),
     "realnvp": Case(_model("realnvp:RealNVP", layers=5, hidden=[64, 64]), (8,)),
@@ -85,7 +86,7 @@ CASES: dict[str, Case] = {
         timed=True,
     ),
     "pixelcnn": Case(_PIXELCNN, (65,), batch=8, values="codes", timed=True),
-    "loop": Case(_MAF, (8,), timed=True, loop=True),
+    "loop": Case(_MADE, (8,), timed=True, loop=True),
 }
 
 
