@@ -32,6 +32,7 @@ from dgm_bench.models.build import build, sketch
 from dgm_bench.models.codes.two_stage import compose
 from dgm_bench.pictures.pictures import make_pictures
 from dgm_bench.planner import PlannedRun
+from dgm_bench.quality import stages_quality
 from dgm_bench.records import (
     Budget,
     Data,
@@ -43,6 +44,7 @@ from dgm_bench.records import (
 )
 from dgm_bench.sealed import set_aside, write_atomically
 from dgm_bench.spec import YES_NO, Recipe, Stage
+from dgm_bench.store import parse_curve
 from dgm_bench.train import objectives
 from dgm_bench.train.checkpoint import CheckpointFile, ForeignCheckpointError, StageCheckpoint
 from dgm_bench.train.latents import code_shape, latents
@@ -278,7 +280,7 @@ class Execution:
         curve: bytes,
     ) -> RunRecord:
         cell = self.run_.cell
-        return RunRecord(
+        record = RunRecord(
             run_id=state.run_id,
             created=state.created,
             paper=cell.paper,
@@ -302,6 +304,8 @@ class Execution:
             curve_sha256=hashlib.sha256(curve).hexdigest(),
             artifacts=self._artifacts(state),
         )
+        quality = stages_quality(record, parse_curve(curve.decode()))
+        return record.model_copy(update={"quality": quality})
 
     def _data(self) -> Data:
         spec, data = self.recipe.stages[0].data, self.data

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from dgm_bench.records import RunRecord
 from dgm_bench.spec import Recipe, StoppingSpec
 
 
-def expected_steps(recipe: Recipe, steps: int, epochs: float) -> float | None:
-    """Return the steps of all stages at which a recipe is expected to stop.
+@dataclass(frozen=True)
+class Horizon:
+    """The steps of all stages after which a recipe stops.
 
-    That is its maximum, where nothing else ends it. Where patience may, it is what the planner
-    expects (``cost.steps``) or, once so many are done, the maximum.
+    Attributes:
+        expected: Its maximum, where nothing else ends it. Where patience may, what the planner
+            expects (``cost.steps``) or, once so many are done, the maximum.
+        earliest: The same, or half of it where patience may end it.
+        latest: The same, or twice of it within the maximum where patience may end it.
+    """
+
+    expected: float
+    earliest: float
+    latest: float
+
+
+def horizon(recipe: Recipe, steps: int, epochs: float) -> Horizon | None:
+    """Return when a recipe is expected to stop.
 
     Args:
         recipe: Of the run.
@@ -24,10 +38,13 @@ def expected_steps(recipe: Recipe, steps: int, epochs: float) -> float | None:
     """
     stops = [stage.stopping for stage in recipe.stages]
     most = sum(_most(stop, steps / epochs if epochs else math.inf) for stop in stops)
+    if all(stop.patience is None for stop in stops):
+        return Horizon(most, most, most) if math.isfinite(most) else None
     planned = recipe.cost.steps if recipe.cost else 0
-    if any(stop.patience is not None for stop in stops) and steps < planned:
-        return min(planned, most)
-    return most if math.isfinite(most) else None
+    expected = min(planned, most) if steps < planned else most
+    if not math.isfinite(expected):
+        return None
+    return Horizon(expected, max(expected / 2, steps), min(2 * expected, most))
 
 
 def _most(stop: StoppingSpec, steps_per_epoch: float) -> float:
@@ -38,5 +55,5 @@ def _most(stop: StoppingSpec, steps_per_epoch: float) -> float:
 def fraction_done(record: RunRecord) -> float | None:
     """Return the share of the expected steps that a run did, at most 1; None if not known."""
     steps = record.budget.steps
-    expected = expected_steps(record.recipe, steps, record.budget.epochs)
-    return min(steps / expected, 1.0) if expected else None
+    ahead = horizon(record.recipe, steps, record.budget.epochs)
+    return min(steps / ahead.expected, 1.0) if ahead and ahead.expected else None

@@ -11,6 +11,7 @@ import marshal
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from operator import attrgetter
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
@@ -165,6 +166,9 @@ def _maker(annotation: object) -> Maker | None:
     """Return what makes a value of its packed form; None where the two are the same."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return partial(_made, annotation)
+    if isinstance(annotation, UnionType):
+        made = next(filter(None, map(_maker, get_args(annotation))), None)
+        return None if made is None else lambda row: None if row is None else made(row)
     if get_origin(annotation) is tuple:
         make = _maker(get_args(annotation)[0])
         return tuple if make is None else lambda rows: tuple(map(make, rows))

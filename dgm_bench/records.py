@@ -163,11 +163,63 @@ class Metric(Block):
         return None if isinstance(number, float) and not math.isfinite(number) else number
 
 
+class Reached(Block):
+    """When a validation was first this good, as :mod:`dgm_bench.quality` defines it.
+
+    ``fraction`` is of the way from the first validation to the best, None for a value that was
+    asked for; ``target`` is the value it had to reach, and ``validation`` the one that did.
+    ``train_seconds`` are of training alone; ``function_evaluations``, of models that solve an
+    equation, are those of validations too.
+    """
+
+    fraction: float | None
+    target: float
+    validation: float
+    step: int
+    epoch: float
+    train_seconds: float
+    function_evaluations: int | None
+
+
+class Forecast(Block):
+    """The best validation that a run cut short would reach: an extrapolation, no measurement.
+
+    ``low`` and ``high`` are a 90 % interval (:mod:`dgm_bench.forecast`); ``expected_steps`` is
+    where the recipe is expected to stop.
+    """
+
+    value: float
+    low: float
+    high: float
+    expected_steps: float
+
+
+class StageQuality(Block):
+    """How the validation of one stage went, as :mod:`dgm_bench.quality` defines it.
+
+    ``validated`` is the metric that it is, or the stage's objective, and lower is better.
+    ``no_forecast`` says why a run that was cut short has none.
+    """
+
+    version: Literal[1] = 1
+    stage: str
+    validated: str
+    unit: str
+    validations: int
+    first: float
+    best: float
+    reached: tuple[Reached, ...]
+    forecast: Forecast | None = None
+    no_forecast: str = ""
+
+
 class RunRecord(Block):
     """One execution of one recipe with one seed.
 
     ``curve`` is a file beside the record's, and ``artifacts`` are files of its folder, by SHA-256.
     Version 1 had no ``curve_sha256``, and no ``digest`` in the file (see :func:`record_fields`).
+    Records of before ``quality`` have none, and it is derived from their curves; so has a record of
+    a run that never validated.
     """
 
     schema_version: Literal[1, 2] = 2
@@ -193,11 +245,12 @@ class RunRecord(Block):
     curve: Name | None
     curve_sha256: SHA256 | None = None
     artifacts: dict[Name, SHA256] = {}
+    quality: tuple[StageQuality, ...] = ()
 
     @model_validator(mode="after")
     def _fits_its_version(self) -> RunRecord:
-        if self.schema_version == 1 and self.curve_sha256 is not None:
-            raise ValueError("version 1 has no curve_sha256")
+        if self.schema_version == 1 and (self.curve_sha256 is not None or self.quality):
+            raise ValueError(f"version 1 has no {'quality' if self.quality else 'curve_sha256'}")
         return self
 
     def metric(self, name: str) -> Metric | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import tempfile
 from collections import defaultdict
@@ -19,6 +20,7 @@ from dgm_bench.spec import Cell, Recipe
 
 __all__ = ["Store", "ensure_writable", "load_records", "one_per_seed", "record_files"]
 
+_LOG = logging.getLogger("dgm_bench")
 #: What to do about a curve that is not as it was written.
 RESTORE = "restore it from git or a copy"
 
@@ -36,6 +38,7 @@ class Store:
     def __init__(self, results: Path, *, strict: bool = False) -> None:
         self.results, self.strict = results, strict
         self._counting: dict[str, list[RunRecord]] = {}
+        self._curves: dict[str, list[dict[str, float]]] = {}
 
     def records(self) -> list[RunRecord]:
         """Return every record, newest last.
@@ -94,10 +97,29 @@ class Store:
         """
         content = self.curve_content(record)
         try:
-            return [] if record.curve is None else _rows(content.decode())
+            return [] if record.curve is None else parse_curve(content.decode())
         except (ValueError, TypeError, csv.Error) as error:
             reason = f"is not a readable curve ({error})"
             raise DamagedError(self.curve_file(record), reason, RESTORE) from error
+
+    def known_curve(self, record: RunRecord) -> list[dict[str, float]]:
+        """Return :meth:`curve`; nothing where it is damaged or lost, which is told in one line.
+
+        Raises:
+            ResultsError: With ``strict``, in place of the line.
+        """
+        if record.run_id not in self._curves:
+            self._curves[record.run_id] = self._curve_or_nothing(record)
+        return self._curves[record.run_id]
+
+    def _curve_or_nothing(self, record: RunRecord) -> list[dict[str, float]]:
+        try:
+            return self.curve(record)
+        except ResultsError as error:
+            if self.strict:
+                raise
+            _LOG.warning("warning: left out: %s", error)
+            return []
 
     def curve_content(self, record: RunRecord) -> bytes:
         """Return the file of a run's curve; empty without a curve.
@@ -205,8 +227,12 @@ def _worth(record: RunRecord) -> tuple[int, str, str]:
     return (rank, *_age(record))
 
 
-def _rows(text: str) -> list[dict[str, float]]:
-    """Return the numbers of each line, which has as many as the first line has names."""
+def parse_curve(text: str) -> list[dict[str, float]]:
+    """Return the numbers of a curve's lines, each of which has as many as the first has names.
+
+    Raises:
+        ValueError: When one has not, or the last is cut; likewise ``TypeError``, ``csv.Error``.
+    """
     if not text.endswith("\n"):
         raise ValueError("its last line is cut")
     rows = csv.DictReader(io.StringIO(text, newline=""), restval="missing", strict=True)

@@ -227,7 +227,8 @@ STATES: Mapping[State, Words] = {
     "unfinished": Words(
         "…",
         "none",
-        "unfinished, in parentheses what it is so far: no measurement",
+        "unfinished: the number so far, no measurement; a forecast extrapolates its curve, with a "
+        "90 % interval",
         "The budget ended every run before its own stopping rule. The number so far is that of a "
         "model on the way, and counts for nothing; one finished run takes its place.",
     ),

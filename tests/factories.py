@@ -17,11 +17,14 @@ from dgm_bench.records import (
     Code,
     Data,
     Environment,
+    Forecast,
     Metric,
     Outcome,
+    Reached,
     RunRecord,
     Scale,
     Segment,
+    StageQuality,
     Status,
 )
 from dgm_bench.spec import (
@@ -216,6 +219,31 @@ def make_record(
         "curve": None,
     }
     return RunRecord(**(fields | overrides))
+
+
+def make_quality(*, forecast: bool = False, **overrides: Any) -> StageQuality:
+    """Return how ten validations went from 3 to 2 nats, with a forecast where it is asked for."""
+    way = Reached(
+        fraction=0.9,
+        target=2.1,
+        validation=2.05,
+        step=700,
+        epoch=7.0,
+        train_seconds=42.0,
+        function_evaluations=None,
+    )
+    ahead = Forecast(value=1.5, low=1.0, high=1.9, expected_steps=9000.0) if forecast else None
+    fields: dict[str, Any] = {
+        "stage": "train",
+        "validated": "nll",
+        "unit": "nats",
+        "validations": 10,
+        "first": 3.0,
+        "best": 2.0,
+        "reached": (way,),
+        "forecast": ahead,
+    }
+    return StageQuality(**(fields | overrides))
 
 
 def make_code(**overrides: Any) -> Code:

@@ -3,7 +3,7 @@
 import pytest
 from factories import make_budget, make_record
 
-from dgm_bench.horizon import expected_steps, fraction_done
+from dgm_bench.horizon import fraction_done, horizon
 from dgm_bench.spec import Cost, DataSpec, ModelSpec, OptimizerSpec, Recipe, Stage, StoppingSpec
 
 
@@ -38,7 +38,22 @@ def recipe(*stopping, planned=None):
     ],
 )
 def test_expected_steps_are_the_maximum_or_what_is_planned(stopping, planned, expected):
-    assert expected_steps(recipe(*stopping, planned=planned), 1000, 10.0) == expected
+    ahead = horizon(recipe(*stopping, planned=planned), 1000, 10.0)
+    assert (ahead and ahead.expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("stopping", "planned", "bounds"),
+    [
+        ({"max_steps": 2000}, 500, (2000, 2000)),
+        ({"patience": 30}, 9000, (4500, 18000)),
+        ({"patience": 30}, 1500, (1000, 3000)),  # so many are done
+        ({"patience": 30, "max_steps": 12000}, 9000, (4500, 12000)),
+    ],
+)
+def test_patience_may_end_it_in_half_or_twice_the_steps(stopping, planned, bounds):
+    ahead = horizon(recipe(stopping, planned=planned), 1000, 10.0)
+    assert (ahead.earliest, ahead.latest) == bounds
 
 
 def test_the_share_done_is_at_most_all():

@@ -44,7 +44,7 @@ CASES = {
     ),
 }
 #: What two runs may differ in: their identity, how long they took, and what git says meanwhile.
-OWN = {"run_id", "created", "curve", "curve_sha256", "budget", "code"}
+OWN = {"run_id", "created", "curve", "curve_sha256", "budget", "code", "quality"}
 TIMES = {"train_seconds", "validation_seconds", "evaluation_seconds", "segments"}
 
 
@@ -77,7 +77,7 @@ def numbers(folder):
     record = the_record(folder)
     curve = Store(folder / "results").curve(record)
     spent = record.budget.model_dump(exclude={*TIMES, "peak_memory_bytes"})
-    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in curve]
+    rows = [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in curve]
     return record.model_dump(exclude=OWN), spent, repr(rows)
 
 

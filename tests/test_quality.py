@@ -23,7 +23,7 @@ LAYERS = (
     ("signatures",),
     ("arguments", "spec"),
     ("records", "stats", "provenance", "workdir", "wording", "measured"),
-    ("lean_records", "record_index", "record_files", "horizon"),
+    ("lean_records", "record_index", "record_files", "horizon", "forecast", "quality"),
     ("store", "verdict", "planner", "compare"),
     ("control", "events"),
     ("context",),

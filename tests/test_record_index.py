@@ -8,7 +8,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from factories import make_cell, make_metric, make_recipe, make_record, make_table
+from factories import make_cell, make_metric, make_quality, make_recipe, make_record, make_table
 
 from dgm_bench import record_files, record_index
 from dgm_bench.compare import compare
@@ -45,6 +45,7 @@ def written(results, numbers):
             supersedes="run-1" if number == 3 else None,
             modified=("lr",) if number == 4 else (),
             artifacts={"weights.safetensors": "a" * 64} if number == 5 else {},
+            quality=(make_quality(forecast=number == 6),) if number in (5, 6) else (),
         )
         write_record(record, results)
 

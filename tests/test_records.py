@@ -124,6 +124,16 @@ def test_no_changed_curve_is_read(path, tmp_path):
             store.curve(record)
 
 
+def test_a_damaged_curve_is_told_once_and_is_an_error_where_none_is_allowed(path, tmp_path, caplog):
+    record, store = read_record(path), Store(tmp_path)
+    path.with_suffix(".csv").write_bytes(CURVE[:-1])
+    assert store.known_curve(record) == store.known_curve(record) == []
+    (told,) = caplog.messages
+    assert "run-1.csv: is damaged" in told
+    with pytest.raises(DamagedError):
+        Store(tmp_path, strict=True).known_curve(record)
+
+
 @pytest.mark.parametrize(
     "curve", [b"a,b\n1,2\n3", b"a,b\n1\n", b"a,b\n1,2,3\n", b"a,b\n1,x\n", b"a,b\n1,\xff\n", b""]
 )

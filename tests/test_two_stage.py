@@ -15,6 +15,7 @@ from dgm_bench.execution import Execution
 from dgm_bench.models.codes.packing import pack, packed_size, unpack
 from dgm_bench.overrides import apply_overrides
 from dgm_bench.planner import PlannedRun
+from dgm_bench.quality import stages_quality
 from dgm_bench.records import read_record
 from dgm_bench.spec import (
     Cost,
@@ -170,6 +171,10 @@ def test_a_run_of_three_stages_leaves_one_record(tmp_path):
     assert read_record(record.path(tmp_path)) == record
     curve = store.Store(tmp_path).curve(record)
     assert {row["stage"] for row in curve} == {0, 1, 2}
+    names = [(quality.stage, quality.validated) for quality in record.quality]
+    assert names == [("vqvae", "vq"), ("level-0", "nll"), ("level-1", "nll")]
+    assert stages_quality(record.model_copy(update={"quality": ()}), curve) == record.quality
+    assert all(row["train_seconds"] < row["seconds"] for row in curve)
 
 
 @pytest.mark.parametrize("steps", [1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS + 3, 3 * STEPS - 1])

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 from factories import (
-    make_budget,
     make_cell,
     make_code,
     make_column,
@@ -260,49 +259,6 @@ def test_a_broken_seed_among_others_is_told(cell):
     verdict = judge(cell, records, pool())
     assert verdict.seeds == 2
     assert "1 of 3 seeds diverged" in verdict.reason
-
-
-def cut_short(cell, value, seed=0, **budget):
-    return make_record(cell, value=value, seed=seed, status="budget", budget=make_budget(**budget))
-
-
-@pytest.mark.parametrize("published", [make_published("10.00", "0.20"), None])
-def test_runs_cut_short_are_no_measurement(published):
-    """Neither worse nor better nor measured, wherever they got; the furthest is shown."""
-    cell = make_cell(published=published)
-    records = [cut_short(cell, 9.0, 0, steps=900), cut_short(cell, 20.0, 1, steps=300, epochs=2.0)]
-    verdict = judge(cell, records, pool())
-    assert (verdict.state, verdict.mean, verdict.seeds) == ("unfinished", None, 0)
-    assert (verdict.difference, verdict.interval) == (None, None)
-    assert (verdict.unfinished.so_far, verdict.unfinished.epochs) == (9.0, 12.5)
-    assert "cut short by the budget after 12.5 epochs: 9 nats so far" in verdict.reason
-
-
-def test_a_run_cut_short_without_a_value_is_no_failure(cell):
-    verdict = judge(cell, [cut_short(cell, None)], pool())
-    assert (verdict.state, verdict.unfinished.so_far) == ("unfinished", None)
-
-
-def test_a_run_cut_short_counts_where_finished_ones_are_not_comparable(cell):
-    finished = make_record(cell, value=10.0, seed=1, data=make_data(verified=False))
-    verdict = judge(cell, [cut_short(cell, 20.0), finished], pool())
-    assert verdict.state == "unfinished"
-    assert "left out: power is not verified" in verdict.reason
-
-
-def test_runs_cut_short_of_other_data_are_not_comparable(cell):
-    records = runs(cell, 10.0, status="budget", data=make_data(verified=False))
-    assert judge(cell, records, pool()).state == "not-comparable"
-
-
-def test_complete_runs_count_before_those_cut_short(cell):
-    records = [
-        *runs(cell, 10.0, 10.02, 9.98),
-        make_record(cell, seed=3, value=20.0, status="budget"),
-    ]
-    verdict = judge(cell, records, pool())
-    assert (verdict.state, verdict.seeds) == ("reproduced", 3)
-    assert "1 seed cut short by the budget left out" in verdict.reason
 
 
 @pytest.mark.parametrize(

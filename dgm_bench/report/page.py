@@ -31,7 +31,7 @@ from dgm_bench.report.plots import learning_curve, to_svg
 from dgm_bench.sealed import write_atomically
 from dgm_bench.spec import YES_NO, Cell, Column, Paper, Recipe, Row, Source, Table
 from dgm_bench.store import Store
-from dgm_bench.verdict import Pool, Verdict, judge_table, pool_variances
+from dgm_bench.verdict import Pool, Verdict, extrapolated, judge_table, pool_variances
 from dgm_bench.wording import (
     MEASURED_ERROR,
     PLUS_MINUS,
@@ -111,6 +111,12 @@ class CellView:
     def anchor(self) -> str:
         """Identifier of the cell's details on the page."""
         return _identifier(self.cell.id)
+
+    @property
+    def forecast(self) -> str:
+        """What the curve of an unfinished run says, where it says something."""
+        ahead = self.verdict.unfinished
+        return extrapolated(ahead) if ahead is not None and ahead.forecast is not None else ""
 
     @property
     def runs(self) -> Iterator[RunView]:

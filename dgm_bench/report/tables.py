@@ -11,7 +11,7 @@ from dgm_bench.report.footnotes import Errata, Footnotes, Placement
 from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
 from dgm_bench.report.numbers import count_line, how_far, measured_text, published_text
 from dgm_bench.spec import YES_NO, Cell, Column, Direction, Row, Table
-from dgm_bench.verdict import Verdict, not_run
+from dgm_bench.verdict import Verdict, extrapolated, not_run
 from dgm_bench.wording import MEASURED_LEGEND, STATES, counted, published_legend
 
 Format = Literal["text", "markdown", "csv", "json", "latex"]
@@ -258,6 +258,9 @@ class _Styled:
             lines.append(Line(self.align(measured), STATES[verdict.state].style))
         if verdict.state != "not-run" or (blank and self.column.published):
             lines.append(Line(self._mark(cell, verdict), STATES[verdict.state].style))
+        if verdict.unfinished is not None and verdict.unfinished.forecast is not None:
+            ahead = f"forecast {extrapolated(verdict.unfinished)}"
+            lines.append(Line(ahead, STATES[verdict.state].style))
         return Entry((*lines, *self._context(cell, verdict)))
 
     def _cell(self, row: Row) -> Cell | None:

@@ -218,7 +218,7 @@ class Trainer:
         self.validation.take_in(value)
         evaluations = state.function_evaluations
         row = [tally.step, state.epoch, tally.seconds, train_loss, value, lr, evaluations]
-        tally.curve.append(row)
+        tally.curve.append([*row, tally.train_seconds])
         self._show(train_loss, lr)
         state.forget_train_loss()
 

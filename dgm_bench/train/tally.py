@@ -16,6 +16,7 @@ CURVE_COLUMNS = (
     "validation",
     "lr",
     "function_evaluations",
+    "train_seconds",
 )
 
 

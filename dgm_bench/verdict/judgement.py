@@ -16,11 +16,17 @@ class Unfinished:
         so_far: The metric of its model on the way, in the column's unit; None if it has no value.
         epochs: How many it trained.
         fraction: Share of the steps that its recipe is expected to take; None if not known.
+        forecast: What its curve says that the metric will be at the end, an extrapolation; low and
+            high are its 90 % interval. None where no_forecast says why.
     """
 
     so_far: float | None
     epochs: float
     fraction: float | None
+    forecast: float | None = None
+    low: float | None = None
+    high: float | None = None
+    no_forecast: str = ""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,16 @@ def unfinished(found: Unfinished, unit: str) -> str:
     """Return how far a run got that its budget cut short."""
     done = "" if found.fraction is None else f", {share(found.fraction)} of what is expected"
     number = "no number" if found.so_far is None else f"{found.so_far:.4g} {unit}"
-    return f"cut short by the budget after {found.epochs:.3g} epochs{done}: {number} so far"
+    text = f"cut short by the budget after {found.epochs:.3g} epochs{done}: {number} so far"
+    if found.forecast is None:
+        return f"{text}; no forecast: {found.no_forecast}"
+    return f"{text}; its curve, extrapolated, ends at {extrapolated(found)} {unit} (90 % interval)"
+
+
+def extrapolated(found: Unfinished) -> str:
+    """Return a forecast with its 90 % interval, as in ``101.2 [92.31, 118.4]``."""
+    low, high = found.low or 0.0, found.high or 0.0
+    return f"{found.forecast or 0.0:#.4g} [{low:#.4g}, {high:#.4g}]"
 
 
 def decided(verdict: Verdict, unit: str) -> str:

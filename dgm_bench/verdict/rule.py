@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dgm_bench import stats
-from dgm_bench.horizon import fraction_done
 from dgm_bench.measured import measured
 from dgm_bench.records import RunRecord
 from dgm_bench.spec import YES_NO, Cell, Published, Table
 from dgm_bench.store import Store
 from dgm_bench.verdict import reasons
 from dgm_bench.verdict.comparability import comparable_runs, value_of
-from dgm_bench.verdict.judgement import Unfinished, Verdict
+from dgm_bench.verdict.judgement import Verdict
 from dgm_bench.verdict.pool import Pool, pool_variances, values_of
+from dgm_bench.verdict.unfinished import CurveOf, furthest
 from dgm_bench.wording import State
 
 #: Smallest difference that is called one, by unit: below it lie the number format, the order of
@@ -38,6 +38,7 @@ def judge_table(table: Table, store: Store, pool: Pool | None = None) -> dict[st
             store.for_cell(cell) or store.of_older_code(cell),
             pool,
             neighbour_gap(table, cell),
+            store.known_curve,
         )
         for cell in table.cells
     }
@@ -48,6 +49,7 @@ def judge(
     records: Sequence[RunRecord],
     pool: Pool | None = None,
     neighbour_gap: float | None = None,
+    curve_of: CurveOf = lambda _: (),
 ) -> Verdict:
     """Judge one cell.
 
@@ -58,6 +60,7 @@ def judge(
         pool: Variance priors of all stored records.
         neighbour_gap: Distance from the nearest other published number of that column; half of
             it caps the margin, so that "reproduced" keeps the table's ranking.
+        curve_of: Returns the curve of a run, for what unfinished ones are going to be.
     """
     if not records:
         return not_run(cell)
@@ -66,7 +69,7 @@ def judge(
         return reasons.failed(cell, records)
     runs, obstacles = comparable_runs(cell, [run for run in usable if not run.outcome.cut_short])
     if not runs:
-        return _without_measurement(cell, records, usable, obstacles)
+        return _without_measurement(cell, records, usable, obstacles, curve_of)
     remarks = reasons.remarks_on_runs(cell, records, runs, obstacles)
     found = _measured(cell, runs)
     if cell.published is None:
@@ -109,7 +112,11 @@ def _measured(cell: Cell, runs: Sequence[RunRecord]) -> Verdict:
 
 
 def _without_measurement(
-    cell: Cell, records: Sequence[RunRecord], usable: Sequence[RunRecord], obstacles: list[str]
+    cell: Cell,
+    records: Sequence[RunRecord],
+    usable: Sequence[RunRecord],
+    obstacles: list[str],
+    curve_of: CurveOf,
 ) -> Verdict:
     """Return how far runs got that their budget cut short, or why nothing is comparable.
 
@@ -118,6 +125,7 @@ def _without_measurement(
         records: All its records.
         usable: Those with a value; finished ones among them are not comparable.
         obstacles: Why these are not.
+        curve_of: As for :func:`judge`.
     """
     short = [run for run in usable or records if run.outcome.cut_short]
     if usable:
@@ -125,10 +133,7 @@ def _without_measurement(
         obstacles = list(dict.fromkeys([*obstacles, *others]))
     if not short:
         return Verdict(cell.id, "not-comparable", "; ".join(obstacles))
-    furthest = max(short, key=lambda run: run.budget.steps)
-    metric = value_of(cell, furthest)
-    so_far = metric.value if metric else None
-    found = Unfinished(so_far, furthest.budget.epochs, fraction_done(furthest))
+    found = furthest(cell, short, curve_of)
     remarks = reasons.remarks_on_runs(cell, records, short, obstacles)
     verdict = Verdict(cell.id, "unfinished", "", unfinished=found)
     return reasons.told(verdict, reasons.unfinished(found, cell.column.unit), remarks)

@@ -118,7 +118,7 @@ class Watch(Control):
         """Return what a validation, if there was one, found, and where it led to."""
         tally, curve = self.trainer.tally, None
         if len(tally.curve) > self.curve_rows:
-            step, epoch, _, loss, value, rate, _ = tally.curve[-1]
+            step, epoch, _, loss, value, rate, *_ = tally.curve[-1]
             curve, self.curve_rows = (step, epoch, loss, value, rate), len(tally.curve)
         heard, self.model.heard = [_numpy(each) for each in self.model.heard], []
         best = None if tally.best is None else (tally.best, tally.best_step)

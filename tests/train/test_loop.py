@@ -69,7 +69,7 @@ def interrupted(stage, data, folder, steps):
 
 def numbers(trained):
     """Everything a run's result depends on, as exact values."""
-    losses = [(row[0], *row[3:]) for row in trained.tally.curve]
+    losses = [(row[0], *row[3:-1]) for row in trained.tally.curve]
     weights = [p.detach().clone() for p in trained.model.parameters()]
     return losses, trained.tally.best, trained.tally.best_step, weights
 
