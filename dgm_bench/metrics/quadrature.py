@@ -7,13 +7,15 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent
+from torch.distributions import Distribution
 
 from dgm_bench.errors import DeclarationError
 from dgm_bench.kept import each
 from dgm_bench.models.capabilities import HasDecoder
+from dgm_bench.models.elementwise import softplus
 from dgm_bench.models.flows.flow import StandardNormal
 from dgm_bench.models.latent.latent_variable_model import LatentVariableModel
+from dgm_bench.models.latent.likelihoods import BinaryPixels
 
 #: Latent variables that are decoded together.
 POINTS_AT_ONCE = 20_000
@@ -49,11 +51,10 @@ def log_marginal(
 
 def log_density_of_pairs(given: Distribution, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n m"]:
     """Return the log density of every example under every one of ``m`` distributions."""
-    if isinstance(given, Independent) and isinstance(given.base_dist, Bernoulli):
+    if isinstance(given, BinaryPixels):
         # one matrix product in place of n x m x dim logarithms
-        logits = given.base_dist.logits
-        products: Tensor = x @ logits.T
-        return products - nn.functional.softplus(logits).sum(1)
+        products: Tensor = x @ given.logits.T
+        return products - softplus(given.logits).sum(1)
     rows = max(1, NUMBERS_AT_ONCE // (given.batch_shape[0] * x.shape[1]))
     return torch.cat(list(each(x.split(rows), lambda part: given.log_prob(part[:, None]))))
 

@@ -16,6 +16,7 @@ from dgm_bench.metrics.evaluate import require_fit
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.models.build import build
 from dgm_bench.models.flows.flow import StandardNormal
+from dgm_bench.models.latent.gated_vae import ConvVAE
 from dgm_bench.models.latent.latent_variable_model import LatentVariableModel
 from dgm_bench.models.latent.likelihoods import PixelLevels
 from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior
@@ -241,6 +242,37 @@ def test_a_gated_layer_is_its_values_times_its_gates():
     layer, x = nn.Linear(5, 6), torch.randn(3, 5)
     values, gates = layer(x).chunk(2, dim=1)
     torch.testing.assert_close(Gated(layer)(x), values * gates.sigmoid())
+
+
+def test_a_gated_convolution_is_two_of_them():
+    """In value and gradients, from maps in channels-last order."""
+    layer = nn.Conv2d(3, 8, 3, padding=1).double().to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64).to(memory_format=torch.channels_last)
+    plain = [nn.functional.conv2d(x, w, b, padding=1) for w, b in halves_of(layer)]
+    expected = plain[0] * plain[1].sigmoid()
+    gated = Gated(layer)(x)
+    torch.testing.assert_close(gated, expected)
+    weights = torch.randn_like(expected)
+    gradients = [
+        torch.autograd.grad((h * weights).sum(), layer.weight)[0] for h in (gated, expected)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+def halves_of(layer):
+    return list(zip(layer.weight.chunk(2), layer.bias.chunk(2), strict=True))
+
+
+@pytest.mark.parametrize("levels", [False, True])
+def test_draws_are_decoded_in_parts_of_any_number_as_in_one(levels, monkeypatch):
+    """Without gradients in parts; with them in one; both of two examples, in their order."""
+    monkeypatch.setattr("dgm_bench.models.latent.latent_variable_model.DECODED_AT_ONCE", 3)
+    model = ConvVAE((1, 4, 4), latent=2, levels=levels).double().eval()
+    x = torch.rand(2, 1, 4, 4, dtype=torch.float64).round()
+    whole = model.draw(x, 4, torch.Generator().manual_seed(0)).log_likelihood
+    with torch.no_grad():
+        parts = model.draw(x, 4, torch.Generator().manual_seed(0)).log_likelihood
+    torch.testing.assert_close(parts, whole.detach())
 
 
 def test_pixel_levels_are_categorical():

@@ -60,6 +60,7 @@ class DVAE(nn.Module):
         # A 1 x 1 convolution of one-hot maps is an embedding.
         self.vectors = nn.Embedding(codes, dim)
         self.decoder = decoder(dim, hidden, 2 * channels, poolings, blocks)
+        self.to(memory_format=torch.channels_last)
 
     def encode(
         self, x: Float[Tensor, "batch channels height width"]
@@ -89,7 +90,8 @@ class DVAE(nn.Module):
         Among thousands of codes the largest logits would often tie in bfloat16 (DALL-E's released
         code has this layer and the embedding of codes in float32 too).
         """
-        features: Tensor = self.encoder[:-1](into_support(x))
+        pixels = into_support(x).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.encoder[:-1](pixels)
         with torch.autocast(x.device.type, enabled=False):
             logits: Tensor = self.encoder[-1](features.to(x.dtype))
         return logits.movedim(1, -1).log_softmax(-1)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError, require_choice
+from dgm_bench.models.elementwise import softplus
 
 # Largest number of elements of one layer's tangents, for the memory of the exact trace.
 MAX_TANGENT_ELEMENTS = 2**24
@@ -147,7 +148,7 @@ class ConvDynamics(nn.Module):
         """Return ``dz/dt``."""
         *inner, last = self._convolutions
         for layer in inner:
-            z = F.softplus(layer(t, z))
+            z = softplus(layer(t, z))
         dz: Tensor = last(t, z)
         return dz
 
@@ -160,7 +161,7 @@ class ConvDynamics(nn.Module):
         for layer in inner:
             before = layer(t, z)
             slopes.append(before.sigmoid())
-            z = F.softplus(before)
+            z = softplus(before)
         return LinearisedConv(last(t, z), self._convolutions, slopes)
 
     @property

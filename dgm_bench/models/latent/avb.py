@@ -22,7 +22,7 @@ from torch.distributions import Distribution, Independent, Normal
 from dgm_bench.annotations import Count
 from dgm_bench.models.flows.flow import StandardNormal
 from dgm_bench.models.latent.latent_variable_model import LatentVariableModel, Posterior
-from dgm_bench.models.latent.likelihoods import bernoulli
+from dgm_bench.models.latent.likelihoods import BinaryPixels
 from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior, Latents
 from dgm_bench.models.networks.perceptron import fully_connected
 from dgm_bench.models.normal import gaussian_log_density
@@ -59,11 +59,11 @@ class Decoder(nn.Module):
             return outputs
         return torch.cat([outputs, self.log_scale.expand_as(outputs)], 1)
 
-    def likelihood(self, outputs: Float[Tensor, "n outputs"]) -> Distribution:
+    def likelihood(self, outputs: Float[Tensor, "*n outputs"]) -> Distribution:
         """Return ``p(x|z)`` over flat examples."""
         if self.log_scale is None:
-            return bernoulli(outputs)
-        mean, log_scale = outputs.chunk(2, 1)
+            return BinaryPixels(outputs)
+        mean, log_scale = outputs.chunk(2, -1)
         return Independent(Normal(mean, log_scale.exp(), validate_args=False), 1)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dgm_bench.annotations import Count
 from dgm_bench.models.capabilities import Draws
+from dgm_bench.models.elementwise import binary_log_likelihood
 from dgm_bench.models.networks.discrete_relaxations import gumbel_max
 from dgm_bench.models.networks.perceptron import fully_connected
 
@@ -155,8 +156,7 @@ class DiscreteVAE(nn.Module):
     ) -> Float[Tensor, "batch samples"]:
         """Return ``log p(x | z)`` in nats, of one-hot or relaxed values."""
         logits = self.decoder(self.decoder_input(z))
-        log_likelihood: Tensor = (x.flatten(1)[:, None] * logits - F.softplus(logits)).sum(-1)
-        return log_likelihood
+        return binary_log_likelihood(logits, x.flatten(1)[:, None])
 
     @property
     def prior_logits(self) -> Float[Tensor, "variables classes"]:

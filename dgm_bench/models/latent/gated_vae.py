@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 from dgm_bench.annotations import ArgumentsOf, Count
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.latent.latent_variable_model import LatentVariableModel
-from dgm_bench.models.latent.likelihoods import PixelLevels, bernoulli
+from dgm_bench.models.latent.likelihoods import BinaryPixels, PixelLevels
 from dgm_bench.models.latent.posteriors import FLOWS, build_posterior
 from dgm_bench.models.latent.posteriors.ffjord import ContinuousPosteriorMixin
 from dgm_bench.models.latent.priors import PRIORS, build_prior
@@ -95,7 +95,7 @@ class ConvVAE(LatentVariableModel):
 
     def likelihood(self, outputs: Float[Tensor, "n *outputs"]) -> Distribution:
         """Return independent pixels with these logits."""
-        return PixelLevels(outputs) if self.levels else bernoulli(outputs)
+        return PixelLevels(outputs) if self.levels else BinaryPixels(outputs)
 
 
 class DenseVAE(LatentVariableModel):
@@ -148,7 +148,7 @@ class DenseVAE(LatentVariableModel):
 
     def likelihood(self, outputs: Float[Tensor, "n *outputs"]) -> Distribution:
         """Return independent binary pixels with these logits."""
-        return bernoulli(outputs)
+        return BinaryPixels(outputs)
 
 
 def _require_solver(model: LatentVariableModel, posterior: str) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.annotations import Count
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.capabilities import Draws
+from dgm_bench.models.elementwise import binary_log_likelihood
 from dgm_bench.models.networks.perceptron import fully_connected
 from dgm_bench.models.normal import gaussian_log_density, standard_normal_log_density
 
@@ -134,7 +134,7 @@ class HierarchicalVAE(nn.Module):
         for decoder, below, above in zip(self.decoders, layers[1:-1], layers[2:], strict=True):
             log_prior = log_prior + cast(GaussianLayer, decoder).log_prob(below, above)
         logits = self.decoder(layers[1])
-        log_likelihood = (pixels * logits - F.softplus(logits)).sum(-1)
+        log_likelihood = binary_log_likelihood(logits, pixels)
         return Draws(torch.cat(layers[1:], -1), log_likelihood, log_prior, log_q)
 
     def elbo(

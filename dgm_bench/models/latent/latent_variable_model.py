@@ -21,6 +21,9 @@ from dgm_bench.models.flows.flow import BaseDensity
 from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior
 from dgm_bench.models.latent.priors import AggregatedPosterior, PosteriorDependentPrior
 
+#: Latent variables decoded together without gradients: larger batches of maps are slower.
+DECODED_AT_ONCE = 100
+
 
 @runtime_checkable
 class Posterior(Protocol):
@@ -78,8 +81,8 @@ class LatentVariableModel(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             z, log_posterior = cast(Posterior, self.posterior)(features, samples, generator)
             log_prior = self.density.log_prob(z.flatten(0, 1)).view(z.shape[:2])
-        repeated = x.flatten(1).repeat_interleave(samples, 0) if samples > 1 else x.flatten(1)
-        log_likelihood = self.decode(z.flatten(0, 1)).log_prob(repeated).view(z.shape[:2])
+        outputs = self._decoded(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        log_likelihood: Tensor = self.likelihood(outputs).log_prob(x.flatten(1)[:, None])
         return Draws(z, log_likelihood, log_prior, log_posterior)
 
     def encode(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch features"]:
@@ -95,8 +98,14 @@ class LatentVariableModel(nn.Module):
 
     def decode(self, z: Float[Tensor, "n {self.latent}"]) -> Distribution:
         """Return ``p(x|z)`` of flat examples."""
-        outputs: Tensor = self.decoder(z)
-        return self.likelihood(outputs.to(z.dtype))
+        return self.likelihood(self._decoded(z))
+
+    def _decoded(self, z: Float[Tensor, "n {self.latent}"]) -> Float[Tensor, "n *outputs"]:
+        """Return the decoder's outputs; without gradients, its inner maps stay in the cache."""
+        if torch.is_grad_enabled() or len(z) <= DECODED_AT_ONCE:
+            outputs: Tensor = self.decoder(z)
+            return outputs.to(z.dtype)
+        return torch.cat([self.decoder(part).to(z.dtype) for part in z.split(DECODED_AT_ONCE)])
 
     @property
     def density(self) -> BaseDensity:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.annotations import Count
+from dgm_bench.models.elementwise import binary_log_likelihood
 from dgm_bench.models.latent.discrete import SignalBaseline, log_prob
 from dgm_bench.models.networks.discrete_relaxations import gumbel_max
 
@@ -84,7 +85,7 @@ class StructuredPrediction(nn.Module):
         of_second = self._log_probs(self.second(self._inputs(first)))
         second = draw(of_second)
         logits = self.pixels(self._inputs(second))
-        log_likelihood = (lower[:, None] * logits - F.softplus(logits)).sum(-1)
+        log_likelihood = binary_log_likelihood(logits, lower[:, None])
         return log_likelihood, log_prob(of_first, first) + log_prob(of_second, second)
 
     def log_likelihoods(

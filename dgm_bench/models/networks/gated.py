@@ -31,7 +31,9 @@ class Gated(nn.Module):
         self, x: Float[Tensor, "batch inputs *size"]
     ) -> Float[Tensor, "batch outputs *resized"]:
         """Return values times the sigmoid of their gates."""
-        gated: Tensor = F.glu(self.layer(x), dim=1)
+        # In the order in which channels-last memory lies: along dimension 1, torch's gradient of a
+        # gated linear unit copies such maps.
+        gated: Tensor = F.glu(self.layer(x).movedim(1, -1), dim=-1).movedim(-1, 1)
         return gated
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
+from dgm_bench.models.elementwise import elu
 
 
 def shift_down(x: Float[Tensor, "n rows columns c"]) -> Float[Tensor, "n rows columns c"]:
@@ -110,7 +111,7 @@ class GatedBlock(nn.Module):
         context: Float[Tensor, "n rows columns hidden"] | None,
     ) -> Float[Tensor, "n rows columns hidden"]:
         """Return the output at every position."""
-        h = self.outer(self.dropout(F.elu(self.inner(F.elu(x)))))
+        h = self.outer(self.dropout(elu(self.inner(elu(x)))))
         return x + F.glu(h + condition(self.condition, context), -1)
 
 
@@ -135,10 +136,10 @@ class PointwiseBlock(nn.Module):
         self, x: Float[Tensor, "*grid hidden"], side: Float[Tensor, "*grid side"] | None = None
     ) -> Float[Tensor, "*grid hidden"]:
         """Return the output at every position given."""
-        h: Tensor = self.inner(F.elu(x))
+        h: Tensor = self.inner(elu(x))
         if self.side is not None and side is not None:
-            h = h + self.side(F.elu(side))
-        return x + F.glu(self.outer(self.dropout(F.elu(h))), -1)
+            h = h + self.side(elu(side))
+        return x + F.glu(self.outer(self.dropout(elu(h))), -1)
 
 
 class Head(nn.Module):
@@ -160,7 +161,7 @@ class Head(nn.Module):
 
     def forward(self, x: Float[Tensor, "*grid hidden"]) -> Float[Tensor, "*grid codes"]:
         """Return logits at every position given."""
-        logits: Tensor = self.logits(F.elu(self.blocks(x)))
+        logits: Tensor = self.logits(elu(self.blocks(x)))
         return logits
 
 
@@ -317,7 +318,7 @@ class CachedGatedBlock:
 
     def step(self, x: Float[Tensor, "n hidden"], column: int) -> Float[Tensor, "n hidden"]:
         """Append the input at a column; return the output there."""
-        h = self.outer.step(F.elu(self.inner.step(F.elu(x), column)), column)
+        h = self.outer.step(elu(self.inner.step(elu(x), column)), column)
         return x + F.glu(h, -1)
 
 

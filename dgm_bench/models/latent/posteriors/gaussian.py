@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.models.elementwise import softplus
 from dgm_bench.models.normal import gaussian_log_density
 
 Latents = Float[Tensor, "batch samples latent"]
@@ -62,7 +63,7 @@ class GaussianPosterior(nn.Module):
         self, features: Float[Tensor, "batch features"]
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
         """Return mean and variance of the Gaussian of each example."""
-        variance = F.softplus(self.raw_variance(features))
+        variance = softplus(self.raw_variance(features))
         if self.variance_bounds is not None:
             variance = F.hardtanh(variance, *self.variance_bounds)
         return self.mean(features), variance

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dgm_bench.annotations import Count
 from dgm_bench.errors import DeclarationError
+from dgm_bench.models.elementwise import elu, log_sigmoid
 from dgm_bench.models.flows.layers.masked import MaskedLinear
 from dgm_bench.models.latent.posteriors.gaussian import Latents
 
@@ -49,10 +49,10 @@ class GatedMADE(nn.Module):
         self, z: Latents, context: Float[Tensor, "batch 1 width"]
     ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
         """Return the transformed latent variables and the log-determinant (equation 14)."""
-        h = F.elu(self.first(z)) + context
-        mean, raw = self.last(F.elu(self.hidden(h))).chunk(2, -1)
+        h = elu(self.first(z)) + context
+        mean, raw = self.last(elu(self.hidden(h))).chunk(2, -1)
         gate = (raw + FORGET_BIAS).sigmoid()
-        return gate * z + (1 - gate) * mean, F.logsigmoid(raw + FORGET_BIAS).sum(-1)
+        return gate * z + (1 - gate) * mean, log_sigmoid(raw + FORGET_BIAS).sum(-1)
 
 
 class InverseAutoregressive(nn.Module):
