@@ -19,7 +19,7 @@ from dgm_bench.records import RunRecord
 
 _LOG = logging.getLogger("dgm_bench")
 #: Parts of a results folder that hold JSON files which are not records.
-NOT_RECORDS = frozenset({"schema", "work", "artifacts", "mlartifacts"})
+NOT_RECORDS = frozenset({"schema", "work", "artifacts", "mlartifacts", "performance"})
 #: How many files an index pays for: fewer are read in a tenth of a second.
 INDEXED_FROM = 200
 #: How many broken files a warning describes before it counts the rest.

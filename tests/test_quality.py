@@ -24,6 +24,7 @@ LAYERS = (
     ("arguments", "spec"),
     ("records", "stats", "provenance", "workdir", "wording", "measured"),
     ("lean_records", "record_index", "record_files", "horizon", "forecast", "quality"),
+    ("performance",),
     ("store", "verdict", "planner", "compare"),
     ("control", "events"),
     ("context",),

@@ -207,19 +207,22 @@ def compare(
 ) -> None:
     """Compare new records with stored ones: which changes are more than noise.
 
-    NEW and BASELINE are record files, folders of records, or results folders. Exits with 0 when
-    nothing got worse, 1 when something did, 3 when they are not comparable.
+    NEW and BASELINE are record files, folders of records, or results folders. Of two results
+    folders, stored times of training steps are compared too, within a class of machines. Exits with
+    0 when nothing got worse, 1 when something did, 3 when they are not comparable.
     """
     from dgm_bench import console
     from dgm_bench.catalog import load_catalog
     from dgm_bench.compare import compare as compare_records
-    from dgm_bench.compare import declared_directions
+    from dgm_bench.compare import declared_directions, with_speed
+    from dgm_bench.performance import read_measurements
     from dgm_bench.report.comparison import render_comparison
     from dgm_bench.store import load_records
 
     directions = declared_directions(load_catalog().papers)
     ours, theirs = (load_records(path, strict=strict) for path in (new, baseline))
-    comparison = compare_records(ours, theirs, directions)
+    measured = read_measurements(new), read_measurements(baseline)
+    comparison = with_speed(compare_records(ours, theirs, directions), (ours, theirs), measured)
     screen = console.make_console()
     text = render_comparison(comparison, style, width=screen.width, colour=screen.is_terminal)
     streams.show(text.rstrip("\n"))

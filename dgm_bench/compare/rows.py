@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dgm_bench.wording import ROW_STATES, RowState, spoken
@@ -49,15 +50,47 @@ class ComparedRow:
 
 
 @dataclass(frozen=True)
+class SpeedRow:
+    """A time, new against baseline, on one class of machine.
+
+    Attributes:
+        subject: A case of the gate, or ``paper/table/row/column``.
+        machine: The class of machine.
+        quantity: Which time, and in what it is given.
+    """
+
+    subject: str
+    machine: str
+    quantity: str
+    baseline: float | None
+    new: float | None
+    state: RowState
+    reason: str
+
+    @property
+    def change(self) -> float | None:
+        """New by baseline, less 1; None where a side has none."""
+        return self.new / self.baseline - 1 if self.new and self.baseline else None
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """All rows of a comparison."""
+    """All rows of a comparison.
+
+    Attributes:
+        rows: Of the quality of runs.
+        speed: Of times.
+        remarks: What else is to be said, a sentence each.
+    """
 
     rows: tuple[ComparedRow, ...]
+    speed: tuple[SpeedRow, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
         """0 fine; 1 something is worse; 3 something, or everything, could not be compared."""
-        states = {row.state for row in self.rows}
+        states = {row.state for row in self.rows} | {row.state for row in self.speed}
         if "worse" in states:
             return 1
         undecided = states & {"not-comparable", "unfinished"}
@@ -66,6 +99,12 @@ class Comparison:
     @property
     def summary(self) -> str:
         """How many rows are in which state, in one sentence."""
-        counts = Counter(row.state for row in self.rows)
-        found = ", ".join(f"{counts[s]} {spoken(s)}" for s in ROW_STATES if counts[s])
-        return f"{len(self.rows)} numbers compared: {found}." if found else "Nothing to compare."
+        numbers = _counted("numbers", [row.state for row in self.rows])
+        times = _counted("times", [row.state for row in self.speed])
+        return " ".join(filter(None, (numbers, times))) or "Nothing to compare."
+
+
+def _counted(what: str, states: Sequence[RowState]) -> str:
+    counts = Counter(states)
+    found = ", ".join(f"{counts[s]} {spoken(s)}" for s in ROW_STATES if counts[s])
+    return f"{len(states)} {what} compared: {found}." if found else ""

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from dgm_bench.cli import streams
-from dgm_bench.cli.options import Verbs, examples
+from dgm_bench.cli.options import Verbs, examples, results_option
 from dgm_bench.perf import tiers
-from dgm_bench.perf.cases import case_named
+from dgm_bench.perf.cases import CASES, case_named
 from dgm_bench.perf.printed import as_markdown, as_text
 
 DEVICES = ("cpu", "cuda")
@@ -75,6 +75,48 @@ def _findings(
         yield tiers.counters()
     if tier != "0":
         yield tiers.base_against_head(base, device, cases, streams.tell)
+
+
+@gate.command(short_help="Times of this commit, for the history and for compare.")
+@click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True)
+@results_option()
+def store(device: str, results: Path) -> None:
+    """Measure each case beside a plain network, and store it; the code has to be committed."""
+    from dgm_bench.perf import history
+
+    streams.say(f"wrote {history.store(results, device, streams.tell)}")
+    for line in history.told(results):
+        streams.say(line)
+
+
+@gate.command(short_help="Draw the stored times over commits.")
+@click.option(
+    "-o",
+    "--output",
+    default="performance.png",
+    show_default=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+)
+@results_option(read=True)
+def plot(output: Path, results: Path) -> None:
+    """Draw the stored times over commits, and tell of unusual changes."""
+    from dgm_bench.perf.history import told
+    from dgm_bench.perf.plot import write_plot
+
+    write_plot(output, results)
+    streams.say(f"wrote {output}")
+    for line in told(results):
+        streams.say(line)
+
+
+@gate.command(short_help="Instructions of a step, by valgrind; minutes a case.")
+@click.argument("cases", nargs=-1, metavar="[CASE]...")
+def callgrind(cases: Sequence[str]) -> None:
+    """Count the instructions of a step of cases; of all where none is named."""
+    from dgm_bench.perf.callgrind import instructions
+
+    for case in cases or CASES:
+        streams.say(f"{case}: {instructions(case):,.0f} instructions")
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ class Case:
         values: How they are drawn.
         objective: As in a recipe.
         timed: Whether the step is also timed, base against head; it takes 3 to 30 ms.
+        kernel: The plain network that the history measures its time by.
         loop: Whether the step is one of the training loop, with all that this does around it.
     """
 
@@ -38,6 +39,7 @@ class Case:
     values: Values = "normal"
     objective: ObjectiveSpec = _LIKELIHOOD
     timed: bool = False
+    kernel: Literal["kernel-64", "kernel-256"] = "kernel-64"
     loop: bool = False
 
 
@@ -56,7 +58,7 @@ _PIXELCNN = _model(
 CASES: dict[str, Case] = {
     "made": Case(_MADE, (8,)),
     "maf": Case(_MAF, (8,), timed=True),
-    "maf-wide": Case(_WIDE_MAF, (63,), timed=True),
+    "maf-wide": Case(_WIDE_MAF, (63,), timed=True, kernel="kernel-256"),
     "realnvp": Case(_model("realnvp:RealNVP", layers=5, hidden=[64, 64]), (8,)),
     "nsf-coupling": Case(_model("nsf:NSFCoupling", layers=3, hidden=32, blocks=2, bins=8), (8,)),
     "nsf-autoregressive": Case(
@@ -85,7 +87,7 @@ CASES: dict[str, Case] = {
         objective=_VQ,
         timed=True,
     ),
-    "pixelcnn": Case(_PIXELCNN, (65,), batch=8, values="codes", timed=True),
+    "pixelcnn": Case(_PIXELCNN, (65,), batch=8, values="codes", timed=True, kernel="kernel-256"),
     "loop": Case(_MADE, (8,), timed=True, loop=True),
 }
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 
 from dgm_bench.perf.cases import CASES
+from dgm_bench.perf.kernels import KERNELS, PlainStep
 from dgm_bench.perf.steps import Work, make_work, usual_settings
 
 #: Calls that are taken and not timed, and then the ones that say how long one is.
@@ -52,8 +53,10 @@ class Timed:
 
 
 def make_timed(name: str, device: str) -> Timed:
-    """Return a case's work after its first calls, with nothing left to collect."""
-    timed = Timed(make_work(CASES[name], device), device)
+    """Return a case's or a kernel's work after its first calls, with nothing left to collect."""
+    kernel = KERNELS.get(name)
+    work = make_work(CASES[name], device) if kernel is None else PlainStep(kernel, device)
+    timed = Timed(work, device)
     timed.seconds(FIRST_CALLS)
     gc.collect()
     return timed

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Literal
 
-from dgm_bench.compare import ComparedRow, Comparison, Side
+from dgm_bench.compare import ComparedRow, Comparison, Side, SpeedRow
 from dgm_bench.escaping import csv_cell
 from dgm_bench.measured import error_bar
 from dgm_bench.report import grid
@@ -23,11 +24,13 @@ def render_comparison(
     width: int = 160,
     colour: bool = False,
 ) -> str:
-    """Return a comparison for people (``text``, ``markdown``) or machines (``csv``, ``json``)."""
+    """Return a comparison for people (``text``, ``markdown``) or machines (``csv``, ``json``).
+
+    As CSV it is of quality alone.
+    """
     if format == "json":
-        rows = [asdict(row) for row in comparison.rows]
-        body = {"rows": rows, "summary": comparison.summary, "exit_code": comparison.exit_code}
-        return json.dumps(body, indent=1) + "\n"
+        said = {"summary": comparison.summary, "exit_code": comparison.exit_code}
+        return json.dumps({**asdict(comparison), **said}, indent=1) + "\n"
     if format == "csv":
         return _csv(comparison)
     page = _page(comparison)
@@ -62,9 +65,31 @@ def _page(comparison: Comparison) -> Page:
         "better direction, + if larger. Below a worse one stands how much worse it is with 99 % "
         "confidence. Training time, in seconds, is shown and not judged."
     )
-    said = (comparison.summary, MEASURED_LEGEND, legend)
+    said = (comparison.summary, *comparison.remarks, MEASURED_LEGEND, legend)
     notes = (Notes("", tuple(("", text) for text in said)), Notes("Notes", listed))
-    return Page("New records against the baseline", (section,) if body else (), notes)
+    sections = (*((section,) if body else ()), *_speed(comparison.speed))
+    return Page("New records against the baseline", sections, notes)
+
+
+def _speed(rows: Sequence[SpeedRow]) -> Iterator[Section]:
+    """Yield a section of times, if there are any."""
+    names = ("", "time", "baseline", "new", "change", "verdict")
+    order = list(ROW_STATES)
+    body = [_times(row) for row in sorted(rows, key=lambda row: order.index(row.state))]
+    if body:
+        yield Section("Times", tuple(Heading((name,)) for name in names), tuple(body))
+
+
+def _times(row: SpeedRow) -> tuple[Entry, ...]:
+    words = ROW_STATES[row.state]
+    numbers = ("-" if value is None else f"{value:.4g}" for value in (row.baseline, row.new))
+    return (
+        Entry((Line(row.subject, "bold"), Line(row.machine, "dim"))),
+        Entry.of(row.quantity),
+        *map(Entry.of, numbers),
+        Entry.of("-" if row.change is None else f"{row.change:+.1%}"),
+        Entry((Line(f"{words.mark} {spoken(row.state)}", words.style), Line(row.reason, "dim"))),
+    )
 
 
 def _entries(row: ComparedRow, label: str) -> tuple[Entry, ...]:
