@@ -156,7 +156,9 @@ def table(
     cells = [cell for chosen in tables for cell in chosen.cells]
     verdicts = queries.verdicts_of(catalog, cells, store)
     texts = {
-        chosen.name: _rendered(chosen, style, verdicts | _idle(chosen, verdicts, context, store))
+        chosen.name: _rendered(
+            chosen, style, verdicts | _idle(chosen, verdicts, context, store), store
+        )
         for chosen in tables
     }
     if paper and style == "json":
@@ -177,13 +179,15 @@ def _idle(
     return {cell.id: not_run(cell, reasons.get(cell.id, "")) for cell in idle}
 
 
-def _rendered(chosen: Table, style: Format, verdicts: Mapping[str, Verdict]) -> str:
+def _rendered(chosen: Table, style: Format, verdicts: Mapping[str, Verdict], store: Store) -> str:
     """Return a table as it is printed."""
     from dgm_bench import console
     from dgm_bench.report.tables import render_table
+    from dgm_bench.report.time_to_quality import times_of
 
-    screen = console.make_console()
-    text = render_table(chosen, verdicts, style, width=screen.width, colour=screen.is_terminal)
+    screen, times = console.make_console(), times_of(chosen.cells, verdicts, store)
+    width, colour = screen.width, screen.is_terminal
+    text = render_table(chosen, verdicts, style, width=width, colour=colour, times=times)
     return text.rstrip("\n")
 
 

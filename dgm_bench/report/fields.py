@@ -11,6 +11,7 @@ from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from dgm_bench.escaping import csv_cell
+from dgm_bench.report.time_to_quality import TimeToQuality, quality_fields
 from dgm_bench.spec import Cell, Table
 from dgm_bench.verdict import Unfinished, Verdict
 
@@ -27,7 +28,7 @@ def identity_fields(cell: Cell) -> dict[str, Any]:
     }
 
 
-def cell_fields(cell: Cell, verdict: Verdict) -> dict[str, Any]:
+def cell_fields(cell: Cell, verdict: Verdict, times: TimeToQuality | None = None) -> dict[str, Any]:
     """Return everything that is known about a cell, flat, with null for what is not."""
     published = cell.published
     fields: dict[str, Any] = {
@@ -40,6 +41,7 @@ def cell_fields(cell: Cell, verdict: Verdict) -> dict[str, Any]:
     fields |= {name: value for name, value in asdict(verdict).items() if name != "cell"}
     fields["low"], fields["high"] = fields.pop("interval") or (None, None)
     fields |= unfinished_fields(fields.pop("unfinished"))
+    fields |= quality_fields(times)
     fields["remarks"] = list(verdict.remarks)
     fields["errata"] = [erratum.id for erratum in cell.errata]
     return fields
@@ -51,9 +53,11 @@ def unfinished_fields(unfinished: Mapping[str, Any] | None) -> dict[str, Any]:
     return {f"unfinished_{name}": unfinished[name] if unfinished else None for name in names}
 
 
-def to_csv(table: Table, verdicts: Mapping[str, Verdict]) -> str:
+def to_csv(
+    table: Table, verdicts: Mapping[str, Verdict], times: Mapping[str, TimeToQuality]
+) -> str:
     """Return one line for each cell, below a line of names."""
-    rows = [cell_fields(cell, verdicts[cell.id]) for cell in table.cells]
+    rows = [cell_fields(cell, verdicts[cell.id], times.get(cell.id)) for cell in table.cells]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(rows[0] if rows else ["id"])
@@ -62,9 +66,12 @@ def to_csv(table: Table, verdicts: Mapping[str, Verdict]) -> str:
     return file.getvalue()
 
 
-def to_json(table: Table, verdicts: Mapping[str, Verdict]) -> str:
+def to_json(
+    table: Table, verdicts: Mapping[str, Verdict], times: Mapping[str, TimeToQuality]
+) -> str:
     """Return the table with its cells, one on each line."""
-    cells = [json.dumps(cell_fields(cell, verdicts[cell.id])) for cell in table.cells]
+    rows = (cell_fields(cell, verdicts[cell.id], times.get(cell.id)) for cell in table.cells)
+    cells = [json.dumps(row) for row in rows]
     head = f'{{"table": {json.dumps(table.name)}, "title": {json.dumps(table.title)}, "cells": ['
     return head + "\n" + ",\n".join(cells) + "\n]}\n"
 

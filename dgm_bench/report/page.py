@@ -28,6 +28,7 @@ from dgm_bench.report.figures import FigureKind, figures_of
 from dgm_bench.report.kept_figures import drawn_once
 from dgm_bench.report.numbers import measured_text, published_text
 from dgm_bench.report.plots import learning_curve, to_svg
+from dgm_bench.report.time_to_quality import all_lines, time_to_quality
 from dgm_bench.sealed import write_atomically
 from dgm_bench.spec import YES_NO, Cell, Column, Paper, Recipe, Row, Source, Table
 from dgm_bench.store import Store
@@ -106,6 +107,7 @@ class CellView:
     curve: Markup | None
     pictures: Sequence[tuple[str, str]]
     shown_by: Cell | None
+    times: Sequence[Sequence[str]] = ()
 
     @property
     def anchor(self) -> str:
@@ -246,7 +248,17 @@ class _Page:
             curve=None if shown_by else self._curve(cell, records),
             pictures=[] if shown_by else self._pictures(records),
             shown_by=shown_by,
+            times=() if shown_by else self._times(cell, verdict, records),
         )
+
+    def _times(
+        self, cell: Cell, verdict: Verdict, records: Sequence[RunRecord]
+    ) -> list[tuple[str, ...]]:
+        """Return what finished runs took until they were so good, line by line."""
+        if verdict.mean is None:
+            return []
+        found = time_to_quality(cell, records, self.store.known_curve)
+        return [] if found is None else list(all_lines(found))
 
     def _shown_by(self, cell: Cell, records: Sequence[RunRecord]) -> Cell | None:
         """Return the cell that has the curve and pictures of the newest run already, if one has."""

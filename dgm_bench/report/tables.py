@@ -10,6 +10,7 @@ from dgm_bench.report import fields, grid
 from dgm_bench.report.footnotes import Errata, Footnotes, Placement
 from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
 from dgm_bench.report.numbers import count_line, how_far, measured_text, published_text
+from dgm_bench.report.time_to_quality import TimeToQuality, machine_notes, quality_section
 from dgm_bench.spec import YES_NO, Cell, Column, Direction, Row, Table
 from dgm_bench.verdict import Verdict, extrapolated, not_run
 from dgm_bench.wording import MEASURED_LEGEND, STATES, counted, published_legend
@@ -26,6 +27,7 @@ def render_table(
     *,
     width: int = 160,
     colour: bool = False,
+    times: Mapping[str, TimeToQuality] | None = None,
 ) -> str:
     """Return a table of a paper, published against measured.
 
@@ -36,13 +38,15 @@ def render_table(
             further rows, then columns of ours; ``csv`` and ``json`` have one line a cell.
         width: Most columns of a line of text; wider tables are continued below.
         colour: Whether text has the colours of a terminal.
+        times: Time to quality by cell, where it is known.
     """
+    times = times or {}
     known = {cell.id: verdicts.get(cell.id) or not_run(cell) for cell in table.cells}
     if format == "csv":
-        return fields.to_csv(table, known)
+        return fields.to_csv(table, known, times)
     if format == "json":
-        return fields.to_json(table, known)
-    page = _Layout(table, known).page()
+        return fields.to_json(table, known, times)
+    page = _Layout(table, known, times).page()
     if format == "text":
         return grid.to_text(page, width, colour)
     return grid.to_markdown(page) if format == "markdown" else grid.to_latex(page)
@@ -64,8 +68,13 @@ def _places(text: str) -> int:
 class _Layout:
     """Arranges a table and its verdicts into a page."""
 
-    def __init__(self, table: Table, verdicts: Mapping[str, Verdict]) -> None:
-        self.table, self.verdicts = table, verdicts
+    def __init__(
+        self,
+        table: Table,
+        verdicts: Mapping[str, Verdict],
+        times: Mapping[str, TimeToQuality],
+    ) -> None:
+        self.table, self.verdicts, self.times = table, verdicts, times
         shown = [cell for cell in table.cells if not cell.repeats]
         self.cells = {(cell.row.id, cell.column.id): cell for cell in shown}
         self.reasons, self.errata = Footnotes(), Errata(table)
@@ -87,6 +96,7 @@ class _Layout:
                 self._rows_run(ours),
                 ours,
             ),
+            quality_section(self.table.cells, self.times),
         ]
         title = f"{self.table.title} ({self.table.where}) ({self.table.name})"
         return Page(title, tuple(s for s in sections if s.rows), tuple(self._notes()))
@@ -157,6 +167,7 @@ class _Layout:
         ours = "Columns of ours" if self.published else "Columns"
         yield Notes(f"{ours} that were not run", tuple(self._idle()))
         yield Notes("Errata of the published numbers", self.errata.notes.items())
+        yield machine_notes(self.times)
 
     def _explained(self) -> Iterable[tuple[str, str]]:
         """Yield what the declarations say of the columns shown, equal notes once."""
