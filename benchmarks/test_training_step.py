@@ -23,7 +23,8 @@ from peers import PlainFFJORD, ZukoFFJORD, ZukoMAF, nflows_maf
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from dgm_bench.models.continuous.dynamics import ConcatSquash, Nonlinearity, hutchinson_trace
+from dgm_bench.models.continuous.activations import Nonlinearity
+from dgm_bench.models.continuous.dynamics import ConcatSquash, value_and_estimate
 from dgm_bench.models.continuous.ffjord import FFJORD
 from dgm_bench.models.flows.maf import MAF
 
@@ -153,7 +154,7 @@ def exact_gradient(model: FFJORD, x: Float[Tensor, "batch dim"]) -> Float[Tensor
     noise = torch.empty_like(x).normal_(generator=generator).double()
     flow, start = exact.flows[0], (x.double(), x.double().new_zeros(len(x)))
     z, log_det = exact.solver.solve(
-        flow.network, start, flow.span, lambda at: (hutchinson_trace(at, noise),)
+        flow.network, start, flow.span, partial(value_and_estimate, noise=noise)
     )
     (-(exact.density.log_prob(z) + log_det).mean()).backward()
     return flat_gradient(exact)

@@ -111,7 +111,7 @@ def test_a_missing_argument_is_not_runnable():
     [
         ({"rtoll": 1e-3}, "rtoll: is no argument; did you mean 'rtol'?"),
         ({"rtol": -1e-3}, "rtol = -0.001: should be greater than 0; use a number above 0.0"),
-        ({"solver": "rk45"}, "did you mean 'rk4'?"),
+        ({"solver": "rk45"}, "did you mean 'rk5'?"),
         ({"adjoint": 0}, "adjoint = 0: should be a valid boolean; use true or false"),
     ],
 )

@@ -86,7 +86,7 @@ def at_tolerance(solver: Solver, tolerance: float) -> Solver:
 
 def backpropagating(solver: Solver) -> Solver:
     """Return one that solves alike and whose gradients go through its own steps."""
-    return Solver(solver.solver, solver.rtol, solver.atol, solver.step_size, "backpropagation")
+    return dataclasses.replace(solver, gradient="backpropagation", evaluations=0, estimate=None)
 
 
 def use(flow: SolvedFlow, solver: Solver) -> SolvedFlow:

@@ -1,7 +1,8 @@
 """The discrete adjoint: gradients of the numerical solution, with checkpoints at every step.
 
 The forward pass stores the state at the start of each accepted step only. The backward pass
-recomputes the steps in reverse order, each with its graph, which is freed before the next. The
+recomputes the steps in reverse order, each with its graph, which is freed before the next: six
+evaluations for a step of Dormand and Prince's, and no judgement of errors. The
 gradient is that of the computed solution with its step sizes fixed, in the memory of one step; no
 adjoint equation is integrated, whatever the number of parameters.
 """
@@ -10,56 +11,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import torch
-import torchdiffeq
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-State = tuple[Tensor, ...]
-
-
-@runtime_checkable
-class RightHandSide(Protocol):
-    """``f`` of ``dy/dt = f(t, y)``, with a callback at each attempted step."""
-
-    def __call__(self, t: Float[Tensor, ""], state: State) -> State:
-        """Return the derivative of each part of the state."""
-        ...
-
-    def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
-        """Receive time and state at the start of a step, and its size."""
-        ...
+from dgm_bench.models.continuous.integration import integrate
+from dgm_bench.models.continuous.runge_kutta import (
+    FORMULAS,
+    ROUNDING,
+    Formula,
+    RightHandSide,
+    State,
+    Time,
+    combine,
+    stages,
+    time_at,
+)
 
 
 class _Recorder:
-    """A right-hand side that records time, state and size of each step of a fixed-step solver."""
+    """A right-hand side that records time, size and state of each step of a fixed-step solver."""
 
     def __init__(self, function: RightHandSide) -> None:
         self.function = function
-        self.times: list[Tensor] = []
-        self.steps: list[Tensor] = []
+        self.times: list[float] = []
+        self.steps: list[float] = []
         self.states: list[State] = []
 
     def __call__(self, t: Float[Tensor, ""], state: State) -> State:
         return self.function(t, state)
 
-    def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
+    def callback_step(self, t: Time, state: State, step: Time) -> None:
         self.function.callback_step(t, state, step)
         self._record(t, state, step)
 
-    def _record(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
-        self.times.append(t)
-        self.steps.append(step)
+    def _record(self, t: Time, state: State, step: Time) -> None:
+        self.times.append(float(t))
+        self.steps.append(float(step))
         self.states.append(state)
 
 
 class _AdaptiveRecorder(_Recorder):
-    """A right-hand side that records time, state and size of each accepted step."""
+    """A right-hand side that records time, size and state of each accepted step."""
 
-    def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
+    def callback_step(self, t: Time, state: State, step: Time) -> None:
         self.function.callback_step(t, state, step)
 
     callback_accept_step = _Recorder._record
@@ -69,10 +67,10 @@ class _Context(FunctionCtx):
     """What the forward pass stores for the backward pass, besides saved tensors."""
 
     function: RightHandSide
-    method: str
+    formula: Formula
     parts: int
-    times: list[Tensor]
-    steps: list[Tensor]
+    times: list[float]
+    steps: list[float]
     saved_tensors: tuple[Tensor, ...]
 
 
@@ -91,13 +89,12 @@ class _Steps(torch.autograd.Function):
         ctx = cast(_Context, ctx)
         adaptive = settings["method"] == "dopri5"
         recorder = (_AdaptiveRecorder if adaptive else _Recorder)(function)
-        solution = torchdiffeq.odeint(recorder, state_and_inputs[:parts], span, **settings)
-        ctx.function, ctx.method, ctx.parts = function, settings["method"], parts
-        ctx.steps = recorder.steps
-        ctx.times = [*recorder.times, span[-1].to(recorder.times[0])]
+        solution = integrate(recorder, state_and_inputs[:parts], span, settings)
+        ctx.function, ctx.formula, ctx.parts = function, FORMULAS[settings["method"]], parts
+        ctx.steps, ctx.times = recorder.steps, [*recorder.times, float(span[-1])]
         states = [part for state in recorder.states for part in state]
         ctx.save_for_backward(*states, *state_and_inputs[parts:])
-        return tuple(part[-1] for part in solution)
+        return solution
 
     @staticmethod
     @once_differentiable
@@ -111,7 +108,7 @@ class _Steps(torch.autograd.Function):
             start = tuple(part.detach().requires_grad_() for part in saved[parts * k :][:parts])
             with torch.enable_grad():
                 end = _repeat_step(
-                    ctx.function, ctx.method, ctx.times[k : k + 2], ctx.steps[k], start
+                    ctx.function, ctx.formula, ctx.times[k : k + 2], ctx.steps[k], start
                 )
                 gradients = torch.autograd.grad(end, (*start, *inputs), gradient, allow_unused=True)
             gradient = tuple(
@@ -123,25 +120,17 @@ class _Steps(torch.autograd.Function):
 
 
 def _repeat_step(
-    function: RightHandSide,
-    method: str,
-    times: list[Float[Tensor, ""]],
-    step: Float[Tensor, ""],
-    start: State,
+    function: RightHandSide, formula: Formula, times: Sequence[float], size: float, start: State
 ) -> State:
-    """Return the state after a step; the last step ends at the end of the span."""
-    # With infinite tolerance the solver accepts the first step, of the size that it is given.
-    options = {"first_step": step} if method == "dopri5" else None
-    solution = torchdiffeq.odeint(
-        function,
-        start,
-        torch.stack(times),
-        rtol=0.0,
-        atol=math.inf,
-        method=method,
-        options=options,
-    )
-    return tuple(part[-1] for part in solution)
+    """Return the state after a step, or at the end of the span if that is within the step."""
+    t, end = times
+    step = math.copysign(size, end - t)
+    slopes = stages(function, formula, t, step, start)
+    if (part := abs(end - t) / size) > 1 - ROUNDING:
+        return combine(start, step, formula.weights, slopes)
+    after = combine(start, step, formula.weights, slopes)
+    slopes.append(function(time_at(t + step, start), after))
+    return combine(start, step, formula.at(part), slopes)
 
 
 def _accumulate(totals: list[Tensor | None], gradients: Sequence[Tensor | None]) -> None:
@@ -169,8 +158,7 @@ def solve_with_discrete_adjoint(
         state: The state at the start, in parts.
         span: Start and end; time may run backwards.
         inputs: Parameters and other tensors on which ``function`` depends.
-        settings: ``method``, one of torchdiffeq's Runge-Kutta methods of order 5 (``"dopri5"``) or
-            of fixed steps, with its ``rtol``, ``atol`` and ``options``.
+        settings: As for :func:`~dgm_bench.models.continuous.integration.integrate`.
     """
     wanted = [tensor for tensor in inputs if tensor.requires_grad]
     end: State = _Steps.apply(function, span, settings, len(state), *state, *wanted)

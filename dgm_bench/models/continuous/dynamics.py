@@ -18,9 +18,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
+from dgm_bench.models.continuous.activations import Nonlinearity, pushforward, value_and_slope
 
 Layer = Literal["concatsquash", "concat"]
-Nonlinearity = Literal["tanh", "softplus"]
 
 # Largest number of elements of one hidden layer's tangents, for the memory of the exact trace.
 MAX_TANGENT_ELEMENTS = 2**24
@@ -44,13 +44,6 @@ class Linearisation(Protocol):
         ...
 
 
-def hutchinson_trace(
-    at: Linearisation, noise: Float[Tensor, "batch *event"]
-) -> Float[Tensor, " batch"]:
-    """Return ``e^T J e``, an unbiased estimate of ``Tr J`` (FFJORD, equation 7)."""
-    return (at.jvp(noise) * noise).flatten(1).sum(1)
-
-
 @runtime_checkable
 class Dynamics(Protocol):
     """A right-hand side ``f(t, z)`` that can be evaluated and linearised."""
@@ -68,6 +61,44 @@ class Dynamics(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters, as a module does."""
         ...
+
+
+@runtime_checkable
+class PushesForward(Protocol):
+    """Dynamics that know a shorter way than through :class:`Linearisation`."""
+
+    def value_and_jvp(
+        self,
+        t: Float[Tensor, ""],
+        z: Float[Tensor, "batch *event"],
+        v: Float[Tensor, "batch *event"],
+    ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, "batch *event"]]:
+        """Return ``dz/dt`` and the product of its Jacobian with ``v``."""
+        ...
+
+
+def value_and_jvp(
+    network: Dynamics,
+    t: Float[Tensor, ""],
+    z: Float[Tensor, "batch *event"],
+    v: Float[Tensor, "batch *event"],
+) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, "batch *event"]]:
+    """Return ``dz/dt`` and the product of its Jacobian with ``v``, the shortest way."""
+    if isinstance(network, PushesForward):
+        return network.value_and_jvp(t, z, v)
+    at = network.linearise(t, z)
+    return at.value, at.jvp(v)
+
+
+def value_and_estimate(
+    network: Dynamics,
+    t: Float[Tensor, ""],
+    z: Float[Tensor, "batch *event"],
+    noise: Float[Tensor, "batch *event"],
+) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " batch"]]:
+    """Return ``dz/dt`` and ``e^T J e``, an unbiased estimate of ``Tr J`` (FFJORD, equation 7)."""
+    value, jvp = value_and_jvp(network, t, z, noise)
+    return value, (jvp * noise).flatten(1).sum(1)
 
 
 class Linearised(NamedTuple):
@@ -130,9 +161,10 @@ class ConcatSquash(nn.Module):
         self, t: Float[Tensor, ""]
     ) -> tuple[Float[Tensor, "outputs inputs"], Float[Tensor, " outputs"]]:
         """Return weight and bias of the affine map of ``z`` at time ``t``."""
-        time = t.view(1)
-        gate = self.gate(time).sigmoid()
-        return gate[:, None] * self.linear.weight, gate * self.linear.bias + self.drift(time)
+        # A product with the one time for all, not with a batch of it: fewer operations.
+        gate = torch.addcmul(self.gate.bias, self.gate.weight[:, 0], t).sigmoid()
+        bias = torch.addcmul(self.drift.weight[:, 0] * t, gate, self.linear.bias)
+        return gate[:, None] * self.linear.weight, bias
 
     def forward(
         self, t: Float[Tensor, " batch"], z: Float[Tensor, "batch inputs"]
@@ -203,7 +235,7 @@ class DynamicsNetwork(nn.Module):
         """Return ``dz/dt``."""
         *inner, last = self.affine_maps(t)
         for weight, bias in inner:
-            z, _ = self._activate(F.linear(z, weight, bias), slope=False)
+            z = self._activate(F.linear(z, weight, bias))
         return F.linear(z, *last)
 
     def velocity(
@@ -212,7 +244,7 @@ class DynamicsNetwork(nn.Module):
         """Return ``dz/dt`` with a time of its own for each example."""
         *inner, last = self.layers
         for layer in inner:
-            z, _ = self._activate(layer(t, z), slope=False)
+            z = self._activate(layer(t, z))
         velocity: Tensor = last(t, z)
         return velocity
 
@@ -221,17 +253,16 @@ class DynamicsNetwork(nn.Module):
         *inner, last = self.affine_maps(t)
         slopes = []
         for weight, bias in inner:
-            z, slope = self._activate(F.linear(z, weight, bias))
+            z, slope = value_and_slope(F.linear(z, weight, bias), self.activation)
             slopes.append(slope)
         weights = [weight for weight, _ in [*inner, last]]
         return Linearised(F.linear(z, *last), weights, slopes)
 
-    def _activate(
-        self, z: Float[Tensor, "batch width"], *, slope: bool = True
-    ) -> tuple[Float[Tensor, "batch width"], Float[Tensor, "batch width"]]:
-        """Return the nonlinearity's value and, if asked for, its derivative (else the value)."""
-        if self.activation == "tanh":
-            value = z.tanh()
-            return value, 1 - value.square() if slope else value
-        value = F.softplus(z)
-        return value, z.sigmoid() if slope else value
+    def value_and_jvp(
+        self, t: Float[Tensor, ""], z: Float[Tensor, "batch dim"], v: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
+        """Return ``dz/dt`` and the product of its Jacobian with ``v``, in one pass."""
+        return pushforward(self.affine_maps(t), self.activation, z, v)
+
+    def _activate(self, z: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+        return z.tanh() if self.activation == "tanh" else F.softplus(z)

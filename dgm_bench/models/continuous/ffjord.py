@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dgm_bench.annotations import Count, Positive
 from dgm_bench.errors import DeclarationError
-from dgm_bench.models.continuous.dynamics import DynamicsNetwork, Layer, Nonlinearity
+from dgm_bench.models.continuous.activations import Nonlinearity
+from dgm_bench.models.continuous.dynamics import DynamicsNetwork, Layer
 from dgm_bench.models.continuous.flow import ContinuousFlow, SolvedFlow
 from dgm_bench.models.continuous.solver import Noise, Solver, SolverName, gradient_of
 
@@ -32,12 +33,14 @@ class FFJORD(SolvedFlow):
         layer: How time enters: ``"concatsquash"`` is the released code's default, ``"concat"``
             what the paper's text says.
         activation: Nonlinearity (FFJORD Table 4).
-        solver: ``"dopri5"`` or ``"rk4"``.
+        solver: ``"dopri5"``, ``"rk4"`` or ``"rk5"``.
         rtol: Relative tolerance; the default is the paper's for tables (its appendix C).
         atol: Absolute tolerance; likewise.
-        step_size: Step of ``"rk4"``.
+        step_size: Step of ``"rk4"`` and ``"rk5"``.
         adjoint: Gradients by the adjoint equation, in constant memory, or through the solver.
         noise: Distribution of the vectors of Hutchinson's estimate.
+        first_step: The step that ``"dopri5"`` tries first, 1 for the whole time; None lets it
+            choose one, by two evaluations.
 
     Example:
         >>> model = FFJORD((2,), hidden=[8], solver="rk4", step_size=0.25)
@@ -61,8 +64,9 @@ class FFJORD(SolvedFlow):
         step_size: Positive | None = None,
         adjoint: bool = True,
         noise: Noise = "gaussian",
+        first_step: Positive | None = None,
     ) -> None:
-        shared = Solver(solver, rtol, atol, step_size, gradient_of(adjoint))
+        shared = Solver(solver, rtol, atol, step_size, gradient_of(adjoint), first_step)
         networks = [
             DynamicsNetwork(math.prod(event_shape), hidden, layer, activation) for _ in range(flows)
         ]

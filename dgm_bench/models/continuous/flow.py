@@ -12,28 +12,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dgm_bench.models.continuous.dynamics import Dynamics, Linearisation, hutchinson_trace
-from dgm_bench.models.continuous.solver import Estimate, Integrand, Noise, Solver, SolverUser, State
+from dgm_bench.models.continuous.dynamics import Dynamics, value_and_estimate, value_and_jvp
+from dgm_bench.models.continuous.runge_kutta import State
+from dgm_bench.models.continuous.solver import Estimate, Integrand, Noise, Solver, SolverUser
 from dgm_bench.models.flows.flow import Flow
 
 
-def _exact(at: Linearisation) -> tuple[Float[Tensor, " batch"]]:
-    return (at.exact_trace(),)
-
-
-def _estimated(
-    at: Linearisation, noise: Float[Tensor, "batch *event"]
-) -> tuple[Float[Tensor, " batch"]]:
-    return (hutchinson_trace(at, noise),)
+def _exact(network: Dynamics, t: Float[Tensor, ""], z: Float[Tensor, "batch *event"]) -> State:
+    at = network.linearise(t, z)
+    return at.value, at.exact_trace()
 
 
 def _regularised(
-    at: Linearisation, noise: Float[Tensor, "batch *event"]
-) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """Return the estimates of the trace and, as means over dimensions, of RNODE's penalties."""
-    jvp = at.jvp(noise)
+    network: Dynamics,
+    t: Float[Tensor, ""],
+    z: Float[Tensor, "batch *event"],
+    noise: Float[Tensor, "batch *event"],
+) -> State:
+    """Return ``dz/dt``, the trace's estimate and, as means over dimensions, RNODE's penalties."""
+    value, jvp = value_and_jvp(network, t, z, noise)
     trace = (jvp * noise).flatten(1).sum(1)
-    return trace, 0.5 * at.value.flatten(1).square().mean(1), jvp.flatten(1).square().mean(1)
+    return value, trace, 0.5 * value.flatten(1).square().mean(1), jvp.flatten(1).square().mean(1)
 
 
 class ContinuousFlow(nn.Module):
@@ -75,7 +74,7 @@ class ContinuousFlow(nn.Module):
             return _exact, 1
         noise = estimate.draw(x.shape, x)
         if estimate.penalties is None:
-            return partial(_estimated, noise=noise), 1
+            return partial(value_and_estimate, noise=noise), 1
         return partial(_regularised, noise=noise), 3
 
 

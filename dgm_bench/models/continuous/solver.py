@@ -17,20 +17,19 @@ from dgm_bench.annotations import Positive
 from dgm_bench.control import ask_within
 from dgm_bench.errors import DeclarationError, RunFailure, choose_from, require_choice
 from dgm_bench.models.continuous.discrete_adjoint import solve_with_discrete_adjoint
-from dgm_bench.models.continuous.dynamics import Dynamics, Linearisation
+from dgm_bench.models.continuous.dynamics import Dynamics
+from dgm_bench.models.continuous.integration import integrate
+from dgm_bench.models.continuous.runge_kutta import NO_ERROR_CONTROL, State, Time
 
 Noise = Literal["gaussian", "rademacher"]
-SolverName = Literal["dopri5", "rk4"]
+#: ``"dopri5"`` adapts its steps; ``"rk4"`` and ``"rk5"``, the latter dopri5's formula, do not.
+SolverName = Literal["dopri5", "rk4", "rk5"]
 #: Of the adjoint equation, solved backwards in time; of the solver's own steps, by automatic
 #: differentiation through all of them; or of those steps, one at a time and backwards (see
 #: :mod:`dgm_bench.models.continuous.discrete_adjoint`).
 Gradient = Literal["adjoint", "backpropagation", "discrete-adjoint"]
-State = tuple[Tensor, ...]
-#: What is integrated along a solution besides the state itself, from the dynamics at a point.
-Integrand = Callable[[Linearisation], State]
-
-#: Absolute tolerance of components left out of step-size control (released RNODE code, cnf.py).
-NO_ERROR_CONTROL = 1e20
+#: ``dz/dt``, and what is integrated along a solution besides: from dynamics, time and ``z``.
+Integrand = Callable[[Dynamics, Float[Tensor, ""], Float[Tensor, "batch *event"]], State]
 
 
 def gradient_of(adjoint: bool, checkpointed: bool = False) -> Gradient:
@@ -52,6 +51,7 @@ class Overrides(TypedDict, total=False):
     rtol: Positive
     atol: Positive
     step_size: Positive | None
+    first_step: Positive | None
     gradient: Gradient
     adjoint: bool
     checkpointed: bool
@@ -84,11 +84,14 @@ class Solver:
     """Settings of the ODE solver, and the number of function evaluations so far.
 
     Attributes:
-        solver: ``"dopri5"`` adapts its step to the tolerances; ``"rk4"`` takes ``step_size``.
+        solver: ``"dopri5"`` adapts its step to the tolerances; ``"rk4"`` and ``"rk5"`` (dopri5's
+            formula, six evaluations a step) take ``step_size``.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
-        step_size: Step of ``"rk4"``, as a part of the whole time 1.
+        step_size: Step of ``"rk4"`` and ``"rk5"``, as a part of the whole time 1.
         gradient: What gradients are those of.
+        first_step: The step that ``"dopri5"`` tries first, likewise: 1 is the whole time. None
+            lets it choose one, by two evaluations.
         evaluations: Evaluations of the dynamics so far, forward and adjoint.
         estimate: How traces are estimated; None while they are exact.
     """
@@ -98,20 +101,24 @@ class Solver:
     atol: float = 1e-8
     step_size: float | None = None
     gradient: Gradient = "adjoint"
+    first_step: float | None = None
     evaluations: int = 0
     estimate: Estimate | None = None
 
     def __post_init__(self) -> None:
         require_choice("solver", self.solver, get_args(SolverName))
         require_choice("gradient", self.gradient, get_args(Gradient))
-        if self.solver == "rk4" and self.step_size is None:
-            raise DeclarationError("step_size", "rk4 needs one", "give step_size=0.05")
+        if self._fixed and self.step_size is None:
+            raise DeclarationError("step_size", f"{self.solver} needs one", "give step_size=0.05")
+        if self.solver == "rk5" and self.gradient == "adjoint":
+            reason = "differentiates its own steps, not the adjoint equation"
+            raise DeclarationError("rk5", reason, "give adjoint=False")
 
     @property
     def settings(self) -> str:
         """The solver and its tolerances or step size, for the protocol of a number."""
-        if self.solver == "rk4":
-            return f"rk4 step {self.step_size:g}"
+        if self._fixed:
+            return f"{self.solver} step {self.step_size:g}"
         return f"{self.solver} rtol {self.rtol:g}, atol {self.atol:g}"
 
     def change(self, **overrides: str | float | None) -> None:
@@ -162,28 +169,31 @@ class Solver:
         Raises:
             RunFailure: The step size underflowed: stiff or non-finite dynamics.
         """
-        options = {"step_size": self.step_size} if self.solver == "rk4" else None
-        settings: dict[str, Any] = {
-            "rtol": self.rtol, "atol": self.atol, "method": self.solver, "options": options,
-        }  # fmt: skip
-        if self.solver == "dopri5" and (free := len(state) - 2) > 0:
-            settings["atol"] = (self.atol, self.atol, *[NO_ERROR_CONTROL] * free)
+        settings = self._settings(len(state))
         function = _Derivative(network, self, integrand)
         parameters = tuple(network.parameters())
         if self.gradient == "discrete-adjoint":
             return solve_with_discrete_adjoint(function, state, span, parameters, settings)
-        if self.gradient == "adjoint":
-            solution = torchdiffeq.odeint_adjoint(
-                function,
-                state,
-                span,
-                adjoint_params=parameters,
-                adjoint_atol=self.atol,
-                **settings,
-            )
-        else:
-            solution = torchdiffeq.odeint(function, state, span, **settings)
+        if self.gradient == "backpropagation":
+            return integrate(function, state, span, settings)
+        solution = torchdiffeq.odeint_adjoint(
+            function, state, span, adjoint_params=parameters, adjoint_atol=self.atol, **settings
+        )
         return tuple(part[-1] for part in solution)
+
+    @property
+    def _fixed(self) -> bool:
+        return self.solver != "dopri5"
+
+    def _settings(self, parts: int) -> dict[str, Any]:
+        """Return settings as torchdiffeq has them, for a state of so many parts."""
+        name = "step_size" if self._fixed else "first_step"
+        value = getattr(self, name)
+        atol: float | tuple[float, ...] = self.atol
+        if not self._fixed and (free := parts - 2) > 0:
+            atol = (self.atol, self.atol, *[NO_ERROR_CONTROL] * free)
+        options = None if value is None else {name: value}
+        return {"rtol": self.rtol, "atol": atol, "method": self.solver, "options": options}
 
 
 class _Derivative:
@@ -197,10 +207,9 @@ class _Derivative:
         self.solver.evaluations += 1
         if self.integrand is None:
             return (self.network(t, state[0]),)
-        at = self.network.linearise(t, state[0])
-        return at.value, *self.integrand(at)
+        return self.integrand(self.network, t, state[0])
 
-    def callback_step(self, t: Float[Tensor, ""], state: State, step: Float[Tensor, ""]) -> None:
+    def callback_step(self, t: Time, state: State, step: Time) -> None:
         """Fail ahead of the solver's own assertion, which ``python -O`` removes."""
         if not t + step > t:
             solver = self.solver

@@ -135,7 +135,7 @@ def test_a_continuous_posterior_holds_its_noise_over_a_solve(training, monkeypat
     """One vector a flow in training, and exact traces otherwise (FFJORD code, ``lib/layers``)."""
     seen, estimated = [], ffjord._estimated
     monkeypatch.setattr(
-        ffjord, "_estimated", lambda at, noise: seen.append(noise) or estimated(at, noise)
+        ffjord, "_estimated", lambda *at, noise: seen.append(noise) or estimated(*at, noise)
     )
     args = {**SMALL, "solver": "rk4", "step_size": 0.25}
     flow = build_posterior("ffjord", FEATURES, LATENT, args).flow.train(training)

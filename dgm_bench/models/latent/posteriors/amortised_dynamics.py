@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError, require_choice
 from dgm_bench.models.continuous import dynamics
-from dgm_bench.models.continuous.dynamics import Concat, Nonlinearity
+from dgm_bench.models.continuous.activations import Nonlinearity, value_and_slope
+from dgm_bench.models.continuous.dynamics import Concat
 from dgm_bench.models.latent.posteriors.gaussian import Latents
 
 #: Largest number of elements of the weights of a trace that are cached: 1 GiB in float32.
@@ -334,10 +335,23 @@ class ConditionedNetwork:
         *inner, last = maps = self.network.maps(t, self.constants)
         slopes = []
         for layer in inner:
-            before = layer.linear(z) + layer.bias
-            z = _activate(self.network.activation, before)
-            slopes.append(1 - z.square() if self.network.activation == "tanh" else before.sigmoid())
+            z, slope = value_and_slope(layer.linear(z) + layer.bias, self.network.activation)
+            slopes.append(slope)
         return LinearisedMaps(last.linear(z) + last.bias, maps, slopes, self)
+
+    def value_and_jvp(
+        self, t: Float[Tensor, ""], z: Latents, v: Latents
+    ) -> tuple[Latents, Latents]:
+        """Return ``dz/dt`` and the product of its Jacobian with ``v``, reading weights once."""
+        *inner, last = self.network.maps(t, self.constants)
+        both, samples = torch.cat((z, v), 1), z.shape[1]
+        for layer in inner:
+            both = layer.linear(both)
+            before = both[:, :samples] + layer.bias
+            value, slope = value_and_slope(before, self.network.activation)
+            both = torch.cat((value, both[:, samples:] * slope), 1)
+        both = last.linear(both)
+        return both[:, :samples] + last.bias, both[:, samples:]
 
 
 def _activate(activation: Nonlinearity, z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -12,8 +12,16 @@ from torch import Tensor, nn
 
 from dgm_bench.annotations import Count, Positive
 from dgm_bench.errors import require_choice
-from dgm_bench.models.continuous.dynamics import Linearisation, Nonlinearity
-from dgm_bench.models.continuous.solver import Gradient, Solver, SolverName, SolverUser
+from dgm_bench.models.continuous.activations import Nonlinearity
+from dgm_bench.models.continuous.dynamics import Dynamics, value_and_jvp
+from dgm_bench.models.continuous.runge_kutta import State
+from dgm_bench.models.continuous.solver import (
+    Gradient,
+    Integrand,
+    Solver,
+    SolverName,
+    SolverUser,
+)
 from dgm_bench.models.latent.posteriors.amortised_dynamics import AmortisedNetwork, Kind
 from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior, Latents
 
@@ -103,7 +111,7 @@ class AmortisedFFJORD(nn.Module):
         log_det = z.new_zeros(z.shape[:2])
         for k, network in enumerate(cast(tuple[AmortisedNetwork, ...], tuple(self.networks))):
             amortised = self.amortised[k](features) if network.amortised_size else None
-            integrand = _exact
+            integrand: Integrand = _exact
             if self.training:
                 noise = z.new_empty(z.shape).normal_(generator=generator)
                 integrand = partial(_estimated, noise=noise)
@@ -116,13 +124,15 @@ class AmortisedFFJORD(nn.Module):
         return z, log_det
 
 
-def _exact(at: Linearisation) -> tuple[Float[Tensor, "batch samples"]]:
-    return (at.exact_trace(),)
+def _exact(network: Dynamics, t: Float[Tensor, ""], z: Latents) -> State:
+    at = network.linearise(t, z)
+    return at.value, at.exact_trace()
 
 
-def _estimated(at: Linearisation, noise: Latents) -> tuple[Float[Tensor, "batch samples"]]:
-    """Return Hutchinson's estimates, with one vector per sample (FFJORD, equation 7)."""
-    return ((at.jvp(noise) * noise).sum(-1),)
+def _estimated(network: Dynamics, t: Float[Tensor, ""], z: Latents, noise: Latents) -> State:
+    """Return ``dz/dt`` and Hutchinson's estimates, with one vector per sample (FFJORD, eq. 7)."""
+    value, jvp = value_and_jvp(network, t, z, noise)
+    return value, (jvp * noise).sum(-1)
 
 
 class ContinuousPosteriorMixin(SolverUser):
