@@ -40,6 +40,16 @@ class Store:
         self._counting: dict[str, list[RunRecord]] = {}
         self._curves: dict[str, list[dict[str, float]]] = {}
 
+    @classmethod
+    def of(cls, path: Path, *, strict: bool = False) -> Store:
+        """Return the store of the records that a path means, as :func:`load_records` reads it."""
+        store = cls(path, strict=strict)
+        if path.is_dir():
+            store._reading = read_all(root_of(path), strict=strict)
+        else:
+            store._reading = Reading({str(file): read_record(file) for file in record_files(path)})
+        return store
+
     def records(self) -> list[RunRecord]:
         """Return every record, newest last.
 
@@ -196,9 +206,7 @@ def load_records(path: Path, *, strict: bool = False) -> list[RunRecord]:
     Raises:
         ResultsError: When the path does not exist, or is a file that is not a record.
     """
-    if not path.is_dir():
-        return [read_record(file) for file in record_files(path)]
-    return list(read_all(root_of(path), strict=strict).records.values())
+    return Store.of(path, strict=strict).records()
 
 
 def ensure_writable(results: Path) -> None:

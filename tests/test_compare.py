@@ -207,6 +207,13 @@ def test_runs_cut_short_are_compared_with_nothing(sides):
         assert (side.mean, side.so_far) == pytest.approx(shown)
 
 
+@pytest.mark.parametrize(("status", "code"), [("complete", 3), ("budget", 0)])
+def test_what_the_baseline_did_not_finish_either_keeps_nothing_from_passing(status, code):
+    other = make_cell("made")
+    new = [*BASE, *runs(12.0, cell=other, status="budget")]
+    assert compare(new, [*BASE, *runs(10.0, cell=other, status=status)]).exit_code == code
+
+
 def test_one_finished_run_beats_those_cut_short():
     mixed = [*runs(10.0), make_record(value=20.0, seed=1, status="budget")]
     row, _ = only(mixed, runs(10.0))

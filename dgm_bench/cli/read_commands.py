@@ -221,12 +221,15 @@ def compare(
     from dgm_bench.compare import declared_directions, with_speed
     from dgm_bench.performance import read_measurements
     from dgm_bench.report.comparison import render_comparison
-    from dgm_bench.store import load_records
+    from dgm_bench.store import Store
 
     directions = declared_directions(load_catalog().papers)
-    ours, theirs = (load_records(path, strict=strict) for path in (new, baseline))
+    stores = [Store.of(path, strict=strict) for path in (new, baseline)]
+    ours, theirs = (store.records() for store in stores)
     measured = read_measurements(new), read_measurements(baseline)
-    comparison = with_speed(compare_records(ours, theirs, directions), (ours, theirs), measured)
+    curves = stores[0].known_curve, stores[1].known_curve
+    quality = compare_records(ours, theirs, directions)
+    comparison = with_speed(quality, (ours, theirs), measured, curves)
     screen = console.make_console()
     text = render_comparison(comparison, style, width=screen.width, colour=screen.is_terminal)
     streams.show(text.rstrip("\n"))

@@ -89,12 +89,16 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        """0 fine; 1 something is worse; 3 something, or everything, could not be compared."""
+        """0 fine; 1 something is worse; 3 something, or everything, could not be compared.
+
+        Where the baseline is unfinished too, there is nothing yet that could be.
+        """
         states = {row.state for row in self.rows} | {row.state for row in self.speed}
         if "worse" in states:
             return 1
-        undecided = states & {"not-comparable", "unfinished"}
-        return 3 if undecided or states <= {"only-new", "only-baseline"} else 0
+        short = any(r.state == "unfinished" and r.baseline.mean is not None for r in self.rows)
+        undecided = short or "not-comparable" in states
+        return 3 if undecided or states <= {"only-new", "only-baseline", "unfinished"} else 0
 
     @property
     def summary(self) -> str:

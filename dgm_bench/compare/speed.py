@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from dgm_bench import stats
 from dgm_bench.compare.rows import Comparison, SpeedRow
+from dgm_bench.compare.time_to_quality import ComparedTime, CurveOf, compare_times
 from dgm_bench.performance import Measurement, Timing
 from dgm_bench.records import RunRecord
 from dgm_bench.wording import RowState
@@ -26,6 +27,7 @@ def with_speed(
     comparison: Comparison,
     runs: tuple[Sequence[RunRecord], Sequence[RunRecord]],
     measured: tuple[Measurements, Measurements],
+    curves: tuple[CurveOf, CurveOf] | None = None,
 ) -> Comparison:
     """Return a comparison of quality with that of times.
 
@@ -33,8 +35,14 @@ def with_speed(
         comparison: Of quality.
         runs: New ones and the baseline's.
         measured: New ones and the baseline's, by class of machine, oldest first.
+        curves: Of new runs and of the baseline's, where steps are compared too.
     """
-    speed = (*compare_measurements(*measured), *compare_times_to_quality(*runs))
+    steps = compare_times(*runs, *curves) if curves else []
+    speed = (
+        *compare_measurements(*measured),
+        *compare_times_to_quality(*runs),
+        *(_steps_row(row) for row in steps if row.fraction == FRACTION),
+    )
     remarks = tuple(filter(None, (not_compared(*measured),)))
     return replace(comparison, speed=speed, remarks=remarks)
 
@@ -131,3 +139,14 @@ def _run_row(cell: str, where: str, pairs: Sequence[tuple[float, float]]) -> Spe
     state: RowState = "same" if abs(new / old - 1) <= RUN_MARGIN else "changed"
     reason = f"mean of {len(pairs)} pairs of runs; their time is shown, and not judged"
     return SpeedRow(cell, where, f"seconds to {FRACTION:.0%} of the way", old, new, state, reason)
+
+
+def _steps_row(row: ComparedTime) -> SpeedRow:
+    """Return steps to the validation that stands for the baseline's: the same on any machine."""
+    before, now = (side and side[0] for side in (row.baseline, row.new))
+    near = row.ratio is not None and abs(row.ratio - 1) <= row.rhythm
+    state: RowState = "same" if near and not row.missed else "changed"
+    late = f"; {row.missed} runs never got there" if row.missed else ""
+    reason = f"{row.seeds} seeds reached {row.target:.4g} on both sides{late}; shown, not judged"
+    quantity = f"steps to {row.fraction:.0%} of the baseline's way"
+    return SpeedRow(row.cell, f"any, {row.stage}", quantity, before, now, state, reason)

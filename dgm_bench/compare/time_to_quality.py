@@ -57,6 +57,8 @@ def compare_times(
 ) -> list[ComparedTime]:
     """Compare finished runs of the same recipe, stage by stage and fraction by fraction.
 
+    Where the new runs are the baseline's, nothing is compared.
+
     Args:
         new: Records.
         baseline: Records.
@@ -66,7 +68,8 @@ def compare_times(
     ours, theirs = _by_recipe(new), _by_recipe(baseline)
     found: list[ComparedTime] = []
     for recipe, runs in theirs.items():
-        for number in range(len(runs[-1].recipe.stages) if recipe in ours else 0):
+        again = {run.run_id for run in ours.get(recipe, ())} - {run.run_id for run in runs}
+        for number in range(len(runs[-1].recipe.stages) if again else 0):
             sides = _rows(ours[recipe], new_curve, number), _rows(runs, old_curve, number)
             found += _compared(runs[-1], number, *sides)
     return found
