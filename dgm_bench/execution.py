@@ -317,6 +317,7 @@ class Execution:
             fingerprints=self.fingerprints,
             codes={stage: codes.fingerprints() for stage, codes in self.codes.items()},
             sizes=data.sizes,
+            dim=data.dim,
             verified=data.verified,
             note=data.note,
         )

@@ -130,7 +130,7 @@ def _forecast(record: RunRecord, rows: Sequence[Mapping[str, float]]) -> Forecas
 
 
 def not_validated(cell: Cell, recipe: Recipe) -> str:
-    """Return why a cell's number is not the quantity that its runs validate; empty where it is.
+    """Return why a cell's number is of another quantity than its runs validate; empty if it is not.
 
     Args:
         cell: The cell.
@@ -139,10 +139,21 @@ def not_validated(cell: Cell, recipe: Recipe) -> str:
     if len(recipe.stages) > 1:
         return "runs of several stages validate each for itself"
     objective = recipe.stages[0].objective.name
-    validated, column = VALIDATED.get(objective), cell.column
-    if validated != cell.metric:
-        return f"validations are of {validated or objective}, the number is {cell.metric}"
-    return "" if column.unit == "nats" else f"validations are in nats, the number in {column.unit}"
+    validated = VALIDATED.get(objective)
+    if validated == cell.metric:
+        return ""
+    return f"validations are of {validated or objective}, the number is {cell.metric}"
+
+
+def per_nat(cell: Cell, record: RunRecord) -> float | None:
+    """Return by how much a cell's number changes with a nat of its validation; None if unknown.
+
+    Of bits per dimension that is 1 / (dim ln 2): what else their formulas have is of the data.
+    """
+    unit, dim = cell.column.unit, record.data.dim
+    if unit == "bits/dim" and dim:
+        return 1 / (dim * math.log(2))
+    return 1.0 if unit == "nats" else None
 
 
 def passed_published(cell: Cell, record: RunRecord, curve: Curve) -> Reached | str:
@@ -157,6 +168,8 @@ def passed_published(cell: Cell, record: RunRecord, curve: Curve) -> Reached | s
         return "nothing is published"
     if why := not_validated(cell, record.recipe):
         return why
+    if cell.column.unit != "nats":
+        return f"validations are in nats, the number in {cell.column.unit}"
     rows = validated_rows(record, curve)
     found = reached(rows, float(cell.published.value))
     return found or ("no validation passed it" if rows else "there is no curve")

@@ -67,7 +67,8 @@ class Code(Block):
 class Data(Block):
     """Which data it saw: file checksums and fingerprints of the arrays after preprocessing.
 
-    ``codes`` has the fingerprints of what a later stage was trained on, by the stage they are of.
+    ``codes`` has the fingerprints of what a later stage was trained on, by the stage they are of,
+    and ``dim`` is how many numbers an example has; older records do not say it.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Data(Block):
     fingerprints: dict[str, str]
     codes: dict[str, dict[str, str]] = {}
     sizes: dict[str, int]
+    dim: int | None = None
     verified: bool
     note: str = ""
 

@@ -1,5 +1,7 @@
 """Verdicts of runs that their budget cut short: never a measurement, and what is forecast."""
 
+import math
+
 import pytest
 from factories import (
     make_budget,
@@ -74,6 +76,14 @@ def test_an_unfinished_number_is_forecast_as_far_from_its_validation_as_it_is_no
     )
 
 
+def test_a_number_in_bits_per_dimension_falls_by_as_many_as_its_nats_are(cell):
+    cell = with_most(make_cell(column=make_column(unit="bits/dim")), 1200)
+    record = cut_short(cell, 4.0, steps=600, epochs=6.0)
+    record = record.model_copy(update={"data": make_data(dim=64)})
+    found = judge(cell, [record], Pool(), curve_of=falling).unfinished
+    assert found.forecast == pytest.approx(4 - 1.5 / 2**0.55 / (64 * math.log(2)))
+
+
 def test_a_forecast_of_the_record_is_taken_as_it_is(cell):
     record = cut_short(with_most(cell, 1200), 2.5, steps=600, epochs=6.0)
     record = record.model_copy(update={"quality": (make_quality(forecast=True),)})
@@ -86,7 +96,11 @@ def test_a_forecast_of_the_record_is_taken_as_it_is(cell):
     [
         ({}, (), "there is no curve"),
         ({}, falling(None)[:4], "4 of 5 validations"),
-        ({"unit": "bits/dim"}, falling(None), "validations are in nats"),
+        (
+            {"unit": "bits/dim"},
+            falling(None),
+            "validations are in nats, and how many",
+        ),
     ],
 )
 def test_why_there_is_no_forecast_is_said(column, curve, why):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dgm_bench.horizon import fraction_done
-from dgm_bench.quality import Curve, not_validated, stages_quality
+from dgm_bench.quality import Curve, not_validated, per_nat, stages_quality
 from dgm_bench.records import RunRecord
 from dgm_bench.spec import Cell
 from dgm_bench.verdict.comparability import value_of
@@ -36,14 +36,21 @@ def _with_forecast(found: Unfinished, cell: Cell, run: RunRecord, curve_of: Curv
 
     Both are of the same model on other examples.
     """
-    if found.so_far is None or (why := not_validated(cell, run.recipe)):
-        return replace(found, no_forecast=why if found.so_far is not None else "there is no number")
+    if found.so_far is None:
+        return replace(found, no_forecast="there is no number")
+    if why := not_validated(cell, run.recipe):
+        return replace(found, no_forecast=why)
+    scale = per_nat(cell, run)
+    if scale is None:
+        why = f"validations are in nats, and how many a {cell.column.unit} is was not recorded"
+        return replace(found, no_forecast=why)
     quality = stages_quality(run, () if run.quality else curve_of(run))
     if not quality:
         return replace(found, no_forecast="there is no curve")
-    ahead, apart = quality[0].forecast, found.so_far - quality[0].best
+    ahead, best = quality[0].forecast, quality[0].best
     if ahead is None:
         return replace(found, no_forecast=quality[0].no_forecast)
-    return replace(
-        found, forecast=ahead.value + apart, low=ahead.low + apart, high=ahead.high + apart
+    value, low, high = (
+        found.so_far + scale * (loss - best) for loss in (ahead.value, ahead.low, ahead.high)
     )
+    return replace(found, forecast=value, low=low, high=high)
