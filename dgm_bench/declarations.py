@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -269,6 +268,7 @@ class _TableReader:
         rows = self._entries(Row, entry.rows)
         self.rows = {row.id: row for row, _, _ in rows}
         self.row_lines = {row.id: line for row, _, line in rows}
+        self.called: dict[str, Recipe | None] = {}
 
     def _entries(self, kind: type[S], raws: Sequence[Raw]) -> list[tuple[S, str, int]]:
         """Return the columns or the rows."""
@@ -371,15 +371,22 @@ class _TableReader:
         row = slot.row
         if row.recipe is None:
             return None
-        line = self.row_lines[row.id]
-        self.file.require("recipe", row.recipe, self.paper.recipes, f"row {row.id}", line)
-        function = partial(self.paper.recipes[row.recipe], **{**row.args, **slot.column.args})
+        args = {**row.args, **slot.column.args}
+        key = f"{row.recipe} {slot.column.data} {sorted(args.items())}"
+        if key not in self.called:  # columns of one data set differ in what they show of a run
+            self.called[key] = self._call(slot, row.recipe, args)
+        return self.called[key]
+
+    def _call(self, slot: _Slot, name: str, args: Raw) -> Recipe | None:
+        """Return what the recipe of a row gives for a column."""
+        row, line = slot.row, self.row_lines[slot.row.id]
+        self.file.require("recipe", name, self.paper.recipes, f"row {row.id}", line)
         try:
-            recipe = function(slot.column.data)
+            recipe = self.paper.recipes[name](slot.column.data, **args)
             if not isinstance(recipe, Recipe | None):
                 raise TypeError(f"returned {recipe!r}, not a recipe")
         except Exception as error:  # recipes.py is a person's own code
-            call = f"{row.recipe}({slot.column.data!r})"
+            call = f"{name}({slot.column.data!r})"
             raise self.file.error(line, f"row {row.id}: {call}: {_reason(error)}") from error
         return None if recipe is None else current(recipe)
 

@@ -24,16 +24,16 @@ Row = list[Any]
 Fields = dict[str, Any]
 Maker = Callable[[Any], Any]
 
-#: Fields that many records have in common, with what makes their values of JSON.
-SHARED: dict[str, Maker] = {
-    "recipe": Recipe.model_validate,
-    "environment": Environment.model_validate,
-    "data": Data.model_validate,
-    "code": Code.model_validate,
-    "scale": Scale.model_validate,
-    "cells": tuple,
-    **dict.fromkeys(("recipe_hash", "paper", "table", "row", "column"), str),
+#: Blocks that many records have in common.
+BLOCKS: dict[str, type[BaseModel]] = {
+    "recipe": Recipe,
+    "environment": Environment,
+    "data": Data,
+    "code": Code,
+    "scale": Scale,
 }
+#: All fields that they have in common.
+SHARED = (*BLOCKS, "cells", "recipe_hash", "paper", "table", "row", "column")
 #: Of marshal: later ones write references, so that what is equal may have other bytes.
 _PLAIN = 2
 _FIELDS = list(RunRecord.model_fields)
@@ -46,7 +46,7 @@ class Shared:
     """What records share, by the numbers that it has in their rows.
 
     Args:
-        texts: Kind and JSON of each, in the order of their numbers.
+        texts: Kind and JSON of each, a block's as a row, in the order of their numbers.
     """
 
     def __init__(self, texts: Iterable[tuple[str, str]] = ()) -> None:
@@ -97,7 +97,9 @@ class Shared:
     def _number(self, kind: str, value: Any) -> int:  # noqa: ANN401  of JSON
         key = kind, marshal.dumps(value, _PLAIN)
         if key not in self._seen:
-            text = kind, json.dumps(value)
+            block = BLOCKS.get(kind)
+            row = value if block is None else _packed(block.model_validate(value))
+            text = kind, json.dumps(row)
             if text not in self._numbers:
                 self._numbers[text] = len(self.texts)
                 self.texts.append(text)
@@ -107,7 +109,12 @@ class Shared:
     def _value(self, number: int) -> Any:  # noqa: ANN401  a block, a text, or a metric's row
         if number not in self._made:
             kind, text = self.texts[number]
-            self._made[number] = SHARED.get(kind, list)(json.loads(text))
+            value = json.loads(text)
+            if kind in BLOCKS:
+                value = _made(BLOCKS[kind], value)
+            elif kind == "cells" and isinstance(value, list):
+                value = tuple(value)
+            self._made[number] = value
         return self._made[number]
 
     def _forget(self, first: int) -> None:
@@ -157,7 +164,7 @@ def _made(kind: type[M], row: Iterable[object]) -> M:
 def _forms(kind: type[BaseModel]) -> tuple[list[tuple[str, Maker | None]], set[str]]:
     """Return a class's fields, each with what makes it of its packed value, and their names."""
     fields = kind.model_fields.items()
-    shared = SHARED if kind is RunRecord else {}
+    shared = SHARED if kind is RunRecord else ()
     forms = [(name, None if name in shared else _maker(field.annotation)) for name, field in fields]
     return forms, set(kind.model_fields)
 

@@ -11,12 +11,11 @@ import secrets
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
@@ -27,7 +26,7 @@ from pydantic import (
 from dgm_bench.errors import DamagedError, FailureStatus, ResultsError, reading
 from dgm_bench.json_text import read_json
 from dgm_bench.sealed import read_known, write_atomically
-from dgm_bench.spec import Direction, Recipe
+from dgm_bench.spec import Direction, Recipe, Spec
 
 _LOG = logging.getLogger("dgm_bench")
 T = TypeVar("T")
@@ -48,10 +47,8 @@ Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$", max_length=200)]
 SHA256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Block(BaseModel):
+class Block(Spec):
     """Base of the record's blocks: unknown keys are errors, NaN never gets in."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Code(Block):
@@ -73,10 +70,10 @@ class Data(Block):
 
     name: str
     version: str
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default={})
     files: dict[str, str]
     fingerprints: dict[str, str]
-    codes: dict[str, dict[str, str]] = {}
+    codes: dict[str, dict[str, str]] = Field(default={})
     sizes: dict[str, int]
     dim: int | None = None
     verified: bool
@@ -246,7 +243,7 @@ class RunRecord(Block):
     metrics: tuple[Metric, ...]
     curve: Name | None
     curve_sha256: SHA256 | None = None
-    artifacts: dict[Name, SHA256] = {}
+    artifacts: dict[Name, SHA256] = Field(default={})
     quality: tuple[StageQuality, ...] = ()
 
     @model_validator(mode="after")
@@ -257,10 +254,15 @@ class RunRecord(Block):
 
     def metric(self, name: str) -> Metric | None:
         """Return the metric of that name, or None when the run did not measure it."""
-        for metric in self.metrics:  # a loop: verdicts ask hundreds of thousands of times
-            if metric.name == name:
-                return metric
-        return None
+        return self.by_name.get(name)
+
+    @cached_property
+    def by_name(self) -> dict[str, Metric]:
+        """The metrics by their names: comparisons and verdicts ask hundreds of thousands of times.
+
+        Of several with one name the first counts.
+        """
+        return {metric.name: metric for metric in reversed(self.metrics)}
 
     def path(self, results: Path) -> Path:
         """Where this record lies below a results folder (design, Contract, Record)."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -31,7 +32,15 @@ YES_NO = "yes = 1"
 class Spec(BaseModel):
     """Base of all declarations: immutable, unknown keys are errors, and numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # What checks values is made when the first is checked: most verbs check none.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other values, without what was computed of the former ones."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in vars(copied).keys() - type(copied).model_fields.keys():
+            del vars(copied)[name]
+        return copied
 
 
 def _recordable(args: dict[str, Any]) -> dict[str, Any]:
@@ -145,11 +154,11 @@ class Stage(Spec):
     name: str = Field(default="train", pattern=r"^[a-z0-9][a-z0-9-]*$")
     data: DataSpec
     model: ModelSpec
-    objective: ObjectiveSpec = ObjectiveSpec()
+    objective: ObjectiveSpec = ObjectiveSpec.model_construct()
     optimizer: OptimizerSpec
-    schedule: ScheduleSpec = ScheduleSpec()
+    schedule: ScheduleSpec = ScheduleSpec.model_construct()
     batch_size: Steps
-    validation: ValidationSpec = ValidationSpec()
+    validation: ValidationSpec = ValidationSpec.model_construct()
     stopping: StoppingSpec
     average_decay: Fraction | None = None
     clip_norm: Positive | None = None
@@ -233,7 +242,7 @@ class Recipe(Spec):
 
     name: str
     stages: tuple[Stage, ...] = Field(min_length=1)
-    evaluation: EvaluationSpec = EvaluationSpec()
+    evaluation: EvaluationSpec = EvaluationSpec.model_construct()
     cost: Cost | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
@@ -271,6 +280,20 @@ class Recipe(Spec):
         """The recipe as it would be if the code of its models had never changed."""
         return self.with_revisions([1] * len(self.stages))
 
+    def differs_by_revisions(self, other: Recipe) -> bool:
+        """Whether both decide the same numbers but for the revisions of their models.
+
+        As their hashes would say of both without revisions; this takes no serializer, which is
+        slow to make.
+        """
+        if len(self.stages) != len(other.stages):
+            return False
+        ours, theirs = (
+            json.dumps(_plain((recipe.stages, recipe.evaluation)), sort_keys=True)
+            for recipe in (self, other.with_revisions(self.revisions))
+        )
+        return ours == theirs
+
     def with_revisions(self, revisions: Iterable[int]) -> Recipe:
         """Return the recipe with these revisions, one for each stage's model."""
         stages = tuple(
@@ -281,7 +304,7 @@ class Recipe(Spec):
         )
         return self.model_copy(update={"stages": stages})
 
-    @property
+    @cached_property
     def content_hash(self) -> str:
         """SHA-256 of everything that can change a number (not the name, cost, source or notes).
 
@@ -290,6 +313,13 @@ class Recipe(Spec):
         """
         body = self.model_dump(mode="json", include={"stages", "evaluation"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    """Return the values of a declaration, without the names of its fields."""
+    if isinstance(value, Spec):
+        return [_plain(getattr(value, name)) for name in type(value).model_fields]
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
 
 
 # --------------------------------------------------------------------------- papers

@@ -69,11 +69,10 @@ class Store:
         """
         if cell.recipe is None or set(cell.recipe.revisions) == {1}:
             return []
-        first = cell.recipe.unrevised
         older = (
             recipe_hash
-            for recipe_hash, recipe in self._revisions.get(first.content_hash, ())
-            if recipe.name == first.name and recipe.revisions < cell.recipe.revisions
+            for recipe_hash, recipe in self._recipes.get(cell.recipe.name, {}).items()
+            if recipe.revisions < cell.recipe.revisions and recipe.differs_by_revisions(cell.recipe)
         )
         return one_per_seed(record for known in older for record in self._of_recipe(known))
 
@@ -163,12 +162,11 @@ class Store:
         return found
 
     @cached_property
-    def _revisions(self) -> dict[str, list[tuple[str, Recipe]]]:
-        """Recipes of records with their hashes, by the hash of the recipe before its revisions."""
-        recipes = {record.recipe_hash: record.recipe for record in self.records()}
-        found: dict[str, list[tuple[str, Recipe]]] = defaultdict(list)
-        for recipe_hash, recipe in recipes.items():
-            found[recipe.unrevised.content_hash].append((recipe_hash, recipe))
+    def _recipes(self) -> dict[str, dict[str, Recipe]]:
+        """Recipes of records by their names and hashes."""
+        found: dict[str, dict[str, Recipe]] = defaultdict(dict)
+        for record in self.records():
+            found[record.recipe.name][record.recipe_hash] = record.recipe
         return found
 
     @cached_property

@@ -34,14 +34,14 @@ LAYERS = (
     ("models",),
     ("recipe_checks", "overrides"),
     ("tomlfile", "products", "declarations"),
-    ("catalog",),
+    ("catalog", "kept_catalog"),
     ("metrics",),
     ("train",),
     ("report", "tracking"),
     ("pictures",),
     ("execution",),
     ("runner",),
-    ("console", "progress", "doctor", "cli", "perf", "__main__"),
+    ("console", "screen", "progress", "doctor", "cli", "perf", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -11,9 +11,11 @@ import pytest
 from factories import make_cell, make_metric, make_quality, make_recipe, make_record, make_table
 
 from dgm_bench import record_files, record_index
+from dgm_bench.catalog import load_catalog
 from dgm_bench.compare import compare
 from dgm_bench.lean_records import Shared
 from dgm_bench.records import read_as, read_record, write_record
+from dgm_bench.spec import Recipe
 from dgm_bench.store import Store
 from dgm_bench.verdict import judge_table
 
@@ -204,6 +206,21 @@ def test_what_a_broken_record_holds_is_not_kept():
             shared.row({**whole, "code": {**whole["code"], "version": key}, key: value})
     assert shared.texts == texts
     assert shared.record(shared.row(whole)) == shared.record(row) == make_record()
+
+
+def test_recipes_of_all_papers_come_back_as_they_were_validated():
+    shared = Shared()
+    recipes = {
+        cell.recipe.content_hash: cell.recipe for cell in load_catalog().cells if cell.recipe
+    }
+    for recipe in list(recipes.values())[::7]:
+        validated = Recipe.model_validate_json(recipe.model_dump_json())
+        record = make_record(make_cell(recipe=validated), recipe=validated)
+        row = shared.row(record.model_dump(mode="json"))
+        made = Shared(shared.texts).record(row).recipe
+        assert made == validated
+        assert types_of(made) == types_of(validated)
+        assert made.content_hash == recipe.content_hash
 
 
 # --------------------------------------------------------------------------- growth

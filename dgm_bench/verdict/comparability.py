@@ -62,7 +62,7 @@ def _differences(cell: Cell, records: Sequence[RunRecord]) -> dict[str, str]:
 
 
 def _difference(declared: Recipe, run: Recipe) -> str:
-    if declared.unrevised.content_hash != run.unrevised.content_hash:
+    if not declared.differs_by_revisions(run):
         return "another recipe"
     numbers = [", ".join(map(str, recipe.revisions)) for recipe in (run, declared)]
     return f"an older recipe (revision {numbers[0]} of its models; now {numbers[1]})"

@@ -1,6 +1,7 @@
 """What is only kept to save time, given damage: what it is made of gives the same again."""
 
 import shutil
+from functools import cache
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -9,11 +10,13 @@ import pytest
 import torch
 from factories import make_record
 from fuzz.harness import Target
+from fuzz.test_declarations import write as write_paper
 from PIL import Image
 
-from dgm_bench import record_files, record_index
+from dgm_bench import kept_catalog, record_files, record_index
 from dgm_bench.data.decoded import ARRAY, INDEX, LIST, Source, decoded
 from dgm_bench.data.files import listed
+from dgm_bench.declarations import load_paper
 from dgm_bench.kept import Journal, each
 from dgm_bench.records import write_record
 from dgm_bench.store import Store
@@ -102,10 +105,35 @@ def write_index(path):
     shutil.copy(read_indexed(path)[0], path)
 
 
+@cache
+def toy_paper(folder):
+    write_paper(folder / "toy" / "paper.toml")
+    return load_paper(folder / "toy")
+
+
+def read_catalogue(path):
+    """Take a paper from what is kept of it, which is the sample."""
+    kept = path.parent / "catalogues" / "sources.pickle"
+    if path.exists():
+        shutil.copy(path, kept)
+    with (
+        patch.object(kept_catalog, "_digest", lambda folder: "sources"),
+        patch.object(kept_catalog, "cache_folder", lambda name: kept.parent),
+    ):
+        read = lambda: (toy_paper(path.parent),)  # noqa: E731
+        found = kept_catalog.read_once(path.parent, read, lambda papers: ())
+    return kept, [paper.model_dump() for paper in found.papers]
+
+
+def write_catalogue(path):
+    shutil.copy(read_catalogue(path)[0], path)
+
+
 TARGETS = (
     *(of_decoded(name) for name in (ARRAY, LIST, INDEX)),
     Target("parts of work", write_work, work, exact=True),
     Target("index of records", write_index, read_indexed, exact=True),
+    Target("catalogue", write_catalogue, read_catalogue, exact=True),
 )
 
 
