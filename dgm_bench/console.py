@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from dgm_bench.escaping import plain
 from dgm_bench.planner import Plan, PlannedRun, duration, gigabytes
 from dgm_bench.report.grid import Entry, Heading, Line, Section
 from dgm_bench.report.numbers import measured_text, published_text
+from dgm_bench.screen import columns
 from dgm_bench.wording import MEASURED_LEGEND, PUBLISHED_LEGEND, STATES, spoken
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from dgm_bench.spec import Cell
     from dgm_bench.verdict import Verdict
 
-#: Columns where no terminal says how many it has.
-WIDTH = 120
-NARROWEST, WIDEST = 40, 2000
 STYLES = {"ok": "green", "warn": "yellow", "missing": "red"}
 
 
@@ -42,14 +39,6 @@ def make_console(*, stderr: bool = False) -> Console:
     file = sys.stderr if stderr else sys.stdout
     width = columns(terminal=file.isatty())
     return _Console(file=file, width=width, markup=False, highlight=False, emoji=False)
-
-
-def columns(*, terminal: bool) -> int | None:
-    """Return how many columns ``COLUMNS`` asks for, within reason; None to ask the terminal."""
-    asked = os.environ.get("COLUMNS", "")
-    if asked.isdecimal() and int(asked[:6]) > 0:
-        return min(max(int(asked[:6]), NARROWEST), WIDEST)
-    return None if terminal else WIDTH
 
 
 class _Console(Console):
@@ -196,9 +185,9 @@ class _CellsTable:
         lines = self.section.padded(options.max_width)
         if lines is None:
             yield self._folded()
-        for line in lines or ():
-            yield from (Segment(text, Style.parse(style)) for text, style in line)
-            yield Segment.line()
+        spans = (span for line in lines or () for span in (*line, ("\n", "")))
+        for style, alike in groupby(spans, key=lambda span: span[1]):  # rich is slow with many
+            yield Segment("".join(text for text, _ in alike), Style.parse(style))
 
     def _folded(self) -> Table:
         names = [heading.lines[0] for heading in self.section.headings]

@@ -46,6 +46,8 @@ def plain(text: str) -> str:
 
     What is no character, as in file names that are not UTF-8, is shown by its number.
     """
+    if text.isascii() and text.isprintable():  # nearly all, and soon seen
+        return text
     return _CONTROLS.sub("", text).encode("utf-8", "backslashreplace").decode()
 
 

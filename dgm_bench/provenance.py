@@ -17,7 +17,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from dgm_bench import __version__
@@ -188,6 +187,8 @@ def memory_bytes() -> int:
 
 def version_of(package: str) -> str | None:
     """Return the installed version of a package, without importing it."""
+    from importlib import metadata  # which takes a while, and most verbs ask for no version
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,6 +1,7 @@
 """What people see: tables, plans, and the progress of a run, rendered to a string."""
 
 import io
+import sys
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,6 +12,7 @@ from dgm_bench import console, progress
 from dgm_bench.events import Progress, Reporter
 from dgm_bench.planner import Machine, Plan, PlannedRun, Speed
 from dgm_bench.progress import PlainReporter, RichReporter
+from dgm_bench.screen import width_and_colour
 from dgm_bench.spec import (
     YES_NO,
     Row,
@@ -261,6 +263,22 @@ def test_the_list_fits(width):
 def test_text_with_brackets_is_shown_as_it_is(monkeypatch, capsys):
     console.make_console().print("see maf[bold] and :smile:")
     assert capsys.readouterr().out == "see maf[bold] and :smile:\n"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize(
+    "told",
+    [{}, {"COLUMNS": "77"}, {"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1"}, {"TERM": "dumb"}],
+    ids=str,
+)
+def test_tables_are_laid_out_for_the_screen_that_rich_sees(monkeypatch, terminal, told):
+    for name in ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    rich = console.make_console()
+    assert width_and_colour() == (rich.width, rich.is_terminal)
 
 
 def test_checks_show_their_remedies():

@@ -6,6 +6,8 @@ needs when it is called, so that those that only read declarations and records s
 
 from __future__ import annotations
 
+import gc
+
 import click
 
 from dgm_bench import __version__
@@ -56,4 +58,5 @@ def main() -> None:
         cli.main(prog_name=cli.name)
     except SystemExit as end:
         end_at_once_if_left(end.code if isinstance(end.code, int) else 0)
+        gc.freeze()  # Python's end would look through all that is left for garbage, twice
         raise

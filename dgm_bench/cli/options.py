@@ -25,7 +25,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 #: Allocations between two searches for garbage, and how many of them come before a wider one.
-_SELDOM = 100_000, 20, 100
+_SELDOM = 500_000, 20, 100
 #: More runs of a recipe than anyone can want: a plan lists each.
 MOST_SEEDS = 1000
 

@@ -181,12 +181,12 @@ def _idle(
 
 def _rendered(chosen: Table, style: Format, verdicts: Mapping[str, Verdict], store: Store) -> str:
     """Return a table as it is printed."""
-    from dgm_bench import console
     from dgm_bench.report.tables import render_table
     from dgm_bench.report.time_to_quality import times_of
+    from dgm_bench.screen import width_and_colour
 
-    screen, times = console.make_console(), times_of(chosen.cells, verdicts, store)
-    width, colour = screen.width, screen.is_terminal
+    times = times_of(chosen.cells, verdicts, store)
+    width, colour = width_and_colour()
     text = render_table(chosen, verdicts, style, width=width, colour=colour, times=times)
     return text.rstrip("\n")
 
@@ -215,12 +215,12 @@ def compare(
     folders, stored times of training steps are compared too, within a class of machines. Exits with
     0 when nothing got worse, 1 when something did, 3 when they are not comparable.
     """
-    from dgm_bench import console
     from dgm_bench.catalog import load_catalog
     from dgm_bench.compare import compare as compare_records
     from dgm_bench.compare import declared_directions, with_speed
     from dgm_bench.performance import read_measurements
     from dgm_bench.report.comparison import render_comparison
+    from dgm_bench.screen import width_and_colour
     from dgm_bench.store import Store
 
     directions = declared_directions(load_catalog().papers)
@@ -230,8 +230,8 @@ def compare(
     curves = stores[0].known_curve, stores[1].known_curve
     quality = compare_records(ours, theirs, directions)
     comparison = with_speed(quality, (ours, theirs), measured, curves)
-    screen = console.make_console()
-    text = render_comparison(comparison, style, width=screen.width, colour=screen.is_terminal)
+    width, colour = width_and_colour()
+    text = render_comparison(comparison, style, width=width, colour=colour)
     streams.show(text.rstrip("\n"))
     context.exit(comparison.exit_code)
 

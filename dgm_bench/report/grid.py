@@ -118,7 +118,11 @@ def _escaped_section(section: Section, escape: Callable[[str], str]) -> Section:
 
 
 def _escaped_entry(entry: Entry, escape: Callable[[str], str]) -> Entry:
-    return Entry(tuple(replace(line, text=escape(line.text)) for line in entry.lines))
+    texts = [escape(line.text) for line in entry.lines]
+    if texts == [line.text for line in entry.lines]:
+        return entry
+    lines = zip(entry.lines, texts, strict=True)
+    return Entry(tuple(replace(line, text=text) for line, text in lines))
 
 
 def superscript(label: str) -> str:
@@ -161,12 +165,9 @@ def _table_text(section: Section, width: int, colour: bool) -> str:
     lines = section.padded(width)
     if lines is None:
         return _rich_text(_rich_table(section), width, colour)
-    draw = _coloured if colour else _bare
-    return "\n".join("".join(draw(*span) for span in line).rstrip() for line in lines)
-
-
-def _bare(text: str, style: str) -> str:
-    return text
+    if not colour:
+        return "\n".join("".join([text for text, _ in line]).rstrip() for line in lines)
+    return "\n".join("".join(_coloured(*span) for span in line).rstrip() for line in lines)
 
 
 def _coloured(text: str, style: str) -> str:

@@ -14,6 +14,7 @@ Span = tuple[str, str]
 PaddedRow = Sequence[Sequence[Span]]
 #: Between columns.
 GAP = "   "
+NOTHING: Span = ("", "")
 
 
 def padded(
@@ -36,7 +37,7 @@ def padded(
     if not all(widths) or total > width:
         return None
     height = max(map(len, head))
-    lowered = [[("", "")] * (height - len(entry)) + list(entry) for entry in head]
+    lowered = [[NOTHING] * (height - len(entry)) + list(entry) for entry in head]
     lines = [*_row(lowered, widths, rights), [("─" * total, "")]]
     for number, row in enumerate(rows):
         lines += [[]] if number and spaced else []
@@ -46,22 +47,31 @@ def padded(
 
 def _row(row: PaddedRow, widths: Sequence[int], rights: Sequence[bool]) -> Iterator[list[Span]]:
     """Yield the lines of a row, as many as its highest entry has, and one at least."""
+    last = len(widths) - 1
     for place in range(max(1, *map(len, row))):
         line: list[Span] = []
-        for entry, width, right in zip(row, widths, rights, strict=True):
-            text, style = entry[place] if place < len(entry) else ("", "")
-            room = " " * (width - _cells(text))
-            line += [(room, ""), (text, style)] if right else [(text, style), (room, "")]
-            line.append((GAP, ""))
-        yield line[:-1]
+        for number, entry in enumerate(row):
+            text, style = entry[place] if place < len(entry) else NOTHING
+            room, gap = " " * (widths[number] - _cells(text)), GAP if number < last else ""
+            if rights[number]:
+                line += ((room, ""), (text, style), (gap, ""))
+            elif style:
+                line += ((text, style), (room + gap, ""))
+            else:
+                line.append((text + room + gap, ""))
+        yield line
 
 
 def _width(entries: Iterable[Sequence[Span]]) -> int:
     """Return the columns that a column needs; 0 where only rich knows."""
     texts = [text for entry in entries for text, _ in entry]
-    if any("\t" in text or text.splitlines() not in ([], [text]) for text in texts):
+    if not all(text.isprintable() or _in_one_line(text) for text in texts):
         return 0
     return max(map(_cells, texts), default=0)
+
+
+def _in_one_line(text: str) -> bool:
+    return "\t" not in text and text.splitlines() in ([], [text])
 
 
 def _cells(text: str) -> int:
