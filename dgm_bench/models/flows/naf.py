@@ -33,12 +33,11 @@ from dgm_bench.models.flows.layers.masked import (
 )
 from dgm_bench.models.flows.layers.monotone_inverse import invert_monotone
 from dgm_bench.models.flows.layers.ordered_inverse import invert_in_order
+from dgm_bench.models.flows.layers.sigmoid_mixture import DELTA, LOG_KEPT, SigmoidMixture
+from dgm_bench.models.flows.layers.transposed import transposed_outputs
 from dgm_bench.models.normal import standard_normal_log_density
 
-#: Smallest slope of a sigmoid and smallest scale; share of a mixture of sigmoids that clipping
-#: replaces by one half (torchkit, nn.py, ``delta``).
-DELTA = 1e-6
-LOG_KEPT, LOG_HALF_DELTA = math.log1p(-DELTA), math.log(DELTA / 2)
+LOG_HALF_DELTA = math.log(DELTA / 2)
 #: What a softplus, with DELTA added, maps to one (torchkit, flows.py, ``inv``).
 ONE = math.log(math.expm1(1 - DELTA))
 #: Standard deviation of the base: its log variance is 1, and 1e-5 is added to the doubled variance
@@ -136,6 +135,25 @@ class DenseSigmoidalFlow(nn.Module):
             nn.init.uniform_(parameter, -1e-3, 1e-3)
         nn.init.zeros_(self.head.bias)
 
+    def forward(
+        self, features: Float[Tensor, "features n"], x: Float[Tensor, " n"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Return the output at ``x`` and the logarithm of its derivative.
+
+        Args:
+            features: Pseudo-parameters, one column for each number in ``x``.
+            x: The inputs.
+        """
+        if len(self.sizes) > 1:
+            return forward_and_log_slope(self.conditioned(features.T), x)
+        units = self.sizes[0][0]
+        # Of slopes, ONE; of shifts, nothing; of weights, what they start from.
+        one = x.new_full((units,), ONE)
+        bias = self.head.bias + torch.cat([one, torch.zeros_like(one), self.w[0][0]])
+        numbers = torch.addmm(bias[:, None], self.head.weight, features)
+        value, log_slope, *_ = SigmoidMixture.apply(*numbers.chunk(3), x)
+        return value, log_slope
+
     def conditioned(self, features: Float[Tensor, "*n features"]) -> list[Sigmoids]:
         """Return the layers that the pseudo-parameters give."""
         numbers = self.head(features).split([sum(sizes) for sizes in self.sizes], dim=-1)
@@ -192,8 +210,8 @@ class ScaledLinear(MaskedLinear):
 
     def masked_weight(self) -> Float[Tensor, "outputs inputs"]:
         """Return the matrix that multiplies the inputs."""
-        weight = F.normalize(self.weight, dim=1, eps=0.0) if self.normalised else self.weight
-        return self.scale[:, None] * weight * self.mask
+        scale = self.scale / self.weight.norm(dim=1) if self.normalised else self.scale
+        return scale[:, None] * (self.weight * self.mask)
 
 
 class SigmoidalMADE(nn.Module):
@@ -240,9 +258,13 @@ class SigmoidalMADE(nn.Module):
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``, in one pass."""
-        features = self.network(x).unflatten(1, (self.features, -1)).mT
-        u, log_slope = forward_and_log_slope(self.flow.conditioned(features), x)
-        return u, log_slope.sum(1)
+        *inner, last = self.network
+        h = x
+        for module in inner:
+            h = module(h)
+        features = transposed_outputs(cast(ScaledLinear, last), h).view(self.features, -1)
+        u, log_slope = self.flow(features, x.T.flatten())
+        return u.view(-1, len(x)).T, log_slope.view(-1, len(x)).sum(0)
 
     def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``x``, one dimension after another; no gradient passes."""

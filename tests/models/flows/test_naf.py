@@ -13,6 +13,7 @@ from dgm_bench.errors import DeclarationError
 from dgm_bench.models.flows.flow import pass_forward
 from dgm_bench.models.flows.layers.masked import hidden_degrees
 from dgm_bench.models.flows.layers.monotone_inverse import invert_monotone
+from dgm_bench.models.flows.layers.sigmoid_mixture import SigmoidMixture, softplus
 from dgm_bench.models.flows.naf import (
     MAFDDSF,
     Affine,
@@ -66,6 +67,55 @@ def test_dense_sigmoidal_flow_is_the_formula(layers):
     value, log_slope = forward_and_log_slope(flow.conditioned(features), x)
     torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(log_slope, slope.log(), rtol=1e-10, atol=1e-10)
+
+
+@layers
+def test_fast_way_is_the_plain_one(layers):
+    """In training, one layer is computed unit by unit with a gradient written by hand."""
+    flow, features = shaken(DenseSigmoidalFlow(6, 5, layers)), torch.randn(40, 6)
+    x = 4 * torch.randn(40)
+    inputs = [features.requires_grad_(), x.requires_grad_(), *flow.parameters()]
+
+    def with_gradients(pair):
+        total = (torch.linspace(-1, 2, 40) * pair[0]).sum() + pair[1].square().sum()
+        return *pair, *torch.autograd.grad(total, inputs)
+
+    fast = with_gradients(flow(features.T, x))
+    plain = with_gradients(forward_and_log_slope(flow.conditioned(features), x))
+    for one, other in zip(fast, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def mixture(*inputs):
+    return SigmoidMixture.apply(*inputs)[:2]
+
+
+def test_gradient_of_a_mixture():
+    inputs = [2 * torch.randn(3, 2) for _ in range(3)] + [2 * torch.randn(2)]
+    inputs = [part.requires_grad_() for part in inputs]
+    assert torch.autograd.gradcheck(mixture, inputs)
+    loss = torch.func.grad(lambda *parts: sum(part.square().sum() for part in mixture(*parts)))
+    stacked = [torch.stack([part.detach(), -part.detach()]) for part in inputs]
+    batched = torch.func.vmap(loss)(*stacked)
+    for i, one in enumerate(batched):
+        torch.testing.assert_close(one, loss(*(part[i] for part in stacked)))
+
+
+def test_mixture_far_out_in_single_precision():
+    """Where all sigmoids are flat, the slope is known by its logarithm alone."""
+    x = torch.tensor([-1e6, -300.0, 300.0, 1e6]).float().requires_grad_()
+    a, b, w = (torch.randn(8, 1).float().expand(8, 4) for _ in range(3))
+    value, log_slope = mixture(a, b, w, x)
+    exact = mixture(*(part.detach().double() for part in (a, b, w, x)))
+    (gradient,) = torch.autograd.grad(log_slope.sum(), x)
+    torch.testing.assert_close(value.double(), exact[0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(log_slope.double(), exact[1], rtol=1e-5, atol=0)
+    assert torch.isfinite(gradient).all()
+
+
+def test_softplus_to_rounding():
+    x = torch.linspace(-80, 80, 2_001).float()
+    torch.testing.assert_close(softplus(x).double(), F.softplus(x.double()), rtol=3e-7, atol=0)
 
 
 def test_one_map_in_numpy():
