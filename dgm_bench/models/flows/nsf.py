@@ -17,6 +17,7 @@ from dgm_bench.models.flows.layers.linear import LULinear, Permutation
 from dgm_bench.models.flows.layers.masked import input_degrees
 from dgm_bench.models.flows.layers.masked_residual import ResidualMaskedNetwork, ResidualNetwork
 from dgm_bench.models.flows.layers.ordered_inverse import invert_in_order
+from dgm_bench.models.flows.layers.spline_bins import spline_values
 from dgm_bench.models.flows.layers.splines import MIN_BIN_SIZE, Spline
 
 
@@ -50,6 +51,7 @@ class SplineCoupling(EvenOddCoupling):
     ) -> None:
         super().__init__(dim, keep_even)
         self.curve_parameters, self.bins, self.tail = 3 * bins - 1, bins, tail
+        self.scale = hidden**-0.5
         outputs = self.outputs * self.curve_parameters
         self.network = ResidualNetwork(self.inputs, hidden, blocks, outputs, dropout)
         self.own = nn.Parameter(torch.rand(self.inputs, self.curve_parameters))
@@ -59,10 +61,16 @@ class SplineCoupling(EvenOddCoupling):
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``."""
-        kept, transformed = self.split(x)
-        transformed, log_slopes = self._conditioned(kept).forward(transformed)
-        kept, own_log_slopes = self._unconditioned().forward(kept)
-        return self.join(kept, transformed), log_slopes.sum(1) + own_log_slopes.sum(1)
+        # Dimensions come first, so that examples lie along contiguous memory.
+        rows = x.T.contiguous()
+        kept, transformed = rows[self.kept], rows[self.transformed]
+        numbers = self.network.transposed(kept.T).view(-1, self.curve_parameters, len(x))
+        transformed, log_slopes = spline_values(
+            numbers, transformed, self.bins, self.tail, self.scale
+        )
+        kept, own_log_slopes = spline_values(self.own[..., None], kept, self.bins, self.tail)
+        u = self.join(kept.T, transformed.T)
+        return u, log_slopes.sum(0) + own_log_slopes.sum(0)
 
     def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``x``."""
@@ -105,9 +113,10 @@ class SplineMADE(nn.Module):
         self, x: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
         """Return ``(u, log|det du/dx|)``, in one pass."""
-        raw = self.network(x).view(len(x), self.curve_parameters, -1).transpose(1, 2)
-        u, log_slopes = self._spline(raw).forward(x)
-        return u, log_slopes.sum(1)
+        # Dimensions come first, so that examples lie along contiguous memory.
+        numbers = self.network.transposed(x).view(self.curve_parameters, -1)
+        u, log_slopes = spline_values(numbers, x.T.flatten(), self.bins, self.tail)
+        return u.view(-1, len(x)).T, log_slopes.view(-1, len(x)).sum(0)
 
     def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return ``x``, one dimension after another, for about the work of one pass."""

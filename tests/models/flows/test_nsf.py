@@ -8,6 +8,7 @@ from dgm_bench.models.flows.glow import TabularGlow
 from dgm_bench.models.flows.layers.linear import FullLinear, LULinear, Permutation
 from dgm_bench.models.flows.layers.masked import input_degrees
 from dgm_bench.models.flows.layers.masked_residual import ResidualMaskedNetwork
+from dgm_bench.models.flows.layers.spline_bins import spline_values
 from dgm_bench.models.flows.layers.splines import Spline
 from dgm_bench.models.flows.nsf import NSFAutoregressive, NSFCoupling, SplineMADE
 
@@ -88,6 +89,48 @@ def test_gradients_are_finite_far_outside():
     value, log_slope = Spline(raw, BINS, TAIL).forward(x)
     for gradient in torch.autograd.grad((value + log_slope).sum(), [raw, x]):
         assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("columns", [1, 30])
+@pytest.mark.parametrize("bins", [1, 2, BINS])
+def test_splines_in_training_are_the_plain_ones(bins, columns):
+    """One look-up a point, with a gradient written by hand; a curve may serve all points."""
+    numbers = (2 * torch.randn(4, 3 * bins - 1, columns)).requires_grad_()
+    x = (2.5 * torch.randn(4, 30)).requires_grad_()
+    scale = torch.tensor(2 * bins * [0.7] + (bins - 1) * [1.0])
+
+    def with_gradients(value, log_slope):
+        total = (torch.linspace(-1, 2, 30) * value).sum() + log_slope.square().sum()
+        return value, log_slope, *torch.autograd.grad(total, [numbers, x])
+
+    fast = with_gradients(*spline_values(numbers, x, bins, TAIL, 0.7))
+    plain = with_gradients(*Spline(numbers.mT * scale, bins, TAIL).forward(x))
+    for one, other in zip(fast, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_splines_of_several_models_at_once():
+    """As ``torch.func.vmap`` runs them."""
+    numbers, x = torch.randn(2, 4, 3 * BINS - 1, 6), torch.randn(2, 4, 6)
+
+    def loss(numbers, x):
+        value, log_slope = spline_values(numbers, x, BINS, TAIL)
+        return value.square().sum() + log_slope.sum()
+
+    gradient = torch.func.grad(loss)
+    batched = torch.func.vmap(gradient)(numbers, x)
+    for i, one in enumerate(batched):
+        torch.testing.assert_close(one, gradient(numbers[i], x[i]))
+
+
+@pytest.mark.parametrize("scale", [1, 20, 100])
+def test_splines_in_training_stay_finite_in_single_precision(scale):
+    """A point that rounding puts outside its bin does not give a slope below zero."""
+    numbers = scale * torch.randn(5_000, 3 * 8 - 1, 4, dtype=torch.float32)
+    knots = Spline(numbers.mT, 8, TAIL).x[:, 0, 1:5].contiguous()
+    value, log_slope = spline_values(numbers, knots, 8, TAIL)
+    assert torch.isfinite(log_slope).all()
+    assert value.abs().max() <= TAIL + 1e-5
 
 
 @pytest.mark.parametrize("layer", [FullLinear, LULinear, Permutation])

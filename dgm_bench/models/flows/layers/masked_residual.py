@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dgm_bench.models.flows.layers.masked import MaskedLayer, MaskedLinear, made_masks
+from dgm_bench.models.flows.layers.transposed import transposed_outputs
 
 
 class ResidualMaskedNetwork(nn.Module):
@@ -52,12 +53,19 @@ class ResidualMaskedNetwork(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch outputs"]:
         """Return the outputs for all dimensions."""
-        first, *inner, last = self._linears
-        h = first(x)
+        outputs: Tensor = self._linears[-1](self._hidden(x))
+        return outputs
+
+    def transposed(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "outputs batch"]:
+        """Return the same outputs, one column an example."""
+        return transposed_outputs(self._linears[-1], self._hidden(x))
+
+    def _hidden(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch hidden"]:
+        first, *inner, _ = self._linears
+        h: Tensor = first(x)
         for one, other in zip(inner[::2], inner[1::2], strict=True):
             h = h + other(self.dropout(self.relu(one(self.relu(h)))))
-        outputs: Tensor = last(h)
-        return outputs
+        return h
 
     def masked_layers(self) -> list[MaskedLayer]:
         """Return the layers, each with the nonlinearity before it and what is added after."""
@@ -96,9 +104,16 @@ class ResidualNetwork(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
         """Return the outputs."""
-        h = self.first(x)
+        outputs: Tensor = self.last(self._hidden(x))
+        return outputs
+
+    def transposed(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "outputs batch"]:
+        """Return the same outputs, one column an example."""
+        return transposed_outputs(self.last, self._hidden(x))
+
+    def _hidden(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch hidden"]:
+        h: Tensor = self.first(x)
         layers = list(self.inner)
         for one, other in zip(layers[::2], layers[1::2], strict=True):
             h = h + other(self.dropout(torch.relu(one(torch.relu(h)))))
-        outputs: Tensor = self.last(h)
-        return outputs
+        return h

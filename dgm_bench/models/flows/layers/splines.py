@@ -30,6 +30,31 @@ class Bin(NamedTuple):
     next_derivative: Float[Tensor, "*shape"]
 
 
+def evaluated(
+    at: Bin, x: Float[Tensor, "*shape"], inner: Float[Tensor, "*shape"], tail: float
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """Return values and logarithms of derivatives, given bins (equations 4 and 5).
+
+    Args:
+        at: The bin of each point.
+        x: The points.
+        inner: The points, or the end of the interval for those outside.
+        tail: Half the length of the interval.
+    """
+    s = at.height / at.width
+    # By rounding, a point may lie just outside its bin.
+    xi = ((inner - at.left) / at.width).clamp(0, 1)
+    xi_rest = xi * (1 - xi)
+    denominator = s + (at.derivative + at.next_derivative - 2 * s) * xi_rest
+    value = at.lower + at.height * (s * xi.square() + at.derivative * xi_rest) / denominator
+    numerator = (
+        at.next_derivative * xi.square() + 2 * s * xi_rest + at.derivative * (1 - xi).square()
+    )
+    log_derivative = 2 * s.log() + numerator.log() - 2 * denominator.log()
+    outside = x.abs() > tail
+    return torch.where(outside, x, value), log_derivative.masked_fill(outside, 0.0)
+
+
 class Spline:
     """Splines, one for each element of what they are applied to.
 
@@ -58,18 +83,7 @@ class Spline:
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
         """Return the values at ``x`` and the logarithms of the derivatives (equations 4 and 5)."""
         inner = x.clamp(-self.tail, self.tail)
-        at = self._bin(inner, self.x)
-        s = at.height / at.width
-        xi = (inner - at.left) / at.width
-        xi_rest = xi * (1 - xi)
-        denominator = s + (at.derivative + at.next_derivative - 2 * s) * xi_rest
-        value = at.lower + at.height * (s * xi.square() + at.derivative * xi_rest) / denominator
-        numerator = (
-            at.next_derivative * xi.square() + 2 * s * xi_rest + at.derivative * (1 - xi).square()
-        )
-        log_derivative = 2 * s.log() + numerator.log() - 2 * denominator.log()
-        outside = x.abs() > self.tail
-        return torch.where(outside, x, value), log_derivative.masked_fill(outside, 0.0)
+        return evaluated(self._bin(inner, self.x), x, inner, self.tail)
 
     def inverse(self, y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Return the ``x`` at which the values are ``y``: the root of equations 6 to 8.
