@@ -98,7 +98,8 @@ class MixtureMADE(nn.Module):
         self.network = MaskedNetwork(order, hidden, 3 * components, activation, degrees)
         self.register_buffer("order", order.argsort(), persistent=False)
         # Equal components would stay equal: the released MAF code starts their biases apart.
-        nn.init.normal_(self.network.last.bias)
+        last = self.network.last
+        last.set_bias(torch.randn_like(last.bias))
 
     def conditionals(
         self, x: Float[Tensor, "batch dim"]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dgm_bench.models.flows.layers import masked
 from dgm_bench.models.flows.layers.masked import (
     MaskedLayer,
     MaskedLinear,
@@ -62,6 +63,16 @@ def order_of(kind, dim):
 def test_equals_whole_passes(order, dim, hidden, degrees):
     order = order_of(order, dim)
     agree(shaken(MaskedNetwork(order, hidden, 3, "tanh", degrees)), 3)
+
+
+@pytest.mark.parametrize("order", ["natural", "reversed"])
+@pytest.mark.parametrize(("dim", "hidden"), [(1, [6]), (7, [16, 3]), (7, [5, 16, 9])], ids=str)
+@pytest.mark.parametrize("degrees", ["sequential", "random"])
+def test_networks_of_sorted_units(order, dim, hidden, degrees, monkeypatch):
+    monkeypatch.setattr(masked, "FEWEST_UNITS", 1)
+    network = MaskedNetwork(order_of(order, dim), hidden, 3, "tanh", degrees)
+    assert network.last.blocks
+    agree(shaken(network), 3)
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "softplus", "elu"])

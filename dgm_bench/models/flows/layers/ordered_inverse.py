@@ -103,7 +103,7 @@ class _KnownUnits:
             self.levels.append(_LayerUnits(degrees, dim, values, layer.activation))
             # Degrees are those of the masks, which a loaded state dict may have changed.
             degrees = (layer.linear.mask * degrees).amax(1).long()
-        outputs = torch.arange(len(weights[-1]), device=degrees.device).view(-1, dim)
+        outputs = self.layers[-1].linear.places().view(-1, dim)
         # The outputs of one dimension side by side, and dimensions in order.
         rows = [level.units for level in self.levels[1:]] + [outputs[:, self.levels[0].units].T]
         # Copying whole rows is faster than picking elements.
