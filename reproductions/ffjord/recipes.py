@@ -10,7 +10,7 @@ where there is none. What the papers leave open is said in the recipe's notes. O
 from dgm_bench.spec import Recipe
 
 from .approaches import approach
-from .continuous import ffjord, ffjord_adjoint, ffjord_dto, flow_matching, planar_cnf
+from .continuous import ffjord, ffjord_adjoint, ffjord_dto, ffjord_fast, flow_matching, planar_cnf
 from .continuous import rnode as _rnode_on_tables
 from .discrete import glow, maf_ddsf, nice, nsf, planar, tan
 from .feedforward import gaussian, made, maf, real_nvp
@@ -25,6 +25,7 @@ __all__ = [
     "ffjord",
     "ffjord_adjoint",
     "ffjord_dto",
+    "ffjord_fast",
     "ffjord_multiscale",
     "ffjord_single",
     "ffjord_vae",

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError, require_choice
+from dgm_bench.models.continuous.activations import value_and_slope
 from dgm_bench.models.elementwise import softplus
 
 # Largest number of elements of one layer's tangents, for the memory of the exact trace.
@@ -160,8 +161,8 @@ class ConvDynamics(nn.Module):
         slopes = []
         for layer in inner:
             before = layer(t, z)
-            slopes.append(before.sigmoid())
-            z = softplus(before)
+            z, slope = value_and_slope(before, "softplus")
+            slopes.append(slope)
         return LinearisedConv(last(t, z), self._convolutions, slopes)
 
     @property
