@@ -15,6 +15,7 @@ import torch
 
 from dgm_bench import data as datasets
 from dgm_bench import provenance, tracking
+from dgm_bench.allocator import keep_freed_memory
 from dgm_bench.context import RunContext
 from dgm_bench.control import OUT_OF_BUDGET, TIME_LIMIT, Interrupted, beside
 from dgm_bench.data.dataset import Dataset
@@ -72,6 +73,7 @@ def run_plan(plan: Plan, context: RunContext) -> RunSummary:
     ensure_writable(context.results)
     if context.threads is not None:
         torch.set_num_threads(context.threads)
+    keep_freed_memory()
     context.reporter.plan(plan)
     with (
         context.control.catching_signals(),
