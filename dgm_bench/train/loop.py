@@ -152,10 +152,15 @@ class Trainer:
         return self.data.augmented(x, noise)
 
     def _step(self) -> None:
-        x = self.next_batch()
+        self.step_on(self.next_batch())
+
+    def step_on(self, x: Batch) -> None:
+        """Take a step on a batch: loss, gradients, parameters."""
         loss = self.loss(x)
         loss.backward()
-        self.update(loss, len(x))
+        if self.state.flat is not None:
+            self.state.flat.take_gradients()
+        self._count(loss, len(x))
 
     def next_batch(self) -> Batch:
         """Return the next examples in the run's own order, with its own noise."""
@@ -167,17 +172,30 @@ class Trainer:
         with self.state.mixed_precision():
             return self.objective(self.model, x, self.tally.step, self.state.noise).total
 
-    def update(self, loss: Float[Tensor, ""], examples: int) -> None:
-        """Change the parameters by their gradients, and count the step."""
+    def take_step(
+        self, loss: Float[Tensor, ""], gradient: Float[Tensor, " parameters"], examples: int
+    ) -> None:
+        """Take the step of a loss and a gradient that were computed elsewhere.
+
+        Args:
+            loss: Of a batch.
+            gradient: Of the vector that the parameters lie in.
+            examples: Size of the batch.
+        """
+        if self.state.flat is not None:
+            self.state.flat.vector.grad = gradient
+        self._count(loss, examples)
+
+    def _count(self, loss: Float[Tensor, ""], examples: int) -> None:
         self._update()
         self.state.add_loss(loss, examples)
 
     def _update(self) -> None:
-        optimizer, average = self.state.optimizer, self.state.average
-        if optimizer is None:
+        stepped, average = self.state.flat or self.state, self.state.average
+        if (optimizer := stepped.optimizer) is None:
             return
         if self.stage.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.stage.clip_norm)
+            nn.utils.clip_grad_norm_(stepped.parameters, self.stage.clip_norm)
         for group in optimizer.param_groups:
             group["lr"] = self.state.schedule.lr(self.tally.step)
         optimizer.step()

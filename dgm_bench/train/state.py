@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from dgm_bench.errors import RunFailure
 from dgm_bench.models.capabilities import SolvesODE
-from dgm_bench.spec import Stage
+from dgm_bench.spec import OptimizerSpec, Stage
 from dgm_bench.train.averaging import ParameterAverage
+from dgm_bench.train.flat import FlatParameters
 from dgm_bench.train.optimizers import build_optimizer
 from dgm_bench.train.sampler import ShuffledBatches
 from dgm_bench.train.schedule import Schedule
@@ -41,6 +42,11 @@ class TrainingState:
             len(examples), stage.batch_size, seed, examples.device, stage.last_batch
         )
         self.optimizer = build_optimizer(stage.optimizer, model)
+        self.parameters = list(model.parameters())
+        #: What is stepped in place of the parameters one by one, if anything.
+        self.flat: FlatParameters | None = None
+        #: States of torch's own generators as this run left them, where other runs take turns.
+        self.held_generators: dict[str, Tensor | None] | None = None
         self.schedule = Schedule(stage.schedule, stage.optimizer.lr)
         self.noise = torch.Generator(self.device).manual_seed(seed)
         decay = stage.average_decay
@@ -99,6 +105,19 @@ class TrainingState:
             "lower the learning rate (--set optimizer.lr=...) or clip gradients",
         )
 
+    # ---------------------------------------------------------------- as a vector
+
+    def flatten(self, spec: OptimizerSpec, vector: Float[Tensor, " parameters"]) -> None:
+        """Put the parameters into a vector, and step it in their place from now on."""
+        if self.optimizer is not None:
+            self.flat = FlatParameters(self.model, self.optimizer, spec, vector)
+
+    def unflatten(self) -> None:
+        """Give the parameters memory of their own again, and step them one by one."""
+        if self.flat is not None:
+            self.flat.give_back()
+        self.flat = None
+
     # ---------------------------------------------------------------- averaged and best
 
     def averaged(self) -> AbstractContextManager[None]:
@@ -137,9 +156,14 @@ class TrainingState:
     # ---------------------------------------------------------------- checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors and plain values, not copied, that :meth:`load_state_dict` takes."""
+        """Return tensors and plain values that :meth:`load_state_dict` takes, not copied if large.
+
+        Parts of a vector that holds other runs' parameters too are copied.
+        """
+        if self.flat is not None:
+            self.flat.share_memory()
         return {
-            "model": self.model.state_dict(),
+            "model": self._own_values(),
             "optimizer": self.optimizer.state_dict() if self.optimizer is not None else None,
             "average": self.average.state() if self.average is not None else None,
             "best": self.best_parameters,
@@ -148,10 +172,13 @@ class TrainingState:
             "sampler": (self.sampler.epoch, self.sampler.position),
             "drops_done": self.schedule.drops_done,
             "noise": self.noise.get_state(),
-            "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+            **(self.held_generators or self._generators()),
             "function_evaluations": self.function_evaluations,
         }
+
+    def _own_values(self) -> dict[str, Tensor]:
+        values = self.model.state_dict()
+        return values if self.flat is None else {n: value.clone() for n, value in values.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state of the same stage, and torch's generators with it."""
@@ -170,8 +197,28 @@ class TrainingState:
             self.model.function_evaluations = state["function_evaluations"]
         self._load_generators(state)
 
+    def hold_generators(self) -> None:
+        """Keep torch's own generators as they are now: others draw from them in between."""
+        self.held_generators = self._generators()
+
+    def resume_generators(self) -> None:
+        """Let torch's own generators go on from where they were held."""
+        if self.held_generators is not None:
+            self._set_generators(self.held_generators)
+        self.held_generators = None
+
+    def _generators(self) -> dict[str, Tensor | None]:
+        on_gpu = self.device.type == "cuda"
+        return {
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if on_gpu else None,
+        }
+
     def _load_generators(self, state: dict[str, Any]) -> None:
         self.noise.set_state(state["noise"])
+        self._set_generators(state)
+
+    def _set_generators(self, state: dict[str, Any]) -> None:
         torch.set_rng_state(state["torch_rng"])
         if state["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"])

@@ -25,6 +25,8 @@ class Tally:
     """The loop's plain numbers; all of them go into checkpoints.
 
     ``validating`` says that a validation was due after the last step, and was interrupted.
+    ``together`` is the largest number of runs that steps were computed of at once, this one's
+    among them; ``seconds_of_others`` is the time that such steps took beyond the run's own share.
     """
 
     step: int = 0
@@ -38,6 +40,8 @@ class Tally:
     last_validation: float | None = None
     loss_steps: int = 0
     validating: bool = False
+    together: int = 1
+    seconds_of_others: float = 0.0
     curve: list[list[float | None]] = field(default_factory=list)
     segments: list[dict[str, str]] = field(default_factory=list)
 
