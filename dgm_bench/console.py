@@ -21,6 +21,7 @@ from dgm_bench.planner import Plan, PlannedRun, duration, gigabytes
 from dgm_bench.report.grid import Entry, Heading, Line, Section
 from dgm_bench.report.numbers import measured_text, published_text
 from dgm_bench.screen import columns
+from dgm_bench.together import why_apart
 from dgm_bench.wording import MEASURED_LEGEND, PUBLISHED_LEGEND, STATES, spoken
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def plan_view(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = []
     if plan.chosen:
         parts += [Text("Runs, in this order", style="bold"), _plan_table(plan.chosen), Text()]
+        parts += [*_seeds_in_words(plan.chosen)]
     without = [run for run in plan.left_out if run.recipe is None]
     costed = [run for run in plan.left_out if run.recipe is not None]
     if costed:
@@ -86,6 +88,20 @@ def plan_view(plan: Plan) -> RenderableType:
     if without:
         parts += [Text("Has no recipe", style="bold"), *_without_recipe(without), Text()]
     return Group(*parts, plan_summary(plan))
+
+
+def _seeds_in_words(runs: Sequence[PlannedRun]) -> list[RenderableType]:
+    """Return of each recipe with several seeds whether they are trained together, or why not."""
+    seeds: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        seeds.setdefault(run.cells[0], []).append(run)
+    several = {cell: len(group) for cell, group in seeds.items() if len(group) > 1}
+    apart = {cell: why_apart(seeds[cell][0].chosen_recipe) for cell in several}
+    lines = [
+        f"{cell}: {several[cell]} seeds, " + (f"one after the other: {why}" if why else "together")
+        for cell, why in apart.items()
+    ]
+    return [*(Text(line, overflow="fold") for line in lines), Text()] if lines else []
 
 
 def plan_summary(plan: Plan) -> str:

@@ -46,6 +46,9 @@ class Reporter:
     ) -> None:
         """A run begins, or goes on from a checkpoint."""
 
+    def about(self, title: str, published: str | None) -> None:
+        """What follows is about this run, or about several that are trained together."""
+
     def progress(self, event: Progress) -> None:
         """A training stage moved on: after each validation, and about once a second between."""
 

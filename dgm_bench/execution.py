@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -102,18 +102,39 @@ class Execution:
                 does not end within the budget too.
             DgmBenchError: When something the user can put right is in the way.
         """
+        before = self.begin()
+        return before if before is not None else self.conclude(self._train)
+
+    def begin(self) -> RunRecord | None:
+        """Make ready to train; return the record where there is one already.
+
+        Raises:
+            DgmBenchError: When something the user can put right is in the way.
+        """
         require_runnable(self.recipe, self.data, self.context.data_root)
-        state = self.folder.begin(self.code.source_hash)
-        before = self._recorded(state)
+        self._state = self.folder.begin(self.code.source_hash)
+        before = self._recorded(self._state)
         if before is not None:
-            self._close(state, before)
-            return before
+            self._close(self._state, before)
         provenance.reset_peak_memory(self.device.type)
+        return before
+
+    def conclude(self, train: Callable[[], tuple[Outcome, nn.Module]]) -> RunRecord:
+        """Train, evaluate and record a run that was begun.
+
+        Args:
+            train: Returns how the training ended, and the model that it left.
+
+        Raises:
+            Interrupted: As :meth:`run`.
+            DgmBenchError: As :meth:`run`.
+        """
+        state = self._state
         try:
-            with _failures():
-                outcome, model = self._train(state)
+            with failures():
+                outcome, model = train()
             with self._evaluating(state, outcome, model) as journal:
-                with _failures():
+                with failures():
                     metrics = self._evaluate(model, journal)
                 spent = self._spent()
                 self._keep_artifacts(state, model, metrics)
@@ -128,23 +149,54 @@ class Execution:
 
     # ---------------------------------------------------------------- training
 
-    def _train(self, state: RunState) -> tuple[Outcome, nn.Module]:
+    def _train(self) -> tuple[Outcome, nn.Module]:
         """Train every stage, each to its own stopping rule; return how they ended."""
         started, ends = time.perf_counter(), []
-        for index, stage in enumerate(self.recipe.stages):
-            limit = self._limit_of(index, time.perf_counter() - started)
-            limit = 0.0 if state.evaluating else limit
-            trainer = self._trainer(stage, index, limit)
-            self.trainers.append(trainer)
-            self._announce(trainer, self._restore(trainer))
+        for index in range(len(self.recipe.stages)):
+            trainer = self.open_stage(index, self._limit_of(index, time.perf_counter() - started))
             ends.append(trainer.run())
-            if self.recipe.evaluation.checkpoint == "best":
-                trainer.state.use_best()
-            else:
-                trainer.state.use_last()
-            trainer.state.release()
+            self._choose_weights(trainer)
+        return self._trained(ends)
+
+    def open_stage(self, index: int, limit: float | None) -> Trainer:
+        """Return the trainer of a stage, ready to begin or to go on from its checkpoint.
+
+        Args:
+            index: Of the stage, which follows those that are trained.
+            limit: Seconds that it may train, or None.
+
+        Raises:
+            ForeignCheckpointError: Its checkpoint is of other data.
+        """
+        trainer = self._trainer(
+            self.recipe.stages[index], index, 0.0 if self._state.evaluating else limit
+        )
+        self.trainers.append(trainer)
+        self._announce(trainer, self._restore(trainer))
+        return trainer
+
+    def trained_elsewhere(self, ended: str, seconds: float) -> tuple[Outcome, nn.Module]:
+        """Return outcome and model of a run whose only stage somebody else has trained to its end.
+
+        Args:
+            ended: The rule by which it ended.
+            seconds: What that took of the run's limit; the evaluation has the rest.
+        """
+        self._started = time.monotonic() - seconds
+        self._choose_weights(self.trainers[0])
+        return self._trained([ended])
+
+    def _trained(self, ends: Sequence[str]) -> tuple[Outcome, nn.Module]:
         models = [trainer.model for trainer in self.trainers]
         return outcome_of(ends, self.trainers), compose(self.recipe.stages, models)
+
+    def _choose_weights(self, trainer: Trainer) -> None:
+        """Leave the weights in the model that the recipe evaluates."""
+        if self.recipe.evaluation.checkpoint == "best":
+            trainer.state.use_best()
+        else:
+            trainer.state.use_last()
+        trainer.state.release()
 
     def _limit_of(self, index: int, spent: float) -> float | None:
         """Return how long a stage may train: its share of what those before it have left."""
@@ -207,24 +259,33 @@ class Execution:
             where = f", goes on at step {resumed_at_step}" if resumed_at_step else ""
             self.context.reporter.message(f"{self._title()}: {trainer.stage.name}{where}")
             return
+        self.context.reporter.run_started(
+            self._title(), self._published(), self.limit_seconds, resumed_at_step
+        )
+
+    def speak_of(self, seeds: Sequence[int]) -> None:
+        """Tell the reporter that what follows is about these seeds of the recipe."""
+        self.context.reporter.about(self._title(seeds), self._published())
+
+    def _published(self) -> str | None:
         cell = self.run_.cell
         published = cell.published if cell.column.unit != YES_NO else None
-        shown = f"{published.value} {cell.column.unit}" if published is not None else None
-        self.context.reporter.run_started(self._title(), shown, self.limit_seconds, resumed_at_step)
+        return f"{published.value} {cell.column.unit}" if published is not None else None
 
     @property
     def _row(self) -> str:
         """The row that the recipe belongs to, whichever of its cells was asked for."""
         return self.run_.cell.same_as or self.run_.cell.row.id
 
-    def _title(self) -> str:
+    def _title(self, seeds: Sequence[int] = ()) -> str:
         cell = self.run_.cell
         # Columns that are metrics of one run are titled after the metric, not after the data.
         several = len({cell_id.rpartition("/")[2] for cell_id in self.run_.cells}) > 1
         metric = cell.column.metric
         titled = metric not in _USUAL_METRICS or cell.column.id.endswith(metric)
         where = self.data.name if several or titled else cell.column.title
-        return f"{cell.row.title} on {where}, seed {self.run_.seed}"
+        numbers = ", ".join(map(str, seeds or [self.run_.seed]))
+        return f"{cell.row.title} on {where}, seed{'s' * (len(seeds) > 1)} {numbers}"
 
     # ---------------------------------------------------------------- evaluation
 
@@ -263,7 +324,7 @@ class Execution:
         write_atomically(folder / "weights.safetensors", to_safetensors(weights))
         noise = torch.Generator(self.device).manual_seed(self.run_.seed)
         try:
-            with _failures(), scope("pictures"):
+            with failures(), scope("pictures"):
                 data, root = self.trainers[0].data, self.context.data_root
                 make_pictures(model, data, self._title(), folder, noise, metrics, root)
         except RunFailure as failure:
@@ -421,7 +482,7 @@ def _require_parameters(stage: Stage, model: nn.Module) -> None:
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
+def failures() -> Iterator[None]:
     """Turn running out of memory, an error of another kind on each device, into a failed run."""
     try:
         yield

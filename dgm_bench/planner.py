@@ -157,13 +157,17 @@ def expected_seconds(cost: Cost, speed: Speed) -> float:
 
 
 def measured_seconds(records: Iterable[RunRecord], kind: str) -> dict[str, float]:
-    """Return the median seconds of complete, unmodified runs on this machine, by recipe hash."""
+    """Return the median seconds of complete, unmodified runs on this machine, by recipe hash.
+
+    Of runs trained together with other seeds it is the most that one of them would take alone.
+    """
     taken: dict[str, list[float]] = {}
     for record in records:
         comparable = not record.modified and record.environment.machine_class == kind
         if comparable and record.outcome.status in COMPLETE:
             spent = record.budget
-            total = spent.train_seconds + spent.validation_seconds + spent.evaluation_seconds
+            total = spent.train_seconds + spent.train_seconds_of_others
+            total += spent.validation_seconds + spent.evaluation_seconds
             taken.setdefault(record.recipe_hash, []).append(total)
     return {recipe_hash: median(seconds) for recipe_hash, seconds in taken.items()}
 

@@ -130,13 +130,18 @@ class PlainReporter(Reporter):
         resumed_at_step: int | None,
     ) -> None:
         """Print which run begins or continues."""
-        self.title, self.published, self._last = title, published, time.monotonic()
+        self.about(title, published)
+        self._last = time.monotonic()
         self._done += 1
         count = f"[{self._done}/{self._total}] " if self._total else ""
         limit = f", at most {duration(limit_seconds)}" if limit_seconds is not None else ""
         resumed = f", goes on at step {resumed_at_step}" if resumed_at_step else ""
         beside = f", published {published}" if published else ""
         self.message(f"{count}{title}{beside}{limit}{resumed}")
+
+    def about(self, title: str, published: str | None) -> None:
+        """Begin what follows with this title."""
+        self.title, self.published = title, published
 
     def progress(self, event: Progress) -> None:
         """Say where the run stands, unless that was said a moment ago."""

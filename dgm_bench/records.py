@@ -116,10 +116,18 @@ class Segment(Block):
 
 
 class Budget(Block):
-    """What it took, accumulated over all segments; evaluation is not counted as training."""
+    """What it took, accumulated over all segments; evaluation is not counted as training.
+
+    Of a run whose steps were computed at once with those of other seeds (``seeds_together`` of
+    them, at most), ``train_seconds`` is its share: the time of such a step divided by the number of
+    seeds in it. Alone it would have taken longer, but not longer than ``train_seconds`` and
+    ``train_seconds_of_others`` together.
+    """
 
     limit_seconds: float | None
     train_seconds: float
+    train_seconds_of_others: float = 0.0
+    seeds_together: int = 1
     validation_seconds: float
     evaluation_seconds: float
     steps: int

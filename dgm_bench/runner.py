@@ -7,8 +7,8 @@ The same command continues where it stopped and repeats nothing that is finished
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +21,7 @@ from dgm_bench.control import OUT_OF_BUDGET, TIME_LIMIT, Interrupted, beside
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DamagedError, DataError, DataUnavailable
 from dgm_bench.execution import Execution, require_runnable, resolve_device
+from dgm_bench.joint_execution import train_together
 from dgm_bench.kept import ask_in_modules
 from dgm_bench.metrics.evaluate import require_known
 from dgm_bench.paths import PACKAGE
@@ -28,6 +29,7 @@ from dgm_bench.planner import Plan, PlannedRun, share_of
 from dgm_bench.records import FAILED, RunRecord, read_record
 from dgm_bench.spec import DataSpec, Recipe
 from dgm_bench.store import ensure_writable
+from dgm_bench.together import why_apart
 from dgm_bench.workdir import WorkFolder
 
 #: A run that would get less than this share of its expected time is not started.
@@ -90,6 +92,31 @@ def run_plan(plan: Plan, context: RunContext) -> RunSummary:
     return session.summary
 
 
+def _of_one_recipe(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Return the first run and those that are trained together with it."""
+    first, *others = runs
+    if why_apart(first.chosen_recipe):
+        return [first]
+    wanted = first.chosen_recipe.content_hash
+    return [first, *(run for run in others if run.chosen_recipe.content_hash == wanted)]
+
+
+def _limit_of_each(
+    group: Sequence[PlannedRun], later: Sequence[PlannedRun], remaining: float
+) -> float | None:
+    """Return the seconds that each run of a group may take; their sum is the group's."""
+    taken = sum(run.seconds or 0.0 for run in group) or None
+    limit = share_of(remaining, taken, sum(run.seconds or 0.0 for run in later))
+    return None if limit is None else limit / len(group)
+
+
+def _trained(executions: Sequence[Execution]) -> Sequence[Callable[[], RunRecord]]:
+    """Return what does each run, or what is left of it once they are trained together."""
+    if len(executions) > 1:
+        return train_together(executions)
+    return [execution.run for execution in executions]
+
+
 @dataclass
 class _DataSource:
     """Loads data sets and keeps the last one, as neighbouring runs mostly share it."""
@@ -126,19 +153,24 @@ class _Session:
     broken_data: DataError | None = None
 
     def run_all(self, runs: Sequence[PlannedRun], budget_seconds: float | None) -> None:
-        started = time.monotonic()
-        for index, run in enumerate(runs):
+        started, left = time.monotonic(), list(runs)
+        while left:
+            group = _of_one_recipe(left)
+            later = [run for run in left if run not in group]
             limit = None
             if budget_seconds is not None:
                 remaining = max(0.0, budget_seconds - (time.monotonic() - started))
-                later = sum(other.seconds or 0.0 for other in runs[index + 1 :])
-                limit = share_of(remaining, run.seconds, later)
-                if limit is not None and limit < LEAST_SHARE * (run.seconds or 0.0):
-                    self.skip(run, f"the budget was used up before it: {run.command}")
+                limit = _limit_of_each(group, later, remaining)
+                if limit is not None and limit < LEAST_SHARE * (group[0].seconds or 0.0):
+                    for run in group:
+                        self.skip(run, f"the budget was used up before it: {run.command}")
+                    left = later
                     continue
-            if not self._run(run, limit):
-                self._leave(runs[index:])
+            undone = self._run(group, limit)
+            if undone:
+                self._leave([*undone, *later])
                 return
+            left = later
         self._leave(())
 
     def _leave(self, left: Sequence[PlannedRun]) -> None:
@@ -155,32 +187,62 @@ class _Session:
             what = "1 run is" if n == 1 else f"{n} runs are"
             self.context.reporter.message(f"{what} not finished; the same command goes on")
 
-    def _run(self, run: PlannedRun, limit: float | None) -> bool:
-        """Do one run; return False when the command has to leave."""
+    def _run(self, group: Sequence[PlannedRun], limit: float | None) -> Sequence[PlannedRun]:
+        """Do runs of one recipe; return those left to do when the command has to leave."""
+        left = list(group)
         if self.context.control.stop_reason() is not None:
-            return False
+            return left
+        with ExitStack() as locks:
+            try:
+                executions = [e for run in group if (e := self._ready(run, limit, locks, left))]
+                for execution, finish in zip(executions, _trained(executions), strict=True):
+                    self._finish(execution.run_, finish)
+                    left.remove(execution.run_)
+            except Interrupted as stop:
+                self._tell_stopped(stop.reason)
+            except DataError as error:
+                while left:
+                    self._data_failed(left.pop(0), error)
+        return left
+
+    def _ready(
+        self, run: PlannedRun, limit: float | None, locks: ExitStack, left: list[PlannedRun]
+    ) -> Execution | None:
+        """Return what does a run, its folder locked; None where it is done, or has no data."""
         recipe = run.chosen_recipe
         folder = WorkFolder(self.context.results, recipe.content_hash, run.seed)
-        with folder.locked():
-            try:
-                self._check_ahead(recipe)
-                data = self.source.load(recipe.stages[0].data, run.seed)
-                finished = self._finished_before(folder, data)
-                if finished is not None:
-                    path = finished.path(self.context.results)
-                    self.context.reporter.message(
-                        f"{run.cell.id} seed {run.seed} is finished: {path}"
-                    )
-                    self.summary.finished.append(finished)
-                    return True
-                record = Execution(run, data, folder, self.context, limit).run()
-            except Interrupted as stop:
-                return self._stopped(run, stop.reason)
-            except DataError as error:
-                self._data_failed(run, error)
-                return True
-        self._took(record)
-        return True
+        locks.enter_context(folder.locked())
+        try:
+            self._check_ahead(recipe)
+            data = self.source.load(recipe.stages[0].data, run.seed)
+        except DataError as error:
+            self._data_failed(run, error)
+            left.remove(run)
+            return None
+        finished = self._finished_before(folder, data)
+        if finished is None:
+            return Execution(run, data, folder, self.context, limit)
+        path = finished.path(self.context.results)
+        self.context.reporter.message(f"{run.cell.id} seed {run.seed} is finished: {path}")
+        self.summary.finished.append(finished)
+        left.remove(run)
+        return None
+
+    def _finish(self, run: PlannedRun, finish: Callable[[], RunRecord]) -> None:
+        """Evaluate and record a run; without data, or when its budget is over, go on with others.
+
+        Raises:
+            Interrupted: It is time to stop for all.
+        """
+        try:
+            self._took(finish())
+        except DataError as error:
+            self._data_failed(run, error)
+        except Interrupted as stop:
+            if stop.reason != OUT_OF_BUDGET:
+                raise
+            self._tell_stopped(stop.reason, f"{run.cell.id} seed {run.seed}: evaluation ")
+            self.summary.unfinished.append(run.cell.id)
 
     def _check_ahead(self, recipe: Recipe) -> None:
         """Refuse what can be refused before hours of decoding."""
@@ -190,16 +252,10 @@ class _Session:
 
             require_runnable(recipe, expected(known), self.context.data_root)
 
-    def _stopped(self, run: PlannedRun, reason: str) -> bool:
-        """Say that a run stopped in the middle; return whether others may go on."""
-        within_budget = reason != OUT_OF_BUDGET
-        where = "" if within_budget else f"{run.cell.id} seed {run.seed}: evaluation "
+    def _tell_stopped(self, reason: str, what: str = "") -> None:
         self.context.reporter.message(
-            f"{where}stopped ({reason}); the same command goes on from here"
+            f"{what}stopped ({reason}); the same command goes on from here"
         )
-        if not within_budget:
-            self.summary.unfinished.append(run.cell.id)
-        return not within_budget
 
     def _finished_before(self, folder: WorkFolder, data: Dataset) -> RunRecord | None:
         """Return the record of this very run: finished by this code, on this data and device."""

@@ -135,7 +135,8 @@ class Trial:
             return value
 
         with patch.object(Validation, "measure", kept):
-            _, self.model = self.execution._train(RunState(run_id="trial", created=""))
+            self.execution._state = RunState(run_id="trial", created="")
+            _, self.model = self.execution._train()
         return self
 
     def curves(self, *columns):

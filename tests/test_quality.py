@@ -25,7 +25,7 @@ LAYERS = (
     ("records", "stats", "provenance", "workdir", "wording", "measured"),
     ("lean_records", "record_index", "record_files", "horizon", "forecast", "quality"),
     ("performance",),
-    ("store", "verdict", "planner", "compare"),
+    ("store", "verdict", "planner", "compare", "together"),
     ("control", "events"),
     ("context",),
     ("data",),
@@ -39,7 +39,7 @@ LAYERS = (
     ("train",),
     ("report", "tracking"),
     ("pictures",),
-    ("execution",),
+    ("execution", "joint_execution"),
     ("runner",),
     ("console", "screen", "progress", "doctor", "cli", "perf", "__main__"),
 )

@@ -63,11 +63,14 @@ class FlatParameters:
         self.model.zero_grad(set_to_none=True)
 
     def share_memory(self) -> None:
-        """Let the model's own optimiser have what is remembered, as views of it."""
+        """Let the model's own optimiser have what is remembered: views of what is a vector.
+
+        Numbers of steps are copied: each parameter counts its own.
+        """
         for name, value in self.optimizer.state[self.vector].items():
             parameters = list(self.model.parameters())
             whole = _is_memory(name, value)
-            views = parts(value, self.model) if whole else [value] * len(parameters)
+            views = parts(value, self.model) if whole else [_copied(value) for _ in parameters]
             for parameter, view in zip(parameters, views, strict=True):
                 self.own.state[parameter][name] = view
 

@@ -47,6 +47,8 @@ def budget_of(
     return Budget(
         limit_seconds=limit_seconds,
         train_seconds=sum(tally.train_seconds for tally in tallies),
+        train_seconds_of_others=sum(tally.seconds_of_others for tally in tallies),
+        seeds_together=max((tally.together for tally in tallies), default=1),
         validation_seconds=sum(tally.validation_seconds for tally in tallies),
         evaluation_seconds=evaluation_seconds,
         steps=sum(tally.step for tally in tallies),

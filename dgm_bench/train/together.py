@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dgm_bench.control import Interrupted
-from dgm_bench.errors import DeclarationError, RunFailure
+from dgm_bench.errors import DeclarationError, RunFailure, shortened
 from dgm_bench.models.capabilities import DecaysSomeParameters, SolvesODE
 from dgm_bench.train.loop import Stopwatch, Trainer
 from dgm_bench.train.losses import Batch
@@ -204,7 +204,7 @@ def require_alike(
     try:
         losses, gradients = stacked.gradients(batches)
     except Exception as error:
-        reason = f"torch cannot batch it ({str(error).split(chr(10))[0]})"
+        reason = f"torch cannot batch it ({shortened(str(error))})"
         raise DeclarationError(name, reason, ONE_BY_ONE) from error
     for trainer, x, loss, gradient in zip(trainers, batches, losses, gradients, strict=True):
         _require_same(trainer, x, loss, gradient)

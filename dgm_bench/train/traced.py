@@ -99,6 +99,7 @@ def _simplify(graph: fx.Graph) -> None:
         same = _same_value(node, changes)
         if same is not None:
             node.replace_all_uses_with(same)
+            graph.erase_node(node)  # no longer one that needs the value before it
         else:
             _begin_product_with_sum(node)
     graph.eliminate_dead_code()

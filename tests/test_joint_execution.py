@@ -1,0 +1,159 @@
+"""Seeds of one recipe in one command: trained together, each with the record that it has alone."""
+
+import json
+import math
+
+import pytest
+import torch
+from factories import StopAfter, make_cell, make_context
+
+from dgm_bench import runner
+from dgm_bench.control import Control
+from dgm_bench.events import Reporter
+from dgm_bench.planner import Machine, Plan, PlannedRun
+from dgm_bench.runner import run_plan
+from dgm_bench.spec import (
+    Cost,
+    DataSpec,
+    ModelSpec,
+    OptimizerSpec,
+    Recipe,
+    Stage,
+    StoppingSpec,
+    ValidationSpec,
+)
+from dgm_bench.train.loop import Trainer
+
+SEEDS = 3
+pytestmark = pytest.mark.usefixtures("unchecked")  # numbers alone
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    monkeypatch.setattr("dgm_bench.execution.make_pictures", lambda *_: {})
+
+
+class Titles(Reporter):
+    """Notes what is said of which run; a control that is given is stopped after the first."""
+
+    def __init__(self, stopped=None):
+        self.said, self.title, self.stopped = [], "", stopped
+
+    def about(self, title, published):
+        self.title = title
+
+    def run_finished(self, record):
+        self.said.append((self.title, record.seed))
+        if self.stopped is not None:
+            self.stopped._signal = "test", 0.0
+
+    def message(self, text):
+        self.said.append(text)
+
+
+def recipe(steps=12):
+    stage = Stage(
+        data=DataSpec(name="digits"),
+        model=ModelSpec(name="made:MADE", args={"hidden": [4]}),
+        optimizer=OptimizerSpec(lr=0.02, eps=1e-3),
+        batch_size=32,
+        validation=ValidationSpec(every=4, unit="steps"),
+        stopping=StoppingSpec(max_steps=steps),
+        precision="float64",
+    )
+    cost = Cost(steps=steps, flops_per_step=1e3, launches_per_step=10)
+    return Recipe(name="small", stages=(stage,), cost=cost)
+
+
+def run(folder, *, control=None, stop_after_first=False, budget=None, seconds=None, **settings):
+    wanted = recipe(**settings)
+    cell = make_cell("made", "digits", recipe=wanted)
+    runs = [
+        PlannedRun(cell, (cell.id,), seed, wanted, seconds=seconds, runs=True)
+        for seed in range(SEEDS)
+    ]
+    control = control or Control()
+    told = Titles(control if stop_after_first else None)
+    context = make_context(folder, track=False, reporter=told, control=control)
+    return run_plan(Plan(tuple(runs), budget, Machine.here("cpu")), context), told
+
+
+def numbers(record, folder):
+    """What the seed and the recipe decide."""
+    lines = record.path(folder / "results").with_suffix(".csv").read_text().split()[1:]
+    rows = [[float(v) for v in line.split(",")[:6] if v] for line in lines]
+    curve = [[v for i, v in enumerate(row) if i != 2] for row in rows]
+    return [metric.value for metric in record.metrics], curve, record.budget.steps
+
+
+def assert_same(alone, others, folder, seeds=range(SEEDS)):
+    folders, ones = (alone[1], folder), [alone[0][seed] for seed in seeds]
+    assert [one.seed for one in ones] == [other.seed for other in others]
+    for one, other in zip(ones, others, strict=True):
+        found = [numbers(r, f) for r, f in zip((one, other), folders, strict=True)]
+        assert found[0][0] == pytest.approx(found[1][0], rel=1e-9)
+        assert found[0][2] == found[1][2]
+        for row, same in zip(found[0][1], found[1][1], strict=True):
+            assert row == pytest.approx(same, rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The records of seeds that were run one after the other, and their folder."""
+    folder, before = tmp_path_factory.mktemp("alone"), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dgm_bench.execution.make_pictures", lambda *_: {})
+        patch.setattr(runner, "why_apart", lambda recipe: "a test")
+        finished = run(folder)[0].finished
+    torch.set_default_dtype(before)
+    return finished, folder
+
+
+def test_seeds_together_leave_the_records_of_seeds_alone_and_say_so(alone, tmp_path):
+    summary, told = run(tmp_path)
+    assert_same(alone, summary.finished, tmp_path)
+    assert [r.budget.seeds_together for r in (*alone[0], *summary.finished)] == [1] * 3 + [3] * 3
+    assert [r.budget.train_seconds_of_others > 0 for r in summary.finished] == [True] * SEEDS
+    assert [r.budget.train_seconds_of_others for r in alone[0]] == [0.0] * SEEDS
+    assert told.said == [(f"MADE on DIGITS, seed {seed}", seed) for seed in range(SEEDS)]
+    again, told = run(tmp_path)
+    assert again.finished == summary.finished
+    assert all("is finished" in text for text in told.said)
+
+
+@pytest.mark.parametrize("stop", [{"control": StopAfter(8)}, {"stop_after_first": True}])
+def test_a_command_that_is_stopped_goes_on_with_all_seeds(stop, alone, tmp_path):
+    """In the training of all, or when the first is recorded and the second is to be evaluated."""
+    summary, _ = run(tmp_path, **stop)
+    assert summary.interrupted
+    assert len(summary.finished) == ("stop_after_first" in stop)
+    rest, _ = run(tmp_path)
+    assert_same(alone, rest.finished, tmp_path)
+    assert [record.budget.seeds_together for record in rest.finished] == [SEEDS] * SEEDS
+
+
+def test_a_seed_that_fails_leaves_its_record_and_the_others_theirs(alone, tmp_path, monkeypatch):
+    original = Trainer.after_step
+
+    def broken(trainer):
+        if trainer.seed == 1 and trainer.tally.step == 6:
+            next(trainer.model.parameters()).data.fill_(math.nan)
+        original(trainer)
+
+    monkeypatch.setattr(Trainer, "after_step", broken)
+    summary, _ = run(tmp_path)
+    (failed,) = summary.failed
+    assert (failed.seed, failed.outcome.status, failed.budget.steps) == (1, "diverged", 8)
+    assert_same(alone, summary.finished, tmp_path, seeds=(0, 2))
+
+
+def test_seeds_share_the_budget_of_their_command(tmp_path):
+    summary, _ = run(tmp_path, budget=1.5, seconds=0.5, steps=10**6)
+    spent = [record.budget for record in summary.finished]
+    assert [record.outcome.status for record in summary.finished] == ["budget"] * SEEDS
+    assert sum(one.limit_seconds for one in spent) == pytest.approx(1.5, abs=0.1)
+    for one in spent:
+        assert one.train_seconds + one.validation_seconds == pytest.approx(0.5, abs=0.25)
+    stored = json.loads(summary.finished[0].path(tmp_path / "results").read_text())
+    assert stored["budget"]["seeds_together"] == SEEDS
