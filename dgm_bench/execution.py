@@ -49,6 +49,7 @@ from dgm_bench.train import objectives
 from dgm_bench.train.checkpoint import CheckpointFile, ForeignCheckpointError, StageCheckpoint
 from dgm_bench.train.latents import code_shape, latents
 from dgm_bench.train.loop import Trainer
+from dgm_bench.train.memory import failures
 from dgm_bench.train.summary import budget_of, curve_csv, outcome_of, scale_of
 from dgm_bench.workdir import RunState, WorkFolder
 
@@ -106,11 +107,7 @@ class Execution:
         return before if before is not None else self.conclude(self._train)
 
     def begin(self) -> RunRecord | None:
-        """Make ready to train; return the record where there is one already.
-
-        Raises:
-            DgmBenchError: When something the user can put right is in the way.
-        """
+        """Make ready to train; return the record where there is one already."""
         require_runnable(self.recipe, self.data, self.context.data_root)
         self._state = self.folder.begin(self.code.source_hash)
         before = self._recorded(self._state)
@@ -120,14 +117,10 @@ class Execution:
         return before
 
     def conclude(self, train: Callable[[], tuple[Outcome, nn.Module]]) -> RunRecord:
-        """Train, evaluate and record a run that was begun.
-
-        Args:
-            train: Returns how the training ended, and the model that it left.
+        """Record a run that was begun; ``train`` returns how it ended, and the model that it left.
 
         Raises:
             Interrupted: As :meth:`run`.
-            DgmBenchError: As :meth:`run`.
         """
         state = self._state
         try:
@@ -159,18 +152,9 @@ class Execution:
         return self._trained(ends)
 
     def open_stage(self, index: int, limit: float | None) -> Trainer:
-        """Return the trainer of a stage, ready to begin or to go on from its checkpoint.
-
-        Args:
-            index: Of the stage, which follows those that are trained.
-            limit: Seconds that it may train, or None.
-
-        Raises:
-            ForeignCheckpointError: Its checkpoint is of other data.
-        """
-        trainer = self._trainer(
-            self.recipe.stages[index], index, 0.0 if self._state.evaluating else limit
-        )
+        """Return the trainer of a stage, ready to begin or to go on from its checkpoint."""
+        limit = 0.0 if self._state.evaluating else limit
+        trainer = self._trainer(self.recipe.stages[index], index, limit)
         self.trainers.append(trainer)
         self._announce(trainer, self._restore(trainer))
         return trainer
@@ -479,20 +463,6 @@ def _require_parameters(stage: Stage, model: nn.Module) -> None:
     if stage.stopping.max_steps != 0 and not any(p.requires_grad for p in model.parameters()):
         remedy = "set stopping.max_steps to 0, or give the model arguments with which it has some"
         raise DeclarationError(f"model {stage.model.name}", "has no parameters to train", remedy)
-
-
-@contextmanager
-def failures() -> Iterator[None]:
-    """Turn running out of memory, an error of another kind on each device, into a failed run."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = str(error).split("\n")[0]
-        on_cpu = isinstance(error, MemoryError) or "can't allocate memory" in text
-        if not (on_cpu or isinstance(error, torch.OutOfMemoryError)):
-            raise
-        hint = "use a smaller batch (--set batch_size=...), or a machine with more memory"
-        raise RunFailure("out-of-memory", text or "out of memory", hint) from error
 
 
 def _identity(stage: Stage, fingerprints: dict[str, str], device: torch.device) -> str:

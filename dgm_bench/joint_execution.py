@@ -8,9 +8,10 @@ from functools import partial
 from torch import nn
 
 from dgm_bench.errors import RunFailure
-from dgm_bench.execution import Execution, failures
+from dgm_bench.execution import Execution
 from dgm_bench.records import Outcome, RunRecord
 from dgm_bench.train.loop import Trainer
+from dgm_bench.train.memory import failures
 from dgm_bench.train.together import TrainersTogether
 
 

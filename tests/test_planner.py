@@ -79,6 +79,7 @@ class Spent:
     train_seconds: float
     validation_seconds: float = 0.0
     evaluation_seconds: float = 0.0
+    train_seconds_of_others: float = 0.0
 
 
 @dataclass
@@ -158,8 +159,9 @@ def test_measured_seconds_are_the_median_of_complete_unmodified_runs_on_this_mac
         Record("h", Spent(1), status="budget"),
         Record("h", Spent(1), modified=("optimizer.lr=1",)),
         Record("g", Spent(7)),
+        Record("k", Spent(3, 1, 1, train_seconds_of_others=6)),
     ]
-    assert measured_seconds(records, "thismach") == {"h": 24, "g": 7}
+    assert measured_seconds(records, "thismach") == {"h": 24, "g": 7, "k": 11}
 
 
 def test_a_stored_run_beats_the_declared_cost():

@@ -86,7 +86,7 @@ class TrainersTogether:
             for trainer in self.trainers:
                 self._begin(trainer)
             while self._active:
-                self._step([t for t in self._active if not t.tally.validating])
+                self.step([t for t in self._active if not t.tally.validating])
                 self._stepped = self._active
                 while self._stepped:
                     trainer = self._stepped.pop(0)
@@ -136,7 +136,8 @@ class TrainersTogether:
 
     # ---------------------------------------------------------------- the step
 
-    def _step(self, trainers: list[Trainer]) -> None:
+    def step(self, trainers: list[Trainer]) -> None:
+        """Take a step of each of these runs, which have begun and go on."""
         started = time.perf_counter()
         batches = [trainer.next_batch() for trainer in trainers]
         computed = self._gradients(trainers, batches)

@@ -105,8 +105,22 @@ def test_values_changed_in_place_stay_apart_from_what_they_were_copied_from():
     check(compute, (4, 3))
 
 
+def operations(repeat, *shapes):
+    """The operations that a repetition takes."""
+    inputs, counted = [torch.randn(shape) for shape in shapes], []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            counted.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with Count():
+        repeat(*inputs)
+    return counted
+
+
 def test_superfluous_operations_are_gone_and_results_are_not():
-    aten, counted = torch.ops.aten, []
+    aten, shapes = torch.ops.aten, ((2, 3, 4), (2, 4, 5), (2, 1, 5))
 
     def compute(x, y, c):
         product = aten.bmm.default(aten.expand.default(x, [2, 3, 4]), y)
@@ -115,24 +129,19 @@ def test_superfluous_operations_are_gone_and_results_are_not():
         turned = aten.transpose.int(aten.transpose.int(total, 1, 2), 1, 2)
         return aten.pow.Tensor_Scalar(turned, 1.0)
 
-    class Count(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            counted.append(func)
-            return func(*args, **(kwargs or {}))
-
-    shapes = (2, 3, 4), (2, 4, 5), (2, 1, 5)
-    repeat, inputs = check(compute, *shapes), [torch.randn(shape) for shape in shapes]
-    with Count():
-        repeat(*inputs)
-    assert counted == [aten.baddbmm.default]
+    assert operations(check(compute, *shapes), *shapes) == [aten.baddbmm.default]
 
 
-def test_a_product_used_twice_is_not_begun_with_a_sum():
+def test_a_product_used_twice_is_computed_once():
+    aten, shapes = torch.ops.aten, ((2, 3, 4), (2, 4, 3))
+
     def compute(x, y):
-        product = torch.ops.aten.bmm.default(x, y)
-        return product + 1.0, torch.ops.aten.add.Tensor(product, y.sum())
+        product = aten.bmm.default(x, y)
+        return aten.neg.default(product), aten.add.Tensor(product, x.sum())
 
-    check(compute, (2, 3, 4), (2, 4, 3))
+    found = operations(check(compute, *shapes), *shapes)
+    assert aten.bmm.default in found
+    assert aten.baddbmm.default not in found
 
 
 # --------------------------------------------------------------------------- which recipes

@@ -182,7 +182,8 @@ def never_together(model, objective, data, **rules):
         lambda t: TrainersTogether(t).run(),
     ):
         torch.manual_seed(0)
-        made = [trainer(stage(**rules), data, seed, model=model()) for seed in range(2)]
+        models = [model(), model()]
+        made = [trainer(stage(**rules), data, seed, model=models[seed]) for seed in range(2)]
         for one in made:
             one.objective = objective
         ends.append((made, way(made)))
@@ -203,6 +204,7 @@ def mean(model, x, step, generator):
     return Loss(-model.density_and_features(x)[0].mean())
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_what_cannot_be_a_batch_takes_turns(data):
     """Noise, statistics, and gradients that a hook changes; each with the run's state untouched."""
 
