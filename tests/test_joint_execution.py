@@ -157,3 +157,13 @@ def test_seeds_share_the_budget_of_their_command(tmp_path):
         assert one.train_seconds + one.validation_seconds == pytest.approx(0.5, abs=0.25)
     stored = json.loads(summary.finished[0].path(tmp_path / "results").read_text())
     assert stored["budget"]["seeds_together"] == SEEDS
+
+
+def test_without_memory_for_all_each_seed_says_so(tmp_path, monkeypatch):
+    def full(self):
+        raise MemoryError
+
+    monkeypatch.setattr("dgm_bench.joint_execution.TrainersTogether.run", full)
+    summary, _ = run(tmp_path)
+    assert [r.outcome.status for r in summary.failed] == ["out-of-memory"] * SEEDS
+    assert "batch_size" in summary.failed[0].outcome.hint
