@@ -28,7 +28,7 @@ def required(module: str) -> ModuleType:
     """Return a module of a peer, or skip the case and say which package it lacks."""
     package = module.partition(".")[0]
     found: ModuleType = pytest.importorskip(
-        module, reason=f"needs {package}: pip install {package}"
+        module, reason=f"needs {package}: pip install dgm-bench[dev,peers]"
     )
     return found
 
