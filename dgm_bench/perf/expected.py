@@ -21,7 +21,7 @@ DEPENDS: Mapping[str, tuple[str, ...]] = {
     "flops": ("torch", "torchdiffeq"),
     "peak_bytes": ("torch", "torchdiffeq"),
     "modules": ("python", "click", "rich", "pydantic"),
-    "packages": ("click", "rich", "pydantic"),
+    "packages": ("python", "click", "rich", "pydantic"),
 }
 _HEAD = f"""\
 # What a step of each case and each command take, counted exactly; CONTRIBUTING.md says more.

@@ -21,7 +21,7 @@ from dgm_bench.errors import UnexpectedError
 #: Seconds that a turn of a worker lasts, at least, and all turns of both workers together. Many
 #: short turns meet the same disturbances on both sides.
 TURN_SECONDS, PAIR_SECONDS = 0.004, 1.5
-FEWEST_ROUNDS, MOST_ROUNDS = 12, 200
+FEWEST_ROUNDS, MOST_ROUNDS = 30, 200
 #: Runs a worker of this state's cases on the code of another: whatever stands in ``dgm_bench.perf``
 #: there, both sides do the same work.
 _START = """

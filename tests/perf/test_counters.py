@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dgm_bench.perf import startup
+from dgm_bench.perf import startup, tiers
 from dgm_bench.perf.cases import CASES
 from dgm_bench.perf.counters import step_counters
 from dgm_bench.perf.expected import (
@@ -18,10 +18,17 @@ from dgm_bench.perf.expected import (
     write_expected,
 )
 from dgm_bench.perf.operators import OperatorCount
+from dgm_bench.perf.printed import as_text
 from dgm_bench.perf.steps import make_work, usual_settings
 from dgm_bench.train.losses import Loss
 
 pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+def test_the_counters_are_those_on_file():
+    """``tox -e perf -- --write`` writes them anew, where a change of them is meant."""
+    finding = tiers.counters()
+    assert not finding.failed, as_text(finding)
 
 
 # --------------------------------------------------------------------------- what is counted
