@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,8 @@ from dgm_bench.paths import PACKAGE, default_results
 MANY = 250
 #: And the other verbs.
 FEW = 8
+#: Seconds after which a file is old enough for what is kept of it.
+SETTLED = 3.0
 #: How names of our own modules begin.
 OWN = ("dgm_bench", "reproductions")
 #: Runs a command, and writes on file descriptor 3 what it imported and which records it opened.
@@ -57,6 +60,7 @@ def startup_counters() -> dict[str, Counters]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         many, few = (_linked(folder / str(count), count) for count in (MANY, FEW))
+        _wait_until_old()
         commands: dict[str, tuple[Path, Sequence[str]]] = {
             "import": (many, ()),
             "list-cold": (many, ("list", "--results", str(many))),
@@ -83,6 +87,15 @@ def _linked(folder: Path, count: int) -> Path:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
     return folder
+
+
+def _wait_until_old() -> None:
+    """Wait until no file is too new for a command to keep what it made of it."""
+    root = PACKAGE.parent
+    folders = (PACKAGE, root / "reproductions", default_results() / "runs")
+    files = [file for folder in folders for file in folder.rglob("*.*") if file.suffix != ".pyc"]
+    newest = max(file.stat().st_ctime for file in files)
+    time.sleep(min(max(newest + SETTLED - time.time(), 0.0), SETTLED))
 
 
 def _counted(words: Sequence[str], results: Path, folder: Path) -> Counters:
