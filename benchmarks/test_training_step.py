@@ -43,10 +43,11 @@ class Masked(NamedTuple):
 
 
 BSDS300 = Masked(dim=63, width=512, layers=5, batch=100)
+MNIST = Masked(dim=784, width=1024, layers=5, batch=100)
 SMALL = Masked(dim=8, width=64, layers=5, batch=100)
 
 
-@pytest.mark.parametrize("size", [BSDS300, SMALL], ids=["bsds300", "small"])
+@pytest.mark.parametrize("size", [BSDS300, MNIST, SMALL], ids=["bsds300", "mnist", "small"])
 def test_maf(size: Masked, device: str, benchmark: BenchmarkFixture) -> None:
     """MAF without batch normalisation: nflows' is another one and zuko has none."""
     dim, width, layers, batch = size

@@ -66,9 +66,9 @@ class TrainingState:
         """Evaluations of the dynamics so far, None of a model that solves nothing."""
         return self.model.function_evaluations if isinstance(self.model, SolvesODE) else None
 
-    def mixed_precision(self) -> torch.autocast:
+    def mixed_precision(self) -> AbstractContextManager[object]:
         """Compute in bfloat16 until the block ends, where the stage says so."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed)
+        return torch.autocast(self.device.type, torch.bfloat16) if self._mixed else nullcontext()
 
     # ---------------------------------------------------------------- the training loss
 
