@@ -18,16 +18,8 @@ from torch import Tensor
 
 from dgm_bench.errors import DeclarationError
 from dgm_bench.escaping import drawn
-from dgm_bench.report.plots import (
-    BLUE,
-    GREEN,
-    INK,
-    ORANGE,
-    PURPLE,
-    VERMILION,
-    described,
-    new_figure,
-)
+from dgm_bench.report.palette import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
+from dgm_bench.report.plots import described, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

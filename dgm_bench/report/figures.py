@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from dgm_bench.records import RunRecord
 from dgm_bench.report.gradients import gradient_plot
-from dgm_bench.report.plots import INK, comparison_plot, gap_plot, literal
+from dgm_bench.report.palette import INK
+from dgm_bench.report.plots import comparison_plot, gap_plot, literal
 from dgm_bench.report.ranking import ranking_plots
 from dgm_bench.report.relaxation import relaxation_plot
 from dgm_bench.report.surgery import surgery_plots

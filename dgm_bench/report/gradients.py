@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dgm_bench.records import RunRecord
+from dgm_bench.report.palette import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
 from dgm_bench.report.panels import panels, runs_by_row
-from dgm_bench.report.plots import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
 from dgm_bench.spec import Table
 
 if TYPE_CHECKING:

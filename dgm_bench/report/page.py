@@ -22,12 +22,13 @@ from dgm_bench import __version__
 from dgm_bench.errors import ResultsError
 from dgm_bench.escaping import plain
 from dgm_bench.planner import duration, gigabytes, run_command
-from dgm_bench.records import RunRecord, kept_pictures
+from dgm_bench.records import Environment, RunRecord, kept_pictures
 from dgm_bench.report import figures
+from dgm_bench.report.curves import learning_curve
 from dgm_bench.report.figures import FigureKind, figures_of
 from dgm_bench.report.kept_figures import drawn_once
 from dgm_bench.report.numbers import measured_text, published_text
-from dgm_bench.report.plots import learning_curve, to_svg
+from dgm_bench.report.plots import to_svg
 from dgm_bench.report.time_to_quality import all_lines, time_to_quality
 from dgm_bench.sealed import write_atomically
 from dgm_bench.spec import YES_NO, Cell, Column, Paper, Recipe, Row, Source, Table
@@ -44,7 +45,7 @@ from dgm_bench.wording import (
 )
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Environment as Templates
     from markupsafe import Markup
 
     from dgm_bench.catalog import Catalog
@@ -53,6 +54,10 @@ _LOG = logging.getLogger("dgm_bench")
 TEMPLATES = Path(__file__).parent / "templates"
 #: Pieces of the template that are written together.
 PIECES = 10_000
+#: Ends of lines before tags, which no browser shows.
+_BREAKS = re.compile(r"\s*\n\s*<")
+#: Characters of a note that stands beside its cell; longer ones stand in a list, once.
+SHORT = 50
 
 
 def write_report(path: Path, *, catalog: Catalog, store: Store) -> None:
@@ -67,7 +72,7 @@ def write_report(path: Path, *, catalog: Catalog, store: Store) -> None:
         ResultsError: When a record or curve cannot be read, or the file cannot be written.
     """
     page = _Page(catalog.papers, store)
-    write_atomically(path, (plain(part).encode() for part in page.parts()))
+    write_atomically(path, (_BREAKS.sub("<", plain(part)).encode() for part in page.parts()))
 
 
 # --------------------------------------------------------------------------- what is shown
@@ -91,6 +96,14 @@ class RunView:
 
 
 @dataclass(frozen=True)
+class Notes:
+    """Remarks on a cell: short ones, and the numbers of long ones in the page's list."""
+
+    texts: Sequence[str]
+    numbers: Sequence[int]
+
+
+@dataclass(frozen=True)
 class CellView:
     """One cell as the page shows it."""
 
@@ -101,7 +114,9 @@ class CellView:
     pm_meaning: str
     source: Source | None
     command: str
+    recipe_at: Cell | None
     settings: Sequence[tuple[str, str]]
+    notes: Notes
     records: Sequence[RunRecord]
     environment: Sequence[tuple[str, str]]
     curve: Markup | None
@@ -124,16 +139,6 @@ class CellView:
     def runs(self) -> Iterator[RunView]:
         """The runs as the page shows them."""
         return (_run(record, self.cell.metric) for record in self.records)
-
-    @property
-    def notes(self) -> list[str]:
-        """What the declarations remark on the number, its source, row and column."""
-        cell = self.cell
-        parts = (cell.published, self.source, cell.row, cell.column)
-        found = dict.fromkeys(f"{part.note}." for part in parts if part and part.note)
-        if cell.same_as:
-            found |= {f"Reproduced by the recipe of row {cell.same_as}.": None}
-        return list(found)
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,7 @@ class _Page:
         self.papers, self.store = papers, store
         self.pool: Pool = pool_variances(store.records())
         self.shown: dict[str, Cell] = {}
+        self.notes: dict[str, int] = {}
         self.texts: dict[str, str] = {}
 
     def parts(self) -> Iterator[str]:
@@ -175,6 +181,7 @@ class _Page:
             .stream(
                 version=__version__,
                 yes_no=YES_NO,
+                notes=self.notes,
                 papers=papers,
                 counts=_counts(cells),
                 states=STATES,
@@ -242,9 +249,11 @@ class _Page:
             pm_meaning=published_error(published) if published else "",
             source=sources.get(published.source) if published else None,
             command=run_command(cell) if cell.recipe else "",
-            settings=_settings(cell.recipe) if cell.recipe else (),
+            recipe_at=self._recipe_at(cell),
+            settings=() if cell.recipe is None or self._recipe_at(cell) else _settings(cell.recipe),
+            notes=self._notes(cell, sources, () if shown_by else records[-1:]),
             records=records,
-            environment=_environment(records[-1]) if records else (),
+            environment=_environment(records[-1]) if records and not shown_by else (),
             curve=None if shown_by else self._curve(cell, records),
             pictures=[] if shown_by else self._pictures(records),
             shown_by=shown_by,
@@ -259,6 +268,31 @@ class _Page:
             return []
         found = time_to_quality(cell, records, self.store.known_curve)
         return [] if found is None else list(all_lines(found))
+
+    def _recipe_at(self, cell: Cell) -> Cell | None:
+        """Return the cell that has the settings of the recipe already, if one has."""
+        if cell.recipe is None:
+            return None
+        first = self.shown.setdefault(f"{cell.recipe.name} {cell.recipe.content_hash}", cell)
+        return None if first is cell else first
+
+    def _notes(
+        self, cell: Cell, sources: Mapping[str, Source], newest: Sequence[RunRecord]
+    ) -> Notes:
+        """Return what is remarked on the number, its source, row, column, recipe and newest run.
+
+        Hundreds of cells share long remarks: each stands once, in a list.
+        """
+        source = sources.get(cell.published.source) if cell.published else None
+        parts = (cell.published, source, cell.row, cell.column)
+        found = [f"{part.note}." for part in parts if part is not None and part.note]
+        found += [f"Reproduced by the recipe of row {cell.same_as}."] if cell.same_as else []
+        found += [] if cell.recipe is None else [cell.recipe.source, *cell.recipe.notes]
+        found += [_software(record.environment) for record in newest]
+        texts = [text for text in dict.fromkeys(found) if text]
+        long = [text for text in texts if len(text) > SHORT]
+        numbers = [self.notes.setdefault(text, len(self.notes) + 1) for text in long]
+        return Notes([text for text in texts if text not in long], sorted(numbers))
 
     def _shown_by(self, cell: Cell, records: Sequence[RunRecord]) -> Cell | None:
         """Return the cell that has the curve and pictures of the newest run already, if one has."""
@@ -281,14 +315,8 @@ class _Page:
 
     def _curve_of(self, cell: Cell, record: RunRecord) -> str:
         """Return the learning curve of a run, which is empty where it has none."""
-        published, name = _published_nats(cell), _identifier(f"{cell.id}-curve")
-
-        def draw() -> str:
-            curve = self.store.curve(record)
-            return to_svg(learning_curve(curve, record, published), name) if curve else ""
-
-        content = self.store.curve_content(record).decode("latin-1")
-        return drawn_once(draw, name, self._text(record), content, repr(published))
+        curve = self.store.curve(record)
+        return learning_curve(curve, record, _published_nats(cell)) if curve else ""
 
     def _pictures(self, records: Sequence[RunRecord]) -> list[tuple[str, str]]:
         """Return name and data address of the newest run's pictures that are on this machine."""
@@ -376,17 +404,20 @@ def _environment(record: RunRecord) -> list[tuple[str, str]]:
     where, code, data = record.environment, record.code, record.data
     commit = (code.git_commit or "unknown")[:12] + (" with local changes" if code.git_dirty else "")
     sizes = ", ".join(f"{name} {size:,}" for name, size in data.sizes.items())
-    packages = where.packages
     return [
         ("device", where.gpu or where.device),
         ("processor", f"{where.cpu}, {where.cores} cores, {where.threads} threads used"),
         ("machine class", where.machine_class),
-        ("software", ", ".join([f"Python {where.python}", *map(" ".join, packages.items())])),
         ("code", f"dgm-bench {code.version}, commit {commit}"),
         ("command", code.command),
         ("data", f"{data.name} version {data.version}, {_verified(data.verified)}: {sizes}"),
         ("scale", f"{record.scale.parameters:,} parameters, {record.scale.precision}"),
     ]
+
+
+def _software(where: Environment) -> str:
+    packages = ", ".join(map(" ".join, where.packages.items()))
+    return f"Software of the newest run: Python {where.python}, {packages}."
 
 
 def _verified(verified: bool) -> str:
@@ -403,10 +434,11 @@ def _published_nats(cell: Cell) -> float | None:
 # --------------------------------------------------------------------------- HTML
 
 
-def _templates() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+def _templates() -> Templates:
+    from jinja2 import Environment as Templates
+    from jinja2 import FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    environment = Templates(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dgm_bench.records import RunRecord
-from dgm_bench.report.plots import INK
+from dgm_bench.report.palette import INK
 from dgm_bench.spec import Table
 
 if TYPE_CHECKING:

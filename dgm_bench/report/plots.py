@@ -1,4 +1,4 @@
-"""Plots made from records, curves and verdicts: for MLflow (PNG) and for the page (SVG).
+"""Plots made from records and verdicts, for the page (SVG) and as files (PNG).
 
 matplotlib is imported when a plot is made, and only its object interface is used, so that
 nothing here depends on a display or on what a caller has drawn before.
@@ -9,85 +9,26 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
-from itertools import pairwise
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from dgm_bench.escaping import drawn
 from dgm_bench.measured import measured
 from dgm_bench.records import RunRecord
+from dgm_bench.report.palette import BLUE, GREEN, INK, VERMILION
 from dgm_bench.spec import YES_NO, Cell, Column, Table
 from dgm_bench.wording import PUBLISHED_BAR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import ArrayLike, NDArray
 
     from dgm_bench.verdict import Verdict
 
-Curve = Sequence[Mapping[str, float]]
-
-# The colour-blind safe palette of Okabe and Ito (2008).
-BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
-#: Colour of text and lines; the page turns it into the reader's own text colour.
-INK = "#24292f"
 #: Columns of panels in a plot that has one panel for each column of a table.
 PANELS_ACROSS = 3
-
-
-def learning_curve(curve: Curve, record: RunRecord, published: float | None = None) -> Figure:
-    """Plot training and validation loss against steps, and against seconds on the upper edge.
-
-    Each stage of a run has a panel of its own.
-
-    Args:
-        curve: Rows of the run's curve; losses are in nats per example.
-        record: The run; its best step is marked, and drops of the learning rate.
-        published: The published value in nats per example, where the two can be compared.
-    """
-    if curve and "stage" in curve[0]:
-        return _curves_of_stages(curve, record)
-    figure, axes = new_figure(7.2, 3.6)
-    series = _draw_losses(axes, curve, published)
-    _mark_best(axes, record, series)
-    _mark_drops(axes, curve)
-    if published is not None:
-        axes.axhline(published, color=GREEN, linestyle="--", linewidth=1.3, label="published")
-    axes.set_ylabel("loss (nats per example)")
-    _seconds_above(axes, curve)
-    axes.set_title(f"{record.cells[0]}, seed {record.seed}", loc="left", fontsize=10)
-    figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=5)
-    return literal(figure)
-
-
-def _curves_of_stages(curve: Curve, record: RunRecord) -> Figure:
-    """Plot the losses of each stage, each in the unit of its own objective."""
-    figure, first = new_figure(7.2, 3.0)
-    first.remove()
-    stages = record.recipe.stages
-    grid = figure.subplots(1, len(stages), squeeze=False)[0]
-    for index, (axes, stage) in enumerate(zip(grid, stages, strict=True)):
-        _draw_losses(axes, [row for row in curve if row["stage"] == index], None)
-        axes.set_title(stage.name, loc="left", fontsize=9)
-        axes.tick_params(labelsize=8, colors=INK)
-        axes.spines[["top", "right"]].set_visible(False)
-    grid[0].set_ylabel("loss of the stage")
-    figure.suptitle(f"{record.cells[0]}, seed {record.seed}", fontsize=10)
-    handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=8, ncols=5)
-    return literal(figure)
-
-
-def _draw_losses(axes: Axes, curve: Curve, published: float | None) -> dict[float, float]:
-    """Draw both losses, and return that of validation by step."""
-    steps, train = _series(curve, "train_loss")
-    axes.plot(steps, train, color=BLUE, linewidth=1.2, alpha=0.8, label="training")
-    steps, validation = _series(curve, "validation")
-    axes.plot(steps, validation, color=VERMILION, linewidth=1.6, label="validation")
-    axes.set_ylim(*_limits([*train, *validation], published))
-    axes.set_xlabel("training step")
-    return dict(zip(steps, validation, strict=True))
 
 
 def comparison_plot(table: Table, verdicts: Mapping[str, Verdict]) -> Figure | None:
@@ -165,74 +106,6 @@ def _cells_plot(
         axes.set_title(column.title, loc="left", fontsize=10)
         axes.set_xlabel(label(column))
     return figure
-
-
-# --------------------------------------------------------------------------- learning curve
-
-
-def _series(curve: Curve, name: str) -> tuple[list[float], list[float]]:
-    points = [(r["step"], r[name]) for r in curve if math.isfinite(r.get(name, math.nan))]
-    return [x for x, _ in points], [y for _, y in points]
-
-
-def _limits(values: Sequence[float], published: float | None) -> tuple[float, float]:
-    """Return limits that show the end of training: the first, huge losses may leave the frame."""
-    if not values:
-        return 0.0, 1.0
-    ordered = sorted(values)
-    low, high = ordered[0], ordered[int(0.95 * (len(ordered) - 1))]
-    if published is not None:
-        low, high = min(low, published), max(high, published)
-    margin = 0.06 * (high - low) or 0.5
-    return low - margin, high + margin
-
-
-def _mark_best(axes: Axes, record: RunRecord, validation: Mapping[float, float]) -> None:
-    best = record.budget.best_step
-    if best is not None and best in validation:
-        label = f"best, step {best:,}"
-        axes.plot([best], [validation[best]], "o", color=INK, markersize=6, label=label)
-
-
-def _mark_drops(axes: Axes, curve: Curve) -> None:
-    drops = [b["step"] for a, b in pairwise(curve) if b["lr"] < 0.7 * a["lr"]]
-    for number, step in enumerate(drops):
-        label = "learning rate drops" if number == 0 else None
-        axes.axvline(step, color=PURPLE, linestyle=":", linewidth=1.4, label=label)
-
-
-def _seconds_above(axes: Axes, curve: Curve) -> None:
-    """Show time on the upper edge; not where stages follow each other and steps start again."""
-    rising = all(a["step"] < b["step"] and a["seconds"] < b["seconds"] for a, b in pairwise(curve))
-    if len(curve) < 2 or not rising:
-        return
-    unit, size = _time_unit(curve[-1]["seconds"])
-    steps, times = [row["step"] for row in curve], [row["seconds"] / size for row in curve]
-    both_ways = (_interpolation(steps, times), _interpolation(times, steps))
-    above = axes.secondary_xaxis("top", functions=both_ways)
-    above.set_xlabel(f"training and validation time ({unit})", fontsize=8)
-    above.tick_params(labelsize=8, colors=INK)
-
-
-def _interpolation(x: Sequence[float], y: Sequence[float]) -> Callable[[ArrayLike], NDArray[Any]]:
-    """Return the straight lines through the points, continued at both ends."""
-    import numpy as np
-
-    first = (y[1] - y[0]) / (x[1] - x[0])
-    last = (y[-1] - y[-2]) / (x[-1] - x[-2])
-
-    def apply(at: ArrayLike) -> NDArray[Any]:
-        at = np.asarray(at, float)
-        before, after = np.minimum(at - x[0], 0), np.maximum(at - x[-1], 0)
-        return np.asarray(np.interp(at, x, y) + first * before + last * after)
-
-    return apply
-
-
-def _time_unit(seconds: float) -> tuple[str, float]:
-    if seconds >= 3 * 3600:
-        return "hours", 3600.0
-    return ("minutes", 60.0) if seconds >= 180 else ("seconds", 1.0)
 
 
 # --------------------------------------------------------------------------- panels by column
@@ -378,9 +251,38 @@ def to_svg(figure: Figure, name: str) -> str:
     bare = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(file, format="svg", transparent=True, metadata=bare)
-    svg = file.getvalue()
+    return _on_page(file.getvalue(), name)
+
+
+def _on_page(svg: str, name: str) -> str:
+    """Return matplotlib's SVG without what a page does not need, to a tenth of a point."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: 'DejaVu Sans', sans-serif", svg)
+    svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
+    svg = re.sub(r' (?:d|x|y)="[^"]*"', _rounded, svg)
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]*)', svg))
+    svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
+    svg = re.sub(r"\s*\n\s*", " ", svg).replace("> <", "><")
+    found = 1
+    while found:  # groups of nothing, from within
+        svg, found = re.subn(r"<g>((?:(?!</?g\b).)*)</g>", r"\1", svg)
+    svg = _with_classes(svg)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(rf"{INK}|#000000", "currentColor", svg, flags=re.IGNORECASE)
     return re.sub(BLUE, "var(--plot-blue)", svg, flags=re.IGNORECASE)
+
+
+def _rounded(attribute: re.Match[str]) -> str:
+    return re.sub(r"-?\d+\.\d\d+", lambda number: f"{float(number[0]):.1f}", attribute[0])
+
+
+def _with_classes(svg: str) -> str:
+    """Return SVG in which styles that come again stand once, under the digest of what they say."""
+    rules = ""
+    for style, count in Counter(re.findall(r' style="([^"]*)"', svg)).items():
+        if count > 1:
+            name = "s" + sha256(style.encode()).hexdigest()[:7]
+            svg = svg.replace(f' style="{style}"', f' class="{name}"')
+            rules += f".{name}{{{style}}}"
+    return svg.replace("</style>", f"{rules}</style>", 1)

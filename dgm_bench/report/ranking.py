@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from dgm_bench.escaping import drawn
 from dgm_bench.measured import measured
 from dgm_bench.records import RunRecord
-from dgm_bench.report.plots import BLUE, new_figure
+from dgm_bench.report.palette import BLUE
+from dgm_bench.report.plots import new_figure
 from dgm_bench.spec import Column, Table
 
 if TYPE_CHECKING:

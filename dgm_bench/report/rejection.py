@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dgm_bench.errors import DeclarationError
 from dgm_bench.records import Metric
-from dgm_bench.report.plots import BLUE, INK, described, literal, new_figure
+from dgm_bench.report.palette import BLUE, INK
+from dgm_bench.report.plots import described, literal, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

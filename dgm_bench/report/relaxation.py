@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dgm_bench.measured import summed_up
 from dgm_bench.records import Metric, RunRecord
+from dgm_bench.report.palette import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
 from dgm_bench.report.panels import panels, runs_by_row
-from dgm_bench.report.plots import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
 from dgm_bench.spec import Table
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from dgm_bench.escaping import drawn
 from dgm_bench.records import RunRecord
+from dgm_bench.report.palette import BLUE, GREEN, INK, VERMILION
 from dgm_bench.report.panels import panels, runs_by_row
-from dgm_bench.report.plots import BLUE, GREEN, INK, VERMILION, shared_legend
+from dgm_bench.report.plots import shared_legend
 from dgm_bench.spec import Table
 
 if TYPE_CHECKING:

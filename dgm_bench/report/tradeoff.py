@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dgm_bench.measured import measured
 from dgm_bench.records import RunRecord
+from dgm_bench.report.palette import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
 from dgm_bench.report.panels import panels
-from dgm_bench.report.plots import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
 from dgm_bench.report.rejection import rejection_points
 from dgm_bench.spec import Cell, Row, Table
 

@@ -14,7 +14,7 @@ from urllib.request import url2pathname
 from dgm_bench.errors import DgmBenchError, ResultsError
 from dgm_bench.locks import holding
 from dgm_bench.records import FAILED, RunRecord, kept_pictures, read_record
-from dgm_bench.report.plots import learning_curve
+from dgm_bench.report.curves import learning_curve, standalone
 from dgm_bench.store import Store
 from dgm_bench.tracking.address import LATER, Address, TrackingError, without_secrets
 from dgm_bench.tracking.content import (
@@ -268,7 +268,8 @@ def log_run(
     _log_numbers(client, run_id, record, curve)
     _log_files(client, run_id, record, results)
     if curve:
-        client.log_figure(run_id, learning_curve(curve, record), "pictures/learning-curve.png")
+        picture = standalone(learning_curve(curve, record))
+        client.log_text(run_id, picture, "pictures/learning-curve.svg")
     status = "FAILED" if record.outcome.status in FAILED else "FINISHED"
     client.set_terminated(run_id, status=status, end_time=ended)
     client.set_tag(run_id, LOGGED_TAG, "yes")

@@ -82,7 +82,7 @@ def test_a_run_is_logged_with_all_there_is(fresh):
         f"record/{record.run_id}.json",
         f"record/{record.run_id}.csv",
         "pictures/density.png",
-        "pictures/learning-curve.png",
+        "pictures/learning-curve.svg",
     }
     assert list((fresh / "mlartifacts").rglob("density.png"))
 
@@ -114,7 +114,7 @@ def test_names_that_mlflow_would_refuse_are_cut(fresh):
 
 
 @pytest.mark.parametrize(
-    "call", ["create_run", "log_batch", "log_artifact", "log_figure", "set_terminated", "set_tag"]
+    "call", ["create_run", "log_batch", "log_artifact", "log_text", "set_terminated", "set_tag"]
 )
 def test_a_run_left_half_logged_is_redone(fresh, monkeypatch, call):
     from mlflow import MlflowClient

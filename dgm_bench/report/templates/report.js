@@ -17,7 +17,7 @@ function filterBy(input, elements, textOf, also = () => true) {
 
 const cells = all("details.cell");
 const chosen = new Set();
-const isChosen = (cell) => chosen.size === 0 || chosen.has(cell.dataset.state);
+const isChosen = (cell) => chosen.size === 0 || [...chosen].some((state) => cell.querySelector(`summary .${state}`));
 const told = (cell) => all("summary, .reason", cell).map((part) => part.textContent).join(" ");
 const showCells = filterBy(document.getElementById("cell-filter"), cells, told, isChosen);
 for (const button of all("button[data-state]")) {
@@ -27,6 +27,10 @@ for (const button of all("button[data-state]")) {
     button.setAttribute("aria-pressed", chosen.has(state));
     showCells();
   });
+}
+
+for (const link of all(".matrix a")) {
+  link.title = document.querySelector(`${link.hash} .reason`).textContent.trim();
 }
 
 const runFilter = document.getElementById("run-filter");
@@ -53,7 +57,12 @@ for (const head of all("table.sortable th")) {
   });
 }
 
-for (const button of all("button.copy")) {
+for (const command of all("kbd")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "copy";
+  button.textContent = "copy";
+  command.after(button);
   button.addEventListener("click", async () => {
     await navigator.clipboard.writeText(button.previousElementSibling.textContent);
     button.textContent = "copied";
