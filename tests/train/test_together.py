@@ -108,6 +108,7 @@ def test_seeds_together_are_equal_to_each_alone(data):
 def test_each_seed_stops_by_its_own_patience(data):
     settings = stage(
         optimizer=OptimizerSpec(lr=0.3, eps=1e-3),
+        schedule=ScheduleSpec(drops=(0,), factor=0.7),
         validation=ValidationSpec(every=1, unit="steps"),
         stopping=StoppingSpec(patience=1, max_steps=60),
     )
