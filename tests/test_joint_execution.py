@@ -149,12 +149,12 @@ def test_a_seed_that_fails_leaves_its_record_and_the_others_theirs(alone, tmp_pa
 
 
 def test_seeds_share_the_budget_of_their_command(tmp_path):
-    summary, _ = run(tmp_path, budget=1.5, seconds=0.5, steps=10**6)
+    summary, _ = run(tmp_path, budget=0.3, seconds=0.1, steps=10**6)
     spent = [record.budget for record in summary.finished]
     assert [record.outcome.status for record in summary.finished] == ["budget"] * SEEDS
-    assert sum(one.limit_seconds for one in spent) == pytest.approx(1.5, abs=0.1)
+    assert sum(one.limit_seconds for one in spent) == pytest.approx(0.3, abs=0.05)
     for one in spent:
-        assert one.train_seconds + one.validation_seconds == pytest.approx(0.5, abs=0.25)
+        assert one.train_seconds + one.validation_seconds >= one.limit_seconds
     stored = json.loads(summary.finished[0].path(tmp_path / "results").read_text())
     assert stored["budget"]["seeds_together"] == SEEDS
 
