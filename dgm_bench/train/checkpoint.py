@@ -15,6 +15,10 @@ from dgm_bench.errors import ResultsError
 from dgm_bench.sealed import forget_damaged, read_sealed, set_aside, write_sealed
 from dgm_bench.train.state import TrainingState
 
+#: Of what lies in a checkpoint. In those without a number the optimiser's state of wide masked
+#: networks is in another order of units.
+VERSION = 1
+
 
 class ForeignCheckpointError(ResultsError):
     """A checkpoint of other data, of another recipe, or of another kind of device."""
@@ -34,7 +38,7 @@ class CheckpointFile:
             ResultsError: When the folder cannot be written or the disk is full.
         """
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save({"version": VERSION, **state}, buffer)
         staged = self.newest.with_name("checkpoint.next.pt")
         write_sealed(staged, buffer.getvalue())
         if self.newest.exists():
@@ -123,5 +127,8 @@ def _read(path: Path, instead: str) -> dict[str, Any] | None:
         )
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # of another torch
         set_aside(path, f"cannot be loaded by torch {torch.__version__} ({error})", instead)
+        return None
+    if state.get("version") != VERSION:
+        set_aside(path, "is of another version of this package", instead)
         return None
     return state

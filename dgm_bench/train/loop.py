@@ -114,6 +114,7 @@ class Trainer:
             self._take_in_the_rest(over)
             return over
         self.tally.begin_segment()
+        self._say_precision()
         self.model.train()
         if self.tally.step == 0:
             self._initialise()
@@ -131,6 +132,11 @@ class Trainer:
         if self.limit_seconds is not None and self.clock.elapsed() >= self.limit_seconds:
             return "budget"
         return None
+
+    def _say_precision(self) -> None:
+        wanted, found = self.stage.precision, self.state.precision
+        if found != wanted:
+            self.reporter.message(f"this hardware has no {wanted}: training computes in {found}")
 
     # ---------------------------------------------------------------- the step
 

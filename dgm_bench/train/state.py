@@ -17,6 +17,7 @@ from dgm_bench.spec import OptimizerSpec, Stage
 from dgm_bench.train.averaging import ParameterAverage
 from dgm_bench.train.flat import FlatParameters
 from dgm_bench.train.optimizers import build_optimizer
+from dgm_bench.train.precision import precision_on
 from dgm_bench.train.sampler import ShuffledBatches
 from dgm_bench.train.schedule import Schedule
 from dgm_bench.train.tally import Tally
@@ -54,7 +55,8 @@ class TrainingState:
         self.best_parameters: dict[str, Tensor] | None = None
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.tally = Tally()
-        self._mixed = stage.precision == "bfloat16"
+        #: What steps and validations compute in, on this hardware.
+        self.precision = precision_on(self.device, stage.precision)
 
     @property
     def epoch(self) -> float:
@@ -67,8 +69,10 @@ class TrainingState:
         return self.model.function_evaluations if isinstance(self.model, SolvesODE) else None
 
     def mixed_precision(self) -> AbstractContextManager[object]:
-        """Compute in bfloat16 until the block ends, where the stage says so."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self._mixed else nullcontext()
+        """Compute in bfloat16 until the block ends, where stage and hardware say so."""
+        if self.precision != "bfloat16":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     # ---------------------------------------------------------------- the training loss
 

@@ -72,7 +72,7 @@ def scale_of(stage: Stage, trainers: Sequence[Trainer], examples: int) -> Scale:
     models = [trainer.model for trainer in trainers]
     return Scale(
         global_batch=min(stage.batch_size, examples),
-        precision=stage.precision,
+        precision=trainers[-1].state.precision if trainers else stage.precision,
         parameters=sum(p.numel() for model in models for p in model.parameters()),
     )
 

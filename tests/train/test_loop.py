@@ -20,12 +20,14 @@ from dgm_bench.spec import (
     StoppingSpec,
     ValidationSpec,
 )
+from dgm_bench.train import precision
 from dgm_bench.train.averaging import ParameterAverage
 from dgm_bench.train.checkpoint import CheckpointFile, StageCheckpoint
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.objectives import build_objective
 from dgm_bench.train.optimizers import OPTIMIZERS, build_optimizer
 from dgm_bench.train.schedule import Schedule
+from dgm_bench.train.summary import scale_of
 
 MAF = ModelSpec(name="maf:MAF", args={"layers": 2, "hidden": [8]})
 FFJORD = ModelSpec(
@@ -175,6 +177,14 @@ def test_without_a_whole_checkpoint_the_stage_starts_again(data, tmp_path, caplo
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
+def test_a_checkpoint_of_another_version_is_not_gone_on_from(data, tmp_path, caplog, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("dgm_bench.train.checkpoint.VERSION", 0)
+        interrupted(stage(), data, tmp_path, 3)
+    assert trainer(stage(), data, folder=tmp_path).restore() is None
+    assert "is of another version of this package; its stage starts again" in caplog.text
+
+
 def flip_a_bit(path):
     """Damage the middle of a file, where weights are: torch alone would load them."""
     whole = bytearray(path.read_bytes())
@@ -192,7 +202,22 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_mixed_precision_keeps_weights_and_computes_in_bfloat16(data):
+@pytest.mark.parametrize("features", [("avx2", "avx512_bf16"), ("avx2", "avx512f")])
+def test_mixed_precision_asks_the_hardware(features, data, monkeypatch):
+    monkeypatch.setattr(precision, "processor_features", lambda: features)
+    settings = stage(precision="bfloat16", stopping=StoppingSpec(max_steps=2))
+    said = []
+    run = trainer(settings, data)
+    monkeypatch.setattr(run.reporter, "message", said.append)
+    run.run()
+    computed = "bfloat16" if "avx512_bf16" in features else "float32"
+    assert scale_of(settings, [run], 200).precision == computed
+    told = "this hardware has no bfloat16: training computes in float32"
+    assert said == ([] if computed == "bfloat16" else [told])
+
+
+def test_mixed_precision_keeps_weights_and_computes_in_bfloat16(data, monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
     torch.set_default_dtype(torch.float32)
     seen = []
     run = trainer(stage(precision="bfloat16", stopping=StoppingSpec(max_steps=6)), data)

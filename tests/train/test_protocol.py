@@ -12,6 +12,7 @@ from train.reference import Reference
 from train.tiny import make_data, make_model, probe
 
 from dgm_bench.spec import StoppingSpec
+from dgm_bench.train import precision
 from dgm_bench.train.objectives import OBJECTIVES, ObjectiveDeclaration
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # numbers alone
@@ -26,6 +27,7 @@ SEED = 3
 
 @pytest.fixture(autouse=True)
 def with_probe(monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)  # if only emulated
     declared = ObjectiveDeclaration(lambda: probe, nn.Module, "nothing")
     monkeypatch.setitem(OBJECTIVES, "probe", declared)
 
