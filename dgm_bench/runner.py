@@ -82,6 +82,8 @@ def run_plan(plan: Plan, context: RunContext) -> RunSummary:
         context.control.active(ask_in_modules),
         closing(tracking.RunLogger(context.results, context.control)) as logger,
     ):
+        if context.track and plan.chosen:
+            logger.begin()
         device, source = resolve_device(context.device), _DataSource(context)
         session = _Session(context, device, source, logger)
         for run in plan.left_out:

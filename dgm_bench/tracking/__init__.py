@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,6 +107,14 @@ class RunLogger:
         if self._process is not None:
             self._process.close()
 
+    def begin(self) -> None:
+        """Let MLflow start beside the first run, which takes it seconds.
+
+        What is wrong with it is told when a run is logged.
+        """
+        with suppress(Exception):
+            self._asked().begin()
+
     def log(self, record: RunRecord) -> str | None:
         """Log a run that has just ended.
 
@@ -127,14 +135,18 @@ class RunLogger:
             return f"MLflow: not asked ({type(error).__name__}: {error}); {LATER}"
 
     def _log(self, record: RunRecord) -> str | None:
-        if self._process is None:
-            address = tracking_address(self._results)
-            self._process = LoggingProcess(self._results, address, self._control.stop_reason)
         path = str(record.path(self._results).absolute())
-        errors = [a["error"] for a in self._process.ask(paths=[path], many=False) if "error" in a]
+        answers = self._asked().ask(paths=[path], many=False)
+        errors = [answer["error"] for answer in answers if "error" in answer]
         if not errors:
             return None
         return f"MLflow did not take run {record.run_id} ({errors[0]}); {LATER}"
+
+    def _asked(self) -> LoggingProcess:
+        if self._process is None:
+            address = tracking_address(self._results)
+            self._process = LoggingProcess(self._results, address, self._control.stop_reason)
+        return self._process
 
 
 def check(results: Path) -> str:

@@ -50,7 +50,7 @@ class StoppedLogging(Exception):  # noqa: N818  not an error: what is left is lo
 
 
 class LoggingProcess:
-    """A process of its own that talks to MLflow; started when it is first asked.
+    """A process of its own that talks to MLflow; started when it is first asked, or before.
 
     Args:
         results: The results folder.
@@ -62,7 +62,21 @@ class LoggingProcess:
         self._results, self._address, self._stop_reason = results, address, stop_reason
         self._seconds = SERVER_SECONDS if address.is_server else FILE_SECONDS
         self._process: subprocess.Popen[bytes] | None = None
-        self._unread = b""
+        self._unread, self._ready = b"", False
+
+    def begin(self) -> None:
+        """Start the process, and do not wait until it is ready.
+
+        Raises:
+            TrackingError: When it cannot be started.
+        """
+        if self._process is None:
+            self._process, self._ready = self._new(), False
+            results = str(self._results.absolute())
+            moved = self._address.folder is not None
+            self._send(
+                self._process, {"results": results, "shown": self._address.shown, "moved": moved}
+            )
 
     def close(self) -> None:
         """End the process, whatever it does."""
@@ -115,16 +129,13 @@ class LoggingProcess:
         return TrackingError(name, reason, f"see whether it is well; {LATER}")
 
     def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            self._process = self._new()
-            results = str(self._results.absolute())
-            moved = self._address.folder is not None
-            self._send(
-                self._process, {"results": results, "shown": self._address.shown, "moved": moved}
-            )
+        self.begin()
+        assert self._process is not None
+        if not self._ready:
             if self._line(self._process, time.monotonic() + START_SECONDS) is None:
                 reason = f"was not ready within {START_SECONDS:g} seconds"
                 raise TrackingError("MLflow", reason, f"see whether `import mlflow` works; {LATER}")
+            self._ready = True
         return self._process
 
     def _new(self) -> subprocess.Popen[bytes]:

@@ -111,6 +111,29 @@ def test_a_run_that_ends_is_told_when_there_is_no_time_to_log_it(tmp_path):
     assert "(test); run `dgm-bench sync` later" in message
 
 
+def test_mlflow_starts_beside_the_run_and_is_not_waited_for(tmp_path, monkeypatch):
+    record, made = store_run(tmp_path), []
+    popen = process.subprocess.Popen
+    counted = lambda *words, **options: made.append(popen(*words, **options)) or made[-1]  # noqa: E731
+    monkeypatch.setattr(process.subprocess, "Popen", counted)
+    with contextlib.closing(tracking.RunLogger(tmp_path, Control())) as logger:
+        started = time.monotonic()
+        logger.begin()
+        assert time.monotonic() - started < 0.5
+        assert len(made) == 1
+        assert logger.log(record) is None
+        assert len(made) == 1
+    assert made[0].poll() is not None, "it ends with the command"
+
+
+def test_an_mlflow_that_cannot_start_is_told_when_a_run_is_logged(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "_PROGRAM", "raise SystemExit(7)")
+    record = store_run(tmp_path)
+    with contextlib.closing(tracking.RunLogger(tmp_path, Control())) as logger:
+        logger.begin()
+        assert "exit code 7" in logger.log(record)
+
+
 def test_one_record_that_cannot_be_logged_does_not_stop_the_others(tmp_path, database, capfd):
     results = tmp_path / "a%20b%41 ?#'\"é;&"
     bad, good = store_run(results, seed=0), store_run(results, seed=1)
