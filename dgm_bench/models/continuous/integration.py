@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-import torchdiffeq
 from jaxtyping import Float
 from torch import Tensor
 
@@ -41,4 +40,6 @@ def integrate(
         return AdaptiveSteps(function, settings["rtol"], each).take(
             state, ends, options["first_step"]
         )
+    import torchdiffeq  # here: it imports all solvers of scipy, for every run of any model
+
     return tuple(part[-1] for part in torchdiffeq.odeint(function, state, span, **settings))

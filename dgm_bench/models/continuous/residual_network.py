@@ -6,7 +6,6 @@ The paper is https://arxiv.org/abs/1806.07366.
 from __future__ import annotations
 
 import torch
-import torchdiffeq
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -56,6 +55,8 @@ class ResidualODENet(nn.Module):
             adjoint: Gradients by the adjoint equation, solved by Euler's method too, or by
                 backpropagation through the solver, which are those of the residual network.
         """
+        import torchdiffeq  # here: see :func:`integration.integrate`
+
         settings = {"method": "euler", "options": {"step_size": 1 / self.layers}}
         ends = self.times[[0, -1]]
         if not adjoint:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args
 
 import torch
-import torchdiffeq
 from jaxtyping import Float
 from torch import Tensor
 
@@ -176,6 +175,8 @@ class Solver:
             return solve_with_discrete_adjoint(function, state, span, parameters, settings)
         if self.gradient == "backpropagation":
             return integrate(function, state, span, settings)
+        import torchdiffeq  # here: see :func:`integrate`
+
         solution = torchdiffeq.odeint_adjoint(
             function, state, span, adjoint_params=parameters, adjoint_atol=self.atol, **settings
         )
