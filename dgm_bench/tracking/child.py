@@ -59,6 +59,10 @@ class Worker:
         self._reached = False
         self._turn = time.monotonic()
 
+    def prepare(self) -> None:
+        """Ask MLflow something before there is a job."""
+        self._log.trouble()
+
     def do(self, job: dict[str, Any]) -> None:
         """Do a job: log ``paths``, or only ask whether MLflow is well."""
         if "paths" not in job:
@@ -140,6 +144,9 @@ def main() -> None:
         import mlflow  # noqa: F401
     channel.write('{"ready": true}\n')
     channel.flush()
+    if not address.is_server:  # its tables take seconds to be made, and there is a run to wait for
+        with suppress(Exception):
+            worker.prepare()
     while True:
         worker.do(json.loads(jobs.get()))
 
