@@ -91,12 +91,12 @@ def test_gradients_are_finite_far_outside():
         assert torch.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("columns", [1, 30])
 @pytest.mark.parametrize("bins", [1, 2, BINS])
-def test_splines_in_training_are_the_plain_ones(bins, columns):
-    """One look-up a point, with a gradient written by hand; a curve may serve all points."""
-    numbers = (2 * torch.randn(4, 3 * bins - 1, columns)).requires_grad_()
+def test_splines_in_training_are_the_plain_ones(bins):
+    """One look-up a point, one logarithm, and a gradient written by hand; inside and outside."""
+    numbers = (2 * torch.randn(4, 3 * bins - 1, 30)).requires_grad_()
     x = (2.5 * torch.randn(4, 30)).requires_grad_()
+    assert (x.abs() > TAIL).any()
     scale = torch.tensor(2 * bins * [0.7] + (bins - 1) * [1.0])
 
     def with_gradients(value, log_slope):
@@ -105,8 +105,33 @@ def test_splines_in_training_are_the_plain_ones(bins, columns):
 
     fast = with_gradients(*spline_values(numbers, x, bins, TAIL, 0.7))
     plain = with_gradients(*Spline(numbers.mT * scale, bins, TAIL).forward(x))
-    for one, other in zip(fast, plain, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    for one, other, error in zip(fast, plain, [1e-12, 1e-12, 1e-10, 1e-10], strict=True):
+        torch.testing.assert_close(one, other, rtol=error, atol=error)
+
+
+@pytest.mark.parametrize("bins", [1, 3])
+def test_gradients_of_splines_in_training_are_difference_quotients(bins):
+    numbers = torch.randn(2, 3 * bins - 1, 5, requires_grad=True)
+    x = torch.tensor([[-4.0, -2.9, -0.3, 1.7, 5.0], [-1.1, 0.0, 0.4, 2.8, 3.2]]).requires_grad_()
+    for k in (0, 1):  # each alone too: the other has no gradient then
+        assert torch.autograd.gradcheck(
+            lambda *at, k=k: spline_values(*at, bins, TAIL)[k], (numbers, x)
+        )
+
+
+def test_splines_in_training_at_knots_and_ends():
+    """Values and their gradients are those on either side; the slope is the derivative."""
+    numbers = torch.randn(50, 3 * BINS - 1, BINS + 1, requires_grad=True)
+    plain = Spline(numbers[..., :1].mT.expand(-1, BINS + 1, -1), BINS, TAIL)
+    x = plain.x[:, 0].detach().requires_grad_()
+    value, log_slope = spline_values(numbers[..., :1].expand_as(numbers), x, BINS, TAIL)
+    beside, _ = plain.forward(x.detach() * (1 - 1e-9))
+    for one, other in zip((value, log_slope), plain.forward(x), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+    of_numbers, slope = torch.autograd.grad(value.sum(), [numbers, x])
+    torch.testing.assert_close(slope, log_slope.exp())
+    (expected,) = torch.autograd.grad(beside.sum(), numbers)
+    torch.testing.assert_close(of_numbers, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_splines_of_several_models_at_once():
