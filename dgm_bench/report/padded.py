@@ -6,6 +6,7 @@ comparisons with thousands of numbers it was most of the time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 #: Text with a rich style.
@@ -15,6 +16,12 @@ PaddedRow = Sequence[Sequence[Span]]
 #: Between columns.
 GAP = "   "
 NOTHING: Span = ("", "")
+#: Letters and marks of one column each, nearly all that tables have: rich, which knows the columns
+#: of all characters, takes longer to import than to lay out a table.
+_NARROW = re.compile(
+    "[ -~\u00a1-\u00ac\u00ae-\u02ff\u1d2c-\u1d6a\u2010-\u2027\u2070-\u209c\u2190-\u2199"
+    "\u2212\u2248\u2260\u2500\u25b2\u25bc\u2713\u2717]*"
+)
 
 
 def padded(
@@ -76,7 +83,7 @@ def _in_one_line(text: str) -> bool:
 
 def _cells(text: str) -> int:
     """Return the columns of a terminal that a text takes."""
-    if text.isascii():
+    if text.isascii() or _NARROW.fullmatch(text):
         return len(text)
     from rich.cells import cell_len
 

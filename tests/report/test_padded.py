@@ -4,8 +4,9 @@ import re
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
-from dgm_bench.report import grid
+from dgm_bench.report import grid, padded
 from dgm_bench.report.grid import Entry, Heading, Line, Section
 
 TEXTS = st.text("abc 1±₁▲漢é-", max_size=6).map(str.strip)
@@ -54,3 +55,10 @@ def test_styles_are_those_of_the_lines():
     assert "\x1b[1;31mworse\x1b[0m" in text
     assert "\x1b[1mname\x1b[0m" in text
     assert "\nbare" in text
+
+
+def test_what_counts_as_narrow_has_one_column_in_rich():
+    narrow = [c for c in map(chr, range(0x10000)) if padded._NARROW.fullmatch(c)]
+    assert len(narrow) > 700
+    assert not [c for c in narrow if cell_len(c) != 1]
+    assert not padded._NARROW.fullmatch("漢")
