@@ -39,8 +39,6 @@ class FFJORD(SolvedFlow):
         step_size: Step of ``"rk4"`` and ``"rk5"``.
         adjoint: Gradients by the adjoint equation, in constant memory, or through the solver.
         noise: Distribution of the vectors of Hutchinson's estimate.
-        first_step: The step that ``"dopri5"`` tries first, 1 for the whole time; None lets it
-            choose one, by two evaluations.
 
     Example:
         >>> model = FFJORD((2,), hidden=[8], solver="rk4", step_size=0.25)
@@ -64,9 +62,8 @@ class FFJORD(SolvedFlow):
         step_size: Positive | None = None,
         adjoint: bool = True,
         noise: Noise = "gaussian",
-        first_step: Positive | None = None,
     ) -> None:
-        shared = Solver(solver, rtol, atol, step_size, gradient_of(adjoint), first_step)
+        shared = Solver(solver, rtol, atol, step_size, gradient_of(adjoint))
         networks = [
             DynamicsNetwork(math.prod(event_shape), hidden, layer, activation) for _ in range(flows)
         ]
