@@ -128,8 +128,8 @@ def _evaluate(
 ) -> tuple[Float[Tensor, "*curves n"], Point]:
     """Return the lower ends of bins, and the terms of equations 4 and 5."""
     kept = 1 - MIN_BIN_SIZE * bins
-    smallest = MIN_BIN_SIZE * found.chosen.to(place.dtype)  # by default another precision
-    starts = torch.add(smallest, found.before.squeeze(-2), alpha=kept)
+    # An index times a number would have the default precision.
+    starts = torch.add(found.before.squeeze(-2) * kept, found.chosen, alpha=MIN_BIN_SIZE)
     left, lower = starts.unbind(-2)
     width, height = (found.share.squeeze(-2) * kept).add_(MIN_BIN_SIZE).unbind(-2)
     derivative, next_derivative = F.softplus(found.raw).add_(MIN_DERIVATIVE).unbind(-2)
