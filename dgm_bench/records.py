@@ -272,6 +272,14 @@ class RunRecord(Block):
         """
         return {metric.name: metric for metric in reversed(self.metrics)}
 
+    @property
+    def timed_on(self) -> str:
+        """What its seconds are of; those of runs that differ in it say nothing of each other."""
+        environment, together = self.environment, self.budget.seeds_together
+        threads = f"{environment.threads} thread{'s' if environment.threads > 1 else ''}"
+        shared = f", {together} seeds at once" if together > 1 else ""
+        return f"{environment.machine_class}, {threads}{shared}"
+
     def path(self, results: Path) -> Path:
         """Where this record lies below a results folder (design, Contract, Record)."""
         return results.joinpath("runs", *self.place)

@@ -120,9 +120,8 @@ def _times(records: Sequence[RunRecord]) -> dict[tuple[str, str, str, int], tupl
     found = {}
     for run in records:
         for target, seconds in _reached(run):
-            where = f"{run.environment.machine_class}, {run.environment.threads} threads"
             cell = "/".join((run.paper, run.table, run.row, run.column))
-            found[cell, where, run.recipe_hash, run.seed] = (target, seconds)
+            found[cell, run.timed_on, run.recipe_hash, run.seed] = (target, seconds)
     return found
 
 

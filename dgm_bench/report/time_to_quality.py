@@ -56,8 +56,8 @@ class TimeToQuality:
         stages: By the stage's name, in order; each has those of :data:`TARGETS` that all runs
             reached, the published number in runs of one stage only.
         not_passed: Why there is no time to the published number.
-        machine: On which class of machine, with how many threads; empty of several.
-        machines: What these machines are, by class and threads.
+        machine: What their seconds are of (``RunRecord.timed_on``); empty where they differ in it.
+        machines: What these machines are, by the same.
     """
 
     runs: tuple[str, ...]
@@ -96,9 +96,8 @@ def time_to_quality(
         curve_of: Returns the rows of a run's curve.
     """
     runs = [run for run in records if run.outcome.status in COMPLETE]
-    environments = [run.environment for run in runs]
-    names = {_machine(environment) for environment in environments}
-    one = len(names) == 1
+    machines = {run.timed_on: _processor(run.environment) for run in runs}
+    one = len(machines) == 1
     stages: dict[str, dict[str, Taken]] = {}
     for run_stages in zip(*(stages_quality(run, curve_of(run)) for run in runs), strict=False):
         by_target = zip(*(quality.reached for quality in run_stages), strict=False)
@@ -114,14 +113,13 @@ def time_to_quality(
         runs=tuple(run.run_id for run in runs),
         stages=stages,
         not_passed=next((each for each in passed if isinstance(each, str)), ""),
-        machine=next(iter(names)) if one else "",
-        machines={_machine(e): f"{e.gpu or e.cpu}, {e.cores} cores" for e in environments},
+        machine=next(iter(machines)) if one else "",
+        machines=machines,
     )
 
 
-def _machine(environment: Environment) -> str:
-    threads = environment.threads
-    return f"{environment.machine_class}, {threads} thread{'s' if threads > 1 else ''}"
+def _processor(environment: Environment) -> str:
+    return f"{environment.gpu or environment.cpu}, {environment.cores} cores"
 
 
 def _taken(found: Sequence[Reached], one_machine: bool) -> Taken:

@@ -72,6 +72,14 @@ def test_seconds_of_several_machines_are_not_put_together():
     assert (found.machine, len(found.machines)) == ("", 2)
 
 
+def test_seconds_of_seeds_trained_at_once_are_not_put_with_those_of_one_alone():
+    alone, other = runs(OURS)
+    budget = other.budget.model_copy(update={"seeds_together": 3})
+    found = time_to_quality(OURS, [alone, other.model_copy(update={"budget": budget})], curve)
+    assert {t.train_seconds for t in found.stages["train"].values()} == {None}
+    assert set(found.machines) == {"cpu-2, 1 thread", "cpu-2, 1 thread, 3 seeds at once"}
+
+
 def test_a_number_that_one_seed_did_not_pass_has_no_time():
     late = [{**row, "validation": max(row["validation"], 2.1)} for row in curve(make_record())]
     found = time_to_quality(PUBLISHED, runs(PUBLISHED), lambda r: late if r.seed else curve(r))
