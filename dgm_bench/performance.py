@@ -13,7 +13,6 @@ import platform
 import re
 import statistics
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -27,11 +26,6 @@ from dgm_bench.sealed import write_atomically
 
 #: The folder of the results that holds them.
 FOLDER = "performance"
-#: Features of processors that decide which kernels torch takes.
-FEATURES = (
-    "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16",
-    "asimd", "sve", "bf16",
-)  # fmt: skip
 
 
 class Timing(Block):
@@ -76,16 +70,6 @@ class Measurement(Block):
         moment = re.sub(r"[-:Z]", "", self.created).lower()
         name = f"{moment}-{(self.code.git_commit or 'none')[:10]}.json"
         return results / FOLDER / self.machine / name
-
-
-def processor_features() -> tuple[str, ...]:
-    """Return those of :data:`FEATURES` that the processor has; none where no file tells."""
-    with suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text()
-        found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-        known = set(found[1].split()) if found else set()
-        return tuple(name for name in FEATURES if name in known)
-    return ()
 
 
 def machine_name(environment: Environment, features: Iterable[str]) -> str:

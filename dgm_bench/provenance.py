@@ -27,6 +27,11 @@ from dgm_bench.records import Code, Environment
 
 #: The parts of the package whose source decides a run's numbers.
 NUMERIC_SOURCES = ("models", "train", "data", "metrics")
+#: Features of processors that decide which kernels torch takes.
+FEATURES = (
+    "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16",
+    "asimd", "sve", "bf16",
+)  # fmt: skip
 #: The packages whose versions can change a number.
 PACKAGES = (
     "torch", "torchdiffeq", "numpy", "scipy", "pandas", "scikit-learn", "safetensors", "pillow",
@@ -99,6 +104,16 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def processor_features() -> tuple[str, ...]:
+    """Return those of :data:`FEATURES` that the processor has; none where no file tells."""
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+        known = set(found[1].split()) if found else set()
+        return tuple(name for name in FEATURES if name in known)
+    return ()
 
 
 def cores() -> int:

@@ -22,12 +22,11 @@ from dgm_bench.performance import (
     Timing,
     history_of,
     machine_name,
-    processor_features,
     read_measurements,
     unusual_change,
     write_measurement,
 )
-from dgm_bench.provenance import code, environment
+from dgm_bench.provenance import code, environment, processor_features
 from dgm_bench.records import Code, utc_now
 
 

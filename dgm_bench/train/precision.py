@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from dgm_bench.performance import processor_features
+from dgm_bench.provenance import processor_features
 
 Precision = Literal["float32", "float64", "bfloat16"]
 
