@@ -33,7 +33,7 @@ LAYERS = (
     ("keyed_tensors", "kept"),
     ("models",),
     ("recipe_checks", "overrides"),
-    ("tomlfile", "products", "declarations"),
+    ("tomlfile", "products", "declarations", "config"),
     ("catalog", "kept_catalog"),
     ("metrics",),
     ("train",),
