@@ -58,6 +58,7 @@ class Control:
         if time_limit is not None:
             self._deadlines[TIME_LIMIT] = time.monotonic() + time_limit
         self._signal: tuple[str, float] | None = None
+        self._caught = False
         self._on_request: Callable[[], Removable] | None = None
         self._heard: list[Removable] = []
 
@@ -141,12 +142,17 @@ class Control:
             for number, handler in kept.items():
                 signal.signal(number, handler)
 
+    def request(self, reason: str) -> None:
+        """Ask for a stop, from any thread."""
+        if self._signal is None:
+            self._signal = reason, time.monotonic()
+            self._listen()
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None:
+        if self._caught:
             raise KeyboardInterrupt
-        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        self._signal = name, time.monotonic()
-        self._listen()
+        self._caught = True
+        self.request("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
 
 
 _active: Control | None = None

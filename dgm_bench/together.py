@@ -6,6 +6,9 @@ command always does the same arithmetic.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
 from dgm_bench.spec import Recipe, Stage
 
 #: Models that compute the same as one of a batch: their likelihood is exact, without noise, and
@@ -56,3 +59,29 @@ def _why_not_faster(recipe: Recipe) -> str:
         return "its cost is not declared"
     large = cost.flops_per_step > MOST_WORK * cost.launches_per_step
     return "it is too large to gain by it" if large else ""
+
+
+class HasRecipe(Protocol):
+    """A planned run."""
+
+    @property
+    def chosen_recipe(self) -> Recipe:
+        """What runs."""
+        ...
+
+
+Run = TypeVar("Run", bound=HasRecipe)
+
+
+def groups_of(runs: Sequence[Run]) -> list[list[Run]]:
+    """Return runs in order, those that are trained together in one group at the first one's place.
+
+    Args:
+        runs: Each with a seed of its own where they share a recipe.
+    """
+    groups: dict[str, list[Run]] = {}
+    for place, run in enumerate(runs):
+        recipe = run.chosen_recipe
+        key = str(place) if why_apart(recipe) else recipe.content_hash
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())

@@ -29,7 +29,7 @@ import torch
 import torch._dynamo
 from PIL import Image
 
-from dgm_bench import data, execution, kept, provenance, runner, workdir
+from dgm_bench import data, execution, kept, provenance, session, workdir
 from dgm_bench.catalog import load_catalog
 from dgm_bench.cli import cli
 from dgm_bench.data import image_folder
@@ -37,7 +37,7 @@ from dgm_bench.train import loop, validation
 
 #: Where each phase is: the innermost counts. In the order in which kills are aimed at them.
 PHASES = {
-    "loading data": (runner._DataSource, "load"),
+    "loading data": (session.DataSource, "load"),
     "decoding images": (image_folder, "decoded"),
     "beginning": (workdir.WorkFolder, "begin"),
     "between stages": (execution.Execution, "_train"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from factories import StopAfter, make_cell, make_context
 
-from dgm_bench import runner
+from dgm_bench import together
 from dgm_bench.control import Control
 from dgm_bench.events import Reporter
 from dgm_bench.planner import Machine, Plan, PlannedRun
@@ -104,7 +104,7 @@ def alone(tmp_path_factory):
     torch.set_default_dtype(torch.float64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dgm_bench.execution.make_pictures", lambda *_: {})
-        patch.setattr(runner, "why_apart", lambda recipe: "a test")
+        patch.setattr(together, "why_apart", lambda recipe: "a test")
         finished = run(folder)[0].finished
     torch.set_default_dtype(before)
     return finished, folder

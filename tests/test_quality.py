@@ -38,8 +38,11 @@ LAYERS = (
     ("metrics",),
     ("train",),
     ("report", "tracking"),
+    ("summary", "turns"),
     ("pictures",),
     ("execution", "joint_execution"),
+    ("session",),
+    ("engines",),
     ("runner",),
     ("console", "screen", "progress", "doctor", "cli", "perf", "__main__"),
 )

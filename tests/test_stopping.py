@@ -180,7 +180,7 @@ def test_an_evaluation_that_does_not_fit_its_budget_goes_on_at_the_next_command(
     """Its training is not gone on with, though it ended with the budget and has more now."""
     run = planned(CELLS[1], steps=100_000)
     monkeypatch.setattr("dgm_bench.execution.GRACE_SECONDS", 0.3)
-    monkeypatch.setattr("dgm_bench.runner.LEAST_SHARE", 0.0)
+    monkeypatch.setattr("dgm_bench.turns.LEAST_SHARE", 0.0)
     slow_metrics(monkeypatch)
     (first, heard), commands = plan_of(run, Control(), budget=0.05), 1
     assert first.unfinished == [run.cell.id]

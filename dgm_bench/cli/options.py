@@ -28,6 +28,7 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 _SELDOM = 500_000, 20, 100
 #: More runs of a recipe than anyone can want: a plan lists each.
 MOST_SEEDS = 1000
+ENGINES = ("local", "slurm", "ray")
 
 
 class Verbs(click.Group):
@@ -209,6 +210,29 @@ def planning_options(function: Function) -> Function:
             show_default=True,
             metavar="N",
             help="Runs of each recipe, with seeds 0, 1, ...",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def engine_options(function: Function) -> Function:
+    """Add ``--engine`` and ``--jobs``."""
+    for option in (
+        click.option(
+            "--jobs",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            metavar="N",
+            help="Runs at once.",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(ENGINES),
+            default="local",
+            show_default=True,
+            help="Where runs are executed: processes of this machine, Slurm, or Ray.",
         ),
     ):
         function = option(function)

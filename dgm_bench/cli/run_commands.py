@@ -15,6 +15,7 @@ from dgm_bench.cli.options import (
     INTERRUPTED,
     Verbs,
     data_root_option,
+    engine_options,
     examples,
     planning_options,
     results_option,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     show_default="torch's choice",
     help="CPU threads.",
 )
+@engine_options
 @click.option(
     "--set",
     "settings",
@@ -76,6 +78,8 @@ def run(
     device: str,
     time_limit: str | None,
     threads: int | None,
+    engine: str,
+    jobs: int,
     settings: Sequence[str],
     offline: bool,
     no_tracking: bool,
@@ -103,6 +107,7 @@ def run(
     catalog = load_catalog()
     cells = change_cells(catalog.select(*_patterns(catalog, pattern, paper)), overrides)
 
+    from dgm_bench.engines.choice import make_engine
     from dgm_bench.execution import resolve_device
     from dgm_bench.runner import run_plan
 
@@ -117,13 +122,14 @@ def run(
     )
     store = Store(results, strict=strict)
     planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds)
+    chosen = make_engine(engine, jobs, context)
     with make_reporter() as reporter:
-        summary = run_plan(planned, replace(context, reporter=reporter))
-    done = summary.finished or summary.failed or summary.unfinished
+        summary = run_plan(planned, replace(context, reporter=reporter), chosen)
+    done = summary.finished or summary.failed or summary.unfinished or summary.lost
     if not (done or summary.interrupted):
         why = summary.skipped[0][1] if summary.skipped else "no cell was left to run"
         raise UsageError("nothing ran", why, "dgm-bench plan shows every cell")
-    missed = bool(summary.failed) or summary.unavailable
+    missed = bool(summary.failed or summary.lost) or summary.unavailable
     command.exit(INTERRUPTED if summary.interrupted else int(missed))
 
 

@@ -43,7 +43,7 @@ def fake_run(monkeypatch):
     calls = []
 
     def ends_with(error=None, **ending):
-        def run_plan(plan, context):
+        def run_plan(plan, context, engine=None):
             calls.append((plan, context))
             context.reporter.plan(plan)
             if error:

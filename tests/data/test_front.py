@@ -16,7 +16,7 @@ from dgm_bench import data
 from dgm_bench.context import RunContext
 from dgm_bench.errors import DataError, UsageError
 from dgm_bench.events import Reporter
-from dgm_bench.runner import _DataSource
+from dgm_bench.session import DataSource
 from dgm_bench.spec import DataSpec
 
 EMBEDDED = [name for name in data.names() if data.card(name).embedded]
@@ -174,7 +174,7 @@ def test_files_that_people_repack_are_read_and_told(tmp_path, monkeypatch):
         batch = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1]}
         write(tmp_path / file.path, pickle.dumps(batch, protocol=4))
     context = RunContext(tmp_path, tmp_path, offline=True, reporter=Told())
-    loaded = _DataSource(context).load(DataSpec(name=card.name), 0)
+    loaded = DataSource(context).load(DataSpec(name=card.name), 0)
     assert not loaded.verified
     assert context.reporter.texts == [
         "cifar10-labelled is not verified as the published files; "

@@ -16,7 +16,7 @@ from dgm_bench.data import binary_images, freyfaces
 from dgm_bench.data.cards import DataFile
 from dgm_bench.data.files import check_files, git_blob
 from dgm_bench.errors import DataError
-from dgm_bench.runner import _DataSource
+from dgm_bench.session import DataSource
 from dgm_bench.spec import DataSpec
 
 RNG = np.random.default_rng(0)
@@ -452,7 +452,7 @@ def test_the_runs_seed_reaches_the_loader(root_of_small_sets):
 
 
 def test_neighbouring_runs_share_data_unless_the_split_is_the_runs(root_of_small_sets):
-    source = _DataSource(RunContext(root_of_small_sets, root_of_small_sets, offline=True))
+    source = DataSource(RunContext(root_of_small_sets, root_of_small_sets, offline=True))
     digits, omniglot = DataSpec(name="digits-binary"), DataSpec(name="omniglot")
     assert source.load(digits, 0) is source.load(digits, 1)
     first = source.load(omniglot, 0)

@@ -1,0 +1,200 @@
+"""Follows a plan on an engine: submits its tasks, takes in what becomes of them, tries again.
+
+Whatever happens to this process, the tasks' files and records stay as they are, and the same
+command goes on from there.
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from dgm_bench import errors
+from dgm_bench.context import RunContext
+from dgm_bench.engines import Ended, Engine
+from dgm_bench.engines.board import ENDED, Board, Fault, Submission, TaskState
+from dgm_bench.engines.tasks import Job, task_of, tasks_of, terms_of
+from dgm_bench.errors import DgmBenchError
+from dgm_bench.planner import Plan, PlannedRun
+from dgm_bench.processes import own_mark
+from dgm_bench.records import read_record, utc_now
+from dgm_bench.summary import RunSummary
+from dgm_bench.tracking import RunLogger
+from dgm_bench.turns import Turns
+
+#: How often a task is tried whose worker dies.
+TRIES = 3
+#: Seconds between two looks at the engine and the board.
+PAUSE = 0.2
+
+
+def run_on(
+    engine: Engine, plan: Plan, context: RunContext, summary: RunSummary, logger: RunLogger
+) -> Sequence[PlannedRun]:
+    """Do the runs of a plan on an engine; return those that are left when it has to leave.
+
+    Args:
+        engine: Starts the workers; closed at the end.
+        plan: Which runs, and the budget they share.
+        context: What they share besides.
+        summary: Takes in what becomes of them.
+        logger: Logs each record to MLflow as it comes: workers do not.
+
+    Raises:
+        DgmBenchError: The engine cannot take a task, or the board cannot be written.
+    """
+    with closing(engine):
+        return _Head(engine, plan, context, summary, logger).follow()
+
+
+@dataclass
+class _Running:
+    """A task that the engine has, and what was already told of its state."""
+
+    runs: Sequence[PlannedRun]
+    job: Job
+    messages: int = 0
+    records: int = 0
+
+
+class _Head:
+    def __init__(
+        self,
+        engine: Engine,
+        plan: Plan,
+        context: RunContext,
+        summary: RunSummary,
+        logger: RunLogger,
+    ) -> None:
+        self.engine, self.context, self.summary, self.logger = engine, context, summary, logger
+        self.board = Board.new(context.results)
+        self.terms = terms_of(context)
+        tasks = tasks_of(plan)
+        self.turns = Turns(plan, self._skip, engine.slots or max(len(tasks), 1))
+        self.running: dict[str, _Running] = {}
+        self.submission = Submission(
+            id=self.board.id,
+            engine=engine.name,
+            command=shlex.join(sys.argv),
+            host=platform.node(),
+            process=own_mark(),
+            created=utc_now(),
+            terms=self.terms,
+            tasks=tuple(tasks),
+        )
+
+    def follow(self) -> Sequence[PlannedRun]:
+        """Submit and take in until nothing is left, or it is time to leave."""
+        self.board.save(self.submission)
+        left: list[PlannedRun] = []
+        while (stop := self.context.control.stop_reason()) is None and self._submit():
+            left += self._take_in(self.engine.poll(PAUSE))
+        if stop is not None:
+            left += self._leave()
+        self.submission.ended = utc_now()
+        self.board.save(self.submission)
+        return [*left, *self.turns.left()]
+
+    def _submit(self) -> bool:
+        """Give the engine what it has room for; say whether anything is under way."""
+        while self.engine.slots is None or len(self.running) < self.engine.slots:
+            turn = self.turns.next()
+            if turn is None:
+                break
+            runs, limit = turn
+            job = Job(task=task_of(runs), terms=self.terms, limit_seconds=limit)
+            self.running[job.task.id] = _Running(runs, job)
+            self.engine.submit(job, self.board)
+        return bool(self.running)
+
+    def _leave(self) -> list[PlannedRun]:
+        """Let all workers save and stop; return what they left."""
+        self.board.request_cancel()
+        self.engine.cancel(tuple(self.running))
+        left: list[PlannedRun] = []
+        while self.running:
+            left += self._take_in(self.engine.poll(PAUSE), again=False)
+        return left
+
+    # ---------------------------------------------------------------- what became of tasks
+
+    def _take_in(self, ended: Sequence[Ended], again: bool = True) -> list[PlannedRun]:
+        """Tell what is new of each task; return the runs that those left which have ended."""
+        over = {end.task_id: end.reason for end in ended}
+        left: list[PlannedRun] = []
+        for task_id, running in list(self.running.items()):
+            state = self.board.state(task_id)
+            if state is not None and state.attempt == running.job.attempt:
+                self._tell(running, state)
+            if task_id in over:
+                del self.running[task_id]
+                left += self._conclude(running, state, over[task_id], again)
+        return left
+
+    def _conclude(
+        self, running: _Running, state: TaskState | None, reason: str | None, again: bool
+    ) -> Sequence[PlannedRun]:
+        """Take in the end of a task; try it again where its worker died."""
+        job = running.job
+        if state is not None and state.attempt == job.attempt and state.state in ENDED:
+            return self._outcome(running, state)
+        if not again:
+            return running.runs
+        died = f"{job.task.cells[0]}: its process died" + (f" ({reason})" if reason else "")
+        if job.attempt == TRIES:
+            self._failed(running, died, TRIES)
+            return ()
+        self.context.reporter.message(f"{died}; it goes on from its checkpoint")
+        self.running[job.task.id] = _Running(
+            running.runs, job.model_copy(update={"attempt": job.attempt + 1})
+        )
+        self.engine.submit(self.running[job.task.id].job, self.board)
+        return ()
+
+    def _tell(self, running: _Running, state: TaskState) -> None:
+        """Take in the messages and records of a task that are new."""
+        for text in state.messages[running.messages :]:
+            self.context.reporter.message(text)
+        running.messages = len(state.messages)
+        for ending in state.records[running.records :]:
+            self.context.reporter.about(ending.title, ending.published)
+            self._took(ending.place)
+        running.records = len(state.records)
+
+    def _took(self, place: str) -> None:
+        record = read_record(self.context.results / "runs" / place)
+        self.summary.take(record, self.context, self.logger)
+
+    def _outcome(self, running: _Running, state: TaskState) -> Sequence[PlannedRun]:
+        """Take in how a task ended by itself; return the runs that it left."""
+        for place in state.earlier:
+            self.summary.finished.append(read_record(self.context.results / "runs" / place))
+        for cell_id, reason in state.skipped:
+            self.summary.skip(cell_id, reason, self.context)
+        self.summary.unfinished += state.unfinished
+        self.summary.unavailable |= state.unavailable
+        if state.fault is not None:
+            self.summary.broken = self.summary.broken or _raised(state.fault)
+        if state.state == "stopped":
+            done = len(state.records) + len(state.earlier) + len(state.skipped)
+            return running.runs[done + len(state.unfinished) :]
+        return ()
+
+    def _failed(self, running: _Running, reason: str, tries: int) -> None:
+        for run in running.runs:
+            self.summary.lost.append((run.cell.id, f"{reason}, {tries} times"))
+            self.context.reporter.message(f"{run.cell.id} seed {run.seed}: {reason}")
+
+    def _skip(self, run: PlannedRun, reason: str) -> None:
+        self.summary.skip(run.cell.id, reason, self.context)
+
+
+def _raised(fault: Fault) -> DgmBenchError:
+    """Return the error that a worker met."""
+    kind = getattr(errors, fault.kind, DgmBenchError)
+    error: DgmBenchError = kind(fault.thing, fault.reason, fault.remedy)
+    return error

@@ -1,0 +1,71 @@
+"""What became of the runs of a command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dgm_bench.context import RunContext
+from dgm_bench.control import TIME_LIMIT
+from dgm_bench.errors import DgmBenchError
+from dgm_bench.planner import PlannedRun
+from dgm_bench.records import FAILED, RunRecord
+from dgm_bench.tracking import RunLogger
+
+
+@dataclass
+class RunSummary:
+    """What became of a plan.
+
+    Attributes:
+        finished: Records of runs that ended by their stopping rule or their budget.
+        failed: Records of runs that broke.
+        skipped: Cells that did not run, and why.
+        unfinished: Cells that a time limit or the budget left in the middle, or ahead.
+        unavailable: Whether data of a planned run could not be fetched.
+        interrupted: Whether somebody stopped the command.
+        lost: Cells whose process died each time, and how.
+        broken: The first error that only some runs met, to be raised at the end.
+    """
+
+    finished: list[RunRecord] = field(default_factory=list)
+    failed: list[RunRecord] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+    unavailable: bool = False
+    interrupted: bool = False
+    lost: list[tuple[str, str]] = field(default_factory=list)
+    broken: DgmBenchError | None = None
+
+    def take(self, record: RunRecord, context: RunContext, logger: RunLogger | None) -> None:
+        """Take in the record of a run that ended; tell of it, and log it where it is wanted.
+
+        Args:
+            record: The record.
+            context: Its reporter, and whether to log.
+            logger: Logs to MLflow; None where another process does.
+        """
+        (self.failed if record.outcome.status in FAILED else self.finished).append(record)
+        context.reporter.run_finished(record)
+        trouble = logger.log(record) if logger is not None and context.track else None
+        if trouble is not None:
+            context.reporter.message(trouble)
+
+    def skip(self, cell_id: str, reason: str, context: RunContext) -> None:
+        """Note that a cell does not run, and tell why."""
+        self.skipped.append((cell_id, reason))
+        context.reporter.run_skipped(cell_id, reason)
+
+    def leave(self, left: Sequence[PlannedRun], context: RunContext) -> None:
+        """Note who stopped the command, a person or the time that it had, and what is left."""
+        reason = context.control.stop_reason()
+        self.interrupted = reason not in (None, TIME_LIMIT)
+        if not self.interrupted:
+            self.unfinished += [run.cell.id for run in left]
+            self._tell_unfinished(context)
+
+    def _tell_unfinished(self, context: RunContext) -> None:
+        short = sum(record.outcome.cut_short for record in self.finished)
+        if n := len(self.unfinished) + short:
+            what = "1 run is" if n == 1 else f"{n} runs are"
+            context.reporter.message(f"{what} not finished; the same command goes on")
