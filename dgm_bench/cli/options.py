@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -217,14 +217,24 @@ def planning_options(function: Function) -> Function:
 
 
 def engine_options(function: Function) -> Function:
-    """Add ``--engine`` and ``--jobs``."""
+    """Add ``--engine`` and what it takes."""
     for option in (
+        click.option(
+            "--engine-option",
+            "engine_settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            callback=_settings,
+            help="Of Slurm or Ray, such as account=physics or time=4h; counts more than "
+            "dgm-bench.toml.",
+        ),
+        click.option("--address", metavar="ADDRESS", help="Of a Ray cluster."),
+        click.option("--partition", metavar="NAME", help="Of Slurm."),
         click.option(
             "--jobs",
             type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
             metavar="N",
+            show_default="1; on a cluster, what it has room for",
             help="Runs at once.",
         ),
         click.option(
@@ -237,6 +247,25 @@ def engine_options(function: Function) -> Function:
     ):
         function = option(function)
     return function
+
+
+def _settings(
+    context: click.Context, option: click.Parameter, texts: Sequence[str]
+) -> dict[str, str]:
+    return dict(setting(option.opts[0], text) for text in texts)
+
+
+def setting(option: str, text: str) -> tuple[str, str]:
+    """Return key and value of ``KEY=VALUE``.
+
+    Raises:
+        UsageError: It is none.
+    """
+    key, equals, value = text.partition("=")
+    if not (key.strip() and equals):
+        example = "optimizer.lr=1e-4" if option == "--set" else "account=physics"
+        raise UsageError(f"{option} {text}", "no key=value", f"write {option} {example}")
+    return key.strip(), value.strip()
 
 
 strict_option = click.option(

@@ -19,6 +19,7 @@ from dgm_bench.cli.options import (
     examples,
     planning_options,
     results_option,
+    setting,
     strict_option,
 )
 from dgm_bench.errors import DataError, UsageError
@@ -79,7 +80,10 @@ def run(
     time_limit: str | None,
     threads: int | None,
     engine: str,
-    jobs: int,
+    jobs: int | None,
+    partition: str | None,
+    address: str | None,
+    engine_settings: Mapping[str, str],
     settings: Sequence[str],
     offline: bool,
     no_tracking: bool,
@@ -103,18 +107,19 @@ def run(
     from dgm_bench.store import Store
 
     limit = planner.parse_duration(time_limit, "--time-limit") if time_limit else None
-    overrides = dict(_setting(text) for text in settings)
+    overrides = dict(setting("--set", text) for text in settings)
     catalog = load_catalog()
     cells = change_cells(catalog.select(*_patterns(catalog, pattern, paper)), overrides)
 
-    from dgm_bench.engines.choice import make_engine
-    from dgm_bench.execution import resolve_device
+    from dgm_bench.engines.choice import Choice, make_engine
     from dgm_bench.runner import run_plan
+
+    choice = Choice(engine, jobs, partition, address, engine_settings)
 
     context = RunContext(
         data_root,
         results,
-        device=resolve_device(device).type,
+        device=choice.device(device),
         threads=threads,
         offline=offline,
         track=not no_tracking,
@@ -122,7 +127,7 @@ def run(
     )
     store = Store(results, strict=strict)
     planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds)
-    chosen = make_engine(engine, jobs, context)
+    chosen = make_engine(choice, context)
     with make_reporter() as reporter:
         summary = run_plan(planned, replace(context, reporter=reporter), chosen)
     done = summary.finished or summary.failed or summary.unfinished or summary.lost
@@ -187,13 +192,6 @@ def _patterns(catalog: Catalog, pattern: Sequence[str], paper: str | None) -> Se
         remedy = "name cells, such as 'ffjord/*/*/digits', or --paper ffjord"
         raise UsageError("dgm-bench run", "takes either a PATTERN or a paper", remedy)
     return [f"{catalog.paper(paper).id}/*"] if paper is not None else pattern
-
-
-def _setting(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not (key.strip() and equals):
-        raise UsageError(f"--set {text}", "no key=value", "write --set optimizer.lr=1e-4")
-    return key.strip(), value.strip()
 
 
 # --------------------------------------------------------------------------- data
