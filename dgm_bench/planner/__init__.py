@@ -1,0 +1,41 @@
+"""What a command would run: cost, data and memory of each cell, and what fits the budget."""
+
+from dgm_bench.planner.durations import (
+    AUTO_BUDGET,
+    duration,
+    gigabytes,
+    option_value,
+    parse_budget,
+    parse_duration,
+)
+from dgm_bench.planner.expected import expected_seconds, measured_seconds, share_of
+from dgm_bench.planner.machine import Machine, Speed
+from dgm_bench.planner.planned import Plan, PlannedRun
+from dgm_bench.planner.planning import (
+    PLANNED_SHARE,
+    DataState,
+    PlanningContext,
+    plan,
+    run_command,
+)
+
+__all__ = [
+    "AUTO_BUDGET",
+    "PLANNED_SHARE",
+    "DataState",
+    "Machine",
+    "Plan",
+    "PlannedRun",
+    "PlanningContext",
+    "Speed",
+    "duration",
+    "expected_seconds",
+    "gigabytes",
+    "measured_seconds",
+    "option_value",
+    "parse_budget",
+    "parse_duration",
+    "plan",
+    "run_command",
+    "share_of",
+]

@@ -1,0 +1,56 @@
+"""What a run takes: by its declared work, by earlier runs, and of what remains of a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import median
+
+from dgm_bench.planner.machine import Speed
+from dgm_bench.records import COMPLETE, RunRecord
+from dgm_bench.spec import Cost
+
+
+def expected_seconds(cost: Cost, speed: Speed) -> float:
+    """Return a run's expected seconds from its declared work."""
+    step = cost.flops_per_step / speed.flops_per_second
+    step += cost.launches_per_step * speed.seconds_per_launch
+    evaluation = cost.evaluation_flops / speed.flops_per_second
+    return speed.start_seconds + cost.steps * step + evaluation
+
+
+def measured_seconds(records: Iterable[RunRecord], kind: str) -> dict[str, float]:
+    """Return the median seconds of complete, unmodified runs on this machine, by recipe hash.
+
+    Of runs trained together with other seeds it is the most that one of them would take alone.
+    """
+    taken: dict[str, list[float]] = {}
+    for record in records:
+        comparable = not record.modified and record.environment.machine_class == kind
+        if comparable and record.outcome.status in COMPLETE:
+            spent = record.budget
+            total = spent.train_seconds + spent.train_seconds_of_others
+            total += spent.validation_seconds + spent.evaluation_seconds
+            taken.setdefault(record.recipe_hash, []).append(total)
+    return {recipe_hash: median(seconds) for recipe_hash, seconds in taken.items()}
+
+
+def share_of(
+    remaining_seconds: float | None, this: float | None, later_total: float
+) -> float | None:
+    """Return the time limit of the next run: what it is expected to take, and all the slack.
+
+    Runs come in order of priority, so one that takes longer than expected may use what no later
+    run is expected to need. Where there is less than expected, everyone gets a share.
+
+    Args:
+        remaining_seconds: What remains; None where the budget is unlimited.
+        this: Expected seconds of the next run; None takes all that later runs leave.
+        later_total: Expected seconds of all runs after it.
+    """
+    if remaining_seconds is None:
+        return None
+    remaining = max(remaining_seconds, 0.0)
+    if this is None:
+        return max(remaining - later_total, 0.0)
+    total = this + later_total
+    return remaining - later_total if remaining >= total else remaining * this / total

@@ -1,0 +1,213 @@
+"""What a command would run: cost, data and memory of each cell, and what fits the budget.
+
+Nothing here trains, loads data or imports torch; where data lies is asked of a function that
+the caller gives, so that the planner knows no data set.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from dgm_bench.planner.durations import duration, gigabytes, option_value
+from dgm_bench.planner.expected import expected_seconds, measured_seconds
+from dgm_bench.planner.machine import Machine, Speed
+from dgm_bench.planner.planned import Plan, PlannedRun
+from dgm_bench.records import RunRecord
+from dgm_bench.spec import Cell, Recipe
+
+#: How much of a budget is planned.
+PLANNED_SHARE = 0.8
+
+
+class DataState(Protocol):
+    """What the planner needs to know of a data set; :class:`dgm_bench.data.DataState` has it."""
+
+    @property
+    def status(self) -> str:
+        """``embedded``, ``here``, ``missing`` or ``incomplete``."""
+        ...
+
+    @property
+    def remedy(self) -> str:
+        """The command that puts it right."""
+        ...
+
+    @property
+    def loadable(self) -> bool:
+        """Whether it loads without a download."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlanningContext:
+    """What a plan depends on besides the declarations.
+
+    Attributes:
+        machine: The machine it would run on.
+        data_state: State of a data set, by its name.
+        runnable: Whether a cell's recipe resolves and its model builds, and why not.
+        records: Stored records, for what earlier runs took.
+        may_fetch: Whether missing data may be downloaded; done only where time is unlimited.
+    """
+
+    machine: Machine
+    data_state: Callable[[str], DataState]
+    runnable: Callable[[Cell], tuple[bool, str]]
+    records: Sequence[RunRecord] = field(default=())
+    may_fetch: bool = False
+
+
+def plan(
+    cells: Sequence[Cell], context: PlanningContext, *, budget: float | None, seeds: int = 1
+) -> Plan:
+    """Plan ``seeds`` runs of every recipe behind ``cells``: what fits the budget runs.
+
+    Cells that share a recipe are one run. Choice is by priority (high first), then seed, then
+    cost. Where nothing fits, the first choice runs all the same, cut short by the budget. A
+    single cell without a budget runs whatever it takes.
+
+    Args:
+        cells: The cells that were asked for, with any ``--set`` changes in their recipes.
+        context: Machine, data and earlier runs.
+        budget: Seconds for all runs together; None for no limit.
+        seeds: Runs of each recipe, with seeds 0, 1, ...
+    """
+    measured = measured_seconds(context.records, context.machine.kind)
+    context = replace(context, may_fetch=context.may_fetch and budget is None)
+    groups = _by_recipe(cells)
+    insist = len(groups) == 1 and budget is None
+    firsts = [_offer(group, context, measured, insist) for group in groups]
+    offers = [replace(first, seed=seed) for first in firsts for seed in range(seeds)]
+    ready = sorted((offer for offer in offers if not offer.reason), key=_urgency)
+    decided = _decide(ready, budget, seeds)
+    chosen = [run for run in decided if run.runs]
+    left_out = [run for run in decided if not run.runs]
+    left_out += [offer for offer in offers if offer.reason]
+    order = {group[0].id: place for place, group in enumerate(groups)}
+    left_out.sort(key=lambda run: (order[run.cell.id], run.seed))
+    return Plan((*chosen, *left_out), budget, context.machine)
+
+
+def _by_recipe(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Group cells by recipe, those first for which it is declared.
+
+    After them come cells that borrow another row's recipe, then those that ``--set`` gave it.
+    """
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.recipe.content_hash if cell.recipe else cell.id, []).append(cell)
+    return [sorted(group, key=_declared_first) for group in groups.values()]
+
+
+def _declared_first(cell: Cell) -> tuple[bool, bool]:
+    return bool(cell.modified), cell.same_as is not None
+
+
+def _offer(
+    group: Sequence[Cell],
+    context: PlanningContext,
+    measured: Mapping[str, float],
+    insist: bool,
+) -> PlannedRun:
+    """Return the run of seed 0, its cost, and the reason why it cannot run where there is one."""
+    cell = group[0]
+    offer = PlannedRun(cell, tuple(member.id for member in group), 0, cell.recipe)
+    able, why = context.runnable(cell)
+    if cell.recipe is None or not able:
+        return replace(offer, reason=why or "no recipe yet")
+    offer = replace(
+        offer,
+        seconds=_seconds(cell.recipe, context.machine.speed, measured),
+        h200_seconds=_seconds(cell.recipe, Speed.h200(), {}),
+        memory_bytes=cell.recipe.cost.memory_bytes if cell.recipe.cost else None,
+        command=run_command(cell),
+    )
+    offer = _with_data(offer, cell.recipe, context)
+    return _with_memory(offer, context.machine, insist)
+
+
+def _seconds(recipe: Recipe, speed: Speed, measured: Mapping[str, float]) -> float | None:
+    known = measured.get(recipe.content_hash)
+    if known is None and recipe.cost is not None:
+        return expected_seconds(recipe.cost, speed)
+    return known
+
+
+def _with_data(offer: PlannedRun, recipe: Recipe, context: PlanningContext) -> PlannedRun:
+    states = [context.data_state(stage.data.name) for stage in recipe.stages]
+    absent = next((state for state in states if not state.loadable), None)
+    if absent is None or (context.may_fetch and absent.status == "missing"):
+        return _with_weights(replace(offer, data=(absent or states[0]).status), recipe, context)
+    reason = "data not here" if absent.status == "missing" else f"data {absent.status}"
+    return replace(
+        offer, data=absent.status, reason=f"{reason}: {absent.remedy}", command=absent.remedy
+    )
+
+
+def _with_weights(offer: PlannedRun, recipe: Recipe, context: PlanningContext) -> PlannedRun:
+    """Say where weights of others are missing; they are fetched only when asked for by name."""
+    judge = recipe.evaluation.judge
+    for name in judge.weights if judge is not None else ():
+        state = context.data_state(name)
+        if not state.loadable:
+            reason = f"weights of {name} {state.status}: {state.remedy}"
+            return replace(offer, reason=reason, command=state.remedy)
+    return offer
+
+
+def _with_memory(offer: PlannedRun, machine: Machine, insist: bool) -> PlannedRun:
+    short = (offer.memory_bytes or 0) > machine.memory_bytes
+    if offer.reason or insist or not short:
+        return offer
+    need, have = gigabytes(offer.memory_bytes), gigabytes(machine.memory_bytes)
+    return replace(offer, reason=f"needs {need} memory, here are {have}")
+
+
+def _urgency(offer: PlannedRun) -> tuple[float, int, float]:
+    return -offer.cell.priority, offer.seed, math.inf if offer.seconds is None else offer.seconds
+
+
+def _decide(ready: Sequence[PlannedRun], budget: float | None, seeds: int) -> list[PlannedRun]:
+    """Say of each run whether it fits into what those before it leave of the budget.
+
+    A fifth of the budget is kept for runs that take longer than expected.
+    """
+    if budget is None:
+        return [replace(offer, runs=True) for offer in ready]
+    left, decided = PLANNED_SHARE * budget, []
+    for offer in ready:
+        fits = offer.seconds is not None and offer.seconds <= left
+        decided.append(replace(offer, runs=True) if fits else _too_long(offer, budget, seeds))
+        left -= offer.seconds or 0.0 if fits else 0.0
+    if ready and not any(run.runs for run in decided):
+        decided[0] = _cut_short(ready[0], budget)
+    return decided
+
+
+def _too_long(offer: PlannedRun, budget: float, seeds: int) -> PlannedRun:
+    if offer.seconds is None:
+        why, enough = f"cost unknown, budget {duration(budget)}", "none"
+    else:
+        spent = "others take the" if offer.seconds <= budget else "over the"
+        why = f"needs about {duration(offer.seconds)}, {spent} budget of {duration(budget)}"
+        enough = option_value(offer.seconds * seeds)
+    command = run_command(offer.cell, enough, seeds)
+    return replace(offer, reason=f"{why}: {command}", command=command)
+
+
+def _cut_short(offer: PlannedRun, budget: float) -> PlannedRun:
+    reason = f"cut short by the budget: needs about {duration(offer.seconds)}"
+    return replace(offer, seconds=budget, runs=True, reason=reason)
+
+
+def run_command(cell: Cell, budget: str = "", seeds: int = 1) -> str:
+    """Return the command that runs one cell, with its ``--set`` changes."""
+    words = ["dgm-bench", "run", cell.id]
+    words += [word for change in cell.modified for word in ("--set", change)]
+    words += ["--seeds", str(seeds)] if seeds > 1 else []
+    words += ["--budget", budget] if budget else []
+    return shlex.join(words)
