@@ -105,11 +105,14 @@ def _seeds_in_words(runs: Sequence[PlannedRun]) -> list[RenderableType]:
 
 
 def plan_summary(plan: Plan) -> str:
-    """Return one line: how many runs, how long, on what."""
-    limit = plan.budget_seconds
+    """Return one line: how many runs, how long, how many at once and until when, on what."""
+    limit, machine = plan.budget_seconds, plan.machine
     budget = "no budget" if limit is None else f"budget {duration(limit)}"
     runs = f"{len(plan.chosen)} of {len(plan.runs)} runs"
-    return f"{runs}, about {duration(plan.seconds)} on {plan.machine.device} ({budget})"
+    end = f"about {duration(plan.expected_end_seconds)}"
+    if machine.workers > 1:
+        end = f"{duration(plan.seconds)} in sum, {machine.workers} at once: {end}"
+    return f"{runs}, {end} on {machine.device} ({budget})"
 
 
 def _plan_table(runs: Sequence[PlannedRun]) -> Table:

@@ -50,5 +50,5 @@ class Turns:
         remaining = max(0.0, self._budget - (time.monotonic() - self._started))
         taken = sum(run.seconds or 0.0 for run in group) or None
         later = sum(run.seconds or 0.0 for run in self.left())
-        limit = share_of(remaining * self._workers, taken, later)
-        return None if limit is None else min(limit, remaining) / len(group)
+        limit = share_of(remaining, taken, later, self._workers)
+        return None if limit is None else limit / len(group)

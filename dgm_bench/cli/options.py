@@ -216,6 +216,17 @@ def planning_options(function: Function) -> Function:
     return function
 
 
+def jobs_option(function: Function) -> Function:
+    """Add ``--jobs``."""
+    return click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        show_default="1; on a cluster, what it has room for",
+        help="Runs at once.",
+    )(function)
+
+
 def engine_options(function: Function) -> Function:
     """Add ``--engine`` and what it takes."""
     for option in (
@@ -230,13 +241,7 @@ def engine_options(function: Function) -> Function:
         ),
         click.option("--address", metavar="ADDRESS", help="Of a Ray cluster."),
         click.option("--partition", metavar="NAME", help="Of Slurm."),
-        click.option(
-            "--jobs",
-            type=click.IntRange(min=1),
-            metavar="N",
-            show_default="1; on a cluster, what it has room for",
-            help="Runs at once.",
-        ),
+        jobs_option,
         click.option(
             "--engine",
             type=click.Choice(ENGINES),

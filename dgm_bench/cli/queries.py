@@ -31,6 +31,7 @@ def make_plan(
     *,
     budget: str = "auto",
     seeds: int = 1,
+    workers: int = 1,
 ) -> planner.Plan:
     """Plan runs on this machine from the options of the command line.
 
@@ -40,11 +41,12 @@ def make_plan(
         store: Its records, for what earlier runs took.
         budget: For all of them together, as :func:`planner.parse_budget` takes it.
         seeds: Runs of each recipe.
+        workers: Runs at once.
 
     Raises:
         UsageError: The budget means nothing.
     """
-    machine = planner.Machine.here(context.device, context.threads)
+    machine = planner.Machine.here(context.device, context.threads, workers)
     around = planner.PlanningContext(
         machine=machine,
         data_state=lambda name: data.state(name, context.data_root),
@@ -94,7 +96,12 @@ def plan_json(plan: planner.Plan) -> dict[str, Any]:
     entries that run add up to ``seconds``.
     """
     entries = [entry for run in plan.runs for entry in _entries(run)]
-    return {"cells": entries, "seconds": plan.seconds}
+    return {
+        "cells": entries,
+        "seconds": plan.seconds,
+        "workers": plan.machine.workers,
+        "expected_end_seconds": plan.expected_end_seconds,
+    }
 
 
 def _entries(run: planner.PlannedRun) -> list[Mapping[str, Any]]:

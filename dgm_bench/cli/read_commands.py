@@ -14,6 +14,7 @@ from dgm_bench.cli.options import (
     collecting_seldom,
     data_root_option,
     examples,
+    jobs_option,
     json_option,
     planning_options,
     print_json,
@@ -71,11 +72,13 @@ def list_cells(pattern: Sequence[str], results: Path, strict: bool, as_json: boo
     epilog=examples(
         "dgm-bench plan",
         "dgm-bench plan 'ffjord/density/*/bsds300-patches' --budget 2h --seeds 3",
+        "dgm-bench plan 'ffjord/*' --jobs 4",
         "dgm-bench plan --json",
     ),
 )
 @click.argument("pattern", nargs=-1)
 @planning_options
+@jobs_option
 @data_root_option
 @results_option(read=True)
 @strict_option
@@ -86,6 +89,7 @@ def plan(
     seeds: int,
     budget: str,
     device: str,
+    jobs: int | None,
     data_root: Path,
     results: Path,
     strict: bool,
@@ -104,7 +108,8 @@ def plan(
     context = RunContext(data_root, results, device=device, offline=True)
     cells = load_catalog().select(*(pattern or ("*",)))
     store = Store(results, strict=strict)
-    planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds)
+    workers = jobs or 1
+    planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds, workers=workers)
     if as_json:
         print_json(queries.plan_json(planned))
     else:

@@ -126,7 +126,8 @@ def run(
         control=Control(limit),
     )
     store = Store(results, strict=strict)
-    planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds)
+    workers = jobs or 1
+    planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds, workers=workers)
     chosen = make_engine(choice, context)
     with make_reporter() as reporter:
         summary = run_plan(planned, replace(context, reporter=reporter), chosen)

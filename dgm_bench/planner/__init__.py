@@ -10,7 +10,7 @@ from dgm_bench.planner.durations import (
 )
 from dgm_bench.planner.expected import expected_seconds, measured_seconds, share_of
 from dgm_bench.planner.machine import Machine, Speed
-from dgm_bench.planner.planned import Plan, PlannedRun
+from dgm_bench.planner.planned import Plan, PlannedRun, Unit, expected_end, units
 from dgm_bench.planner.planning import (
     PLANNED_SHARE,
     DataState,
@@ -18,19 +18,27 @@ from dgm_bench.planner.planning import (
     plan,
     run_command,
 )
+from dgm_bench.planner.schedule import Need, Placed, Room, end_of, list_schedule
 
 __all__ = [
     "AUTO_BUDGET",
     "PLANNED_SHARE",
     "DataState",
     "Machine",
+    "Need",
+    "Placed",
     "Plan",
     "PlannedRun",
     "PlanningContext",
+    "Room",
     "Speed",
+    "Unit",
     "duration",
+    "end_of",
+    "expected_end",
     "expected_seconds",
     "gigabytes",
+    "list_schedule",
     "measured_seconds",
     "option_value",
     "parse_budget",
@@ -38,4 +46,5 @@ __all__ = [
     "plan",
     "run_command",
     "share_of",
+    "units",
 ]

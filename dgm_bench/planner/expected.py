@@ -18,10 +18,18 @@ def expected_seconds(cost: Cost, speed: Speed) -> float:
     return speed.start_seconds + cost.steps * step + evaluation
 
 
-def measured_seconds(records: Iterable[RunRecord], kind: str) -> dict[str, float]:
+def measured_seconds(
+    records: Iterable[RunRecord], kind: str, speed: Speed | None = None
+) -> dict[str, float]:
     """Return the median seconds of complete, unmodified runs on this machine, by recipe hash.
 
     Of runs trained together with other seeds it is the most that one of them would take alone.
+
+    Args:
+        records: Stored records.
+        kind: The machine class of those that count.
+        speed: Of each of several workers: what a run took with other threads, or with a GPU of
+            its own, is scaled as its declared work would be.
     """
     taken: dict[str, list[float]] = {}
     for record in records:
@@ -30,27 +38,37 @@ def measured_seconds(records: Iterable[RunRecord], kind: str) -> dict[str, float
             spent = record.budget
             total = spent.train_seconds + spent.train_seconds_of_others
             total += spent.validation_seconds + spent.evaluation_seconds
-            taken.setdefault(record.recipe_hash, []).append(total)
+            scale = 1.0 if speed is None else _slower(record, speed)
+            taken.setdefault(record.recipe_hash, []).append(scale * total)
     return {recipe_hash: median(seconds) for recipe_hash, seconds in taken.items()}
 
 
+def _slower(record: RunRecord, speed: Speed) -> float:
+    """Return how many times as long as in a record its declared work takes at another speed."""
+    where, cost = record.environment, record.recipe.cost
+    then = Speed.gpu() if where.device == "cuda" else Speed.cpu(where.threads)
+    return expected_seconds(cost, speed) / expected_seconds(cost, then) if cost else 1.0
+
+
 def share_of(
-    remaining_seconds: float | None, this: float | None, later_total: float
+    remaining_seconds: float | None, this: float | None, later_total: float, workers: int = 1
 ) -> float | None:
     """Return the time limit of the next run: what it is expected to take, and all the slack.
 
     Runs come in order of priority, so one that takes longer than expected may use what no later
-    run is expected to need. Where there is less than expected, everyone gets a share.
+    run is expected to need. Where there is less than expected, everyone gets a share. Of several
+    workers each keeps its part of the time for later runs.
 
     Args:
-        remaining_seconds: What remains; None where the budget is unlimited.
+        remaining_seconds: What remains, of wall-clock; None where the budget is unlimited.
         this: Expected seconds of the next run; None takes all that later runs leave.
-        later_total: Expected seconds of all runs after it.
+        later_total: Expected seconds of all runs that start after it.
+        workers: How many runs go at once.
     """
     if remaining_seconds is None:
         return None
-    remaining = max(remaining_seconds, 0.0)
+    remaining, later = max(remaining_seconds, 0.0), later_total / workers
     if this is None:
-        return max(remaining - later_total, 0.0)
-    total = this + later_total
-    return remaining - later_total if remaining >= total else remaining * this / total
+        return max(remaining - later, 0.0)
+    total = this + later
+    return remaining - later if remaining >= total else remaining * this / total

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from dgm_bench.planner.machine import Machine
+from dgm_bench.planner.schedule import Need, end_of, list_schedule
 from dgm_bench.spec import Cell, Recipe
+from dgm_bench.together import groups_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,33 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
+class Unit:
+    """Runs that one worker does at once: one, or all seeds of a recipe that trains them together.
+
+    Attributes:
+        runs: In the order of the plan.
+    """
+
+    runs: tuple[PlannedRun, ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """What they take one after the other, which is the most; None where nothing is known."""
+        known = [run.seconds for run in self.runs if run.seconds is not None]
+        return sum(known) if known else None
+
+    @property
+    def need(self) -> Need:
+        """The memory of the largest: seeds share the process and the data, which are most of it."""
+        return Need(max(run.memory_bytes or 0 for run in self.runs))
+
+
+def units(runs: Sequence[PlannedRun]) -> list[Unit]:
+    """Put together runs that one worker does at once; each comes where its first run is."""
+    return [Unit(tuple(group)) for group in groups_of(runs)]
+
+
+@dataclass(frozen=True)
 class Plan:
     """Runs in the order in which they run, then those that do not, as declared."""
 
@@ -61,7 +92,7 @@ class Plan:
     budget_seconds: float | None
     machine: Machine
 
-    @property
+    @cached_property
     def chosen(self) -> tuple[PlannedRun, ...]:
         """The runs that run, in order."""
         return tuple(run for run in self.runs if run.runs)
@@ -76,8 +107,26 @@ class Plan:
         """Expected seconds of all that runs."""
         return sum(run.seconds or 0.0 for run in self.chosen)
 
+    @cached_property
+    def units(self) -> list[Unit]:
+        """What its workers take one after the other: runs, or seeds that are trained together."""
+        return units(self.chosen)
+
+    @cached_property
+    def expected_end_seconds(self) -> float:
+        """When the last run ends, from the start: where there is one worker, ``seconds``."""
+        if self.machine.workers == 1:
+            return self.seconds
+        return expected_end(self.units, self.machine)
+
     def reasons(self) -> dict[str, str]:
         """Return by its id why each cell has no number yet, and the command that changes that."""
         reasons = {cell_id: run.reason for run in self.left_out for cell_id in run.cells}
         waiting = {cell_id: run.command for run in self.chosen for cell_id in run.cells}
         return reasons | {cell_id: f"not run yet: {text}" for cell_id, text in waiting.items()}
+
+
+def expected_end(units: Sequence[Unit], machine: Machine) -> float:
+    """Return in how many seconds a machine has done what it takes in this order."""
+    seconds = [unit.seconds or 0.0 for unit in units]
+    return end_of(list_schedule(seconds, [unit.need for unit in units], machine.room()))

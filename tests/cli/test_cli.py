@@ -87,7 +87,8 @@ def test_plan_json_has_exactly_the_promised_keys_and_its_seconds_add_up(call):
     result = call("plan", "ffjord/*", "--seeds", "2", "--json")
     assert result.exit_code == 0
     plan = json.loads(result.stdout)
-    assert list(plan) == ["cells", "seconds"]
+    assert list(plan) == ["cells", "seconds", "workers", "expected_end_seconds"]
+    assert (plan["workers"], plan["expected_end_seconds"]) == (1, plan["seconds"])
     for cell in plan["cells"]:
         promised = ["id", "seed", "data", "seconds", "memory_bytes", "runs", "reason"]
         assert list(cell) == [*promised, "h200_seconds"]
