@@ -25,6 +25,8 @@ PATIENCE = 0.5
 #: Why work stops that its run's budget leaves no time for.
 OUT_OF_BUDGET = "budget"
 TIME_LIMIT = "time limit"
+#: Why one run stops that somebody cancelled: those after it are done all the same.
+CANCELLED = "cancelled"
 _POLL = 0.05
 
 
@@ -144,9 +146,16 @@ class Control:
 
     def request(self, reason: str) -> None:
         """Ask for a stop, from any thread."""
-        if self._signal is None:
+        if self._signal is None or self._signal[0] == CANCELLED != reason:
             self._signal = reason, time.monotonic()
             self._listen()
+
+    def go_on(self) -> None:
+        """Take back the request that one run be :data:`CANCELLED`, once it has stopped."""
+        if self._signal is not None and self._signal[0] == CANCELLED:
+            self._signal = None
+            while self._heard:
+                self._heard.pop().remove()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._caught:

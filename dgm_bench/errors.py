@@ -54,6 +54,10 @@ class ResultsError(DgmBenchError):
     """A results folder or record that cannot be read or written."""
 
 
+class HeldError(ResultsError):
+    """What another process holds."""
+
+
 class DamagedError(ResultsError):
     """A file of results that is not what was written."""
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from dgm_bench.errors import ResultsError
+from dgm_bench.errors import HeldError, ResultsError
 from dgm_bench.processes import is_gone, own_mark
 
 try:
@@ -56,8 +56,8 @@ def holding(
         waiting: Called now and then during the wait; may raise to end it.
 
     Raises:
-        ResultsError: Another process has held it for all of that time, and which; or the folder
-            cannot be written.
+        HeldError: Another process has held it for all of that time, and which.
+        ResultsError: The folder cannot be written.
     """
     try:
         release = _acquired(path, what, remedy, patience, waiting)
@@ -78,7 +78,7 @@ def _acquired(
     while (release := _attempt(path)) is None:
         spent = time.monotonic() - started
         if spent >= patience:
-            raise ResultsError(path, f"{what} in {_owner(path)}", _how_to_free(path, remedy))
+            raise HeldError(path, f"{what} in {_owner(path)}", _how_to_free(path, remedy))
         if spent >= _SILENCE and not told:
             told = True
             _LOG.warning("%s: %s in %s; waiting for it", path, what, _owner(path))

@@ -15,6 +15,8 @@ from dgm_bench.allocator import keep_freed_memory
 from dgm_bench.context import RunContext
 from dgm_bench.engines import Engine
 from dgm_bench.engines.head import run_on
+from dgm_bench.engines.here import OwnBoard
+from dgm_bench.engines.orphans import tidy, wait_for_workers
 from dgm_bench.execution import resolve_device
 from dgm_bench.kept import ask_in_modules
 from dgm_bench.metrics.evaluate import require_known
@@ -36,7 +38,7 @@ def run_plan(plan: Plan, context: RunContext, engine: Engine | None = None) -> R
     Raises:
         DeclarationError: When a run is to measure what is no metric.
         UsageError: When the device is not there.
-        ResultsError: When the results folder cannot be written or a run is under way elsewhere.
+        ResultsError: When the results folder cannot be written.
         DataError: At the end, when a run's data is broken; runs after it are still done.
     """
     for run in plan.chosen:
@@ -51,6 +53,8 @@ def run_plan(plan: Plan, context: RunContext, engine: Engine | None = None) -> R
     ):
         if context.track and plan.chosen:
             logger.begin()
+        tidy(context.results)
+        wait_for_workers(context)
         for run in plan.left_out:
             summary.skip(run.cell.id, run.reason, context)
         if engine is None:
@@ -71,9 +75,14 @@ def _run_here(
         torch.set_num_threads(context.threads)
     keep_freed_memory()
     device = resolve_device(context.device)
-    session = Session(context, device, DataSource(context), logger, summary)
+    board = OwnBoard(plan, context)
+    session = Session(board.context, device, DataSource(board.context), logger, summary)
     turns = Turns(plan, lambda run, reason: summary.skip(run.cell.id, reason, context))
-    while (turn := turns.next()) is not None:
-        if undone := session.run(*turn):
-            return [*undone, *turns.left()]
+    with board.shown():
+        while (turn := turns.next()) is not None:
+            undone = turn[0] if board.withdrawn(turn[0]) else board.done(session, *turn)
+            if board.withdrawn(turn[0]):
+                summary.cancelled += [run.cell.id for run in undone]
+            elif undone:
+                return [*undone, *turns.left()]
     return ()

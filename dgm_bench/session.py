@@ -16,7 +16,7 @@ from dgm_bench import provenance
 from dgm_bench.context import RunContext
 from dgm_bench.control import OUT_OF_BUDGET, Interrupted, beside
 from dgm_bench.data.dataset import Dataset
-from dgm_bench.errors import DamagedError, DataError, DataUnavailable
+from dgm_bench.errors import DamagedError, DataError, DataUnavailable, HeldError
 from dgm_bench.execution import Execution, require_runnable
 from dgm_bench.joint_execution import train_together
 from dgm_bench.paths import PACKAGE
@@ -109,13 +109,17 @@ class Session:
     def _ready(
         self, run: PlannedRun, limit: float | None, locks: ExitStack, left: list[PlannedRun]
     ) -> Execution | None:
-        """Return what does a run, its folder locked; None where it is done, or has no data."""
+        """Return what does a run, its folder locked; None where it is done or cannot be done."""
         recipe = run.chosen_recipe
         folder = WorkFolder(self.context.results, recipe.content_hash, run.seed)
-        locks.enter_context(folder.locked())
         try:
+            locks.enter_context(folder.locked())
             self._check_ahead(recipe)
             data = self.source.load(recipe.stages[0].data, run.seed)
+        except HeldError as error:
+            self.summary.skip(run.cell.id, f"{error.reason}; {error.remedy}", self.context)
+            left.remove(run)
+            return None
         except DataError as error:
             self._data_failed(run, error)
             left.remove(run)

@@ -25,6 +25,7 @@ class RunSummary:
         unavailable: Whether data of a planned run could not be fetched.
         interrupted: Whether somebody stopped the command.
         lost: Cells whose process died each time, and how.
+        cancelled: Cells whose runs somebody cancelled while the others went on.
         broken: The first error that only some runs met, to be raised at the end.
     """
 
@@ -35,6 +36,7 @@ class RunSummary:
     unavailable: bool = False
     interrupted: bool = False
     lost: list[tuple[str, str]] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
     broken: DgmBenchError | None = None
 
     def take(self, record: RunRecord, context: RunContext, logger: RunLogger | None) -> None:
@@ -63,6 +65,10 @@ class RunSummary:
         if not self.interrupted:
             self.unfinished += [run.cell.id for run in left]
             self._tell_unfinished(context)
+        if n := len(self.cancelled):
+            self.interrupted = True
+            what = "1 run was" if n == 1 else f"{n} runs were"
+            context.reporter.message(f"{what} cancelled; the same command goes on")
 
     def _tell_unfinished(self, context: RunContext) -> None:
         short = sum(record.outcome.cut_short for record in self.finished)

@@ -53,7 +53,8 @@ class WorkFolder:
         """Hold the run for this process; where nothing came of it, no folder is left.
 
         Raises:
-            ResultsError: When another process holds it, or the folder cannot be written.
+            HeldError: When another process holds it.
+            ResultsError: When the folder cannot be written.
         """
         try:
             with holding(

@@ -1,27 +1,36 @@
 """The folder of a submission: what was asked for, where each task is, and requests to end them.
 
 Every file has one writer: the command that submitted writes ``submission.json``, a task's worker
-writes ``tasks/<task id>.json``. All are written atomically, so that anybody may read them at any
-time; where they disagree with the records of runs, the records are right.
+writes ``tasks/<task id>.json``, and for a task without one the command does. All are written
+atomically, so that anybody may read them at any time; where they disagree with the records of runs,
+the records are right. Times in them are those of whoever wrote them; how long ago a file was
+written, only its file system can say.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dgm_bench.engines.tasks import Task, Terms
+from dgm_bench.errors import DgmBenchError, ResultsError, refused
+from dgm_bench.processes import own_mark
 from dgm_bench.records import new_run_id, utc_now
 from dgm_bench.sealed import write_atomically
 
-State = Literal["waiting", "running", "done", "stopped", "failed"]
-#: States that a worker leaves behind; one that dies leaves ``running``.
-ENDED: tuple[State, ...] = ("done", "stopped", "failed")
+State = Literal["waiting", "running", "done", "stopped", "failed", "lost"]
+#: States in which a task is over; a worker that dies leaves ``running``.
+ENDED: tuple[State, ...] = ("done", "stopped", "failed", "lost")
 #: The name of a request to end every task.
 _ALL = "all"
+#: What a request holds that is to leave no time for a checkpoint.
+_NOW = b"now"
 
 
 class _File(BaseModel):
@@ -40,13 +49,29 @@ class Fault(_File):
     remedy: str
     exit_code: int
 
+    @classmethod
+    def of(cls, error: DgmBenchError) -> Fault:
+        """Return an error as the board has it."""
+        return cls(
+            kind=type(error).__name__,
+            thing=error.thing,
+            reason=error.reason,
+            remedy=error.remedy,
+            exit_code=error.exit_code,
+        )
+
 
 class Ending(_File):
-    """A run that left a record: the record's place below ``runs``, and how to speak of the run."""
+    """A run that left a record: the record's place below ``runs``, and how to speak of the run.
+
+    ``failure`` and ``hint`` say what broke and what to try, where something did.
+    """
 
     place: str
     title: str
     published: str | None = None
+    failure: str | None = None
+    hint: str = ""
 
 
 class TaskState(_File):
@@ -56,9 +81,11 @@ class TaskState(_File):
         task: Its id.
         attempt: 1 for the first.
         state: ``done`` once all its runs were dealt with, whatever became of them; ``stopped``
-            where it was asked to end first; ``failed`` where ``fault`` says why it could not go on.
+            where it was asked to end first; ``failed`` where ``fault`` says why it could not go on;
+            ``lost`` where its workers died, which who submitted says.
         host: Name of the machine.
         process: Number of the worker's process there.
+        mark: Tells that process from all others (:func:`dgm_bench.processes.own_mark`).
         device: ``cpu`` or ``cuda``.
         started: When this attempt began.
         updated: When this was written; a worker does so every few seconds.
@@ -84,6 +111,7 @@ class TaskState(_File):
     state: State = "waiting"
     host: str = ""
     process: int = 0
+    mark: str = ""
     device: str = ""
     started: str = ""
     updated: str = ""
@@ -157,17 +185,45 @@ class Board:
         """The submission's id."""
         return self.folder.name
 
+    # ---------------------------------------------------------------- by who submitted
+
     def save(self, submission: Submission) -> None:
         """Write what was asked for.
 
         Raises:
             ResultsError: The folder cannot be written.
         """
-        write_atomically(self.folder / "submission.json", submission.model_dump_json().encode())
+        write_atomically(self._submission_file, submission.model_dump_json().encode())
 
     def submission(self) -> Submission | None:
         """Return what was asked for; None where the file is not there or not whole."""
-        return _read(self.folder / "submission.json", Submission)
+        return _read(self._submission_file, Submission)
+
+    def beat(self) -> None:
+        """Show that who submitted is still there; to be done every few seconds."""
+        with suppress(OSError):  # a disk that cannot be written now
+            os.utime(self._submission_file)
+
+    def end(self, submission: Submission) -> None:
+        """Say that all is over; only where something went wrong is there more to look up.
+
+        Raises:
+            ResultsError: The folder cannot be written.
+        """
+        submission.ended = utc_now()
+        if any(state.fault is not None for state in self.states()):
+            self.save(submission)
+        else:
+            self.remove()
+
+    def remove(self) -> None:
+        """Remove the folder, and those around it where nothing is left in them."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            self.folder.parent.rmdir()
+            self.folder.parent.parent.rmdir()
+
+    # ---------------------------------------------------------------- by workers
 
     def note(self, state: TaskState) -> None:
         """Write where a task is.
@@ -176,7 +232,8 @@ class Board:
             ResultsError: The folder cannot be written.
         """
         state.updated = utc_now()
-        write_atomically(self._file(state.task), state.model_dump_json().encode())
+        content = state.model_dump_json().encode()
+        _replace(self._file(state.task), content)
 
     def state(self, task_id: str) -> TaskState | None:
         """Return where a task is; None before any worker took it."""
@@ -188,21 +245,55 @@ class Board:
             if (state := _read(path, TaskState)) is not None:
                 yield state
 
-    def request_cancel(self, task_ids: Iterable[str] = (_ALL,)) -> None:
+    # ---------------------------------------------------------------- by anybody
+
+    def request_cancel(self, task_ids: Iterable[str] = (_ALL,), *, now: bool = False) -> None:
         """Ask for tasks to end in good order, all where none is named; workers see it in time.
+
+        Args:
+            task_ids: Which.
+            now: Leave no time for a checkpoint.
 
         Raises:
             ResultsError: The folder cannot be written.
         """
         for task_id in task_ids:
-            write_atomically(self.folder / "cancel" / task_id, b"")
+            _replace(self.folder / "cancel" / task_id, _NOW if now else b"")
 
     def cancel_requested(self, task_id: str) -> bool:
         """Say whether a task is to end."""
-        return any((self.folder / "cancel" / name).exists() for name in (task_id, _ALL))
+        return any(path.exists() for path in self._requests(task_id))
+
+    def cancelled_among(self, task_ids: Iterable[str]) -> list[str]:
+        """Return those tasks that are to end."""
+        requests = {path.name for path in (self.folder / "cancel").glob("[!.]*")}
+        return [task_id for task_id in task_ids if requests & {task_id, _ALL}]
+
+    def at_once_requested(self, task_id: str) -> bool:
+        """Say whether a task is to end without a checkpoint."""
+        return any(_content(path) == _NOW for path in self._requests(task_id))
+
+    def silent_since(self, task_id: str | None = None) -> float | None:
+        """Return when a task's worker last wrote, or who submitted was last there.
+
+        It is a time of the file system's clock (:func:`file_system_time`); None where nothing was
+        written.
+        """
+        path = self._submission_file if task_id is None else self._file(task_id)
+        try:
+            return path.stat().st_mtime
+        except OSError:
+            return None
+
+    @property
+    def _submission_file(self) -> Path:
+        return self.folder / "submission.json"
 
     def _file(self, task_id: str) -> Path:
         return self.folder / "tasks" / f"{task_id}.json"
+
+    def _requests(self, task_id: str) -> tuple[Path, Path]:
+        return self.folder / "cancel" / task_id, self.folder / "cancel" / _ALL
 
 
 def submissions_folder(results: Path) -> Path:
@@ -215,8 +306,47 @@ def boards(results: Path) -> list[Board]:
     return [Board(path) for path in sorted(submissions_folder(results).glob("[!.]*"))]
 
 
+def file_system_time(folder: Path) -> float | None:
+    """Return what the clock says that dates files in a folder; None where none can be made."""
+    probe = folder / f".{own_mark()}.clock.tmp"
+    try:
+        probe.touch()
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError:
+        return None
+
+
 def _read(path: Path, kind: type[Kind]) -> Kind | None:
     try:
         return kind.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a small file at a stroke, beside thousands of others.
+
+    It need not outlive a failure of the machine, and is written too often to wait for the disk.
+    """
+    temporary = path.with_name(f".{path.name}.{own_mark()}.tmp")
+    try:
+        try:
+            temporary.write_bytes(content)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise refused(ResultsError, path, "written", error) from error

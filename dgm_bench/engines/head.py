@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from dgm_bench.turns import Turns
 
 #: How often a task is tried whose worker dies.
 TRIES = 3
+#: Seconds after which it shows that it is still there, and looks for tasks that were cancelled.
+BEAT = 2.0
 #: Seconds between two looks at the engine and the board.
 PAUSE = 0.2
 
@@ -76,6 +79,8 @@ class _Head:
         tasks = tasks_of(plan)
         self.turns = Turns(plan, self._skip, engine.slots or max(len(tasks), 1))
         self.running: dict[str, _Running] = {}
+        self.beat, self.heeded = time.monotonic(), set[str]()
+        self.task_ids = {(t.recipe_hash, seed): t.id for t in tasks for seed in t.seeds}
         self.submission = Submission(
             id=self.board.id,
             engine=engine.name,
@@ -93,11 +98,21 @@ class _Head:
         left: list[PlannedRun] = []
         while (stop := self.context.control.stop_reason()) is None and self._submit():
             left += self._take_in(self.engine.poll(PAUSE))
+            self._show_and_heed()
         if stop is not None:
             left += self._leave()
-        self.submission.ended = utc_now()
-        self.board.save(self.submission)
+        self.board.end(self.submission)
         return [*left, *self.turns.left()]
+
+    def _show_and_heed(self) -> None:
+        """Show every few seconds that this process is there; let go of what was cancelled."""
+        if time.monotonic() - self.beat > BEAT:
+            self.beat = time.monotonic()
+            self.board.beat()
+            asked = set(self.board.cancelled_among(self.running)) - self.heeded
+            self.heeded |= asked
+            if asked:  # once: a second SIGTERM leaves no time for a checkpoint
+                self.engine.cancel(asked)
 
     def _submit(self) -> bool:
         """Give the engine what it has room for; say whether anything is under way."""
@@ -106,6 +121,9 @@ class _Head:
             if turn is None:
                 break
             runs, limit = turn
+            if self.board.cancel_requested(task_of(runs).id):
+                self.summary.cancelled += [run.cell.id for run in runs]
+                continue
             job = Job(task=task_of(runs), terms=self.terms, limit_seconds=limit)
             self.running[job.task.id] = _Running(runs, job)
             self.engine.submit(job, self.board)
@@ -140,15 +158,27 @@ class _Head:
     ) -> Sequence[PlannedRun]:
         """Take in the end of a task; try it again where its worker died."""
         job = running.job
+        cancelled = again and self.board.cancel_requested(job.task.id)
+        left = running.runs
         if state is not None and state.attempt == job.attempt and state.state in ENDED:
-            return self._outcome(running, state)
-        if not again:
-            return running.runs
-        died = f"{job.task.cells[0]}: its process died" + (f" ({reason})" if reason else "")
+            left = self._outcome(running, state)
+        elif again and not cancelled:
+            return self._tried_again(running, reason)
+        if not cancelled:
+            return left
+        self.summary.cancelled += [run.cell.id for run in left]
+        return ()
+
+    def _tried_again(self, running: _Running, reason: str | None) -> Sequence[PlannedRun]:
+        """Try a task again whose worker died, unless it did so too often."""
+        job = running.job
+        died = "its process died" + (f" ({reason})" if reason else "")
         if job.attempt == TRIES:
             self._failed(running, died, TRIES)
             return ()
-        self.context.reporter.message(f"{died}; it goes on from its checkpoint")
+        self.context.reporter.message(
+            f"{job.task.cells[0]}: {died}; it goes on from its checkpoint"
+        )
         self.running[job.task.id] = _Running(
             running.runs, job.model_copy(update={"attempt": job.attempt + 1})
         )
@@ -185,11 +215,17 @@ class _Head:
         return ()
 
     def _failed(self, running: _Running, reason: str, tries: int) -> None:
+        state = self.board.state(running.job.task.id) or TaskState(task=running.job.task.id)
+        state.state, cell_id = "lost", running.runs[0].cell.id
+        died = DgmBenchError(cell_id, f"{reason}, {tries} times", "the same command goes on")
+        self.board.note(state.model_copy(update={"fault": Fault.of(died)}))
         for run in running.runs:
             self.summary.lost.append((run.cell.id, f"{reason}, {tries} times"))
             self.context.reporter.message(f"{run.cell.id} seed {run.seed}: {reason}")
 
     def _skip(self, run: PlannedRun, reason: str) -> None:
+        task_id = self.task_ids[run.chosen_recipe.content_hash, run.seed]
+        self.board.note(TaskState(task=task_id, state="done", skipped=[(run.cell.id, reason)]))
         self.summary.skip(run.cell.id, reason, self.context)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 
 import torch
@@ -17,7 +17,7 @@ import torch
 from dgm_bench.allocator import keep_freed_memory
 from dgm_bench.catalog import load_catalog
 from dgm_bench.context import RunContext
-from dgm_bench.control import Control
+from dgm_bench.control import CANCELLED, Control
 from dgm_bench.engines.board import Board, Ending, Fault, TaskState
 from dgm_bench.engines.tasks import Job, Task
 from dgm_bench.errors import DgmBenchError, ResultsError, UsageError
@@ -26,11 +26,14 @@ from dgm_bench.execution import resolve_device
 from dgm_bench.kept import ask_in_modules
 from dgm_bench.overrides import change_cells
 from dgm_bench.planner import PlannedRun
-from dgm_bench.records import RunRecord, utc_now
+from dgm_bench.processes import own_mark
+from dgm_bench.records import FAILED, RunRecord, utc_now
 from dgm_bench.session import DataSource, Session
 
 #: Seconds between two looks at the board, each of which notes on it where the task is.
 PAUSE = 1.0
+#: The exit code of a worker that is to leave no time for a checkpoint.
+EXIT_AT_ONCE = 130
 #: How many messages of a task are kept: the last ones.
 MOST_MESSAGES = 100
 
@@ -47,17 +50,19 @@ def do(job: Job, board: Board, gone: Callable[[], str | None] = lambda: None) ->
         ResultsError: The board cannot be written.
     """
     state = TaskState(task=job.task.id, attempt=job.attempt, state="running", started=utc_now())
-    state.host, state.process, state.device = platform.node(), os.getpid(), job.terms.device
-    state.limit_seconds = job.limit_seconds
+    state.device, state.limit_seconds = job.terms.device, job.limit_seconds
     control = Control()
+    sign(state)
     board.note(state)
-    with control.catching_signals(), _watching(state, board, control, gone):
+    if board.cancel_requested(state.task):
+        control.request(CANCELLED)
+    with control.catching_signals(), watching(state, board, control, gone):
         try:
             stopped = _done(job, state, control)
             state.state = "stopped" if stopped else "done"
             state.stop_reason = control.stop_reason() if stopped else None
         except DgmBenchError as error:
-            state.state, state.fault = "failed", fault_of(error)
+            state.state, state.fault = "failed", Fault.of(error)
     board.note(state)
     return state
 
@@ -76,7 +81,7 @@ def _done(job: Job, state: TaskState, control: Control) -> bool:
         offline=terms.offline,
         track=False,
         control=control,
-        reporter=_BoardReporter(state),
+        reporter=reporter_to(state),
     )
     session = Session(context, resolve_device(terms.device), DataSource(context))
     with control.active(ask_in_modules):
@@ -86,7 +91,7 @@ def _done(job: Job, state: TaskState, control: Control) -> bool:
     places = ["/".join(record.place) for record in summary.finished]
     state.earlier = [place for place in places if place not in told]
     state.unavailable, state.unfinished = summary.unavailable, list(summary.unfinished)
-    state.fault = fault_of(summary.broken) if summary.broken is not None else None
+    state.fault = Fault.of(summary.broken) if summary.broken is not None else None
     return bool(left)
 
 
@@ -110,33 +115,44 @@ def planned_runs(task: Task) -> list[PlannedRun]:
     ]
 
 
-def fault_of(error: DgmBenchError) -> Fault:
-    """Return an error as the board has it."""
-    return Fault(
-        kind=type(error).__name__,
-        thing=error.thing,
-        reason=error.reason,
-        remedy=error.remedy,
-        exit_code=error.exit_code,
-    )
+def sign(state: TaskState) -> None:
+    """Say in a task's state that this process does it."""
+    state.host, state.process, state.mark = platform.node(), os.getpid(), own_mark()
+
+
+def reporter_to(state: TaskState) -> Reporter:
+    """Return what puts events of runs into a task's state."""
+    return _BoardReporter(state)
 
 
 @contextmanager
-def _watching(
-    state: TaskState, board: Board, control: Control, gone: Callable[[], str | None]
+def watching(
+    state: TaskState,
+    board: Board,
+    control: Control,
+    gone: Callable[[], str | None] = lambda: None,
+    leave: Callable[[], None] = lambda: os._exit(EXIT_AT_ONCE),
 ) -> Iterator[None]:
-    """Note every second where the task is, and look for reasons to stop, until the block ends."""
+    """Note every second where the task is, and look for reasons to stop, until the block ends.
+
+    Args:
+        state: Of the task; others change it meanwhile.
+        board: Of its submission.
+        control: Told of a reason to stop.
+        gone: Why to stop besides requests on the board, or None.
+        leave: Ends the process where there is to be no time for a checkpoint.
+    """
     over = Event()
 
     def watch() -> None:
         while not over.wait(PAUSE):
-            reason = "cancelled" if board.cancel_requested(state.task) else gone()
+            with suppress(ResultsError):  # a full disk: the run itself says so
+                board.note(state)
+            if board.at_once_requested(state.task):
+                _stop_at_once(state, board, leave)
+            reason = CANCELLED if board.cancel_requested(state.task) else gone()
             if reason is not None:
                 control.request(reason)
-            try:
-                board.note(state)
-            except ResultsError:  # a full disk: the run itself says so
-                continue
 
     thread = Thread(target=watch, daemon=True)
     thread.start()
@@ -145,6 +161,14 @@ def _watching(
     finally:
         over.set()
         thread.join()
+
+
+def _stop_at_once(state: TaskState, board: Board, leave: Callable[[], None]) -> None:
+    """End this process; the lock of its run goes with it."""
+    stopped = state.model_copy(update={"state": "stopped", "stop_reason": CANCELLED})
+    with suppress(ResultsError):
+        board.note(stopped)
+    leave()
 
 
 class _BoardReporter(Reporter):
@@ -174,8 +198,11 @@ class _BoardReporter(Reporter):
         state.best = event.best
 
     def run_finished(self, record: RunRecord) -> None:
-        state, place = self.state, "/".join(record.place)
-        state.records.append(Ending(place=place, title=state.title, published=state.published))
+        state, outcome = self.state, record.outcome
+        ending = Ending(place="/".join(record.place), title=state.title, published=state.published)
+        if outcome.status in FAILED:
+            ending.failure, ending.hint = f"{outcome.status}: {outcome.reason}", outcome.hint or ""
+        state.records.append(ending)
 
     def run_skipped(self, cell_id: str, reason: str) -> None:
         self.state.skipped.append((cell_id, reason))
