@@ -4,7 +4,7 @@
 and copies of them with other seeds, identifiers, dates and values. It runs each verb on each, in a
 process of its own: cold, with nothing in the user's cache, and warm, again. It prints processor
 seconds, seconds, and megabytes at most, and takes about ten minutes on two idle cores, most of it
-for making records and drawing figures.
+for making records and drawing figures. ``merge`` is into an empty folder, then into the same again.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "compare": ("compare", "{new}", "{old}"),
     "report": ("report", "-o", "{page}", "--results", "{new}"),
     "sync": ("sync", "--results", "{new}"),
+    "merge": ("merge", "{new}", "--results", "{into}"),
 }
 
 
@@ -197,7 +198,9 @@ def rows(sizes: Sequence[int], verbs: Sequence[str], folder: Path) -> Iterator[t
             make_results(old, size, variant=1)
         time.sleep(3)  # the index takes no file that was written within two seconds
         with serving(new) as address:
-            names = {"new": str(new), "old": str(old), "page": str(folder / "report.html")}
+            others = {"page": "report.html", "into": f"into-{size}"}
+            names = {name: str(folder / file) for name, file in others.items()}
+            names |= {"new": str(new), "old": str(old)}
             environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
             environment |= {"MLFLOW_TRACKING_URI": address, "OMP_NUM_THREADS": "1"}
             for verb in verbs:
@@ -205,7 +208,7 @@ def rows(sizes: Sequence[int], verbs: Sequence[str], folder: Path) -> Iterator[t
                 shutil.rmtree(folder / "cache", ignore_errors=True)
                 cold, warm = (measured(words, environment) for _ in range(2))
                 yield verb, f"{size:,}", *_shown(cold), *_shown(warm)
-        for results in (new, old):
+        for results in (new, old, folder / f"into-{size}"):
             shutil.rmtree(results, ignore_errors=True)
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from functools import cache
 from pathlib import Path
 
 
 def own_mark() -> str:
     """Return what tells this process from all others: number, time of start, and machine."""
-    return f"{os.getpid()}-{_started(os.getpid())}-{_machine()}"
+    return _mark(os.getpid())
+
+
+@cache
+def _mark(process: int) -> str:
+    return f"{process}-{_started(process)}-{_machine()}"
 
 
 def is_gone(mark: str) -> bool:

@@ -68,7 +68,7 @@ def read_all(root: Path, results: Path | None = None, *, strict: bool = False) -
         ResultsError: That one.
     """
     found, read = Reading(), {}
-    paths = list(_files(str(root), found.left_out))
+    paths = list(files_below(str(root), found.left_out))
     index = RecordIndex(None if strict or len(paths) < INDEXED_FROM else root)
     with _uncollected():
         for path in paths:
@@ -105,7 +105,7 @@ def record_files(path: Path) -> list[Path]:
         ResultsError: When the path does not exist.
     """
     if path.is_dir():
-        return [Path(file) for file in _files(str(root_of(path)), [])]
+        return [Path(file) for file in files_below(str(root_of(path)), [])]
     if not path.exists():
         raise ResultsError(path, "no such file or folder", "name a record or a results folder")
     return [path]
@@ -119,8 +119,13 @@ def root_of(path: Path) -> Path:
 # --------------------------------------------------------------------------- finding
 
 
-def _files(folder: str, left_out: list[ResultsError]) -> Iterator[str]:
-    """Yield the files below a folder that may be records, in order; others are told."""
+def files_below(folder: str, left_out: list[ResultsError]) -> Iterator[str]:
+    """Yield the files below a folder that may be records, in order.
+
+    Args:
+        folder: It need not be there.
+        left_out: Gets what cannot be looked into.
+    """
     try:
         with os.scandir(folder) as entries:
             inside = sorted(entries, key=lambda entry: entry.name)
@@ -136,7 +141,7 @@ def _files(folder: str, left_out: list[ResultsError]) -> Iterator[str]:
                 fault = "is a folder, not a record"
                 left_out.append(ResultsError(entry.path, fault, "rename it"))
             if entry.name not in NOT_RECORDS:
-                yield from _files(entry.path, left_out)
+                yield from files_below(entry.path, left_out)
         elif named:
             yield entry.path
 

@@ -23,9 +23,9 @@ from pydantic import (
     model_validator,
 )
 
-from dgm_bench.errors import DamagedError, FailureStatus, ResultsError, reading
+from dgm_bench.errors import DamagedError, FailureStatus, ResultsError, reading, shortened
 from dgm_bench.json_text import read_json
-from dgm_bench.sealed import read_known, write_atomically
+from dgm_bench.sealed import forget_damaged, read_known, write_once
 from dgm_bench.spec import Direction, Recipe, Spec
 
 _LOG = logging.getLogger("dgm_bench")
@@ -41,6 +41,8 @@ LARGEST = 16 * 2**20
 #: Statuses of runs that broke.
 FAILED: frozenset[str] = frozenset(get_args(FailureStatus))
 
+#: Versions of the schema that are read.
+VERSIONS = (1, 2)
 #: What names a file or a folder of the results: nothing that leads out of them.
 NAME = r"[a-z0-9]+([.-][a-z0-9]+)*"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$", max_length=200)]
@@ -307,12 +309,12 @@ def write_record(record: RunRecord, results: Path) -> Path:
         ResultsError: When a record of that id exists, or the folder cannot be written.
     """
     path = record.path(results)
-    if path.exists():
-        raise ResultsError(path, "exists already", "records are written once; start a new run")
     fields = record.model_dump(mode="json")
     fields["digest"] = _digest(fields)
     text = json.dumps(fields, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, text.encode())
+    if not write_once(path, text.encode()):
+        raise ResultsError(path, "exists already", "records are written once; start a new run")
+    forget_damaged(path)
     return path
 
 
@@ -337,10 +339,16 @@ def read_as(path: Path, make: Callable[[dict[str, Any]], T]) -> T:
     Raises:
         ResultsError: As :func:`read_record`.
     """
-    with reading(path, ResultsError):
-        content = _content(path)
+    return parse_as(path, record_bytes(path), make)
+
+
+def parse_as(path: Path, content: bytes, make: Callable[[dict[str, Any]], T]) -> T:
+    """Make something of the content of a record's file; arguments and errors as above."""
     try:
-        return make(record_fields(content))
+        fields = record_fields(content)
+        if fields.get("schema_version") not in VERSIONS:
+            raise OtherVersionError(path, fields.get("schema_version"))
+        return make(fields)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -350,14 +358,30 @@ def read_as(path: Path, make: Callable[[dict[str, Any]], T]) -> T:
     raise DamagedError(path, reason, "name another, or restore it from git or a copy")
 
 
-def _content(path: Path) -> bytes:
-    """Return a file's bytes, without waiting for a pipe or taking what no record can be.
+class OtherVersionError(DamagedError):
+    """A whole record of a schema version that this program does not know.
+
+    Args:
+        path: The file.
+        version: What it says.
+    """
+
+    def __init__(self, path: Path, version: object) -> None:
+        self.version = shortened(json.dumps(version), 20)
+        known = " and ".join(map(str, VERSIONS))
+        reason = f"not a run record: schema_version {self.version}; known are {known}"
+        super().__init__(path, reason, "read it with the dgm-bench that wrote it, or a newer one")
+
+
+def record_bytes(path: Path) -> bytes:
+    """Return the content of a file, without waiting for a pipe or taking what no record can be.
 
     Raises:
-        OSError: When the system cannot read it.
         DamagedError: When it is a pipe or a device, or longer than any record.
+        ResultsError: When the system cannot read it.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    with reading(path, ResultsError), open(os.open(path, flags), "rb") as file:
         state = os.fstat(file.fileno())
         if stat.S_ISREG(state.st_mode) and state.st_size <= LARGEST:
             return file.read()

@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import secrets
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -194,6 +195,101 @@ def staged(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise refused(ResultsError, path, "written", error) from error
         raise
+
+
+Content = bytes | Iterable[bytes]
+
+
+def write_once(path: Path, content: Content) -> bool:
+    """Write a file whole where there is none, and never over another.
+
+    Args:
+        path: Where; folders are made. Leftovers there are for :func:`remove_leftovers`.
+        content: The bytes, or parts of them in order.
+
+    Returns:
+        Whether it was written; False where there is a file already.
+
+    Raises:
+        ResultsError: When the folder cannot be written or the disk is full.
+    """
+    temporary = _name_of_new(path)
+    try:
+        with _opened_new(temporary) as file:
+            _fill(file, content)
+            file.flush()
+            os.fsync(file.fileno())
+        return _put_where_none_is(temporary, path)
+    except OSError as error:
+        raise refused(ResultsError, path, "written", error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def written_together() -> Iterator[Callable[[Path, Content], None]]:
+    """Give a function that writes new files as :func:`write_once` does, a thousand as fast as ten.
+
+    They are flushed to the disk together when the block ends, and only then get their names, in
+    the order of the calls. Where the content raises, that file alone is none.
+    """
+    staged: list[tuple[Path, Path]] = []
+
+    def write(path: Path, content: Content) -> None:
+        temporary = _name_of_new(path)
+        staged.append((temporary, path))
+        try:
+            with _opened_new(temporary) as file:
+                _fill(file, content)
+        except OSError as error:
+            raise refused(ResultsError, path, "written", error) from error
+        except DamagedError:
+            del staged[-1]
+            temporary.unlink()
+            raise
+
+    try:
+        yield write
+        os.sync()
+        for temporary, path in staged:
+            _put_where_none_is(temporary, path)
+    except OSError as error:
+        raise refused(ResultsError, path, "written", error) from error
+    finally:
+        for temporary, _ in staged:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def _name_of_new(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{own_mark()}.{secrets.token_hex(4)}.tmp")
+
+
+def _fill(file: BinaryIO, content: Content) -> None:
+    file.writelines([content] if isinstance(content, bytes) else content)
+
+
+def _opened_new(path: Path) -> BinaryIO:
+    """Open a new file; its folder is made where it is not there, which is seldom."""
+    try:
+        return path.open("xb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb")
+
+
+def _put_where_none_is(temporary: Path, path: Path) -> bool:
+    """Give a file its name, by a link where there are links: a renaming would replace another."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        if path.exists():
+            return False
+        os.replace(temporary, path)
+    return True
 
 
 def require_writable(path: Path) -> None:

@@ -25,7 +25,7 @@ LAYERS = (
     ("records", "stats", "provenance", "workdir", "wording", "measured"),
     ("lean_records", "record_index", "record_files", "horizon", "forecast", "quality"),
     ("performance",),
-    ("store", "verdict", "planner", "compare", "together"),
+    ("store", "merge", "verdict", "planner", "compare", "together"),
     ("control", "events"),
     ("context",),
     ("data",),

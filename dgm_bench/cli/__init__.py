@@ -11,7 +11,7 @@ import gc
 import click
 
 from dgm_bench import __version__
-from dgm_bench.cli import read_commands, run_commands, streams
+from dgm_bench.cli import merge_command, read_commands, run_commands, streams
 from dgm_bench.cli.options import Verbs, examples, verbose_option
 from dgm_bench.control import end_at_once_if_left
 
@@ -45,6 +45,7 @@ for verb in (
     read_commands.compare,
     read_commands.report,
     run_commands.sync,
+    merge_command.merge,
     read_commands.doctor,
 ):
     cli.add_command(verb)
