@@ -133,9 +133,15 @@ class Control:
             self._heard.append(self._on_request())
 
     @contextmanager
-    def catching_signals(self) -> Iterator[None]:
-        """Turn Ctrl-C and SIGTERM into a request to stop; a second one stops at once."""
+    def catching_signals(self, *, but_ignored: bool = False) -> Iterator[None]:
+        """Turn Ctrl-C and SIGTERM into a request to stop; a second one stops at once.
+
+        Args:
+            but_ignored: Whether the process goes on to ignore one that it ignores now.
+        """
         kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        if but_ignored:
+            kept = {number: how for number, how in kept.items() if how != signal.SIG_IGN}
         for number in kept:
             signal.signal(number, self._on_signal)
         try:

@@ -130,6 +130,7 @@ _ASK_DRIVER = """
 import ctypes
 from ctypes import byref, c_int
 cuda, version, count, device = ctypes.CDLL("libcuda.so.1"), c_int(), c_int(), c_int()
+size = ctypes.c_size_t()
 assert cuda.cuInit(0) == 0
 assert cuda.cuDriverGetVersion(byref(version)) == 0
 assert cuda.cuDeviceGetCount(byref(count)) == 0
@@ -138,15 +139,30 @@ for index in range(count.value):
     name = ctypes.create_string_buffer(256)
     assert cuda.cuDeviceGet(byref(device), index) == 0
     assert cuda.cuDeviceGetName(name, 256, device) == 0
-    print(name.value.decode())
+    assert cuda.cuDeviceTotalMem_v2(byref(size), device) == 0
+    print(size.value, name.value.decode())
 """
 
 
-@cache
 def driver_gpus() -> tuple[int, tuple[str, ...]]:
     """Return the newest major version of CUDA that the driver runs, and its GPUs' names, in order.
 
     GPUs that ``CUDA_VISIBLE_DEVICES`` hides are left out; ``(0, ())`` where no driver answers.
+    """
+    version, gpus = ask_driver()
+    return version, tuple(name for name, _ in gpus)
+
+
+def gpu_memory_bytes() -> int:
+    """Return the memory of the smallest GPU that is not hidden; 0 where no driver answers."""
+    return min((size for _, size in ask_driver()[1]), default=0)
+
+
+@cache
+def ask_driver() -> tuple[int, tuple[tuple[str, int], ...]]:
+    """Return the newest major version of CUDA that the driver runs, and its GPUs.
+
+    Of each its name and bytes of memory.
     """
     try:
         ctypes.CDLL("libcuda.so.1")
@@ -154,8 +170,9 @@ def driver_gpus() -> tuple[int, tuple[str, ...]]:
             [sys.executable, "-c", _ASK_DRIVER],
             capture_output=True, text=True, timeout=DRIVER_SECONDS, check=True,
         )  # fmt: skip
-        version, *names = done.stdout.splitlines()
-        return int(version), tuple(names)
+        version, *lines = done.stdout.splitlines()
+        parts = (line.partition(" ") for line in lines)
+        return int(version), tuple((name, int(size)) for size, _, name in parts)
     except (OSError, ValueError, subprocess.SubprocessError):
         return 0, ()
 

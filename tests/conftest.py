@@ -6,6 +6,8 @@ import torch
 from jaxtyping import config, install_import_hook
 from shape_checks import CHECKED, CHECKER
 
+# Commands do their runs in this process, where tests can reach them.
+os.environ.setdefault("DGM_BENCH_JOBS", "1")
 # Before any test imports the package. DGM_BENCH_UNCHECKED=1 shows what the checks cost.
 if not os.environ.get("DGM_BENCH_UNCHECKED"):
     install_import_hook(CHECKED, CHECKER)

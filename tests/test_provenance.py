@@ -195,14 +195,16 @@ int cuDeviceGet(int *device, int index) { *device = index; return 0; }
 int cuDeviceGetName(char *name, int size, int device) {
     strcpy(name, is("nonsense") ? "\\xff\\xfe" : device ? "second" : "first"); return 0;
 }
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = (16ul + device) << 30; return 0; }
 """
 ASKED = """
 import os
 from dgm_bench import provenance
 provenance.DRIVER_SECONDS, provenance.torch_cuda = 2.0, lambda: 12
 for os.environ["DRIVER"] in ("whole", "old", "empty", "broken", "nonsense", "hangs"):
-    provenance.driver_gpus.cache_clear()
-    print(provenance.likely_device(), provenance.gpu_name(), provenance.has_gpu())
+    provenance.ask_driver.cache_clear()
+    gpu, memory = provenance.gpu_name(), provenance.gpu_memory_bytes()
+    print(provenance.likely_device(), gpu, memory, provenance.has_gpu())
 """
 
 
@@ -221,8 +223,8 @@ def driver(tmp_path):
 def test_the_driver_says_which_gpus_there_are(driver):
     env = {**os.environ, "LD_LIBRARY_PATH": str(driver)}
     asked = subprocess.run([sys.executable, "-c", ASKED], env=env, capture_output=True, text=True)
-    none = "cpu None False"
-    assert asked.stdout.splitlines() == ["cuda first True", "cpu first True", *[none] * 4]
+    none, first = "cpu None 0 False", f"first {16 * 2**30} True"
+    assert asked.stdout.splitlines() == [f"cuda {first}", f"cpu {first}", *[none] * 4]
 
 
 def test_environment_on_a_cpu_is_exact_and_agrees_with_the_planner():

@@ -17,7 +17,14 @@ import click
 from dgm_bench import paths
 from dgm_bench.cli import streams
 from dgm_bench.cli.faults import unexpected
-from dgm_bench.errors import DgmBenchError, OutputError, UsageError, choose_from, explained
+from dgm_bench.errors import (
+    DgmBenchError,
+    OutputError,
+    UsageError,
+    choose_from,
+    explained,
+    shortened,
+)
 from dgm_bench.escaping import one_line
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -28,6 +35,8 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 _SELDOM = 500_000, 20, 100
 #: More runs of a recipe than anyone can want: a plan lists each.
 MOST_SEEDS = 1000
+#: More processes than any machine runs, and more jobs than a cluster starts for one person.
+MOST_JOBS = 1024
 ENGINES = ("local", "slurm", "ray")
 
 
@@ -216,13 +225,28 @@ def planning_options(function: Function) -> Function:
     return function
 
 
+def _number_of_jobs(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> int | None:
+    """Return the number that ``--jobs`` says; None for ``auto``."""
+    if text in (None, "auto"):
+        return None
+    if text.isdecimal() and 1 <= int(text[:9]) <= MOST_JOBS:
+        return int(text)
+    message = f"{shortened(text)} is not auto, or a number from 1 to {MOST_JOBS}"
+    raise click.BadParameter(message, context, option)
+
+
 def jobs_option(function: Function) -> Function:
-    """Add ``--jobs``."""
+    """Add ``--jobs``, which is None for ``auto``."""
     return click.option(
         "--jobs",
-        type=click.IntRange(min=1),
+        default="auto",
         metavar="N",
-        show_default="1; on a cluster, what it has room for",
+        envvar="DGM_BENCH_JOBS",
+        callback=_number_of_jobs,
+        show_default="auto: a process a core, or what fits on the GPUs, where several runs gain "
+        "by it; on a cluster, what it has room for",
         help="Runs at once.",
     )(function)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 from dgm_bench import data, planner
@@ -31,7 +33,7 @@ def make_plan(
     *,
     budget: str = "auto",
     seeds: int = 1,
-    workers: int = 1,
+    jobs: int | None = 1,
 ) -> planner.Plan:
     """Plan runs on this machine from the options of the command line.
 
@@ -41,21 +43,27 @@ def make_plan(
         store: Its records, for what earlier runs took.
         budget: For all of them together, as :func:`planner.parse_budget` takes it.
         seeds: Runs of each recipe.
-        workers: Runs at once.
+        jobs: Runs at once; None for as many as it is worth.
 
     Raises:
         UsageError: The budget means nothing.
     """
-    machine = planner.Machine.here(context.device, context.threads, workers)
+    machine = partial(planner.Machine.here, context.device, context.threads)
     around = planner.PlanningContext(
-        machine=machine,
-        data_state=lambda name: data.state(name, context.data_root),
+        machine=machine(1),
+        data_state=cache(lambda name: data.state(name, context.data_root)),
         runnable=runnable,
         records=store.records(),
         may_fetch=not context.offline,
     )
-    seconds = planner.parse_budget(budget, machine.device)
-    return planner.plan(cells, around, budget=seconds, seeds=seeds)
+    seconds = planner.parse_budget(budget, around.machine.device)
+
+    def make(workers: int) -> planner.Plan:
+        there = replace(around, machine=machine(workers))
+        return planner.plan(cells, there, budget=seconds, seeds=seeds)
+
+    most = planner.most_workers(around.machine, context.threads)
+    return planner.plan_for_workers(make, jobs, most)
 
 
 # --------------------------------------------------------------------------- JSON

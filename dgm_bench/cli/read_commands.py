@@ -108,8 +108,7 @@ def plan(
     context = RunContext(data_root, results, device=device, offline=True)
     cells = load_catalog().select(*(pattern or ("*",)))
     store = Store(results, strict=strict)
-    workers = jobs or 1
-    planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds, workers=workers)
+    planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds, jobs=jobs)
     if as_json:
         print_json(queries.plan_json(planned))
     else:

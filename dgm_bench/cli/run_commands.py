@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from dgm_bench.cli import streams
 from dgm_bench.cli.options import (
@@ -114,8 +115,9 @@ def run(
     from dgm_bench.engines.choice import Choice, make_engine
     from dgm_bench.runner import run_plan
 
+    if engine != "local" and command.get_parameter_source("jobs") is ParameterSource.ENVIRONMENT:
+        jobs = None  # the variable is for the pool
     choice = Choice(engine, jobs, partition, address, engine_settings)
-
     context = RunContext(
         data_root,
         results,
@@ -126,9 +128,9 @@ def run(
         control=Control(limit),
     )
     store = Store(results, strict=strict)
-    workers = jobs or 1
-    planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds, workers=workers)
-    chosen = make_engine(choice, context)
+    at_once = jobs if engine == "local" else jobs or 1  # a cluster says itself how many
+    planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds, jobs=at_once)
+    chosen = make_engine(choice, context, planned.machine)
     with make_reporter() as reporter:
         summary = run_plan(planned, replace(context, reporter=reporter), chosen)
     done = summary.finished or summary.failed or summary.unfinished or summary.lost

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dgm_bench import provenance
 from dgm_bench.context import RunContext
+from dgm_bench.costs import PROCESS_BYTES
 from dgm_bench.engines import Engine
 from dgm_bench.engines.local import LocalEngine
 from dgm_bench.errors import UsageError
+from dgm_bench.planner import Machine, gigabytes
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Choice:
 
     Attributes:
         name: ``local``, ``slurm`` or ``ray``.
-        jobs: Runs at once; None for one here, and on a cluster for what it has room for.
+        jobs: Runs at once; None for what is worth it here, or what a cluster has room for.
         partition: Of Slurm.
         address: Of a Ray cluster.
         settings: Options of the engine by key, which count more than ``dgm-bench.toml``.
@@ -51,21 +54,45 @@ class Choice:
         return resolve_device(wanted).type
 
 
-def make_engine(choice: Choice, context: RunContext) -> Engine | None:
+def make_engine(choice: Choice, context: RunContext, machine: Machine) -> Engine | None:
     """Return an engine; None where runs are done in this process, one after the other.
 
     Args:
         choice: Which, and its options.
         context: What the runs share.
+        machine: That the runs were planned for: how many go at once, and what they share.
 
     Raises:
-        UsageError: It is not installed.
+        UsageError: It is not installed, or more is asked of it than there is.
     """
     if choice.name != "local":
         raise UsageError(f"--engine {choice.name}", "is not there yet", "use --engine local")
     for option, text in choice.changes().items():
         raise UsageError(f"{option} {text}", "means nothing here", "add --engine slurm or ray")
-    jobs = choice.jobs or 1
-    if jobs == 1:
-        return None
-    return LocalEngine(jobs, context.threads or max(provenance.cores() // jobs, 1))
+    return None if machine.workers == 1 else _pool(context, machine)
+
+
+def _pool(context: RunContext, machine: Machine) -> LocalEngine:
+    """Return the processes of this machine that a plan is for.
+
+    Raises:
+        UsageError: There is no memory for so many.
+    """
+    jobs, here, cores = machine.workers, provenance.memory_bytes(), provenance.cores()
+    if jobs * PROCESS_BYTES > here:
+        need = f"{jobs} processes need {gigabytes(jobs * PROCESS_BYTES)} memory"
+        raise UsageError(f"--jobs {jobs}", f"{need}, here are {gigabytes(here)}", "give fewer")
+    threads = context.threads or max(cores // jobs, 1)
+    if context.threads and jobs * threads > cores:
+        crowd = f"{jobs} runs at once with {threads} threads each take turns on {cores} cores"
+        context.reporter.message(f"{crowd}: --jobs {max(cores // threads, 1)} is faster")
+    gpus = visible_gpus() if machine.device == "cuda" else ()
+    return LocalEngine(jobs, threads, machine.memory_bytes, gpus)
+
+
+def visible_gpus() -> Sequence[str]:
+    """Return what ``CUDA_VISIBLE_DEVICES`` is for each GPU that is not hidden."""
+    count = len(provenance.driver_gpus()[1])
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = shown.split(",") if shown else [str(gpu) for gpu in range(count)]
+    return names[:count]

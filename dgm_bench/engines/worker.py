@@ -56,7 +56,7 @@ def do(job: Job, board: Board, gone: Callable[[], str | None] = lambda: None) ->
     board.note(state)
     if board.cancel_requested(state.task):
         control.request(CANCELLED)
-    with control.catching_signals(), watching(state, board, control, gone):
+    with control.catching_signals(but_ignored=True), watching(state, board, control, gone):
         try:
             stopped = _done(job, state, control)
             state.state = "stopped" if stopped else "done"

@@ -19,6 +19,7 @@ from dgm_bench.planner.planning import (
     run_command,
 )
 from dgm_bench.planner.schedule import Need, Placed, Room, end_of, list_schedule
+from dgm_bench.planner.workers import most_workers, plan_for_workers
 
 __all__ = [
     "AUTO_BUDGET",
@@ -40,10 +41,12 @@ __all__ = [
     "gigabytes",
     "list_schedule",
     "measured_seconds",
+    "most_workers",
     "option_value",
     "parse_budget",
     "parse_duration",
     "plan",
+    "plan_for_workers",
     "run_command",
     "share_of",
     "units",

@@ -91,6 +91,7 @@ class Machine:
         cores = provenance.cores()
         if device == "cuda":
             gpus = max(len(provenance.driver_gpus()[1]), 1)
+            memory = provenance.gpu_memory_bytes() or memory
             speed = Speed.gpu().shared_by(math.ceil(workers / gpus)).in_turns(workers / cores)
             return cls(device, kind, speed, memory, workers, min(gpus, workers))
         threads = threads or max(cores // workers, 1)
