@@ -31,6 +31,10 @@ from dgm_bench.models.codes.packing import CODE_TYPE
 from dgm_bench.spec import Cell, DataSpec, ImageEvaluationSpec, Recipe, Stage, StoppingSpec
 
 Sizes = Mapping[str, int]
+#: The most that arguments of a narrow model are, alone, in a list or within a posterior's: units or
+#: channels of a layer, then layers.
+NARROW = dict.fromkeys(("features", "filters", "hidden", "residual", "units", "width"), 64)
+NARROW |= dict.fromkeys(("blocks", "depth", "flows", "layers"), 2) | {"vectors": 8}
 
 
 def small_data(spec: DataSpec, sizes: Sizes, event_shape: tuple[int, ...] | None = None) -> Dataset:
@@ -225,6 +229,24 @@ def one_step(recipe: Recipe) -> Recipe:
         update["judge"] = lenient(recipe.evaluation.judge)
     evaluation = recipe.evaluation.model_copy(update=update)
     return recipe.model_copy(update={"stages": stages, "evaluation": evaluation})
+
+
+def narrow(recipe: Recipe) -> Recipe:
+    """Return the recipe with models of few and narrow layers."""
+    stages = []
+    for stage in recipe.stages:
+        args = {name: _narrowed(name, value) for name, value in stage.model.args.items()}
+        model = stage.model.model_copy(update={"args": args})
+        stages.append(stage.model_copy(update={"model": model}))
+    return recipe.model_copy(update={"stages": tuple(stages)})
+
+
+def _narrowed(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {inner: _narrowed(inner, its) for inner, its in value.items()}
+    if isinstance(value, list | tuple):
+        return [_narrowed(name, its) for its in value]
+    return min(value, NARROW[name]) if name in NARROW and isinstance(value, int) else value
 
 
 def lenient(judge: ImageEvaluationSpec) -> ImageEvaluationSpec:

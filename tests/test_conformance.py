@@ -2,15 +2,20 @@
 
 import inspect
 import math
+from functools import cache
 
 import pytest
-from stand_ins import few_examples, hasty, one_step
+import torch
+from stand_ins import NARROW, few_examples, hasty, narrow, one_step
 
+from dgm_bench import provenance
 from dgm_bench.catalog import load_catalog, runnable
 from dgm_bench.context import RunContext
 from dgm_bench.data import card
-from dgm_bench.execution import Execution
+from dgm_bench.execution import Execution, require_runnable
+from dgm_bench.metrics.gradients import solver_gradients
 from dgm_bench.models.build import model_class
+from dgm_bench.models.flows.layers import masked
 from dgm_bench.planner import PlannedRun
 from dgm_bench.records import read_record
 from dgm_bench.workdir import WorkFolder
@@ -63,23 +68,46 @@ def repeated(cell):
     return (cell.paper, cell.table) == ("ffjord", "vi") and large and not ours
 
 
-#: A recipe of each row: shapes are checked in these, as the row's others call the same functions.
+#: A recipe of each row, which is run as wide as it is declared, with its shapes checked. The row's
+#: others call the same functions: they are built as declared, but run with few and narrow layers.
 FIRST_OF_ROW = {(c.paper, c.table, c.row.id): c.id for c in reversed(quick_recipes())}.values()
 
 
+#: Of this process, the same in each record.
+code, version_of = cache(provenance.code), cache(provenance.version_of)
+
+
+@pytest.fixture
+def as_in_a_run(monkeypatch):
+    """Weights are drawn in float32; nobody waits for the disk, git, or for timings and 1e-12."""
+    torch.set_default_dtype(torch.float32)
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    monkeypatch.setattr(provenance, "code", code)
+    monkeypatch.setattr(provenance, "version_of", version_of)
+    monkeypatch.setattr(solver_gradients, "REPEATS", 1)
+    monkeypatch.setattr(solver_gradients, "TOLERANCES", ("1e-3", "1e-5"))
+    monkeypatch.setattr(solver_gradients, "REFERENCE", 1e-8)
+    monkeypatch.setattr(solver_gradients, "CHECK", 1e-7)
+
+
+@pytest.mark.usefixtures("as_in_a_run")
 @pytest.mark.parametrize("cell", quick_recipes(), ids=lambda cell: cell.id)
 def test_every_recipe_takes_a_step_and_leaves_a_record(cell, tmp_path, monkeypatch, request):
+    recipe = one_step(cell.recipe)
+    data = few_examples(recipe.stages[0].data, fit=cell.row.id == "gaussian")
     if cell.id not in FIRST_OF_ROW:
         request.getfixturevalue("unchecked")
+        require_runnable(recipe, data, tmp_path)
+        recipe = narrow(recipe)
+        monkeypatch.setattr(masked, "FEWEST_UNITS", max(NARROW.values()))
     monkeypatch.setattr("dgm_bench.execution.make_pictures", lambda *args: {})
     monkeypatch.setattr("dgm_bench.metrics.images.classifier.settings_for", hasty)
     monkeypatch.setattr("dgm_bench.metrics.images.accuracy_score.settings_for", hasty)
-    recipe = one_step(cell.recipe)
     folder = WorkFolder(tmp_path, recipe.content_hash, 0)
     with folder.locked():
         record = Execution(
             PlannedRun(cell, (cell.id,), 0, recipe),
-            few_examples(recipe.stages[0].data, fit=cell.row.id == "gaussian"),
+            data,
             folder,
             RunContext(tmp_path / "data", tmp_path, device="cpu"),
         ).run()
