@@ -109,7 +109,9 @@ class Execution:
     def begin(self) -> RunRecord | None:
         """Make ready to train; return the record where there is one already."""
         require_runnable(self.recipe, self.data, self.context.data_root)
-        self._state = self.folder.begin(self.code.source_hash)
+        self._state = self.folder.begin(
+            self.code.source_hash, self.run_.cell.id, self.run_.modified
+        )
         before = self._recorded(self._state)
         if before is not None:
             self._close(self._state, before)

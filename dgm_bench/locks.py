@@ -198,6 +198,18 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
+def holder(path: Path) -> str | None:
+    """Return which process holds a lock, as its file says, without trying to take it.
+
+    None where nobody does, or a process of this machine that is over.
+    """
+    for file in (path, _held(path)):
+        lines = _lines(file)
+        if lines[1:] and lines[1] and not is_gone(lines[1]):
+            return lines[0]
+    return None
+
+
 def _owner(path: Path) -> str:
     """Return who holds the lock, as its file says."""
     lines = _lines(path) or _lines(_held(path)) or [""]

@@ -20,14 +20,17 @@ _RECORD = rf"^runs(/{NAME}){{4}}/{NAME}\.json$"
 class RunState(BaseModel):
     """What ``run.json`` says: the run's identity, kept over interruptions, and how it ended.
 
-    ``record`` is the record's place below the results folder; ``evaluating`` says that its budget
-    ended the training, and that the evaluation is under way.
+    ``cell`` and ``settings`` are the cell and the ``--set`` changes of who began it; ``record`` is
+    the record's place below the results folder; ``evaluating`` says that its budget ended the
+    training, and that the evaluation is under way.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     run_id: Name
     created: str
+    cell: str = ""
+    settings: tuple[str, ...] = ()
     supersedes: Name | None = None
     status: Status | None = None
     record: Annotated[str, StringConstraints(pattern=_RECORD)] | None = None
@@ -83,7 +86,7 @@ class WorkFolder:
             set_aside(path, "is not the state of a run", instead)
             return None
 
-    def begin(self, source_hash: str) -> RunState:
+    def begin(self, source_hash: str, cell: str = "", settings: tuple[str, ...] = ()) -> RunState:
         """Return the state of the run to do now: the interrupted one's, or a new one's.
 
         A run that was out of budget continues from its checkpoint as a new run that supersedes the
@@ -96,7 +99,13 @@ class WorkFolder:
             return old
         if status != CUT_SHORT:
             self.clear()
-        state = RunState(run_id=new_run_id(), created=utc_now(), source_hash=source_hash)
+        state = RunState(
+            run_id=new_run_id(),
+            created=utc_now(),
+            cell=cell,
+            settings=settings,
+            source_hash=source_hash,
+        )
         if old is not None and old.status == CUT_SHORT:
             state.supersedes = old.run_id
         self.save(state)

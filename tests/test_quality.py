@@ -44,7 +44,7 @@ LAYERS = (
     ("session",),
     ("engines",),
     ("runner",),
-    ("console", "screen", "progress", "doctor", "cli", "perf", "__main__"),
+    ("console", "screen", "progress", "overview", "doctor", "cli", "perf", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -11,7 +11,7 @@ import gc
 import click
 
 from dgm_bench import __version__
-from dgm_bench.cli import merge_command, read_commands, run_commands, streams
+from dgm_bench.cli import merge_command, read_commands, run_commands, status_commands, streams
 from dgm_bench.cli.options import Verbs, examples, verbose_option
 from dgm_bench.control import end_at_once_if_left
 
@@ -41,6 +41,8 @@ for verb in (
     read_commands.plan,
     run_commands.data,
     run_commands.run,
+    status_commands.status,
+    status_commands.cancel,
     read_commands.table,
     read_commands.compare,
     read_commands.report,

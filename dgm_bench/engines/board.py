@@ -10,7 +10,10 @@ written, only its file system can say.
 from __future__ import annotations
 
 import os
+import platform
+import shlex
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -163,6 +166,20 @@ class Submission(_File):
     tasks: tuple[Task, ...]
     handles: dict[str, str] = {}
     ended: str | None = None
+
+    @classmethod
+    def begun(cls, board: Board, engine: str, terms: Terms, tasks: Iterable[Task]) -> Submission:
+        """Return what this process asks of an engine from now on."""
+        return cls(
+            id=board.id,
+            engine=engine,
+            command=shlex.join(["dgm-bench", *sys.argv[1:]]),
+            host=platform.node(),
+            process=own_mark(),
+            created=utc_now(),
+            terms=terms,
+            tasks=tuple(tasks),
+        )
 
 
 class Board:

@@ -6,9 +6,6 @@ command goes on from there.
 
 from __future__ import annotations
 
-import platform
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,8 +18,7 @@ from dgm_bench.engines.board import ENDED, Board, Fault, Submission, TaskState
 from dgm_bench.engines.tasks import Job, task_of, tasks_of, terms_of
 from dgm_bench.errors import DgmBenchError
 from dgm_bench.planner import Plan, PlannedRun
-from dgm_bench.processes import own_mark
-from dgm_bench.records import read_record, utc_now
+from dgm_bench.records import read_record
 from dgm_bench.summary import RunSummary
 from dgm_bench.tracking import RunLogger
 from dgm_bench.turns import Turns
@@ -81,16 +77,7 @@ class _Head:
         self.running: dict[str, _Running] = {}
         self.beat, self.heeded = time.monotonic(), set[str]()
         self.task_ids = {(t.recipe_hash, seed): t.id for t in tasks for seed in t.seeds}
-        self.submission = Submission(
-            id=self.board.id,
-            engine=engine.name,
-            command=shlex.join(sys.argv),
-            host=platform.node(),
-            process=own_mark(),
-            created=utc_now(),
-            terms=self.terms,
-            tasks=tuple(tasks),
-        )
+        self.submission = Submission.begun(self.board, engine.name, self.terms, tasks)
 
     def follow(self) -> Sequence[PlannedRun]:
         """Submit and take in until nothing is left, or it is time to leave."""

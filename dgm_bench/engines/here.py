@@ -7,10 +7,7 @@ written holds up no run.
 from __future__ import annotations
 
 import os
-import platform
-import shlex
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -22,7 +19,6 @@ from dgm_bench.engines.worker import reporter_to, sign, watching
 from dgm_bench.errors import ResultsError
 from dgm_bench.events import Progress, Reporter
 from dgm_bench.planner import Plan, PlannedRun
-from dgm_bench.processes import own_mark
 from dgm_bench.records import RunRecord, utc_now
 from dgm_bench.session import Session
 
@@ -42,16 +38,7 @@ class OwnBoard:
         self._board = Board.new(context.results)
         self._reporter = _Both(context.reporter)
         self.context = replace(context, reporter=self._reporter)
-        self._submission = Submission(
-            id=self._board.id,
-            engine="local",
-            command=shlex.join(sys.argv),
-            host=platform.node(),
-            process=own_mark(),
-            created=utc_now(),
-            terms=terms_of(context),
-            tasks=tuple(tasks_of(plan)),
-        )
+        self._submission = Submission.begun(self._board, "local", terms_of(context), tasks_of(plan))
 
     @contextmanager
     def shown(self) -> Iterator[None]:

@@ -340,8 +340,8 @@ def test_a_report_is_written(call, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "verb", ["list", "plan", "data list", "data fetch", "data verify", "run", "table", "compare",
-             "report", "sync", "doctor"]
+    "verb", ["list", "plan", "data list", "data fetch", "data verify", "run", "status",
+             "cancel", "table", "compare", "report", "sync", "doctor"]
 )  # fmt: skip
 def test_every_verb_has_help_with_real_examples(call, verb):
     result = CliRunner().invoke(cli, [*verb.split(), "--help"])
@@ -378,6 +378,7 @@ sys.stderr.write(f"{{code}} {{pieces_of_work()}} " + " ".join(sorted(modules)))
         ["table", "ffjord/density"],
         ["table", "--paper", "avb"],
         ["compare", "new", "new"],
+        ["status"],
     ],
 )
 def test_questions_are_answered_fast_and_without_heavy_imports(words, tmp_path):

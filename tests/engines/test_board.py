@@ -2,44 +2,29 @@
 
 import os
 import time
+from functools import partial
 
 import pytest
-from factories import make_cell, make_context, make_recipe
+from board_parts import GONE, planned, submit
+from factories import make_context
 
 from dgm_bench.control import CANCELLED
 from dgm_bench.engines import orphans, worker
 from dgm_bench.engines.board import (
-    Board,
     Fault,
-    Submission,
     TaskState,
     boards,
     file_system_time,
     submissions_folder,
 )
 from dgm_bench.engines.here import OwnBoard
-from dgm_bench.engines.tasks import task_of, terms_of
+from dgm_bench.engines.tasks import task_of
 from dgm_bench.errors import ResultsError
 from dgm_bench.events import Progress
-from dgm_bench.planner import Machine, Plan, PlannedRun
+from dgm_bench.planner import Machine, Plan
 from dgm_bench.processes import own_mark
-from dgm_bench.records import utc_now
 
-#: Of a process that this machine never had.
-GONE = own_mark().replace(str(os.getpid()), "4194305", 1)
-
-
-def planned(*seeds):
-    recipe = make_recipe()
-    cell = make_cell(recipe=recipe)
-    return [PlannedRun(cell, (cell.id,), seed, recipe, runs=True) for seed in seeds]
-
-
-def submission(context, runs, board, **changes):
-    fields = {"engine": "local", "command": "dgm-bench run x", "host": "here", **changes}
-    tasks = tuple(task_of([run]) for run in runs)
-    known = {"process": own_mark(), "created": utc_now(), "terms": terms_of(context)}
-    return Submission(id=board.id, tasks=tasks, **{**known, **fields})
+FIRST, SECOND = (task_of([run]).id for run in planned(0, 1))
 
 
 @pytest.fixture
@@ -50,18 +35,7 @@ def context(tmp_path):
 @pytest.fixture
 def submitted(context):
     """Put a submission of two runs on a board."""
-
-    def submit(*states, **changes):
-        board, runs = Board.new(context.results), planned(0, 1)
-        board.save(submission(context, runs, board, **changes))
-        for run, state in zip(runs, states, strict=False):
-            board.note(TaskState(task=task_of([run]).id, **state))
-        return board
-
-    return submit
-
-
-FIRST, SECOND = (task_of([run]).id for run in planned(0, 1))
+    return partial(submit, context)
 
 
 def test_a_request_is_for_the_tasks_that_it_names(submitted):
