@@ -57,6 +57,7 @@ def small_cost(data: str, steps: int, launches: int) -> Cost:
         launches_per_step=launches,
         evaluation_flops=SMALL_EVALUATION,
         memory_bytes=memory(data, SMALL_WEIGHTS, SMALL_KEPT * card(data).dim),
+        weights=SMALL_WEIGHTS,
     )
 
 
@@ -93,6 +94,7 @@ def network_cost(
         launches_per_step=LAUNCHES_PER_NETWORK * networks,
         evaluation_flops=PASS * products * (sizes["test"] + calibration),
         memory_bytes=memory(data, weights or products, stage.batch_size * kept),
+        weights=weights or products,
     )
 
 
@@ -139,6 +141,7 @@ def ode_cost(
         * tested
         * sizes["test"],
         memory_bytes=memory(data, weights or products, stage.batch_size * kept),
+        weights=weights or products,
     )
 
 

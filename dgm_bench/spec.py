@@ -226,7 +226,8 @@ class Cost(Spec):
     """What a run is expected to take, for the planner; not part of a recipe's identity.
 
     ``launches`` counts tensor operations in a step, which dominate small models. Of several stages
-    each gets the share of the time that ``stage_shares`` gives it, or the same.
+    each gets the share of the time that ``stage_shares`` gives it, or the same. ``weights`` are
+    those of the largest model that is trained; 0 where nobody counted.
     """
 
     steps: int
@@ -235,6 +236,7 @@ class Cost(Spec):
     evaluation_flops: float = 0.0
     memory_bytes: int = 0
     stage_shares: tuple[float, ...] = ()
+    weights: int = 0
 
 
 class Recipe(Spec):

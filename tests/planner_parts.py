@@ -39,7 +39,11 @@ def a_recipe(seconds=10.0, data="digits", lr=1e-3, memory=10**8, costed=True, la
         stopping=StoppingSpec(patience=30),
     )
     cost = Cost(
-        steps=100, flops_per_step=seconds * 1e7, launches_per_step=launches, memory_bytes=memory
+        steps=100,
+        flops_per_step=seconds * 1e7,
+        launches_per_step=launches,
+        memory_bytes=memory,
+        weights=10**6,
     )
     return Recipe(name="maf", stages=(stage,), cost=cost if costed else None)
 

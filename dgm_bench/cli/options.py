@@ -251,6 +251,35 @@ def jobs_option(function: Function) -> Function:
     )(function)
 
 
+def fleet_options(function: Function) -> Function:
+    """Add ``--on`` and what it takes."""
+    for option in (
+        click.option(
+            "--price",
+            type=click.FloatRange(min=0),
+            metavar="NUMBER",
+            show_default="2, of a core 0.05: round figures",
+            help="With --on: of a GPU for an hour.",
+        ),
+        _time_option("--restart", "5m", "from an interruption until a run goes on"),
+        _time_option("--preempt-every", "24h", "mean time until a machine is taken away, or none"),
+        _time_option("--mtbf", "50677h", "mean time between failures of a GPU, or none"),
+        click.option(
+            "--on",
+            metavar="MACHINE",
+            help="What it would take elsewhere, by data sheets: 8xh200, 4xa100, 2xcpu, ...",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _time_option(name: str, default: str, what: str) -> Callable[[Function], Function]:
+    return click.option(
+        name, metavar="TIME", default=default, show_default=True, help=f"With --on: {what}."
+    )
+
+
 def engine_options(function: Function) -> Function:
     """Add ``--engine`` and what it takes."""
     for option in (

@@ -14,6 +14,7 @@ from dgm_bench.cli.options import (
     collecting_seldom,
     data_root_option,
     examples,
+    fleet_options,
     jobs_option,
     json_option,
     planning_options,
@@ -73,12 +74,14 @@ def list_cells(pattern: Sequence[str], results: Path, strict: bool, as_json: boo
         "dgm-bench plan",
         "dgm-bench plan 'ffjord/density/*/bsds300-patches' --budget 2h --seeds 3",
         "dgm-bench plan 'ffjord/*' --jobs 4",
+        "dgm-bench plan 'vqvae2/*/*/imagenet-256*' --on 64xh200",
         "dgm-bench plan --json",
     ),
 )
 @click.argument("pattern", nargs=-1)
 @planning_options
 @jobs_option
+@fleet_options
 @data_root_option
 @results_option(read=True)
 @strict_option
@@ -90,6 +93,11 @@ def plan(
     budget: str,
     device: str,
     jobs: int | None,
+    on: str | None,
+    mtbf: str,
+    preempt_every: str,
+    restart: str,
+    price: float | None,
     data_root: Path,
     results: Path,
     strict: bool,
@@ -98,6 +106,8 @@ def plan(
     """Show what would run, and what every other cell would take.
 
     Says for each the state of its data, the expected time and memory, and why it does not run.
+    With --on, what all of it would take on a machine that is not here, data that is missing here
+    or not: hours, cost and what bounds it, from many draws of failures and preemptions.
     """
     from dgm_bench import console
     from dgm_bench.catalog import load_catalog
@@ -105,8 +115,19 @@ def plan(
     from dgm_bench.context import RunContext
     from dgm_bench.store import Store
 
-    context = RunContext(data_root, results, device=device, offline=True)
     cells = load_catalog().select(*(pattern or ("*",)))
+    if on is not None:
+        from dgm_bench.cli import elsewhere
+
+        elsewhere.require_here(budget)
+        asked = elsewhere.Elsewhere(on, mtbf, preempt_every, restart, price)
+        there, found = asked.look(cells, jobs, seeds)
+        if as_json:
+            print_json(elsewhere.outlook_json(there, found))
+        else:
+            streams.say(elsewhere.outlook_text(found, asked))
+        return
+    context = RunContext(data_root, results, device=device, offline=True)
     store = Store(results, strict=strict)
     planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds, jobs=jobs)
     if as_json:

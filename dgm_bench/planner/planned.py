@@ -74,6 +74,11 @@ class Unit:
         return sum(known) if known else None
 
     @property
+    def priority(self) -> float:
+        """The highest of its cells' priorities."""
+        return max(run.cell.priority for run in self.runs)
+
+    @property
     def need(self) -> Need:
         """The memory of the largest: seeds share the process and the data, which are most of it."""
         return Need(max(run.memory_bytes or 0 for run in self.runs))

@@ -54,6 +54,8 @@ class PlanningContext:
         runnable: Whether a cell's recipe resolves and its model builds, and why not.
         records: Stored records, for what earlier runs took.
         may_fetch: Whether missing data may be downloaded; done only where time is unlimited.
+        seconds_of: What a recipe takes on a machine that is not here; None for this one, where
+            records and declared work say it.
     """
 
     machine: Machine
@@ -61,6 +63,7 @@ class PlanningContext:
     runnable: Callable[[Cell], tuple[bool, str]]
     records: Sequence[RunRecord] = field(default=())
     may_fetch: bool = False
+    seconds_of: Callable[[Recipe], float | None] | None = None
 
 
 def plan(
@@ -125,8 +128,8 @@ def _offer(
         return replace(offer, reason=why or "no recipe yet")
     offer = replace(
         offer,
-        seconds=_seconds(cell.recipe, context.machine.speed, measured),
-        h200_seconds=_seconds(cell.recipe, Speed.h200(), {}),
+        seconds=_seconds(cell.recipe, context, measured),
+        h200_seconds=_declared(cell.recipe, Speed.h200()),
         memory_bytes=cell.recipe.cost.memory_bytes if cell.recipe.cost else None,
         command=run_command(cell),
     )
@@ -134,11 +137,17 @@ def _offer(
     return _with_memory(offer, context.machine, insist)
 
 
-def _seconds(recipe: Recipe, speed: Speed, measured: Mapping[str, float]) -> float | None:
+def _seconds(
+    recipe: Recipe, context: PlanningContext, measured: Mapping[str, float]
+) -> float | None:
+    if context.seconds_of is not None:
+        return context.seconds_of(recipe)
     known = measured.get(recipe.content_hash)
-    if known is None and recipe.cost is not None:
-        return expected_seconds(recipe.cost, speed)
-    return known
+    return _declared(recipe, context.machine.speed) if known is None else known
+
+
+def _declared(recipe: Recipe, speed: Speed) -> float | None:
+    return None if recipe.cost is None else expected_seconds(recipe.cost, speed)
 
 
 def _with_data(offer: PlannedRun, recipe: Recipe, context: PlanningContext) -> PlannedRun:
@@ -187,7 +196,7 @@ def _in_order(chosen: Sequence[PlannedRun], machine: Machine) -> list[PlannedRun
 
 def _length(unit: Unit) -> tuple[float, float]:
     seconds = math.inf if unit.seconds is None else unit.seconds
-    return -max(run.cell.priority for run in unit.runs), -seconds
+    return -unit.priority, -seconds
 
 
 def _decide(

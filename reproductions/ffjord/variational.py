@@ -260,6 +260,7 @@ def _cost(data: str, stage: Stage, samples: int, examples: int, epochs: int) -> 
         launches_per_step=SOLVED_LAUNCHES if "kind" in flows else LAUNCHES,
         evaluation_flops=1.0 * evaluated,
         memory_bytes=costs.memory(data, WEIGHTS + once, stage.batch_size * KEPT),
+        weights=int(WEIGHTS + once),
     )
 
 

@@ -246,7 +246,17 @@ def cost(
         evaluation_flops=drawing + sets * classifier_flops(data, images.samples),
         memory_bytes=memory_of(data) + int(KEPT_BYTES * batch),
         stage_shares=tuple(part / sum(whole) for part in whole),
+        weights=int(max(map(_weights, stages, products))),
     )
+
+
+def _weights(stage: Stage, products: float) -> float:
+    """Return about how many weights a prior has, as each takes part at every place of its grid.
+
+    An autoencoder has far fewer, and counts as none.
+    """
+    args = stage.model.args
+    return products / math.prod(args["grids"][args.get("level", 0)]) if "grids" in args else 0.0
 
 
 def _width(args: dict[str, Any]) -> float:
