@@ -28,6 +28,7 @@ from dgm_bench.errors import (
 from dgm_bench.escaping import one_line
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
@@ -324,6 +325,12 @@ def setting(option: str, text: str) -> tuple[str, str]:
         example = "optimizer.lr=1e-4" if option == "--set" else "account=physics"
         raise UsageError(f"{option} {text}", "no key=value", f"write {option} {example}")
     return key.strip(), value.strip()
+
+
+def typed(name: str, value: T) -> T | None:
+    """Return an option's value where it was typed, and is not of the environment or a default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return value if source is click.core.ParameterSource.COMMANDLINE else None
 
 
 strict_option = click.option(

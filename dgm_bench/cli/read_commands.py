@@ -21,6 +21,7 @@ from dgm_bench.cli.options import (
     print_json,
     results_option,
     strict_option,
+    typed,
 )
 from dgm_bench.errors import UsageError
 
@@ -121,7 +122,7 @@ def plan(
 
         elsewhere.require_here(budget)
         asked = elsewhere.Elsewhere(on, mtbf, preempt_every, restart, price)
-        there, found = asked.look(cells, jobs, seeds)
+        there, found = asked.look(cells, typed("jobs", jobs), seeds)
         if as_json:
             print_json(elsewhere.outlook_json(there, found))
         else:

@@ -19,6 +19,7 @@ CELLS = "ffjord/density/*/power"
 @pytest.fixture
 def call(tmp_path, monkeypatch):
     monkeypatch.setenv("DGM_BENCH_DATA", str(tmp_path))
+    monkeypatch.setenv("DGM_BENCH_JOBS", "1")  # which is of this machine
     return lambda *words: CliRunner().invoke(
         cli, ["plan", *words, "--results", str(tmp_path / "results")]
     )
@@ -37,6 +38,8 @@ def test_it_says_hours_cost_efficiency_and_what_bounds_it(call, tmp_path):
     assert " at 3 for a GPU hour" in rows[3]
     assert rows[5][14:].startswith(("the longest run: ", "the amount of work; the longest run is "))
     assert rows[6].endswith("taken away every 24h, a run goes on 5 min after that")
+    shared = call(CELLS, "--on", "8xh200", "--jobs", "24").output.splitlines()[0]
+    assert shared.endswith("24 runs at once; nothing of this was measured")
     quiet = call(CELLS, "--on", "2xcpu", "--mtbf", "none", "--preempt-every", "none").output
     assert "core hours" in quiet
     assert quiet.splitlines()[-1].endswith("no failures")
