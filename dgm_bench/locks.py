@@ -1,14 +1,19 @@
 """Locks on files: one process at a time does what a folder or a database can take only once.
 
 The system's own lock (``flock``) goes when its process does, however that ends. Some network file
-systems have none: there a file ``<lock>.held`` that only one process can make says whose turn it
-is, and one on the same machine whose process is over is taken over.
+systems have none, or one that holds on a single machine: there :class:`filelock.SoftFileLease`
+keeps a file ``<lock>.held`` and touches it every few seconds. It is taken over from a process of
+this machine that is over, and from one of another machine whose file was not touched for a minute:
+its time of change is watched, by the watcher's own clock, and clocks are never compared.
+
+A process that was stopped for longer may go on in the belief that it holds the lock. It asks before
+it gives a file its name (:func:`require_held`), and ends there. What is left is the moment between
+that question and the renaming; and records are never written over one another.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import platform
@@ -16,22 +21,39 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from dgm_bench.errors import HeldError, ResultsError
-from dgm_bench.processes import is_gone, own_mark
+from dgm_bench.processes import is_of_this_machine, own_mark
 
 try:
     import fcntl
 except ImportError:  # not a Unix
     fcntl = None  # type: ignore[assignment]
 
+if TYPE_CHECKING:
+    from filelock import SoftFileLease
+
 Release = Callable[[], None]
 
 _LOG = logging.getLogger("dgm_bench")
 #: What a file system answers that has no locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+#: Seconds for which a file of another machine must not change until it is taken over, and after
+#: which a holder touches it again. All processes have to agree on the first.
+LEASE, BEAT = 60.0, 5.0
+#: Options of network file systems whose locks are seen by one machine alone: nfs(5), mount.cifs(8),
+#: and "Mounting a Lustre File System" of the Lustre manual.
+_LOCAL = {
+    "nfs": {"nolock", "local_lock=all", "local_lock=flock"},
+    "nfs4": {"local_lock=all", "local_lock=flock"},
+    "cifs": {"nobrl"},
+    "smb3": {"nobrl"},
+    "lustre": {"localflock"},
+}
+_MOUNTS = Path("/proc/self/mountinfo")
 #: Seconds between two attempts, and until a wait is told.
 _PAUSE, _SILENCE = 0.05, 2.0
 #: File systems without locks that have been told of.
@@ -74,11 +96,11 @@ def holding(
 def _acquired(
     path: Path, what: str, remedy: str, patience: float, waiting: Callable[[], None] | None
 ) -> Release:
-    started, told = time.monotonic(), False
-    while (release := _attempt(path)) is None:
+    started, told, lease = time.monotonic(), False, _Lease(path)
+    while (release := _attempt(path, lease)) is None:
         spent = time.monotonic() - started
-        if spent >= patience:
-            raise HeldError(path, f"{what} in {_owner(path)}", _how_to_free(path, remedy))
+        if spent >= patience and not lease.undecided():
+            raise HeldError(path, f"{what} in {_owner(path)}", remedy)
         if spent >= _SILENCE and not told:
             told = True
             _LOG.warning("%s: %s in %s; waiting for it", path, what, _owner(path))
@@ -88,19 +110,24 @@ def _acquired(
     return release
 
 
-def _attempt(path: Path) -> Release | None:
+def _attempt(path: Path, lease: _Lease) -> Release | None:
     """Take the lock if it is free, and return what gives it back."""
+    if lease.in_use:
+        return lease.attempt()
     file = _opened(path)
     try:
         _flock(file)
         if not _still_there(file, path):  # its holder removed it between our opening and locking
             file.close()
-            return _attempt(path)
+            return _attempt(path, lease)
     except OSError as error:
+        made = not os.fstat(file.fileno()).st_size
         file.close()
         if error.errno in _NO_LOCKS:
-            path.unlink(missing_ok=True)
-            return _attempt_without(_held(path), error.strerror or str(error))
+            if made:
+                path.unlink(missing_ok=True)
+            _tell_of_no_locks(lease.held, error.strerror or str(error))
+            return lease.attempt()
         if isinstance(error, BlockingIOError):
             return None
         raise
@@ -127,6 +154,8 @@ def _opened(path: Path) -> TextIO:
 def _flock(file: TextIO) -> None:
     if fcntl is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if _are_local(os.fstat(file.fileno()).st_dev):
+        raise OSError(errno.ENOLCK, "they hold on one machine alone")
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -137,38 +166,105 @@ def _still_there(file: TextIO, path: Path) -> bool:
         return False
 
 
+@cache
+def _are_local(device: int) -> bool:
+    """Say whether the locks of a file system are seen by this machine alone, as it is mounted."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = _MOUNTS.read_text(errors="replace").splitlines()
+    except OSError:  # not a Linux
+        return False
+    for before, _, after in (line.partition(" - ") for line in lines):
+        if before.split()[2:3] == [number]:
+            kind, *_, options = after.split()
+            return not _LOCAL.get(kind, set()).isdisjoint(options.split(","))
+    return False
+
+
 # ------------------------------------------------------------------------ where flock is none
 
 
-def _attempt_without(held: Path, why: str) -> Release | None:
-    """Take the lock by making a file that must not be there yet; take over a dead process's."""
-    _tell_of_no_locks(held, why)
-    try:
-        with held.open("x") as file:
-            file.write(_signature())
-    except FileExistsError:
-        mark = _mark(held)
-        return _attempt_without(held, why) if is_gone(mark) and _removed(held, mark) else None
-    return lambda: held.unlink(missing_ok=True)
+class LostLockError(ResultsError):
+    """A lock that another process has taken over while this one stood still."""
 
 
-def _removed(held: Path, mark: str) -> bool:
-    """Remove the file of a dead process, unless another process does so or has taken over.
+class _Lease:
+    """A lock by a file that is touched, in place of the system's.
 
-    Only who could make a file named after the mark may remove what has it: between reading a mark
-    and removing its file, the file may have become that of a living process.
+    Args:
+        path: The lock; it says who holds it, and ``<path>.held`` is the file that is touched.
     """
-    right = held.with_name(f"{held.name}.{hashlib.sha256(mark.encode()).hexdigest()[:8]}")
-    try:
-        right.open("x").close()
-    except FileExistsError:
-        return False
-    try:
-        if there := _mark(held) == mark:
-            held.unlink()
-        return there
-    finally:
-        right.unlink()
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.held, self.token = path, path.with_name(f"{path.name}.held"), ""
+        self._lease: SoftFileLease | None = None
+        self._seen: set[int] = set()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it was attempted before."""
+        return self._lease is not None
+
+    def attempt(self) -> Release | None:
+        """Take the lock if it is free, or its holder is gone."""
+        from filelock import SoftFileLease, Timeout
+
+        if self._lease is None:
+            self._lease = SoftFileLease(self.held, lease_duration=LEASE, heartbeat_interval=BEAT)
+        for last in (False, True):  # the first may only clear away what a dead process left
+            try:
+                self._lease.acquire(timeout=0)
+                break
+            except Timeout:
+                if last:
+                    return None
+        before = _lines(self.path)  # a holder that gave it back has left nothing
+        if before[1:] and not is_of_this_machine(before[1]):
+            said = "taken over, since it has not been touched for so long that its holder is gone"
+            _LOG.warning("%s: %s: %s", self.held, said, before[0])
+        self.token = self._lease.token or ""
+        self.path.write_text(_signature())
+        _LEASES.add(self)
+        return self._give_back
+
+    def _give_back(self) -> None:
+        assert self._lease is not None
+        _LEASES.discard(self)
+        if self.is_held():
+            self.path.unlink(missing_ok=True)
+        self._lease.release()
+
+    def is_held(self) -> bool:
+        """Say whether nobody has taken it over."""
+        return f"token={self.token}" in _lines(self.held)
+
+    def undecided(self) -> bool:
+        """Say whether its holder may be gone, on another machine, and is watched.
+
+        A file that changes was touched by somebody who is there.
+        """
+        owner = _lines(self.path)[1:2]
+        if self._lease is None or (owner and is_of_this_machine(owner[0])):
+            return False
+        with suppress(OSError), self.held.open() as file:  # opened: network file systems look anew
+            self._seen.add(os.fstat(file.fileno()).st_mtime_ns)
+        return len(self._seen) < 2
+
+
+#: Those that this process holds, or held.
+_LEASES: set[_Lease] = set()
+
+
+def require_held() -> None:
+    """Check, before anything is written, that no other process has taken over.
+
+    Raises:
+        LostLockError: One has.
+    """
+    for lease in _LEASES:
+        if not lease.is_held():
+            reason = f"was taken over by {_owner(lease.path)}, while this one stood still"
+            raise LostLockError(lease.path, reason, "the other one goes on")
 
 
 def _tell_of_no_locks(held: Path, why: str) -> None:
@@ -179,10 +275,6 @@ def _tell_of_no_locks(held: Path, why: str) -> None:
 
 
 # ------------------------------------------------------------------------------ whose it is
-
-
-def _held(path: Path) -> Path:
-    return path.with_name(f"{path.name}.held")
 
 
 def _signature() -> str:
@@ -212,14 +304,5 @@ def holder(path: Path) -> str | None:
 
 def _owner(path: Path) -> str:
     """Return who holds the lock, as its file says."""
-    lines = _lines(path) or _lines(_held(path)) or [""]
+    lines = _lines(path) or [""]
     return lines[0] if lines[0].startswith("process ") else f"process {lines[0] or 'unknown'}"
-
-
-def _mark(held: Path) -> str:
-    return "".join(_lines(held)[1:2])
-
-
-def _how_to_free(path: Path, remedy: str) -> str:
-    held = _held(path)
-    return f"{remedy}; if it is gone, remove {held}" if held.exists() else remedy

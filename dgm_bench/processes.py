@@ -34,6 +34,11 @@ def is_gone(mark: str) -> bool:
     return _started(int(number)) != started
 
 
+def is_of_this_machine(mark: str) -> bool:
+    """Say whether the process of a mark is one of this machine, or container."""
+    return mark.rpartition("-")[2] == _machine()
+
+
 def _started(process: int) -> str:
     """Return when a process started, in ticks since the machine did; ``0`` where none can tell.
 

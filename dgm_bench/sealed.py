@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dgm_bench.errors import DamagedError, ResultsError, reading, refused
+from dgm_bench.locks import require_held
 from dgm_bench.processes import is_gone, own_mark
 
 _LOG = logging.getLogger("dgm_bench")
@@ -188,6 +189,7 @@ def staged(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
+        require_held()
         os.replace(temporary, path)
         forget_damaged(path)
     except BaseException as error:
@@ -219,6 +221,7 @@ def write_once(path: Path, content: Content) -> bool:
             _fill(file, content)
             file.flush()
             os.fsync(file.fileno())
+        require_held()
         return _put_where_none_is(temporary, path)
     except OSError as error:
         raise refused(ResultsError, path, "written", error) from error
@@ -252,6 +255,7 @@ def written_together() -> Iterator[Callable[[Path, Content], None]]:
     try:
         yield write
         os.sync()
+        require_held()
         for temporary, path in staged:
             _put_where_none_is(temporary, path)
     except OSError as error:

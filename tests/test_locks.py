@@ -3,9 +3,11 @@
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -19,6 +21,7 @@ NONE = {"no flock": errno.ENOLCK, "no call": errno.ENOSYS, "not there": errno.EO
 WITHOUT = """
 import errno, os, sys, time
 from pathlib import Path
+from filelock import SoftFileLease, Timeout  # once, for all children
 from dgm_bench import locks
 if sys.argv[1] == "without":
     def flock(file):
@@ -42,11 +45,9 @@ def without(monkeypatch, number=errno.ENOLCK):
     locks._TOLD.clear()
 
 
-def process(mode, path, words):
-    script = WITHOUT + textwrap.dedent(words)
-    return subprocess.Popen(
-        [sys.executable, "-c", script, mode, path], stdout=subprocess.PIPE, text=True
-    )
+def process(mode, path, words, **ways):
+    command = [sys.executable, "-c", WITHOUT + textwrap.dedent(words), mode, path]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **ways)
 
 
 @contextmanager
@@ -74,12 +75,13 @@ def test_a_lock_leaves_nothing(mode, tmp_path):
 def test_a_second_holder_is_told_of_the_first(mode, tmp_path):
     path = tmp_path / "lock"
     with another_holds(mode, path) as other:
+        started = time.monotonic()
         with pytest.raises(ResultsError) as told, holding(path, "it runs", "wait for it"):
             pass
+        assert time.monotonic() - started < 2  # of a process of this machine nobody waits for signs
         line = str(told.value)
         assert f"it runs in process {other.pid} on " in line
         assert "; wait for it" in line
-        assert (f"remove {path}.held" in line) == (mode == "without")
 
 
 def test_the_lock_of_a_killed_process_is_free(mode, tmp_path):
@@ -91,12 +93,108 @@ def test_the_lock_of_a_killed_process_is_free(mode, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_locks_the_file_of_another_machine_is_respected(tmp_path, monkeypatch):
+@pytest.fixture
+def short(monkeypatch):
+    """Holders are taken for gone after a second, and beat five times in it."""
     without(monkeypatch)
-    (tmp_path / "lock.held").write_text("process 1 on elsewhere since today\n1-1-00000000\n")
-    told = r"on elsewhere since today.*remove .*lock\.held"
-    with pytest.raises(ResultsError, match=told), holding(tmp_path / "lock", "it runs", "wait"):
-        pass
+    monkeypatch.setattr(locks, "LEASE", 1.0)
+    monkeypatch.setattr(locks, "BEAT", 0.2)
+
+
+#: A holder on another machine, as far as anybody can see.
+ELSEWHERE = """
+    import platform, socket
+    platform.node = socket.gethostname = lambda: "elsewhere"
+    locks.LEASE, locks.BEAT = 1.0, 0.2
+    with locks.holding(Path(sys.argv[2]), "it runs", "wait"):
+        print("held", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_a_holder_elsewhere_is_respected_while_it_beats(short, tmp_path):
+    """Whatever its clock shows: that the time of its file changes is what counts."""
+    path = tmp_path / "lock"
+    with process("without", path, ELSEWHERE) as other:
+        assert other.stdout.readline() == "held\n"
+        for seconds in (1, 4e9):
+            os.utime(f"{path}.held", (seconds, seconds))
+            with (
+                pytest.raises(ResultsError, match="on elsewhere since"),
+                holding(path, "it", "wait"),
+            ):
+                pass
+        with pytest.raises(ResultsError), holding(path, "it runs", "wait", patience=1.5):
+            pass
+        other.kill()
+
+
+def test_a_holder_elsewhere_that_beats_no_more_is_taken_over(short, tmp_path, caplog):
+    path = tmp_path / "lock"
+    with process("without", path, ELSEWHERE) as other:
+        assert other.stdout.readline() == "held\n"
+        other.kill()
+    started = time.monotonic()
+    with holding(path, "it runs", "wait"):
+        assert time.monotonic() - started > 0.9
+        assert f"its holder is gone: process {other.pid} on elsewhere" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_holder_that_stood_still_writes_nothing_more(short, tmp_path):
+    """It is stopped, taken over from, and goes on: the lock of the other one stays as it is."""
+    path, words = tmp_path / "lock", ELSEWHERE.replace("time.sleep(60)", "sys.stdin.readline()")
+    words += """
+        from dgm_bench.sealed import write_atomically, write_once, written_together
+        for write in (write_atomically, write_once):
+            try:
+                write(Path(sys.argv[2] + ".written"), b"late")
+            except locks.LostLockError as error:
+                print(error, flush=True)
+        try:
+            with written_together() as write:
+                write(Path(sys.argv[2] + ".written"), b"late")
+        except locks.LostLockError as error:
+            print(error, flush=True)
+    """
+    with process("without", path, words, stdin=subprocess.PIPE) as other:
+        assert other.stdout.readline() == "held\n"
+        other.send_signal(signal.SIGSTOP)
+        with holding(path, "it runs", "wait"):
+            other.send_signal(signal.SIGCONT)
+            said, _ = other.communicate("go on\n")
+            assert said.count(f"was taken over by process {os.getpid()} on ") == 3
+            assert {file.name for file in tmp_path.iterdir()} == {"lock", "lock.held"}
+            locks.require_held()
+
+
+MOUNTED = {
+    "nfs4 rw,vers=4.2,local_lock=none": False,
+    "nfs rw,vers=3,local_lock=none": False,
+    "nfs rw,vers=3,nolock,local_lock=all": True,
+    "nfs rw,vers=3,local_lock=flock": True,
+    "nfs rw,vers=3,local_lock=posix": False,
+    "cifs rw,nobrl": True,
+    "lustre rw,flock": False,
+    "lustre rw,localflock": True,
+    "ext4 rw,nolock": False,
+}
+
+
+@pytest.mark.parametrize(("mounted", "local"), MOUNTED.items())
+def test_locks_that_one_machine_alone_sees_are_none(mounted, local, tmp_path, monkeypatch):
+    kind, _, options = mounted.partition(" ")
+    device = tmp_path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    (tmp_path / "mounts").write_text(
+        "20 1 0:5 / /else rw shared:1 - nfs host:/other rw,nolock\n"
+        f"21 1 {number} / /mnt rw,relatime shared:1 - {kind} host:/x {options}\n"
+    )
+    monkeypatch.setattr(locks, "_MOUNTS", tmp_path / "mounts")
+    locks._are_local.cache_clear()
+    with holding(tmp_path / "lock", "it runs", "wait"):
+        assert (tmp_path / "lock.held").exists() == local
+    locks._are_local.cache_clear()
 
 
 @pytest.mark.parametrize("number", NONE.values(), ids=NONE)
@@ -152,7 +250,7 @@ def test_one_of_many_takes_over_from_a_dead_process(tmp_path):
     words = """
     locks._PAUSE = 0.0002
     inside = Path(sys.argv[2]).with_name("inside")
-    for turn in range(20):
+    for turn in range(10):
         if os.fork() == 0:
             with locks.holding(Path(sys.argv[2]), "it runs", "wait", patience=60):
                 inside.open("x").close()
