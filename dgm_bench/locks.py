@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from dgm_bench.errors import HeldError, ResultsError
-from dgm_bench.processes import is_of_this_machine, own_mark
+from dgm_bench.processes import is_gone, is_of_this_machine, own_mark
 
 try:
     import fcntl
@@ -295,11 +295,8 @@ def holder(path: Path) -> str | None:
 
     None where nobody does, or a process of this machine that is over.
     """
-    for file in (path, _held(path)):
-        lines = _lines(file)
-        if lines[1:] and lines[1] and not is_gone(lines[1]):
-            return lines[0]
-    return None
+    lines = _lines(path)
+    return lines[0] if lines[1:] and lines[1] and not is_gone(lines[1]) else None
 
 
 def _owner(path: Path) -> str:
