@@ -17,7 +17,15 @@ from dgm_bench.sealed import write_atomically
 
 SHORT = ("--budget", "none", "--threads", "1", "--offline", "--no-tracking")
 MAF = "ffjord/density/maf-5/8gaussians"
-STEPS = {MAF: ("stopping.patience=null", "stopping.max_steps=1500", "validation.every=50")}
+#: Many steps that take little.
+STEPS = (
+    "stopping.patience=null",
+    "stopping.max_steps=1200",
+    "validation.every=50",
+    "model.args.layers=1",
+    "model.args.hidden=[8]",
+    "batch_size=50",
+)
 
 
 def dgm_bench(*words, timeout=300, **variables):
@@ -28,9 +36,9 @@ def dgm_bench(*words, timeout=300, **variables):
     )
 
 
-def arguments(cell, results):
-    changes = [word for change in STEPS[cell] for word in ("--set", change)]
-    return ["run", cell, *SHORT, "--results", str(results), *changes]
+def arguments(results):
+    changes = [word for change in STEPS for word in ("--set", change)]
+    return ["run", MAF, *SHORT, "--results", str(results), *changes]
 
 
 def the_record(results):
@@ -51,38 +59,34 @@ def runs_nowhere(results):
 
 
 def test_a_time_limit_leaves_in_good_order_and_the_same_command_goes_on(tmp_path):
-    words = arguments(MAF, tmp_path)
-    first = dgm_bench(*words, "--time-limit", "1s", "--set", "stopping.max_steps=1200")
+    words = arguments(tmp_path)
+    first = dgm_bench(*words, "--time-limit", "0.2s")
     assert first.returncode == 0, first.stderr
     assert first.stderr.splitlines()[-1] == "1 run is not finished; the same command goes on"
     assert not list((tmp_path / "runs").rglob("*.json"))
-    second = dgm_bench(*words, "--set", "stopping.max_steps=1200")
+    second = dgm_bench(*words)
     assert second.returncode == 0, second.stderr
     record = the_record(tmp_path)
     *limited, last = [segment.reason for segment in record.budget.segments]
     assert set(limited) <= {"time limit"}  # it may pass while the data set is loaded
     assert last == "max_steps"
-    assert record.modified == (
-        "stopping.patience=null",
-        "stopping.max_steps=1200",
-        "validation.every=50",
-    )
+    assert record.modified == STEPS
     (stage,) = record.recipe.stages
     assert (stage.stopping.patience, stage.stopping.max_steps) == (None, 1200)
     assert record.recipe_hash == record.recipe.content_hash
-    third = dgm_bench(*words, "--set", "stopping.max_steps=1200")
+    third = dgm_bench(*words)
     assert third.returncode == 0
     assert "is finished" in third.stderr
     assert the_record(tmp_path) == record
 
 
 def test_sigterm_checkpoints_and_the_same_command_goes_on(tmp_path):
-    words = [*arguments(MAF, tmp_path), "--set", "stopping.max_steps=1200"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DGM_BENCH_CHECKPOINT_SECONDS": "0.2"}
+    words = arguments(tmp_path)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DGM_BENCH_CHECKPOINT_SECONDS": "0.05"}
     command = [sys.executable, "-m", "dgm_bench", *words]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not list((tmp_path / "work").glob("*/*/checkpoint.pt")):
-            time.sleep(0.05)
+            time.sleep(0.01)
         process.terminate()
         _, told = process.communicate(timeout=300)
     assert process.returncode == 130, told
@@ -93,9 +97,8 @@ def test_sigterm_checkpoints_and_the_same_command_goes_on(tmp_path):
 
 
 def test_a_run_out_of_budget_says_so_and_more_budget_supersedes_it(tmp_path):
-    words = ["run", MAF, "--threads", "1", "--no-tracking", "--results", tmp_path]
-    words += ["--set", "stopping.max_steps=2000"]
-    said = dgm_bench(*words, "--budget", "1s")
+    words = arguments(tmp_path)
+    said = dgm_bench(*words, "--budget", "0.2s")
     assert (said.returncode, "1 run is not finished" in said.stderr) == (0, True)
     short = the_record(tmp_path)
     assert short.outcome.status == "budget"
@@ -104,7 +107,7 @@ def test_a_run_out_of_budget_says_so_and_more_budget_supersedes_it(tmp_path):
     later = next(r for r in map(read_record, paths) if r.run_id != short.run_id)
     assert later.supersedes == short.run_id
     assert later.outcome.status == "complete"
-    assert later.budget.steps == 2000
+    assert later.budget.steps == 1200
 
 
 def test_a_loss_that_is_nan_ends_that_run_with_a_status_and_the_others_go_on(tmp_path):

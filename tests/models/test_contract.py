@@ -152,6 +152,13 @@ def ready(case, shape):
     return model.eval()
 
 
+def solved_roughly(model, case):
+    """Return a model whose solver, if it has one, is as exact as finite numbers need."""
+    if is_ode(case):
+        model.solve_with(rtol=1e-4, atol=1e-4, step_size=0.1)
+    return model
+
+
 def is_ode(case):
     return case.startswith(("ffjord", "cnf"))
 
@@ -233,7 +240,7 @@ def test_every_class_that_could_be_declared_has_a_name():
 
 @combinations(DENSITIES)
 def test_shapes_and_capabilities(case, shape, generator):
-    model = ready(case, shape)
+    model = solved_roughly(ready(case, shape), case)
     assert isinstance(model, HasLogProb)
     assert isinstance(model, HasSample)
     x = model.sample(5, generator)
@@ -244,7 +251,7 @@ def test_shapes_and_capabilities(case, shape, generator):
 
 @combinations(DENSITIES, odes=[(3,), (1, 4, 4)])
 def test_gradients_reach_every_parameter(case, shape):
-    model = new(case, shape)
+    model = solved_roughly(new(case, shape), case)
     if case != "gaussian":
         model.log_prob(torch.randn(40, *shape)).mean().backward()
     for name, parameter in model.named_parameters():
@@ -295,8 +302,8 @@ def test_two_dimensional_density_integrates_to_one(case):
 @combinations(DENSITIES, odes=[(3,), (1, 4, 4)])
 @pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_state_dict_holds_everything(case, shape):
-    model, x = ready(case, shape), torch.randn(5, *shape)
-    fresh = new(case, shape).eval()
+    model, x = solved_roughly(ready(case, shape), case), torch.randn(5, *shape)
+    fresh = solved_roughly(new(case, shape).eval(), case)
     assert not torch.allclose(fresh.log_prob(x), model.log_prob(x))
     fresh.load_state_dict(model.state_dict())
     assert torch.equal(fresh.log_prob(x), model.log_prob(x))
@@ -305,7 +312,7 @@ def test_state_dict_holds_everything(case, shape):
 @pytest.mark.parametrize("case", [case for case in CASES if case not in NO_SAMPLES])
 @pytest.mark.usefixtures("unchecked")  # numbers alone, and long
 def test_sample_repeats_with_its_generator(case):
-    model = ready(case, any_shape(case))
+    model = solved_roughly(ready(case, any_shape(case)), case)
     first, again, other = (model.sample(4, torch.Generator().manual_seed(s)) for s in (7, 7, 8))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
