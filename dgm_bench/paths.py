@@ -7,6 +7,8 @@ from pathlib import Path
 
 from dgm_bench.errors import UsageError
 
+#: Names a folder for checkpoints, on a fast disk of this machine.
+SCRATCH = "DGM_BENCH_WORK"
 PACKAGE = Path(__file__).resolve().parent
 
 

@@ -25,6 +25,7 @@ from dgm_bench.session import DataSource, Session
 from dgm_bench.store import ensure_writable
 from dgm_bench.summary import RunSummary
 from dgm_bench.turns import Turns
+from dgm_bench.workdir import require_scratch
 
 
 def run_plan(plan: Plan, context: RunContext, engine: Engine | None = None) -> RunSummary:
@@ -44,6 +45,7 @@ def run_plan(plan: Plan, context: RunContext, engine: Engine | None = None) -> R
     for run in plan.chosen:
         require_known(run.chosen_recipe.evaluation)
     ensure_writable(context.results)
+    require_scratch()
     context.reporter.plan(plan)
     summary = RunSummary()
     with (

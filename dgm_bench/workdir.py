@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,8 +13,15 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from dgm_bench.locks import holding
+from dgm_bench.paths import SCRATCH, named_folder
 from dgm_bench.records import CUT_SHORT, NAME, Name, Status, new_run_id, utc_now
-from dgm_bench.sealed import read_sealed, remove_leftovers, set_aside, write_sealed
+from dgm_bench.sealed import (
+    read_sealed,
+    remove_leftovers,
+    require_writable,
+    set_aside,
+    write_sealed,
+)
 
 _RECORD = rf"^runs(/{NAME}){{4}}/{NAME}\.json$"
 
@@ -38,8 +47,45 @@ class RunState(BaseModel):
     source_hash: str = ""
 
 
+def scratch_of(folder: Path) -> Path | None:
+    """Return where a run's checkpoints lie by ``DGM_BENCH_WORK``; None where that names no place.
+
+    Runs of several results folders may share the place.
+
+    Args:
+        folder: The run's, below the results.
+    """
+    if (scratch := named_folder(SCRATCH)) is None:
+        return None
+    results = folder.parent.parent.resolve()
+    digest = hashlib.sha256(os.fsencode(results)).hexdigest()
+    return scratch / f"{results.name}-{digest[:8]}" / folder.name
+
+
+def stages_folder(folder: Path, source_hash: str) -> Path:
+    """Return the folder of a run's stages, on scratch one for each version of the code.
+
+    Another machine may have gone on with the run since, with other code: what it left here then
+    must not be found.
+    """
+    scratch = scratch_of(folder)
+    return folder if scratch is None else scratch / source_hash[:12]
+
+
+def require_scratch() -> None:
+    """Check that checkpoints can be written where ``DGM_BENCH_WORK`` says.
+
+    Raises:
+        ResultsError: When they cannot.
+    """
+    if (scratch := named_folder(SCRATCH)) is not None:
+        require_writable(scratch / "checkpoint")
+
+
 class WorkFolder:
     """``results/work/<recipe hash>-s<seed>/``: what a run needs to be continued.
+
+    Its checkpoints may lie elsewhere (:func:`scratch_of`); lock and state are for all machines.
 
     Args:
         results: The results folder.
@@ -50,6 +96,7 @@ class WorkFolder:
     def __init__(self, results: Path, recipe_hash: str, seed: int) -> None:
         self.results = results
         self.path = results / "work" / f"{recipe_hash[:12]}-s{seed}"
+        self._source_hash = ""
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -93,6 +140,7 @@ class WorkFolder:
         old record. After any other end, and when the code that decides its numbers has changed,
         it starts over: no number comes from two versions of the code.
         """
+        self._source_hash = source_hash
         old = self.state()
         status = old.status if old is not None and old.source_hash == source_hash else "other code"
         if old is not None and status is None:
@@ -116,11 +164,16 @@ class WorkFolder:
         write_sealed(self.path / "run.json", state.model_dump_json().encode())
 
     def stage(self, name: str) -> Path:
-        """Return the folder of a stage's checkpoints."""
-        return self.path / name
+        """Return the folder of a stage's checkpoints, of the code that the run began with."""
+        here = self.path / name
+        return here if here.is_dir() else stages_folder(self.path, self._source_hash) / name
 
     def clear(self) -> None:
         """Remove checkpoints; the lock and ``run.json`` stay."""
         for child in self.path.iterdir():
             if child.is_dir():
                 shutil.rmtree(child)
+        if (scratch := scratch_of(self.path)) is not None and scratch.exists():
+            shutil.rmtree(scratch)
+            with suppress(OSError):  # of other runs
+                scratch.parent.rmdir()

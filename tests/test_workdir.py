@@ -5,8 +5,9 @@ import os
 
 import pytest
 
+from dgm_bench.errors import ResultsError
 from dgm_bench.sealed import write_sealed
-from dgm_bench.workdir import WorkFolder
+from dgm_bench.workdir import WorkFolder, require_scratch
 
 
 @pytest.fixture
@@ -96,3 +97,50 @@ def test_a_run_that_ended_starts_over(folder, status):
     assert again.supersedes is None
     assert again.run_id != first.run_id
     assert not kept.exists()
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    monkeypatch.setenv("DGM_BENCH_WORK", str(tmp_path / "scratch"))
+    return tmp_path / "scratch"
+
+
+def test_checkpoints_lie_on_scratch_and_lock_and_state_with_the_results(folder, scratch):
+    folder.begin("code")
+    kept = folder.stage("train")
+    kept.mkdir(parents=True)
+    assert kept.is_relative_to(scratch)
+    assert [path.name for path in folder.path.iterdir()] == ["run.json"]
+    again = WorkFolder(folder.results, "0" * 64, 3)
+    again.begin("code")
+    assert again.stage("train") == kept
+    again.clear()
+    assert not list(scratch.iterdir())
+
+
+def test_scratch_is_shared_by_results_folders_and_versions_of_the_code(tmp_path, scratch):
+    """What another machine has gone on with since, with other code, is not found here."""
+    places = set()
+    for results in (tmp_path, tmp_path / "other"):
+        folder = WorkFolder(results, "0" * 64, 3)
+        folder.path.mkdir(parents=True)
+        for code in ("code", "other"):
+            folder.begin(code)
+            places.add(folder.stage("train"))
+    assert len(places) == 4
+
+
+def test_a_run_that_began_without_scratch_goes_on_where_it_is(folder, scratch, monkeypatch):
+    monkeypatch.delenv("DGM_BENCH_WORK")
+    folder.begin("code")
+    kept = checkpoint(folder).parent
+    monkeypatch.setenv("DGM_BENCH_WORK", str(scratch))
+    assert folder.stage("train") == kept
+    assert folder.stage("other").is_relative_to(scratch)
+
+
+def test_scratch_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DGM_BENCH_WORK", str(tmp_path / "file"))
+    with pytest.raises(ResultsError, match="a file is in the place of a folder"):
+        require_scratch()

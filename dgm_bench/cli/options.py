@@ -177,6 +177,24 @@ def _tell_missing(context: click.Context, option: click.Parameter, folder: Path)
     return folder
 
 
+def work_option(function: Function) -> Function:
+    """Add ``--work``, which is for all processes of the command: it sets the variable."""
+
+    def listen(context: click.Context, _: click.Parameter, folder: Path | None) -> None:
+        if folder is not None:
+            os.environ[paths.SCRATCH] = str(folder.absolute())
+
+    return click.option(
+        "--work",
+        metavar="DIR",
+        type=click.Path(file_okay=False, path_type=Path),
+        show_default="$DGM_BENCH_WORK, else work/ of the results",
+        expose_value=False,
+        callback=listen,
+        help="Folder of checkpoints, on a fast disk of this machine.",
+    )(function)
+
+
 def data_root_option(function: Function) -> Function:
     """Add ``--data-root``."""
     return click.option(

@@ -22,6 +22,7 @@ from dgm_bench.cli.options import (
     results_option,
     setting,
     strict_option,
+    work_option,
 )
 from dgm_bench.errors import DataError, UsageError
 
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
 @click.option("--no-tracking", is_flag=True, help="Do not log to MLflow.")
 @data_root_option
 @results_option()
+@work_option
 @strict_option
 @click.pass_context
 def run(

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from dgm_bench.locks import holder
 from dgm_bench.records import CUT_SHORT
-from dgm_bench.workdir import RunState
+from dgm_bench.workdir import RunState, stages_folder
 
 _FOLDER = re.compile(r"[0-9a-f]{12}-s(\d+)")
 _CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
@@ -76,12 +76,12 @@ def _folders(results: Path) -> Iterator[Path]:
 
 
 def _interrupted(folder: Path) -> InterruptedRun | None:
-    newest = _newest_checkpoint(folder)
-    if newest is None or holder(folder / "lock") is not None:
+    if holder(folder / "lock") is not None:
         return None
     try:
         content = _content(folder / "run.json")
         state = RunState.model_validate_json(content)
+        newest = _newest_checkpoint(folder, stages_folder(folder, state.source_hash))
         modified = newest.stat().st_mtime
     except (OSError, ValidationError):
         return None
@@ -99,15 +99,20 @@ def _interrupted(folder: Path) -> InterruptedRun | None:
     )
 
 
-def _newest_checkpoint(folder: Path) -> Path | None:
+def _newest_checkpoint(*folders: Path) -> Path:
+    """Return the newest checkpoint of the stages in these folders.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
     times: dict[float, Path] = {}
-    with suppress(OSError):
-        for stage in os.scandir(folder):
-            for name in _CHECKPOINTS if stage.is_dir() else ():
-                with suppress(OSError):
-                    path = Path(stage.path, name)
-                    times[path.stat().st_mtime] = path
-    return times[max(times)] if times else None
+    for folder in folders:
+        for path in (p for name in _CHECKPOINTS for p in folder.glob(f"*/{name}")):
+            with suppress(OSError):
+                times[path.stat().st_mtime] = path
+    if not times:
+        raise FileNotFoundError
+    return times[max(times)]
 
 
 def _content(run_file: Path) -> bytes:

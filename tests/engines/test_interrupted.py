@@ -26,9 +26,10 @@ def state_at(step):
     }
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A run that was begun and is at step 70, having been at 35."""
+@pytest.fixture(params=["", "scratch"])
+def folder(request, tmp_path, monkeypatch):
+    """A run that was begun and is at step 70, having been at 35; its checkpoints may lie apart."""
+    monkeypatch.setenv("DGM_BENCH_WORK", request.param and str(tmp_path / request.param))
     work = WorkFolder(make_context(tmp_path).results, "0123456789abcdef", 2)
     work.path.mkdir(parents=True)
     work.begin("code", CELL, SETTINGS)
