@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from dgm_bench.engines.board import Board
 from dgm_bench.engines.tasks import Job
@@ -56,3 +56,20 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of workers; those that still run are ended at once."""
+
+
+@runtime_checkable
+class LastingEngine(Engine, Protocol):
+    """One whose jobs outlive the command that submitted them.
+
+    Attributes:
+        handles: Its own name of each task's job, to be kept in the submission.
+    """
+
+    handles: dict[str, str]
+
+    def adopt(self, board: Board) -> dict[str, int]:
+        """Take over the jobs of an earlier command's board; return its tasks with their attempts.
+
+        Those that are over by now come from :meth:`poll`.
+        """

@@ -152,6 +152,7 @@ class Submission(_File):
         created: When.
         terms: What the tasks share.
         tasks: All of them, in order.
+        source_hash: Of the sources that decide numbers; empty where that does not matter.
         handles: The engine's own names of tasks, as Slurm's job ids.
         ended: When all tasks had ended or been given up; None before that.
     """
@@ -164,6 +165,7 @@ class Submission(_File):
     created: str
     terms: Terms
     tasks: tuple[Task, ...]
+    source_hash: str = ""
     handles: dict[str, str] = {}
     ended: str | None = None
 

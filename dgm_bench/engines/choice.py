@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dgm_bench import provenance
+from dgm_bench.config import section
 from dgm_bench.context import RunContext
 from dgm_bench.costs import PROCESS_BYTES
 from dgm_bench.engines import Engine
 from dgm_bench.engines.local import LocalEngine
+from dgm_bench.engines.slurm import SlurmEngine
+from dgm_bench.engines.slurm_nodes import SlurmOptions
 from dgm_bench.errors import UsageError
 from dgm_bench.planner import Machine, gigabytes
 
@@ -47,11 +50,22 @@ class Choice:
         Raises:
             UsageError: This machine has none such, and is to have it.
         """
+        if self.name == "slurm":
+            gpus = self.slurm().gpus
+            return wanted if wanted != "auto" else "cuda" if gpus else "cpu"
         if self.name != "local":
             return "cpu" if wanted == "auto" else wanted
         from dgm_bench.execution import resolve_device
 
         return resolve_device(wanted).type
+
+    def slurm(self) -> SlurmOptions:
+        """Return what Slurm is asked for.
+
+        Raises:
+            DgmBenchError: The user's file, or an option, says what does not fit.
+        """
+        return section("slurm", SlurmOptions, self.changes())
 
 
 def make_engine(choice: Choice, context: RunContext, machine: Machine) -> Engine | None:
@@ -65,6 +79,8 @@ def make_engine(choice: Choice, context: RunContext, machine: Machine) -> Engine
     Raises:
         UsageError: It is not installed, or more is asked of it than there is.
     """
+    if choice.name == "slurm":
+        return SlurmEngine(choice.slurm(), choice.jobs)
     if choice.name != "local":
         raise UsageError(f"--engine {choice.name}", "is not there yet", "use --engine local")
     for option, text in choice.changes().items():

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from dgm_bench import errors
+from dgm_bench import errors, provenance
 from dgm_bench.context import RunContext
-from dgm_bench.engines import Ended, Engine
-from dgm_bench.engines.board import ENDED, Board, Fault, Submission, TaskState
+from dgm_bench.engines import Ended, Engine, LastingEngine
+from dgm_bench.engines.board import ENDED, Fault, Submission, TaskState
+from dgm_bench.engines.earlier import taken_over
 from dgm_bench.engines.tasks import Job, task_of, tasks_of, terms_of
 from dgm_bench.errors import DgmBenchError
+from dgm_bench.paths import PACKAGE
 from dgm_bench.planner import Plan, PlannedRun
 from dgm_bench.records import read_record
 from dgm_bench.summary import RunSummary
@@ -70,22 +72,27 @@ class _Head:
         logger: RunLogger,
     ) -> None:
         self.engine, self.context, self.summary, self.logger = engine, context, summary, logger
-        self.board = Board.new(context.results)
         self.terms = terms_of(context)
         tasks = tasks_of(plan)
+        self.board, self.taken_over = taken_over(engine, context.results, self.terms, tasks)
         self.turns = Turns(plan, self._skip, engine.slots or max(len(tasks), 1))
         self.running: dict[str, _Running] = {}
         self.beat, self.heeded = time.monotonic(), set[str]()
         self.task_ids = {(t.recipe_hash, seed): t.id for t in tasks for seed in t.seeds}
         self.submission = Submission.begun(self.board, engine.name, self.terms, tasks)
+        self.submission.source_hash = provenance.source_hash(PACKAGE)
 
     def follow(self) -> Sequence[PlannedRun]:
         """Submit and take in until nothing is left, or it is time to leave."""
         self.board.save(self.submission)
+        if self.taken_over:
+            text = f"{len(self.taken_over)} jobs of an earlier command go on: {self.board.folder}"
+            self.context.reporter.message(text)
         left: list[PlannedRun] = []
         while (stop := self.context.control.stop_reason()) is None and self._submit():
             left += self._take_in(self.engine.poll(PAUSE))
             self._show_and_heed()
+            self._note_handles()
         if stop is not None:
             left += self._leave()
         self.board.end(self.submission)
@@ -112,9 +119,20 @@ class _Head:
                 self.summary.cancelled += [run.cell.id for run in runs]
                 continue
             job = Job(task=task_of(runs), terms=self.terms, limit_seconds=limit)
+            attempt = self.taken_over.get(job.task.id)
+            if attempt is None:
+                self.engine.submit(job, self.board)
+            else:
+                job = job.model_copy(update={"attempt": attempt})
             self.running[job.task.id] = _Running(runs, job)
-            self.engine.submit(job, self.board)
         return bool(self.running)
+
+    def _note_handles(self) -> None:
+        """Keep the engine's names of jobs, for people who look for them."""
+        engine, known = self.engine, self.submission.handles
+        if isinstance(engine, LastingEngine) and engine.handles != known:
+            self.submission.handles = dict(engine.handles)
+            self.board.save(self.submission)
 
     def _leave(self) -> list[PlannedRun]:
         """Let all workers save and stop; return what they left."""

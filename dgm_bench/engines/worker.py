@@ -49,7 +49,7 @@ def do(job: Job, board: Board, gone: Callable[[], str | None] = lambda: None) ->
     Raises:
         ResultsError: The board cannot be written.
     """
-    state = TaskState(task=job.task.id, attempt=job.attempt, state="running", started=utc_now())
+    state = _begun(job, board.state(job.task.id))
     state.device, state.limit_seconds = job.terms.device, job.limit_seconds
     control = Control()
     sign(state)
@@ -64,6 +64,14 @@ def do(job: Job, board: Board, gone: Callable[[], str | None] = lambda: None) ->
         except DgmBenchError as error:
             state.state, state.fault = "failed", Fault.of(error)
     board.note(state)
+    return state
+
+
+def _begun(job: Job, before: TaskState | None) -> TaskState:
+    """Return the state of a task that begins, or goes on in another process of this attempt."""
+    state = TaskState(task=job.task.id, attempt=job.attempt, state="running", started=utc_now())
+    if before is not None and before.attempt == job.attempt:
+        state.messages, state.records = before.messages, before.records
     return state
 
 
