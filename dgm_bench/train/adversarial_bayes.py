@@ -13,6 +13,7 @@ from dgm_bench.annotations import Steps
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.latent.avb import AVB
 from dgm_bench.models.networks.frozen import frozen
+from dgm_bench.models.whole_batch import normal_
 from dgm_bench.train.losses import Batch, Loss, Objective, detached, mean_over_batch
 
 
@@ -57,7 +58,7 @@ def player_losses(
     contrast = game.contrast(x, generator)
     found = {}
     if game.training:
-        reference = torch.empty_like(z).normal_(generator=generator)
+        reference = normal_(torch.empty_like(z), generator)
         ours = game.log_odds(x, contrast.standardise(z.detach()))
         theirs = game.log_odds(x, reference)
         found["discriminator"] = (F.softplus(-ours) + F.softplus(theirs)).mean()

@@ -33,6 +33,7 @@ from dgm_bench.models.latent.avb import AVB
 from dgm_bench.models.latent.discrete import DiscreteVAE
 from dgm_bench.models.latent.structured_prediction import StructuredPrediction
 from dgm_bench.models.networks.frozen import frozen
+from dgm_bench.models.whole_batch import normal_, uniform_
 from dgm_bench.spec import ObjectiveSpec
 from dgm_bench.train.adversarial_bayes import adversarial_variational_bayes
 from dgm_bench.train.codebook_objectives import discrete_autoencoding, vector_quantisation
@@ -96,8 +97,8 @@ def flow_matching(sigma: Fraction = 0.0) -> Objective:
     """
 
     def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
-        noise = torch.empty_like(x).normal_(generator=generator)
-        t = x.new_empty(len(x)).uniform_(generator=generator)
+        noise = normal_(torch.empty_like(x), generator)
+        t = uniform_(x.new_empty(len(x)), generator)
         time = t.view(-1, *[1] * (x.dim() - 1))
         z = (1 - time) * x + (sigma + (1 - sigma) * time) * noise
         error = cast(HasVelocity, model).velocity(t, z) - ((1 - sigma) * noise - x)

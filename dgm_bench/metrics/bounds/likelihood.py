@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import torch
 from jaxtyping import Float, Num
@@ -15,6 +14,7 @@ from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.finite import require_finite
 from dgm_bench.metrics.registry import metric
 from dgm_bench.models.capabilities import HasLogProb, HasLogProbEstimate
+from dgm_bench.models.whole_batch import rows_of
 from dgm_bench.records import Metric
 from dgm_bench.spec import EvaluationSpec, ValidationSpec
 
@@ -42,9 +42,9 @@ def log_likelihoods(
     def measured(part: Num[Tensor, "batch *event"]) -> list[Tensor]:
         batch = data.dequantised(part.to(generator.device), generator)
         if rule.trace == "estimate" and isinstance(model, HasLogProbEstimate):
-            values = model.log_prob_estimate(batch, generator)
+            values = rows_of(model, "log_prob_estimate", batch, generator)
         else:
-            values = cast(HasLogProb, model).log_prob(batch)
+            values = rows_of(model, "log_prob", batch)
         return [values.double()] if data.dequantise is None else [values.double(), batch]
 
     values, *inputs = zip(*each(x.split(rule.batch_size), measured, generator), strict=True)

@@ -21,6 +21,7 @@ from dgm_bench.metrics.images.image_evaluator import ImageEvaluator, image_evalu
 from dgm_bench.metrics.images.rejection import most_confident, own_probabilities, rejection_curve
 from dgm_bench.metrics.registry import metric
 from dgm_bench.models.capabilities import DrawsImages
+from dgm_bench.models.whole_batch import rows_of
 from dgm_bench.records import Metric
 
 #: Fractions of the drawn images that a rejection curve accepts, where there are enough of them.
@@ -74,7 +75,7 @@ def drawn(
     device = generator.device
 
     def images(own: Int[Tensor, " batch"]) -> Bytes:
-        return as_bytes(model.draw_images(own.to(device), generator))
+        return as_bytes(rows_of(model, "draw_images", own.to(device), generator))
 
     return gathered(each(labels.split(batch_size), images, generator), len(labels))
 

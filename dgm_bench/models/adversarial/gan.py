@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dgm_bench.annotations import Count
 from dgm_bench.models.networks.perceptron import fully_connected
+from dgm_bench.models.whole_batch import normal_
 
 
 class GAN(nn.Module):
@@ -43,7 +44,7 @@ class GAN(nn.Module):
 
     def draw_noise(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} {self.latent}"]:
         """Return standard normal noise for ``n`` examples."""
-        return next(self.parameters()).new_empty(n, self.latent).normal_(generator=generator)
+        return normal_(next(self.parameters()).new_empty(n, self.latent), generator)
 
     def generate(self, z: Float[Tensor, "batch {self.latent}"]) -> Float[Tensor, "batch *event"]:
         """Return the examples that the generator maps noise ``z`` to."""

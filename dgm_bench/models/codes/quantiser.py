@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError, require_positive
+from dgm_bench.models import whole_batch
 from dgm_bench.models.networks.discrete_relaxations import straight_through
 
 CodebookRule = Literal["ema", "gradient"]
@@ -164,7 +165,7 @@ class VectorQuantiser(nn.Module):
         ones = torch.ones_like(self.counts[:1]).expand(len(rows))
         for average, values in ((self.counts, ones), (self.sums, rows)):
             batch = torch.zeros_like(average).index_add_(0, index, values)
-            average.lerp_(batch, 1 - self.decay)
+            average.lerp_(whole_batch.summed(batch), 1 - self.decay)
         self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
         if self.restart is not None:
             self._restart(rows, self.restart, generator)
@@ -174,10 +175,13 @@ class VectorQuantiser(nn.Module):
         self, rows: Float[Tensor, "n dim"], threshold: float, generator: torch.Generator
     ) -> None:
         shape = (len(self.counts),)
-        drawn = torch.randint(len(rows), shape, generator=generator, device=rows.device)
+        count = whole_batch.count(rows, [0])
+        drawn = torch.randint(count, shape, generator=generator, device=rows.device)
         least = threshold * self.weight
         unused = self.counts < least
-        self.sums.copy_(torch.where(unused[:, None], least * rows[drawn], self.sums))
+        self.sums.copy_(
+            torch.where(unused[:, None], least * whole_batch.picked(rows, drawn), self.sums)
+        )
         self.counts.copy_(torch.where(unused, least, self.counts))
 
     def _move_codes(self) -> None:

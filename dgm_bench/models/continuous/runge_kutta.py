@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dgm_bench.models.whole_batch import mean
+
 State = tuple[Tensor, ...]
 Row = tuple[float, ...]
 #: A time or a step: torchdiffeq hands out tensors.
@@ -243,7 +245,7 @@ class AdaptiveSteps:
         zeros = tuple(torch.zeros_like(part) for part in before)
         errors = combine(zeros, step, DOPRI5.error, slopes)
         ratios = [
-            (error / (atol + self.rtol * torch.maximum(one.abs(), two.abs()))).square().mean()
+            mean((error / (atol + self.rtol * torch.maximum(one.abs(), two.abs()))).square())
             for error, one, two, atol in zip(errors, before, after, self.atol, strict=True)
             if atol < NO_ERROR_CONTROL
         ]

@@ -18,7 +18,14 @@ from dgm_bench.errors import DeclarationError, RunFailure, choose_from, require_
 from dgm_bench.models.continuous.discrete_adjoint import solve_with_discrete_adjoint
 from dgm_bench.models.continuous.dynamics import Dynamics
 from dgm_bench.models.continuous.integration import integrate
-from dgm_bench.models.continuous.runge_kutta import NO_ERROR_CONTROL, State, Time
+from dgm_bench.models.continuous.runge_kutta import (
+    NO_ERROR_CONTROL,
+    RightHandSide,
+    State,
+    Time,
+)
+from dgm_bench.models.continuous.shared_solves import SharedDerivative, norm_of_state
+from dgm_bench.models.whole_batch import coins_, is_shared, normal_
 
 Noise = Literal["gaussian", "rademacher"]
 #: ``"dopri5"`` adapts its steps; ``"rk4"`` and ``"rk5"``, the latter dopri5's formula, do not.
@@ -74,8 +81,8 @@ class Estimate:
         """Return noise with mean zero and identity covariance."""
         noise = like.new_empty(shape)
         if self.noise == "gaussian":
-            return noise.normal_(generator=self.generator)
-        return noise.bernoulli_(0.5, generator=self.generator).mul_(2).sub_(1)
+            return normal_(noise, self.generator)
+        return coins_(noise, self.generator).mul_(2).sub_(1)
 
 
 @dataclass
@@ -170,15 +177,19 @@ class Solver:
         """
         settings = self._settings(len(state))
         function = _Derivative(network, self, integrand)
-        parameters = tuple(network.parameters())
+        parameters: tuple[Tensor, ...] = tuple(network.parameters())
         if self.gradient == "discrete-adjoint":
             return solve_with_discrete_adjoint(function, state, span, parameters, settings)
         if self.gradient == "backpropagation":
             return integrate(function, state, span, settings)
         import torchdiffeq  # here: see :func:`integrate`
 
+        solved: RightHandSide = function
+        if is_shared():
+            solved = SharedDerivative(function, network)
+            parameters = solved.parameters
         solution = torchdiffeq.odeint_adjoint(
-            function, state, span, adjoint_params=parameters, adjoint_atol=self.atol, **settings
+            solved, state, span, adjoint_params=parameters, adjoint_atol=self.atol, **settings
         )
         return tuple(part[-1] for part in solution)
 
@@ -193,7 +204,9 @@ class Solver:
         atol: float | tuple[float, ...] = self.atol
         if not self._fixed and (free := parts - 2) > 0:
             atol = (self.atol, self.atol, *[NO_ERROR_CONTROL] * free)
-        options = None if value is None else {name: value}
+        options: dict[str, Any] | None = None if value is None else {name: value}
+        if is_shared() and not self._fixed:
+            options = {**(options or {}), "norm": norm_of_state}
         return {"rtol": self.rtol, "atol": atol, "method": self.solver, "options": options}
 
 

@@ -15,6 +15,7 @@ from dgm_bench.control import ask_within
 from dgm_bench.models.capabilities import HasInverse, HasLogProb, HasSample
 from dgm_bench.models.flows.layers.batchnorm import FlowBatchNorm
 from dgm_bench.models.normal import standard_normal_log_density
+from dgm_bench.models.whole_batch import normal_
 
 
 @runtime_checkable
@@ -48,7 +49,7 @@ class StandardNormal(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} {len(self.origin)}"]:
         """Return ``n`` draws."""
-        return self.origin.new_empty(n, len(self.origin)).normal_(generator=generator)
+        return normal_(self.origin.new_empty(n, len(self.origin)), generator)
 
 
 def pass_forward(

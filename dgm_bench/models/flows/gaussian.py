@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dgm_bench.errors import DataError
 from dgm_bench.models.normal import LOG_2PI
+from dgm_bench.models.whole_batch import normal_
 
 
 class Gaussian(nn.Module):
@@ -73,5 +74,5 @@ class Gaussian(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} *event"]:
         """Return ``n`` examples."""
-        noise = self.mean.new_empty(n, len(self.mean)).normal_(generator=generator)
+        noise = normal_(self.mean.new_empty(n, len(self.mean)), generator)
         return (self.mean + noise @ self.factor.T).reshape(-1, *self.event_shape)

@@ -19,6 +19,7 @@ from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.masked import Activation, Degrees, MaskedNetwork, input_degrees
 from dgm_bench.models.flows.layers.ordered_inverse import invert_in_order
 from dgm_bench.models.normal import LOG_2PI
+from dgm_bench.models.whole_batch import normal_, uniform_
 
 
 class GaussianMADE(nn.Module):
@@ -119,8 +120,8 @@ class MixtureMADE(nn.Module):
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} {len(self.order)}"]:
         """Return ``n`` draws, one dimension after another."""
         like, dim = self.network.last.weight, len(self.order)
-        noise = like.new_empty(n, dim).normal_(generator=generator)
-        uniform = like.new_empty(n, self.components, dim).uniform_(generator=generator)
+        noise = normal_(like.new_empty(n, dim), generator)
+        uniform = uniform_(like.new_empty(n, self.components, dim), generator)
         # The Gumbel-max trick: the largest logit plus Gumbel noise is a draw of the component.
         gumbel = -uniform.log().neg().log()
 

@@ -16,6 +16,7 @@ from dgm_bench.errors import require_choice
 from dgm_bench.models.flows.flow import Flow, StandardNormal
 from dgm_bench.models.flows.layers.coupling import EvenOddCoupling
 from dgm_bench.models.networks.perceptron import fully_connected
+from dgm_bench.models.whole_batch import uniform_
 
 
 class AdditiveCoupling(EvenOddCoupling):
@@ -88,7 +89,7 @@ class StandardLogistic(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} {len(self.origin)}"]:
         """Return ``n`` draws."""
-        uniform = self.origin.new_empty(n, len(self.origin)).uniform_(generator=generator)
+        uniform = uniform_(self.origin.new_empty(n, len(self.origin)), generator)
         return uniform.clamp_(min=torch.finfo(uniform.dtype).tiny).logit()
 
 

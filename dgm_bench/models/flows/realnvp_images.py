@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dgm_bench.annotations import Count, Positive
 from dgm_bench.errors import DeclarationError
+from dgm_bench.models import whole_batch
 from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.actnorm import per_channel
 from dgm_bench.models.flows.multiscale import (
@@ -60,7 +61,7 @@ class MovedBatchNorm(RunningMoments):
         """
         variance, mean = self.variance, self.mean
         if self.training:
-            variance, mean = torch.var_mean(x * moved, dim=(0, 2, 3), correction=0)
+            variance, mean = whole_batch.var_mean(x * moved, [0, 2, 3])
             self._average(mean.detach(), variance.detach())
         log_scale = per_channel(-0.5 * (variance + self.eps).log()) * moved
         scale = log_scale.exp()

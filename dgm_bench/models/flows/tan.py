@@ -22,6 +22,7 @@ from dgm_bench.models.flows.flow import Flow
 from dgm_bench.models.flows.layers.recurrent import Cell, Recurrence, init_glorot
 from dgm_bench.models.flows.nice import Scaling
 from dgm_bench.models.normal import LOG_2PI
+from dgm_bench.models.whole_batch import normal_, uniform_
 
 
 class LinearMap(nn.Module):
@@ -259,9 +260,9 @@ def _draw(
 ) -> Float[Tensor, " n"]:
     """Return one draw from each mixture."""
     logits, mean, log_scale = parameters.chunk(3, dim=1)
-    uniform = torch.empty_like(logits).uniform_(generator=generator)
+    uniform = uniform_(torch.empty_like(logits), generator)
     # The Gumbel-max trick: the largest logit plus Gumbel noise is a draw of the component.
     chosen = (logits - uniform.log().neg().log()).argmax(1, keepdim=True)
-    noise = torch.empty_like(mean[:, :1]).normal_(generator=generator)
+    noise = normal_(torch.empty_like(mean[:, :1]), generator)
     scale = log_scale.gather(1, chosen).exp()
     return torch.addcmul(mean.gather(1, chosen), scale, noise).squeeze(1)

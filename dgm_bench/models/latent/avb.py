@@ -26,6 +26,7 @@ from dgm_bench.models.latent.likelihoods import BinaryPixels
 from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior, Latents
 from dgm_bench.models.networks.perceptron import fully_connected
 from dgm_bench.models.normal import gaussian_log_density
+from dgm_bench.models.whole_batch import normal_
 
 Likelihood = Literal["bernoulli", "gaussian"]
 #: From examples concatenated with latent variables to log-odds.
@@ -86,7 +87,7 @@ class ImplicitPosterior(nn.Module):
         self, features: Float[Tensor, "batch features"], samples: int, generator: torch.Generator
     ) -> Float[Tensor, "batch {samples} latent"]:
         """Return draws (the paper's figure 2)."""
-        noise = features.new_empty(len(features), samples, self.noise).normal_(generator=generator)
+        noise = normal_(features.new_empty(len(features), samples, self.noise), generator)
         repeated = features[:, None].expand(-1, samples, -1)
         z: Tensor = self.network(torch.cat([repeated, noise], -1))
         return z
@@ -234,7 +235,7 @@ class AVB(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} *event"]:
         """Return the means of ``p(x|z)`` for ``n`` draws ``z`` from the prior."""
-        z = next(self.parameters()).new_empty(n, self.latent).normal_(generator=generator)
+        z = normal_(next(self.parameters()).new_empty(n, self.latent), generator)
         means: Tensor = self.decode(z).mean
         return means.reshape(-1, *self.event_shape)
 

@@ -17,10 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.annotations import Count
+from dgm_bench.models import whole_batch
 from dgm_bench.models.capabilities import Draws
 from dgm_bench.models.elementwise import binary_log_likelihood
 from dgm_bench.models.networks.discrete_relaxations import gumbel_max
 from dgm_bench.models.networks.perceptron import fully_connected
+from dgm_bench.models.whole_batch import uniform_
 
 DECAY = 0.9  # of the running means of layer centring and of the learning signal
 
@@ -42,7 +44,7 @@ class Centring(nn.Module):
         """Return the centred input; in training the mean is updated afterwards."""
         centred = x - self.mean
         if self.training:
-            now = x.detach().reshape(-1, x.shape[-1]).mean(0)
+            now = whole_batch.mean(x.detach().reshape(-1, x.shape[-1]), [0])
             self.mean.lerp_(now, 1 - DECAY)
         return centred
 
@@ -75,7 +77,8 @@ class SignalBaseline(nn.Module):
         weight, first, second = (self.moments / self.moments[0].clamp_min(1e-12)).unbind()
         scale = (second - first.square()).clamp_min(1).sqrt()
         error = (signal - first) / scale - self.network(x)
-        batch = torch.stack([torch.ones_like(weight), signal.mean(), signal.square().mean()])
+        first_two = whole_batch.mean(signal), whole_batch.mean(signal.square())
+        batch = torch.stack([torch.ones_like(weight), *first_two])
         self.moments = torch.lerp(self.moments, batch, 1 - DECAY)
         return scale * error.detach(), scale, 0.5 * error.square().mean()
 
@@ -198,7 +201,7 @@ class DiscreteVAE(nn.Module):
         """Return ``n`` examples with values 0 and 1."""
         z = gumbel_max(self.prior_logits.expand(n, -1, -1), generator)
         logits = self.decoder(self.decoder_input(z))
-        ones = torch.empty_like(logits).uniform_(generator=generator) < logits.sigmoid()
+        ones = uniform_(torch.empty_like(logits), generator) < logits.sigmoid()
         x: Tensor = ones.to(logits.dtype).reshape(-1, *self.event_shape)
         return x
 

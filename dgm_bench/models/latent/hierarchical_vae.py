@@ -16,6 +16,7 @@ from dgm_bench.models.capabilities import Draws
 from dgm_bench.models.elementwise import binary_log_likelihood
 from dgm_bench.models.networks.perceptron import fully_connected
 from dgm_bench.models.normal import gaussian_log_density, standard_normal_log_density
+from dgm_bench.models.whole_batch import normal_
 
 #: Pixel means are kept this far from 0 and 1 where the decoder's bias starts at their log-odds
 #: (released code, ``datasets.py``).
@@ -52,7 +53,7 @@ class GaussianLayer(nn.Module):
     ) -> tuple[Float[Tensor, "batch {samples} outputs"], Float[Tensor, "batch {samples}"]]:
         """Return draws given ``x``, and the log density of each in nats."""
         mean, log_scale = self(x)
-        noise = mean.new_empty(len(x), samples, mean.shape[-1]).normal_(generator=generator)
+        noise = normal_(mean.new_empty(len(x), samples, mean.shape[-1]), generator)
         return mean + log_scale.exp() * noise, gaussian_log_density(noise, 2 * log_scale)
 
     def log_prob(
@@ -147,7 +148,7 @@ class HierarchicalVAE(nn.Module):
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} *event"]:
         """Return the means of the pixels for ``n`` draws of the latent variables."""
         like = next(self.parameters())
-        h = like.new_empty(n, 1, self.latents[-1]).normal_(generator=generator)
+        h = normal_(like.new_empty(n, 1, self.latents[-1]), generator)
         for decoder in reversed(self.decoders):
             h, _ = cast(GaussianLayer, decoder).draw(h, 1, generator)
         means: Tensor = self.decoder(h.squeeze(1)).sigmoid()

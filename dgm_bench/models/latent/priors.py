@@ -20,6 +20,7 @@ from dgm_bench.models.flows.flow import BaseDensity, StandardNormal
 from dgm_bench.models.flows.maf import MAF
 from dgm_bench.models.flows.realnvp import RealNVP
 from dgm_bench.models.normal import LOG_2PI
+from dgm_bench.models.whole_batch import integers_, normal_
 
 #: Largest number of component densities in memory at a time, for large mixtures.
 MAX_DENSITIES = 2**23
@@ -52,9 +53,9 @@ class GaussianMixture:
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} latent"]:
         """Return ``n`` draws."""
-        device = self.mean.device
-        chosen = torch.randint(len(self.mean), (n,), generator=generator, device=device)
-        noise = self.mean.new_empty(n, self.mean.shape[1]).normal_(generator=generator)
+        index = torch.empty(n, dtype=torch.int64, device=self.mean.device)
+        chosen = integers_(index, len(self.mean), generator)
+        noise = normal_(self.mean.new_empty(n, self.mean.shape[1]), generator)
         return self.mean[chosen] + self.variance[chosen].sqrt() * noise
 
     @cached_property

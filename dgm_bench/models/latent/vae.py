@@ -12,6 +12,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from dgm_bench.annotations import Count
 from dgm_bench.models.networks.perceptron import fully_connected
+from dgm_bench.models.whole_batch import normal_
 
 
 class GaussianVAE(nn.Module):
@@ -49,7 +50,7 @@ class GaussianVAE(nn.Module):
     ) -> Float[Tensor, " batch"]:
         """Return one draw of the lower bound of ``log p(x)`` in nats (the paper's equation 10)."""
         mean, log_scale = self.encoder(x.flatten(1)).chunk(2, dim=1)
-        noise = torch.empty_like(mean).normal_(generator=generator)
+        noise = normal_(torch.empty_like(mean), generator)
         log_likelihood: Tensor = self.decode(mean + log_scale.exp() * noise).log_prob(x.flatten(1))
         kl = 0.5 * (mean.square() + (2 * log_scale).exp() - 1) - log_scale
         bound: Tensor = log_likelihood - kl.sum(1)
@@ -64,8 +65,8 @@ class GaussianVAE(nn.Module):
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} *event"]:
         """Return ``n`` examples: latent variables from the prior, then one pass of the decoder."""
         like = next(self.parameters())
-        z = like.new_empty(n, self.latent).normal_(generator=generator)
+        z = normal_(like.new_empty(n, self.latent), generator)
         mean, log_scale = self.decoder(z).chunk(2, dim=1)
-        noise = torch.empty_like(mean).normal_(generator=generator)
+        noise = normal_(torch.empty_like(mean), generator)
         x: Tensor = mean + log_scale.exp() * noise
         return x.reshape(-1, *self.event_shape)

@@ -15,6 +15,8 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.models import whole_batch
+
 
 class WeightNormConv(nn.Module):
     """A convolution whose weights have norm 1 for each output, or a learned norm.
@@ -86,9 +88,24 @@ class CentredBatchNorm(RunningMoments):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return the normalised ``x``."""
+        if self.training and whole_batch.is_shared():
+            return self._normalised(x)
         return F.batch_norm(
             x, self.mean, self.variance, None, self.bias, self.training, self.momentum, self.eps
         )
+
+    def _normalised(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return what torch's own would of the whole batch, of which ``x`` is a slice."""
+        axes = [0, 2, 3]
+        variance, mean = whole_batch.var_mean(x, axes)
+        n = whole_batch.count(x, axes)
+        self.mean.lerp_(mean.detach(), self.momentum)
+        self.variance.lerp_(variance.detach() * n / (n - 1), self.momentum)
+        scale = (variance + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        return torch.addcmul(shift.view(-1, 1, 1), x, scale.view(-1, 1, 1))
 
 
 class ResidualBlock(nn.Module):

@@ -14,13 +14,15 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor
 
+from dgm_bench.models.whole_batch import exponential_
+
 
 def gumbel_noise(
     like: Float[Tensor, "*batch classes"], generator: torch.Generator
 ) -> Float[Tensor, "*batch classes"]:
     """Return independent standard Gumbel noise, ``-log(-log u)``, of the shape of ``like``."""
     # The inner -log u is a standard exponential, drawn as such: u itself might round to 0 or 1.
-    return -torch.empty_like(like).exponential_(generator=generator).log()
+    return -exponential_(torch.empty_like(like), generator).log()
 
 
 def one_hot_of_largest(y: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:

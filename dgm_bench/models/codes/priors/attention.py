@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
+from dgm_bench.models.whole_batch import Dropout
 
 #: Standard deviation of new weights (GPT, Radford et al. 2018, section 4.1).
 WEIGHT_STD = 0.02
@@ -86,7 +87,7 @@ class Block(nn.Module):
         self.attention_norm, self.network_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = CausalAttention(width, heads, dropout)
         self.expand, self.contract = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, x: Float[Tensor, "batch new width"], cache: Cache | None = None
@@ -121,7 +122,7 @@ class CausalTransformer(nn.Module):
             raise DeclarationError(f"{heads} heads", reason, remedy)
         super().__init__()
         self.width, self.heads = width, heads
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.apply(init_as_gpt)

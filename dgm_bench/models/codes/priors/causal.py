@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.elementwise import elu
+from dgm_bench.models.whole_batch import Dropout
 
 
 def shift_down(x: Float[Tensor, "n rows columns c"]) -> Float[Tensor, "n rows columns c"]:
@@ -102,7 +103,7 @@ class GatedBlock(nn.Module):
         super().__init__()
         self.inner = CausalConv(hidden, residual, kernel)
         self.outer = CausalConv(residual, 2 * hidden, kernel)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.condition = nn.Linear(hidden, 2 * hidden, bias=False) if conditional else None
 
     def forward(
@@ -130,7 +131,7 @@ class PointwiseBlock(nn.Module):
         self.inner = nn.Linear(hidden, residual)
         self.side = nn.Linear(side, residual, bias=False) if side else None
         self.outer = nn.Linear(residual, 2 * hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, x: Float[Tensor, "*grid hidden"], side: Float[Tensor, "*grid side"] | None = None

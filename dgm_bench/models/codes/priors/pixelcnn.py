@@ -23,6 +23,7 @@ from dgm_bench.models.codes.priors.causal import (
 )
 from dgm_bench.models.codes.priors.code_prior import CachedPrior, CodeLevel, CodePrior
 from dgm_bench.models.codes.priors.code_sampling import Context
+from dgm_bench.models.whole_batch import Dropout
 
 
 def gate(x: Float[Tensor, "*grid twice"]) -> Float[Tensor, "*grid twice//2"]:
@@ -55,7 +56,7 @@ class GatedLayer(nn.Module):
         self.across = nn.Linear(2 * hidden, 2 * residual)
         self.horizontal = nn.Conv2d(hidden, 2 * residual, (1, self.reach + 1), bias=False)
         self.outward = nn.Linear(residual, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.condition = nn.Linear(hidden, 2 * hidden, bias=False) if conditional else None
 
     def forward(

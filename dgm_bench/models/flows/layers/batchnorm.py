@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.models import whole_batch
+
 
 class FlowBatchNorm(nn.Module):
     """``u = (x - m) / sqrt(v) * exp(log_gamma) + beta`` with ``v`` = variance + eps (appendix B).
@@ -36,7 +38,7 @@ class FlowBatchNorm(nn.Module):
         """Return ``(u, log|det du/dx|)``; the minibatch's statistics count as constants."""
         variance, mean = self.variance, self.mean
         if self.training:
-            variance, mean = torch.var_mean(x, dim=0, correction=0)
+            variance, mean = whole_batch.var_mean(x, [0])
         log_scale = self.log_gamma - 0.5 * (variance + self.eps).log()
         return (x - mean) * log_scale.exp() + self.beta, log_scale.sum().expand(x.shape[0])
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dgm_bench.models.flows.layers.masked import MaskedLayer, MaskedLinear, made_masks
 from dgm_bench.models.flows.layers.transposed import transposed_outputs
+from dgm_bench.models.whole_batch import Dropout
 
 
 class ResidualMaskedNetwork(nn.Module):
@@ -48,7 +49,7 @@ class ResidualMaskedNetwork(nn.Module):
         for last in self._linears[2:-1:2]:
             nn.init.uniform_(last.weight, -1e-3, 1e-3)
             nn.init.uniform_(last.bias, -1e-3, 1e-3)
-        self.relu, self.dropout = nn.ReLU(), nn.Dropout(dropout)
+        self.relu, self.dropout = nn.ReLU(), Dropout(dropout)
         self.register_buffer("order", order, persistent=False)
 
     def forward(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch outputs"]:
@@ -100,7 +101,7 @@ class ResidualNetwork(nn.Module):
         for last in cast(tuple[nn.Linear, ...], tuple(self.inner))[1::2]:
             nn.init.uniform_(last.weight, -1e-3, 1e-3)
             nn.init.uniform_(last.bias, -1e-3, 1e-3)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
         """Return the outputs."""

@@ -24,6 +24,7 @@ from dgm_bench.models.continuous.solver import (
 )
 from dgm_bench.models.latent.posteriors.amortised_dynamics import AmortisedNetwork, Kind
 from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior, Latents
+from dgm_bench.models.whole_batch import normal_
 
 GradientName = Literal["steps", "adjoint", "solver"]
 #: By the names that recipes have for them, which are hashed.
@@ -113,7 +114,7 @@ class AmortisedFFJORD(nn.Module):
             amortised = self.amortised[k](features) if network.amortised_size else None
             integrand: Integrand = _exact
             if self.training:
-                noise = z.new_empty(z.shape).normal_(generator=generator)
+                noise = normal_(z.new_empty(z.shape), generator)
                 integrand = partial(_estimated, noise=noise)
             # The integral of each flow starts at zero, and the solver controls its error.
             start = (z, torch.zeros_like(log_det))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dgm_bench.models.elementwise import softplus
 from dgm_bench.models.normal import gaussian_log_density
+from dgm_bench.models.whole_batch import normal_
 
 Latents = Float[Tensor, "batch samples latent"]
 
@@ -73,7 +74,7 @@ class GaussianPosterior(nn.Module):
     ) -> tuple[Float[Tensor, "batch {samples} latent"], Float[Tensor, "batch {samples}"]]:
         """Return draws and their log density in nats (normalizing flows for VI, equation 13)."""
         mean, variance = (part[:, None] for part in self.moments(features))
-        noise = mean.new_empty(len(features), samples, mean.shape[-1]).normal_(generator=generator)
+        noise = normal_(mean.new_empty(len(features), samples, mean.shape[-1]), generator)
         z = mean + variance.sqrt() * noise
         log_q = gaussian_log_density(noise, variance.log())
         if self.flow is None:
