@@ -171,7 +171,22 @@ class Control:
 
 
 _active: Control | None = None
+_question: Callable[[], None] | None = None
 _left: list[Thread] = []
+
+
+@contextmanager
+def asking(question: Callable[[], None]) -> Iterator[None]:
+    """Let :func:`ask` ask this in place of the control, within the block, and the others nothing.
+
+    Several processes that compute in step may stop between the same two pieces of work only.
+    """
+    global _question
+    before, _question = _question, question
+    try:
+        yield
+    finally:
+        _question = before
 
 
 def ask() -> None:
@@ -180,7 +195,9 @@ def ask() -> None:
     Raises:
         Interrupted: It is.
     """
-    if _active is not None:
+    if _question is not None:
+        _question()
+    elif _active is not None:
         _active.ask()
 
 
@@ -190,7 +207,7 @@ def ask_within() -> None:
     Raises:
         Interrupted: It was.
     """
-    if _active is not None:
+    if _active is not None and _question is None:
         _active.ask(PATIENCE)
 
 

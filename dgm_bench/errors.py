@@ -66,6 +66,20 @@ class OutputError(DgmBenchError):
     """Standard output that cannot be written."""
 
 
+class LostProcessError(DgmBenchError):
+    """A process of several that compute one run has gone: a failed try; the command exits with 1.
+
+    Args:
+        process: Which one, in words.
+        reason: What became of it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, process: str, reason: str) -> None:
+        super().__init__(process, reason, "the same command goes on from the last checkpoint")
+
+
 class UnexpectedError(DgmBenchError):
     """A fault of the program, or something that it lacks; the command line exits with 3."""
 

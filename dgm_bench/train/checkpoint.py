@@ -14,6 +14,7 @@ import torch
 from dgm_bench.errors import ResultsError
 from dgm_bench.sealed import forget_damaged, read_sealed, set_aside, write_sealed
 from dgm_bench.train.state import TrainingState
+from dgm_bench.train.world import ALONE, World
 
 #: Of what lies in a checkpoint. In those without a number the optimiser's state of wide masked
 #: networks is in another order of units.
@@ -99,22 +100,27 @@ class StageCheckpoint:
             self.file.save({"identity": self.identity, **state.state_dict()})
             self.start_clock()
 
-    def restore(self, state: TrainingState) -> bool:
+    def restore(self, state: TrainingState, world: World = ALONE) -> bool:
         """Load what was saved into ``state``; return whether there was anything.
+
+        Args:
+            state: Of the training.
+            world: Its first process reads the file, for all.
 
         Raises:
             ForeignCheckpointError: When the checkpoint belongs to other data or another recipe.
             ResultsError: When the system cannot read a checkpoint.
         """
         saved = self.file.load() if self.file is not None else None
-        if saved is None or self.file is None:
-            return False
-        if saved["identity"] != self.identity:
+        own = saved is None or saved["identity"] == self.identity
+        saved = world.share(saved if own else None)
+        if not own and self.file is not None:
             folder = self.file.newest.parent
             reason = "its checkpoint is of other data or another stage"
             raise ForeignCheckpointError(folder, reason, f"delete {folder}")
-        state.load_state_dict(saved)
-        return True
+        if saved is not None:
+            state.load_state_dict(saved)
+        return saved is not None
 
 
 def _read(path: Path, instead: str) -> dict[str, Any] | None:

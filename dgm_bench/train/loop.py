@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
@@ -20,10 +21,12 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.events import Progress
 from dgm_bench.kept import Journal
 from dgm_bench.models.capabilities import InitialisesOnData
+from dgm_bench.models.whole_batch import divided
 from dgm_bench.spec import Stage
 from dgm_bench.train.checkpoint import StageCheckpoint
 from dgm_bench.train.losses import Batch
 from dgm_bench.train.objectives import build_objective
+from dgm_bench.train.split import WHOLE, Split
 from dgm_bench.train.state import TrainingState
 from dgm_bench.train.tally import Tally
 from dgm_bench.train.validation import Validation
@@ -41,6 +44,7 @@ class Trainer:
         checkpoint: Where to continue from and save to, or None to keep nothing.
         limit_seconds: Training and validation may take this long from now; None for no limit.
         shown_as: The stage's name in progress messages, where a run has several.
+        split: How batches are divided, if they are.
     """
 
     def __init__(
@@ -54,11 +58,16 @@ class Trainer:
         checkpoint: StageCheckpoint | None = None,
         limit_seconds: float | None = None,
         shown_as: str = "",
+        split: Split = WHOLE,
     ) -> None:
         self.stage, self.model, self.data, self.seed = stage, model, data, seed
         self.control, self.reporter, self.shown_as = context.control, context.reporter, shown_as
-        self.limit_seconds = limit_seconds
+        self.limit_seconds, self.split, self.world = limit_seconds, split, split.world
         self.examples = data.splits["train"]
+        #: Whether a batch that does not fit in the device's memory is computed in parts.
+        self.divides_further = (
+            self.world.size == 1 and next(model.parameters(), self.examples).is_cuda
+        )
         self.objective = build_objective(stage.objective, context.data_root)
         self.state = TrainingState(stage, model, self.examples, seed)
         self.validation = Validation(stage, data, self.objective, self.state, seed)
@@ -77,7 +86,7 @@ class Trainer:
         Raises:
             ForeignCheckpointError: When the checkpoint belongs to other data or another recipe.
         """
-        return self.tally.step if self.checkpoint.restore(self.state) else None
+        return self.tally.step if self.checkpoint.restore(self.state, self.world) else None
 
     def run(self) -> str:
         """Train until the stopping rule or the budget says so, and return which.
@@ -89,6 +98,10 @@ class Trainer:
             Interrupted: After a checkpoint, when the control says stop.
             RunFailure: When the loss is not finite, a solver fails, or memory runs out.
         """
+        with self.world.in_step(self.control), divided(self.world):
+            return self._run()
+
+    def _run(self) -> str:
         if (over := self.begin()) is not None:
             return over
         while (ended := self.ended()) is None:
@@ -118,6 +131,8 @@ class Trainer:
         self.model.train()
         if self.tally.step == 0:
             self._initialise()
+        if self.split.divides:
+            self._require_split(self.split)
         return None
 
     def ended(self) -> str | None:
@@ -129,8 +144,9 @@ class Trainer:
             return "max_steps"
         if stop.max_epochs is not None and self.state.sampler.epoch >= stop.max_epochs:
             return "max_epochs"
-        if self.limit_seconds is not None and self.clock.elapsed() >= self.limit_seconds:
-            return "budget"
+        if self.limit_seconds is not None:
+            (over,) = self.world.agree(self.clock.elapsed() >= self.limit_seconds)
+            return "budget" if over else None
         return None
 
     def _say_precision(self) -> None:
@@ -153,6 +169,12 @@ class Trainer:
             self.model.initialise(x)
         self.state.restart_average()
 
+    def _require_split(self, split: Split) -> None:
+        """Refuse a model that cannot be trained on divided batches."""
+        few = self.examples[: min(split.fewest + 1, self.state.sampler.batch_size)]
+        noise = torch.Generator(self.state.device).manual_seed(self.seed)
+        split.require_right(self.state, self.loss, self._inputs(few, noise))
+
     def _inputs(self, examples: Batch, noise: torch.Generator) -> Batch:
         x = examples.to(self.state.device, non_blocking=True)
         return self.data.augmented(x, noise)
@@ -162,11 +184,36 @@ class Trainer:
 
     def step_on(self, x: Batch) -> None:
         """Take a step on a batch: loss, gradients, parameters."""
-        loss = self.loss(x)
-        loss.backward()
+        loss = self._backward(x)
         if self.state.flat is not None:
             self.state.flat.take_gradients()
         self._count(loss, len(x))
+
+    def _backward(self, x: Batch) -> Float[Tensor, ""]:
+        """Return the loss; of a batch that does not fit, computed in more parts from now on."""
+        if not self.divides_further:
+            return self.split.backward(self.state, self.loss, x)
+        before = self.state.noise_states()
+        try:
+            return self.split.backward(self.state, self.loss, x)
+        except torch.OutOfMemoryError:
+            if self.split.fewest * 2 > len(x):
+                raise
+        self._divide_further(before)
+        return self._backward(x)
+
+    def _divide_further(self, before: dict[str, Tensor | None]) -> None:
+        """Compute batches in twice as many parts, and go back to where a step began.
+
+        Raises:
+            DeclarationError: The model cannot be trained so.
+        """
+        self.model.zero_grad(set_to_none=True)
+        self.state.set_noise_states(before)
+        self.split = replace(self.split, parts=2 * self.split.parts)
+        self._require_split(replace(self.split, parts=2))
+        parts = self.split.parts
+        self.reporter.message(f"a batch does not fit in memory: it is computed in {parts} parts")
 
     def next_batch(self) -> Batch:
         """Return the next examples in the run's own order, with its own noise."""
@@ -249,7 +296,7 @@ class Trainer:
     def _kept_measure(self) -> float:
         """Measure, and keep what is done of it when that is interrupted."""
         folder = self.checkpoint.folder
-        if folder is None:
+        if folder is None or self.world.size > 1:  # what is done of it would differ
             return self.validation.measure()
         identity = f"{self.checkpoint.identity[:16]}-{self.tally.step}"
         journal = Journal(folder / "validation", identity, self.model, every=math.inf)
@@ -270,12 +317,13 @@ class Trainer:
 
     def _attend(self) -> None:
         """Stop, save or show, when it is time to."""
-        reason = self.control.stop_reason()
-        if reason is not None:
-            self.leave(reason)
-        if self.checkpoint.due():
+        reason, shows = self.control.stop_reason(), time.perf_counter() - self._shown >= 1.0
+        stops, saves, shows = self.world.agree(reason is not None, self.checkpoint.due(), shows)
+        if stops:
+            self.leave(self.world.share(reason) or "")
+        if saves:
             self._save()
-        if time.perf_counter() - self._shown >= 1.0:
+        if shows:
             self._show(self.state.mean_train_loss(), self.state.schedule.lr(self.tally.step))
 
     def _save(self) -> None:

@@ -199,7 +199,16 @@ class TrainingState:
         self.schedule.drops_done = state["drops_done"]
         if isinstance(self.model, SolvesODE):
             self.model.function_evaluations = state["function_evaluations"]
-        self._load_generators(state)
+        self.set_noise_states(state)
+
+    def noise_states(self) -> dict[str, Tensor | None]:
+        """Return the states of the run's own noise and of torch's generators."""
+        return {"noise": self.noise.get_state(), **self._generators()}
+
+    def set_noise_states(self, states: dict[str, Any]) -> None:
+        """Go back to states of :meth:`noise_states`."""
+        self.noise.set_state(states["noise"])
+        self._set_generators(states)
 
     def hold_generators(self) -> None:
         """Keep torch's own generators as they are now: others draw from them in between."""
@@ -217,10 +226,6 @@ class TrainingState:
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state() if on_gpu else None,
         }
-
-    def _load_generators(self, state: dict[str, Any]) -> None:
-        self.noise.set_state(state["noise"])
-        self._set_generators(state)
 
     def _set_generators(self, state: dict[str, Any]) -> None:
         torch.set_rng_state(state["torch_rng"])

@@ -72,6 +72,7 @@ def scale_of(stage: Stage, trainers: Sequence[Trainer], examples: int) -> Scale:
     models = [trainer.model for trainer in trainers]
     return Scale(
         global_batch=min(stage.batch_size, examples),
+        world_size=trainers[-1].world.size if trainers else 1,
         precision=trainers[-1].state.precision if trainers else stage.precision,
         parameters=sum(p.numel() for model in models for p in model.parameters()),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Num
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from dgm_bench.control import Interrupted
@@ -13,6 +13,7 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.kept import each
 from dgm_bench.metrics.bounds.likelihood import log_likelihoods
 from dgm_bench.models.capabilities import CalibratesOnData, HasLogProb, SolvesODE
+from dgm_bench.models.whole_batch import by_slices
 from dgm_bench.spec import Stage
 from dgm_bench.train.losses import Objective
 from dgm_bench.train.state import TrainingState
@@ -97,13 +98,16 @@ class Validation:
 
         The mean is over examples: an objective is itself a mean over those of its batch.
         """
-        device, step = self.state.device, self.state.tally.step
+        device, step, model = self.state.device, self.state.tally.step, self.state.model
         noise = torch.Generator(device).manual_seed(self.seed)
         total = torch.zeros((), dtype=torch.float64, device=device)
 
+        def of_examples(own: Num[Tensor, "own *event"]) -> Float[Tensor, "1"]:
+            return (self.objective(model, own, step, noise).total * len(own)).view(1)
+
         def objective(part: Num[Tensor, "batch *event"]) -> Tensor:
             batch = self.data.dequantised(part.to(device), noise)
-            return self.objective(self.state.model, batch, step, noise).total * len(part)
+            return by_slices(of_examples, batch).sum()
 
         for part in each(self.examples.split(self.stage.validation.batch_size), objective, noise):
             total += part
