@@ -20,6 +20,8 @@ class RunContext:
         threads: CPU threads; None for torch's own choice.
         offline: Download nothing.
         track: Log to MLflow after each run.
+        devices: Processes that compute each run together, with a GPU each where there are some.
+        accumulate: Each process computes its part of a batch in so many parts.
         control: Says between steps whether to stop.
         reporter: Shows or logs the progress.
     """
@@ -30,5 +32,7 @@ class RunContext:
     threads: int | None = None
     offline: bool = False
     track: bool = True
+    devices: int = 1
+    accumulate: int = 1
     control: Control = field(default_factory=Control)
     reporter: Reporter = field(default_factory=Reporter)

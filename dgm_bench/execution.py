@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -23,12 +21,11 @@ from dgm_bench.errors import (
     DeclarationError,
     RunFailure,
     UsageError,
-    shortened,
 )
 from dgm_bench.kept import Journal, scope
 from dgm_bench.keyed_tensors import weights_hash
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
-from dgm_bench.models.build import build, sketch
+from dgm_bench.models.build import sketch
 from dgm_bench.models.codes.two_stage import compose
 from dgm_bench.pictures.pictures import make_pictures
 from dgm_bench.planner import PlannedRun
@@ -44,10 +41,11 @@ from dgm_bench.records import (
 )
 from dgm_bench.sealed import set_aside, write_atomically
 from dgm_bench.spec import YES_NO, Recipe, Stage
+from dgm_bench.staged_training import StagedTraining, checkpoint_seconds
 from dgm_bench.store import parse_curve
+from dgm_bench.team import ALONE, Team
 from dgm_bench.train import objectives
-from dgm_bench.train.checkpoint import CheckpointFile, ForeignCheckpointError, StageCheckpoint
-from dgm_bench.train.latents import code_shape, latents
+from dgm_bench.train.latents import code_shape
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.memory import failures
 from dgm_bench.train.summary import budget_of, curve_csv, outcome_of, scale_of
@@ -61,7 +59,7 @@ _ARTIFACTS = (".png", ".safetensors")
 GRACE_SECONDS = 60.0
 
 
-class Execution:
+class Execution(StagedTraining):
     """Trains, evaluates and records one planned run.
 
     Args:
@@ -71,6 +69,7 @@ class Execution:
         context: What it shares with other runs of the command.
         limit_seconds: Training and validation may take this long, or None; what they leave of it,
             but at least :data:`GRACE_SECONDS`, is the evaluation's.
+        team: The processes that it is trained by.
 
     Raises:
         UsageError: The device is not there.
@@ -84,14 +83,12 @@ class Execution:
         folder: WorkFolder,
         context: RunContext,
         limit_seconds: float | None = None,
+        team: Team = ALONE,
     ) -> None:
-        self.run_, self.recipe, self.data, self.folder = run, run.chosen_recipe, data, folder
-        self.context, self.limit_seconds = context, limit_seconds
-        self.device = resolve_device(context.device)
+        device, recipe = resolve_device(context.device), run.chosen_recipe
+        super().__init__(recipe, run.seed, data, device, context, folder, limit_seconds, team.split)
+        self.run_, self.folder, self.team = run, folder, team
         self.code = provenance.code()
-        self.fingerprints = data.fingerprints()
-        self.trainers: list[Trainer] = []
-        self.codes: dict[str, Dataset] = {}
         self.evaluation_seconds = 0.0
         self._started = time.monotonic()
 
@@ -146,20 +143,13 @@ class Execution:
 
     def _train(self) -> tuple[Outcome, nn.Module]:
         """Train every stage, each to its own stopping rule; return how they ended."""
-        started, ends = time.perf_counter(), []
-        for index in range(len(self.recipe.stages)):
-            trainer = self.open_stage(index, self._limit_of(index, time.perf_counter() - started))
-            ends.append(trainer.run())
-            self._choose_weights(trainer)
+        with self.team.training(self.recipe, self.seed):
+            ends = self.train_stages()
         return self._trained(ends)
 
     def open_stage(self, index: int, limit: float | None) -> Trainer:
-        """Return the trainer of a stage, ready to begin or to go on from its checkpoint."""
-        limit = 0.0 if self._state.evaluating else limit
-        trainer = self._trainer(self.recipe.stages[index], index, limit)
-        self.trainers.append(trainer)
-        self._announce(trainer, self._restore(trainer))
-        return trainer
+        """Return the trainer of a stage; one that was evaluated already takes no further step."""
+        return super().open_stage(index, 0.0 if self._state.evaluating else limit)
 
     def trained_elsewhere(self, ended: str, seconds: float) -> tuple[Outcome, nn.Module]:
         """Return outcome and model of a run whose only stage somebody else has trained to its end.
@@ -175,70 +165,6 @@ class Execution:
     def _trained(self, ends: Sequence[str]) -> tuple[Outcome, nn.Module]:
         models = [trainer.model for trainer in self.trainers]
         return outcome_of(ends, self.trainers), compose(self.recipe.stages, models)
-
-    def _choose_weights(self, trainer: Trainer) -> None:
-        """Leave the weights in the model that the recipe evaluates."""
-        if self.recipe.evaluation.checkpoint == "best":
-            trainer.state.use_best()
-        else:
-            trainer.state.use_last()
-        trainer.state.release()
-
-    def _limit_of(self, index: int, spent: float) -> float | None:
-        """Return how long a stage may train: its share of what those before it have left."""
-        if self.limit_seconds is None:
-            return None
-        shares = self.recipe.stage_shares[index:]
-        return max(self.limit_seconds - spent, 0.0) * shares[0] / sum(shares)
-
-    def _trainer(self, stage: Stage, index: int, limit: float | None) -> Trainer:
-        dtype = torch.float64 if stage.precision == "float64" else torch.float32
-        data = self._stage_data(stage)
-        torch.manual_seed(self.run_.seed + index)
-        model = build(stage.model, data.event_shape).to(self.device, dtype)
-        return Trainer(
-            stage,
-            model,
-            data.to(self.device, dtype),
-            self.context,
-            seed=self.run_.seed,
-            checkpoint=self._checkpoint(stage, data),
-            limit_seconds=limit,
-            shown_as=stage.name if len(self.recipe.stages) > 1 else "",
-        )
-
-    def _checkpoint(self, stage: Stage, data: Dataset) -> StageCheckpoint:
-        file = CheckpointFile(self.folder.stage(stage.name))
-        identity = _identity(stage, data.fingerprints(), self.device)
-        return StageCheckpoint(file, identity, _checkpoint_seconds())
-
-    def _stage_data(self, stage: Stage) -> Dataset:
-        """Return what a stage is trained on: the images, or their codes by an earlier stage."""
-        source = stage.data.codes_of
-        if source is None:
-            return self.data
-        if source not in self.codes:
-            trainer = next(t for t in self.trainers if t.stage.name == source)
-            path = self.folder.stage(source) / "codes.safetensors"
-            size = trainer.stage.validation.batch_size
-            codes = latents(trainer.model, self.data, path, size, self.fingerprints)
-            self.codes[source] = codes.to(self.device)
-        return self.codes[source]
-
-    def _restore(self, trainer: Trainer) -> int | None:
-        """Go on from the stage's checkpoint; one of codes that are no more is dropped.
-
-        An earlier stage that was trained on, with more budget, gives other codes.
-        """
-        try:
-            return trainer.restore()
-        except ForeignCheckpointError:
-            if trainer.stage.data.codes_of is None:
-                raise
-            self.context.reporter.message(
-                f"the codes are others now: {trainer.stage.name} starts again"
-            )
-            return None
 
     def _announce(self, trainer: Trainer, resumed_at_step: int | None) -> None:
         if trainer is not self.trainers[0]:
@@ -285,7 +211,7 @@ class Execution:
         if self.limit_seconds is not None:
             ends = max(self._started + self.limit_seconds, time.monotonic() + GRACE_SECONDS)
         journal = Journal(self.folder.stage("evaluation"), self._evaluation_identity(model), model)
-        with self.context.control.until(ends), journal.active():
+        with self.context.control.until(ends), journal.active(), self.team.evaluating():
             yield journal
 
     def _evaluation_identity(self, model: nn.Module) -> str:
@@ -435,7 +361,7 @@ def require_runnable(recipe: Recipe, data: Dataset, data_root: Path) -> None:
         models[stage.name] = model
     whole = compose(recipe.stages, list(models.values()))
     require_fit(recipe.evaluation, whole, data, data_root)
-    _ = recipe.stage_shares, _checkpoint_seconds()
+    _ = recipe.stage_shares, checkpoint_seconds()
 
 
 def _require_precision(stage: Stage, data: Dataset) -> None:
@@ -465,22 +391,6 @@ def _require_parameters(stage: Stage, model: nn.Module) -> None:
     if stage.stopping.max_steps != 0 and not any(p.requires_grad for p in model.parameters()):
         remedy = "set stopping.max_steps to 0, or give the model arguments with which it has some"
         raise DeclarationError(f"model {stage.model.name}", "has no parameters to train", remedy)
-
-
-def _identity(stage: Stage, fingerprints: dict[str, str], device: torch.device) -> str:
-    """Return a hash of what a checkpoint must agree with to be continued."""
-    body = stage.model_dump_json() + "".join(sorted(fingerprints.values())) + device.type
-    return hashlib.sha256(body.encode()).hexdigest()
-
-
-def _checkpoint_seconds() -> float:
-    """Return how often runs save: ``DGM_BENCH_CHECKPOINT_SECONDS``, or 30."""
-    text = os.environ.get("DGM_BENCH_CHECKPOINT_SECONDS", "30")
-    with suppress(ValueError):
-        if 0 <= (seconds := float(text)) < math.inf:
-            return seconds
-    thing = f"DGM_BENCH_CHECKPOINT_SECONDS={shortened(text)}"
-    raise UsageError(thing, "is no time from 0 on", "give seconds, such as 30")
 
 
 def resolve_device(name: str) -> torch.device:

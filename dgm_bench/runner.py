@@ -24,6 +24,7 @@ from dgm_bench.planner import Plan, PlannedRun
 from dgm_bench.session import DataSource, Session
 from dgm_bench.store import ensure_writable
 from dgm_bench.summary import RunSummary
+from dgm_bench.team import gathered
 from dgm_bench.turns import Turns
 from dgm_bench.workdir import require_scratch
 
@@ -78,9 +79,9 @@ def _run_here(
     keep_freed_memory()
     device = resolve_device(context.device)
     board = OwnBoard(plan, context)
-    session = Session(board.context, device, DataSource(board.context), logger, summary)
     turns = Turns(plan, lambda run, reason: summary.skip(run.cell.id, reason, context))
-    with board.shown():
+    with gathered(context, device) as team, board.shown():
+        session = Session(board.context, device, DataSource(board.context), logger, summary, team)
         while (turn := turns.next()) is not None:
             undone = turn[0] if board.withdrawn(turn[0]) else board.done(session, *turn)
             if board.withdrawn(turn[0]):

@@ -24,13 +24,14 @@ from dgm_bench.planner import PlannedRun
 from dgm_bench.records import RunRecord, read_record
 from dgm_bench.spec import DataSpec, Recipe
 from dgm_bench.summary import RunSummary
+from dgm_bench.team import Team
 from dgm_bench.tracking import RunLogger
 from dgm_bench.workdir import WorkFolder
 
 
 def _trained(executions: Sequence[Execution]) -> Sequence[Callable[[], RunRecord]]:
     """Return what does each run, or what is left of it once they are trained together."""
-    if len(executions) > 1:
+    if len(executions) > 1 and not executions[0].split.divides:
         return train_together(executions)
     return [execution.run for execution in executions]
 
@@ -75,6 +76,7 @@ class Session:
         source: Loads the data.
         logger: Logs to MLflow; None where another process does.
         summary: What became of the runs so far.
+        team: The processes that each run is computed by.
     """
 
     context: RunContext
@@ -82,6 +84,7 @@ class Session:
     source: DataSource
     logger: RunLogger | None = None
     summary: RunSummary = field(default_factory=RunSummary)
+    team: Team = field(default_factory=Team)
 
     def run(self, group: Sequence[PlannedRun], limit: float | None) -> Sequence[PlannedRun]:
         """Do runs of one recipe; return those left to do when the command has to leave.
@@ -126,7 +129,7 @@ class Session:
             return None
         finished = self._finished_before(folder, data)
         if finished is None:
-            return Execution(run, data, folder, self.context, limit)
+            return Execution(run, data, folder, self.context, limit, self.team)
         path = finished.path(self.context.results)
         self.context.reporter.message(f"{run.cell.id} seed {run.seed} is finished: {path}")
         self.summary.finished.append(finished)

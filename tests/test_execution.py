@@ -11,7 +11,7 @@ from train.tiny import Traits, features, log_density, make_data, make_model
 from dgm_bench.catalog import load_catalog
 from dgm_bench.control import Control, Interrupted
 from dgm_bench.errors import UsageError
-from dgm_bench.execution import Execution, _checkpoint_seconds
+from dgm_bench.execution import Execution
 from dgm_bench.planner import PlannedRun
 from dgm_bench.records import read_record
 from dgm_bench.spec import (
@@ -24,6 +24,7 @@ from dgm_bench.spec import (
     StoppingSpec,
     ValidationSpec,
 )
+from dgm_bench.staged_training import checkpoint_seconds
 from dgm_bench.workdir import WorkFolder
 
 CELL = load_catalog().cells[0]
@@ -48,8 +49,8 @@ def recipe(checkpoint, average):
 
 def run(results, wanted, traits, seed, monkeypatch, stops=(), control=None):
     """Run a recipe of the tiny model, stopped and continued; return metrics and weights."""
-    for name in ("build", "sketch"):
-        monkeypatch.setattr(f"dgm_bench.execution.{name}", lambda *_: make_model(traits))
+    for name in ("staged_training.build", "execution.sketch"):
+        monkeypatch.setattr(f"dgm_bench.{name}", lambda *_: make_model(traits))
     monkeypatch.setattr("dgm_bench.execution.make_pictures", lambda *_: {})
     planned = PlannedRun(CELL, (CELL.id,), seed, wanted)
     folder = WorkFolder(results, wanted.content_hash, seed)
@@ -139,9 +140,9 @@ def test_another_seed_is_another_start(tmp_path, monkeypatch):
 def test_checkpoints_come_after_a_time(text, monkeypatch):
     monkeypatch.setenv("DGM_BENCH_CHECKPOINT_SECONDS", text)
     with pytest.raises(UsageError, match=r"is no time from 0 on; give seconds, such as 30"):
-        _checkpoint_seconds()
+        checkpoint_seconds()
     monkeypatch.setenv("DGM_BENCH_CHECKPOINT_SECONDS", "0.5")
-    assert _checkpoint_seconds() == 0.5
+    assert checkpoint_seconds() == 0.5
 
 
 def test_checkpoints_are_gone_before_the_end_is_noted(tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ LAYERS = (
     ("report", "tracking"),
     ("summary", "turns"),
     ("pictures",),
-    ("execution", "joint_execution"),
+    ("staged_training", "team", "execution", "joint_execution"),
     ("session",),
     ("engines",),
     ("runner",),

@@ -28,6 +28,8 @@ from dgm_bench.errors import DataError, UsageError
 
 #: More than any machine has cores; with very many, libraries end the process.
 MOST_THREADS = 1024
+#: More than any run can be divided into.
+MOST_DEVICES = 1024
 
 if TYPE_CHECKING:
     from dgm_bench.catalog import Catalog
@@ -57,6 +59,23 @@ if TYPE_CHECKING:
     show_default="torch's choice",
     help="CPU threads.",
 )
+@click.option(
+    "--devices",
+    type=click.IntRange(1, MOST_DEVICES),
+    default=1,
+    metavar="N",
+    show_default=True,
+    help="GPUs of this machine, or processes where there are none, that compute each run "
+    "together, with the recipe's batch.",
+)
+@click.option(
+    "--accumulate",
+    type=click.IntRange(1, MOST_DEVICES),
+    default=1,
+    metavar="N",
+    show_default=True,
+    help="Compute each batch in so many parts, where it does not fit in memory.",
+)
 @engine_options
 @click.option(
     "--set",
@@ -82,6 +101,8 @@ def run(
     device: str,
     time_limit: str | None,
     threads: int | None,
+    devices: int,
+    accumulate: int,
     engine: str,
     jobs: int | None,
     partition: str | None,
@@ -116,6 +137,7 @@ def run(
 
     from dgm_bench.engines.choice import Choice, make_engine
     from dgm_bench.runner import run_plan
+    from dgm_bench.team import follows_another
 
     if engine != "local" and command.get_parameter_source("jobs") is ParameterSource.ENVIRONMENT:
         jobs = None  # the variable is for the pool
@@ -127,8 +149,12 @@ def run(
         threads=threads,
         offline=offline,
         track=not no_tracking,
+        devices=devices,
+        accumulate=accumulate,
         control=Control(limit),
     )
+    if follows_another(context):
+        return
     store = Store(results, strict=strict)
     at_once = jobs if engine == "local" else jobs or 1  # a cluster says itself how many
     planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds, jobs=at_once)

@@ -46,6 +46,8 @@ class Terms(_Message):
     device: str
     threads: int | None
     offline: bool
+    devices: int = 1
+    accumulate: int = 1
 
 
 class Job(_Message):
@@ -72,6 +74,8 @@ def terms_of(context: RunContext) -> Terms:
         device=context.device,
         threads=context.threads,
         offline=context.offline,
+        devices=context.devices,
+        accumulate=context.accumulate,
     )
 
 

@@ -29,6 +29,7 @@ from dgm_bench.planner import PlannedRun
 from dgm_bench.processes import own_mark
 from dgm_bench.records import FAILED, RunRecord, utc_now
 from dgm_bench.session import DataSource, Session
+from dgm_bench.team import gathered
 
 #: Seconds between two looks at the board, each of which notes on it where the task is.
 PAUSE = 1.0
@@ -88,11 +89,14 @@ def _done(job: Job, state: TaskState, control: Control) -> bool:
         threads=terms.threads,
         offline=terms.offline,
         track=False,
+        devices=terms.devices,
+        accumulate=terms.accumulate,
         control=control,
         reporter=reporter_to(state),
     )
-    session = Session(context, resolve_device(terms.device), DataSource(context))
-    with control.active(ask_in_modules):
+    device = resolve_device(terms.device)
+    with control.active(ask_in_modules), gathered(context, device) as team:
+        session = Session(context, device, DataSource(context), team=team)
         left = session.run(runs, job.limit_seconds)
     summary = session.summary
     told = {ending.place for ending in state.records}
