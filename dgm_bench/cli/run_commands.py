@@ -141,6 +141,8 @@ def run(
 
     if engine != "local" and command.get_parameter_source("jobs") is ParameterSource.ENVIRONMENT:
         jobs = None  # the variable is for the pool
+    if engine == "local" and devices > 1:
+        jobs = jobs or 1  # each run takes several devices
     choice = Choice(engine, jobs, partition, address, engine_settings)
     context = RunContext(
         data_root,
