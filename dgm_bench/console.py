@@ -115,17 +115,18 @@ def plan_summary(plan: Plan) -> str:
     return f"{runs}, {end} on {machine.device} ({budget})"
 
 
-def _plan_table(runs: Sequence[PlannedRun]) -> Table:
-    costs = ("time", "1 H200", "memory")
-    table = new_table("cell", "data", *costs, right=costs)
-    for run in runs:
-        cell = Text(_name(run))
-        for also in run.cells[1:]:
-            cell.append(f"\n  and {also}", style="dim")
-        if run.reason:
-            cell.append(f"\n  {run.reason}", style="yellow")
-        table.add_row(cell, run.data, *_cost(run))
-    return table
+def _plan_table(runs: Sequence[PlannedRun]) -> _CellsTable:
+    numbers = [Heading((word,), right=True) for word in ("time", "1 H200", "memory")]
+    headings = (Heading(("cell",)), Heading(("data",)), *numbers)
+    rows = tuple((_served(run), *map(Entry.of, (run.data, *_cost(run)))) for run in runs)
+    return _CellsTable(Section("", headings, rows))
+
+
+def _served(run: PlannedRun) -> Entry:
+    """Return the cells that a run serves, and what limits it."""
+    also = (Line(f"  and {cell}", "dim") for cell in run.cells[1:])
+    limit = (Line(f"  {run.reason}", "yellow"),) if run.reason else ()
+    return Entry((Line(_name(run)), *also, *limit))
 
 
 def _cost(run: PlannedRun) -> tuple[str, str, str]:
@@ -195,13 +196,13 @@ def _cells_table(pairs: Iterable[tuple[Cell, Verdict]]) -> _CellsTable:
 
 @dataclass(frozen=True)
 class _CellsTable:
-    """A table with one line a row; rich lays it out where it has to be folded."""
+    """A table without space between rows; rich lays it out where it has to be folded."""
 
     section: Section
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table."""
-        lines = self.section.padded(options.max_width)
+        lines = self.section.padded(options.max_width, spaced=False)
         if lines is None:
             yield self._folded()
         spans = (span for line in lines or () for span in (*line, ("\n", "")))
@@ -213,8 +214,13 @@ class _CellsTable:
         numbers = [heading.lines[0] for heading in self.section.headings if heading.right]
         table = new_table(*names, right=numbers)
         for row in self.section.rows:
-            table.add_row(*(Text(line.text, line.style) for entry in row for line in entry.lines))
+            table.add_row(*(_folding(entry) for entry in row))
         return table
+
+
+def _folding(entry: Entry) -> Text:
+    """Return an entry for rich to fold: its lines below each other."""
+    return Text("\n").join(Text(line.text, line.style) for line in entry.lines)
 
 
 def data_view(

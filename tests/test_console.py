@@ -296,3 +296,13 @@ def test_a_property_is_told_as_yes_or_no():
     metric = make_metric(1.0, name="one-pass", unit=YES_NO, se=None)
     line = progress.outcome_line("MAF", make_record(cell, metrics=(metric,)), None)
     assert line.startswith("MAF: one-pass yes, ")
+
+
+@pytest.mark.parametrize("width", [48, 120])
+def test_costs_stand_beside_the_first_of_the_cells_that_a_run_serves(width):
+    """Also where rich folds the names of cells."""
+    lines = shown(console.plan_view(Plan((RUNS,), None, MACHINE)), width).splitlines()
+    (costs,) = [line for line in lines if "0.1 GB" in line]
+    assert costs.startswith("ffjord/")
+    assert costs.split()[-5:] == ["40", "s", "unknown", "0.1", "GB"]
+    assert len(costs.rstrip()) == len(lines[1].rstrip())

@@ -11,6 +11,10 @@ from dgm_bench.planner.schedule import Need, end_of, list_schedule
 from dgm_bench.spec import Cell, Recipe
 from dgm_bench.together import groups_of
 
+#: In steps of how many bytes runs take memory: needs are known no better, and fewer are quick to
+#: schedule.
+MEMORY_STEP = 100_000_000
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -81,7 +85,8 @@ class Unit:
     @property
     def need(self) -> Need:
         """The memory of the largest: seeds share the process and the data, which are most of it."""
-        return Need(max(run.memory_bytes or 0 for run in self.runs))
+        most = max(run.memory_bytes or 0 for run in self.runs)
+        return Need(-(-most // MEMORY_STEP) * MEMORY_STEP)
 
 
 def units(runs: Sequence[PlannedRun]) -> list[Unit]:

@@ -21,6 +21,8 @@ from dgm_bench.records import RunRecord
 from dgm_bench.spec import Cell, Recipe
 from dgm_bench.together import why_apart
 
+#: Of so many numbers of runs the most is found that memory lets end in time.
+TRIED_COUNTS = 100
 #: How much of a budget is planned.
 PLANNED_SHARE = 0.8
 
@@ -252,7 +254,8 @@ def _how_many(fitting: Sequence[PlannedRun], budget: float, machine: Machine) ->
 
     if machine.workers == 1 or not late(len(fitting)):
         return len(fitting)
-    return bisect.bisect_left(range(1, len(fitting)), True, key=late)
+    counts = range(0, len(fitting), math.ceil(len(fitting) / TRIED_COUNTS))
+    return counts[bisect.bisect_left(counts[1:], True, key=late)]
 
 
 def _too_long(offer: PlannedRun, budget: float, seeds: int) -> PlannedRun:

@@ -7,6 +7,7 @@ the first run in order that fits starts. No run waits for another.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -140,11 +141,15 @@ class _Waiting:
 
     def started(self, room: Room) -> Iterator[tuple[int, tuple[int, ...]]]:
         """Yield each run that can start now, and its devices, which are taken."""
-        passed = []
-        while self._first and not room.full:
+        passed: list[tuple[int, Need]] = []
+        smallest = math.inf  # of the memory of those that did not fit
+        while self._first and (passed or not room.full):
             run, need = heapq.heappop(self._first)
-            devices = room.take(need)
+            devices = None
+            if need.devices > 1 or need.memory_bytes < smallest:
+                devices = room.take(need)
             if devices is None:
+                smallest = min(smallest, need.memory_bytes) if need.devices == 1 else smallest
                 passed.append((run, need))
                 continue
             self._queues[need].popleft()

@@ -74,11 +74,17 @@ class Section:
         """Whether rows are set apart: where an entry has several lines."""
         return any(len(entry.lines) > 1 for row in self.rows for entry in row)
 
-    def padded(self, width: int) -> list[list[Span]] | None:
-        """Return its lines of at most ``width`` columns; None where something has to be folded."""
+    def padded(self, width: int, *, spaced: bool | None = None) -> list[list[Span]] | None:
+        """Return its lines of at most ``width`` columns; None where something has to be folded.
+
+        Args:
+            width: In columns.
+            spaced: Whether rows are set apart; None where that is for the table to say.
+        """
         head = [[(text, "bold") for text in heading.lines] for heading in self.headings]
         rows = [[[(line.text, line.shown) for line in e.lines] for e in row] for row in self.rows]
-        return padded(head, rows, [h.right for h in self.headings], self.spaced, width)
+        apart = self.spaced if spaced is None else spaced
+        return padded(head, rows, [h.right for h in self.headings], apart, width)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Plans for several workers: what fits, in which order, and when the last run ends."""
 
+import time
 from dataclasses import replace
 
 import pytest
+from cpu_time import YARDSTICK
 from planner_parts import MACHINE, Record, Spent, a_cell, a_recipe, around
 
 from dgm_bench.planner import (
@@ -152,3 +154,32 @@ def test_what_was_measured_with_other_threads_is_scaled_as_declared_work():
     assert measured_seconds(records, "thismach", Speed.cpu(2))["h"] == pytest.approx(40)
     assert measured_seconds(records, "thismach", Speed.cpu(1))["h"] == pytest.approx(40 * ratio)
     assert ratio > 1.5
+
+
+#: Pieces of work that planning may take: about 60 are needed, which is a second.
+QUICK = 150
+
+
+def test_ten_thousand_runs_are_planned_in_two_seconds():
+    """Of five hundred recipes, where memory keeps most workers waiting."""
+    cells = [
+        a_cell(f"r{n}", recipe=a_recipe(n % 97 + 1, lr=n + 1, memory=(n % 8 + 1) * 10**8))
+        for n in range(500)
+    ]
+    began = time.process_time()
+    planned = plan(cells, several(64, memory_bytes=24 * GB), budget=8000, seeds=20)
+    assert planned.expected_end_seconds <= 8000
+    took = time.process_time() - began
+    assert len(planned.runs) == 10_000
+    assert 1000 < len(planned.chosen) < 10_000
+    work: dict = {}
+    exec(YARDSTICK, work)
+    before = time.process_time()
+    piece = before / work["pieces_of_work"]()
+    assert took / piece < QUICK
+
+
+def test_memory_is_taken_in_steps_and_never_less_than_needed():
+    (run,) = plan(cells_of(1, memory=150_000_001), several(2), budget=None).chosen
+    (unit,) = units([run])
+    assert unit.need.memory_bytes == 200_000_000
