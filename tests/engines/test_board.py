@@ -61,6 +61,14 @@ def test_what_is_half_written_is_not_there(submitted, content):
     assert board.submission() is None
 
 
+def test_who_reads_while_a_worker_writes_has_what_was_there_whole(submitted):
+    board = submitted({"state": "running", "title": "before"})
+    with (board.folder / "tasks" / f"{FIRST}.json").open() as file:
+        board.note(TaskState(task=FIRST, title="after"))
+        assert TaskState.model_validate_json(file.read()).title == "before"
+    assert board.state(FIRST).title == "after"
+
+
 def test_a_worker_can_write_where_its_board_was_removed_and_not_where_it_may_not(submitted):
     board = submitted()
     board.remove()
