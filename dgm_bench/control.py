@@ -63,9 +63,16 @@ class Control:
         self._caught = False
         self._on_request: Callable[[], Removable] | None = None
         self._heard: list[Removable] = []
+        self._asked = time.monotonic()
+
+    @property
+    def quiet_seconds(self) -> float:
+        """How long nobody has asked whether to stop, which all work does every few seconds."""
+        return time.monotonic() - self._asked
 
     def stop_reason(self) -> str | None:
         """Return why to stop now, or None to continue."""
+        self._asked = time.monotonic()
         request = self._request()
         return None if request is None else request[0]
 
@@ -75,6 +82,7 @@ class Control:
         Raises:
             Interrupted: There is.
         """
+        self._asked = time.monotonic()
         request = self._request()
         if request is not None and time.monotonic() >= request[1] + patience:
             raise Interrupted(request[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,11 +53,22 @@ class Reporter:
     def progress(self, event: Progress) -> None:
         """A training stage moved on: after each validation, and about once a second between."""
 
+    def going(self, runs: Sequence[tuple[str, Progress]]) -> None:
+        """Where runs stand that go at once, each with its title: about once a second."""
+
     def run_finished(self, record: RunRecord) -> None:
         """A run left its record."""
+
+    def run_stopped(self, reason: str) -> None:
+        """The run that was begun last stopped, with what is done kept."""
 
     def run_skipped(self, cell_id: str, reason: str) -> None:
         """A cell does not run, and why."""
 
     def message(self, text: str) -> None:
         """Anything else worth a line."""
+
+
+def stopped_line(reason: str, what: str = "") -> str:
+    """Return in one line that something stopped, why, and what goes on."""
+    return f"{what} stopped ({reason}); the same command goes on from here".lstrip()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from dgm_bench.console import make_console, plan_view
-from dgm_bench.events import Progress, Reporter
+from dgm_bench.events import Progress, Reporter, stopped_line
 from dgm_bench.measured import error_bar
 from dgm_bench.planner import Plan, duration
 from dgm_bench.records import FAILED, Metric, RunRecord
@@ -66,6 +67,16 @@ def progress_line(event: Progress) -> str:
     return "  ".join(parts)
 
 
+def short_line(event: Progress) -> str:
+    """Return where one of several runs stands: epoch, loss, best validation, time left."""
+    parts = [event.stage] if event.stage else []
+    parts += [f"epoch {event.epoch:.1f}", f"loss {number(event.train_loss)}"]
+    parts += [f"best {number(event.best)}"] if event.best is not None else []
+    left = time_left(event)
+    parts.append(duration(event.seconds) if left is None else f"{duration(left)} left")
+    return "  ".join(parts)
+
+
 def _in_words(metric: Metric) -> str:
     """Return a metric's name and value: a number with its error and unit, or yes or no."""
     if metric.unit == YES_NO and metric.value is not None:
@@ -104,6 +115,7 @@ class PlainReporter(Reporter):
         self._last = 0.0
         self._total = self._done = 0
         self._told: set[str] = set()
+        self._said: dict[str, float] = {}
 
     def __enter__(self) -> PlainReporter:
         return self
@@ -150,6 +162,19 @@ class PlainReporter(Reporter):
             self._last = now
             self.message(f"{self.title}: {progress_line(event)}")
 
+    def going(self, runs: Sequence[tuple[str, Progress]]) -> None:
+        """Say where one of the runs stands, in turns, unless another's was said a moment ago."""
+        now = time.monotonic()
+        if runs and now - self._last >= self.interval:
+            self._last = now
+            title, event = min(runs, key=lambda run: self._said.get(run[0], 0.0))
+            self._said[title] = now
+            self.message(f"{title}: {progress_line(event)}")
+
+    def run_stopped(self, reason: str) -> None:
+        """Say why it stopped."""
+        self.message(stopped_line(reason))
+
     def run_finished(self, record: RunRecord) -> None:
         """Say how the run ended."""
         style = "red" if record.outcome.status in FAILED else "green"
@@ -174,6 +199,7 @@ class RichReporter(PlainReporter):
     def __init__(self, console: Console) -> None:
         super().__init__(console, interval=0.0)
         self._live: Live | None = None
+        self._several = False
 
     def close(self) -> None:
         """Take the live lines away."""
@@ -183,10 +209,30 @@ class RichReporter(PlainReporter):
 
     def progress(self, event: Progress) -> None:
         """Redraw the live lines."""
+        self._draw(self.view(event))
+
+    def going(self, runs: Sequence[tuple[str, Progress]]) -> None:
+        """Redraw the live lines of several runs."""
+        self._several = True
+        self._draw(self.view_of(runs))
+
+    def _draw(self, view: RenderableType) -> None:
         if self._live is None:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
             self._live.start()
-        self._live.update(self.view(event), refresh=True)
+        self._live.update(view, refresh=True)
+
+    def view_of(self, runs: Sequence[tuple[str, Progress]]) -> RenderableType:
+        """Return one line for each run, as many as the terminal shows beside the last messages."""
+        lines = Table.grid(Column(), Column(no_wrap=True), Column(no_wrap=True), padding=(0, 1))
+        room = max(self.console.size.height - 4, 1)
+        for title, event in runs[:room] if len(runs) > room + 1 else runs[: room + 1]:
+            done = fraction_done(event)
+            bar = ProgressBar(total=1.0, completed=done or 0.0, width=10, pulse=done is None)
+            lines.add_row(bar, Text(title, style="bold"), Text(short_line(event)))
+        if len(runs) > lines.row_count:
+            lines.add_row("", Text(f"and {len(runs) - lines.row_count} more", style="dim"), "")
+        return lines
 
     def view(self, event: Progress) -> RenderableType:
         """Return the live lines: a bar with title and published value, and where the run stands."""
@@ -198,8 +244,9 @@ class RichReporter(PlainReporter):
         return Group(head, Text(progress_line(event), overflow="ellipsis", no_wrap=True))
 
     def run_finished(self, record: RunRecord) -> None:
-        """Say how the run ended, in place of the live lines."""
-        self.close()
+        """Say how the run ended, in place of its live lines or above those of others."""
+        if not self._several:
+            self.close()
         super().run_finished(record)
 
 

@@ -17,6 +17,7 @@ from dgm_bench.context import RunContext
 from dgm_bench.control import OUT_OF_BUDGET, Interrupted, beside
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import DamagedError, DataError, DataUnavailable, HeldError
+from dgm_bench.events import stopped_line
 from dgm_bench.execution import Execution, require_runnable
 from dgm_bench.joint_execution import train_together
 from dgm_bench.paths import PACKAGE
@@ -103,7 +104,7 @@ class Session:
                     self._finish(execution.run_, finish)
                     left.remove(execution.run_)
             except Interrupted as stop:
-                self._tell_stopped(stop.reason)
+                self.context.reporter.run_stopped(stop.reason)
             except DataError as error:
                 while left:
                     self._data_failed(left.pop(0), error)
@@ -149,7 +150,8 @@ class Session:
         except Interrupted as stop:
             if stop.reason != OUT_OF_BUDGET:
                 raise
-            self._tell_stopped(stop.reason, f"{run.cell.id} seed {run.seed}: evaluation ")
+            what = f"{run.cell.id} seed {run.seed}: evaluation"
+            self.context.reporter.message(stopped_line(stop.reason, what))
             self.summary.unfinished.append(run.cell.id)
 
     def _check_ahead(self, recipe: Recipe) -> None:
@@ -159,11 +161,6 @@ class Session:
             from dgm_bench.data.image_folder import expected
 
             require_runnable(recipe, expected(known), self.context.data_root)
-
-    def _tell_stopped(self, reason: str, what: str = "") -> None:
-        self.context.reporter.message(
-            f"{what}stopped ({reason}); the same command goes on from here"
-        )
 
     def _finished_before(self, folder: WorkFolder, data: Dataset) -> RunRecord | None:
         """Return the record of this very run: finished by this code, on this data and device."""

@@ -58,6 +58,17 @@ class RunSummary:
         self.skipped.append((cell_id, reason))
         context.reporter.run_skipped(cell_id, reason)
 
+    def sort(self, runs: Sequence[PlannedRun]) -> None:
+        """Put all in the order of a plan's runs, whichever ended first."""
+        place = {(r.chosen_recipe.content_hash, r.seed): at for at, r in enumerate(runs)}
+        cells = {run.cell.id: at for at, run in reversed(list(enumerate(runs)))}
+        for records in (self.finished, self.failed):
+            records.sort(key=lambda record: place.get((record.recipe_hash, record.seed), -1))
+        for reasons in (self.skipped, self.lost):
+            reasons.sort(key=lambda known: cells.get(known[0], -1))
+        for ids in (self.unfinished, self.cancelled):
+            ids.sort(key=lambda cell_id: cells.get(cell_id, -1))
+
     def leave(self, left: Sequence[PlannedRun], context: RunContext) -> None:
         """Note who stopped the command, a person or the time that it had, and what is left."""
         reason = context.control.stop_reason()

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,6 +33,8 @@ State = Literal["waiting", "running", "done", "stopped", "failed", "lost"]
 ENDED: tuple[State, ...] = ("done", "stopped", "failed", "lost")
 #: The name of a request to end every task.
 _ALL = "all"
+#: Held by the thread that writes a state: of several, the last one written is the newest.
+_NOTING = Lock()
 #: What a request holds that is to leave no time for a checkpoint.
 _NOW = b"now"
 
@@ -62,6 +65,15 @@ class Fault(_File):
             remedy=error.remedy,
             exit_code=error.exit_code,
         )
+
+
+class Beginning(_File):
+    """A run that began, or went on: how to speak of it, its limit, and from which step it goes."""
+
+    title: str
+    published: str | None = None
+    limit_seconds: float | None = None
+    resumed_at_step: int | None = None
 
 
 class Ending(_File):
@@ -99,11 +111,16 @@ class TaskState(_File):
             attempt went on from a checkpoint.
         seconds: Of training so far in this attempt; ``limit_seconds`` is their limit.
         train_loss: Of the objective, as the last validation and the best one.
-        messages: What the worker would have printed, in order.
+        bad_validations: In a row; ``patience`` is their limit.
+        quiet_seconds: Since the work last asked whether to stop, which it does every few seconds.
+        messages: What the worker would have printed, in order: the last ones, after so many as
+            ``forgotten`` says.
+        begun: Runs that this attempt began.
         records: Of the runs that this attempt brought to an end.
         earlier: Places of the records of runs that were finished before.
         skipped: Cells that did not run, each with its reason.
         unfinished: Cells that the budget left in the middle.
+        left: Seeds of the runs that it left when it was stopped.
         unavailable: Whether data could not be fetched.
         stop_reason: Why it was stopped.
         fault: What ended the task, or broke its data.
@@ -130,11 +147,17 @@ class TaskState(_File):
     train_loss: float | None = None
     validation: float | None = None
     best: float | None = None
+    bad_validations: int = 0
+    patience: int | None = None
+    quiet_seconds: float = 0.0
     messages: list[str] = []
+    forgotten: int = 0
+    begun: list[Beginning] = []
     records: list[Ending] = []
     earlier: list[str] = []
     skipped: list[tuple[str, str]] = []
     unfinished: list[str] = []
+    left: list[int] = []
     unavailable: bool = False
     stop_reason: str | None = None
     fault: Fault | None = None
@@ -250,9 +273,10 @@ class Board:
         Raises:
             ResultsError: The folder cannot be written.
         """
-        state.updated = utc_now()
-        content = state.model_dump_json().encode()
-        _replace(self._file(state.task), content)
+        with _NOTING:
+            state.updated = utc_now()
+            content = state.model_dump_json().encode()
+            _replace(self._file(state.task), content)
 
     def state(self, task_id: str) -> TaskState | None:
         """Return where a task is; None before any worker took it."""

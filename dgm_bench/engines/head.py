@@ -7,30 +7,38 @@ command goes on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 
 from dgm_bench import errors, provenance
 from dgm_bench.context import RunContext
 from dgm_bench.engines import Ended, Engine, LastingEngine
 from dgm_bench.engines.board import ENDED, Fault, Submission, TaskState
 from dgm_bench.engines.earlier import taken_over
+from dgm_bench.engines.news import News, Running
 from dgm_bench.engines.tasks import Job, task_of, tasks_of, terms_of
-from dgm_bench.errors import DgmBenchError
+from dgm_bench.errors import DgmBenchError, ResultsError
+from dgm_bench.events import stopped_line
 from dgm_bench.paths import PACKAGE
 from dgm_bench.planner import Plan, PlannedRun
 from dgm_bench.records import read_record
 from dgm_bench.summary import RunSummary
 from dgm_bench.tracking import RunLogger
+from dgm_bench.tracking.beside import LoggingBeside
 from dgm_bench.turns import Turns
+from dgm_bench.workdir import WorkFolder
 
-#: How often a task is tried whose worker dies.
+#: How often a task is tried that gets no further.
 TRIES = 3
 #: Seconds after which it shows that it is still there, and looks for tasks that were cancelled.
 BEAT = 2.0
-#: Seconds between two looks at the engine and the board.
+#: Seconds between two questions to the engine.
 PAUSE = 0.2
+#: Seconds between two looks at the board, and for each thousand of tasks there.
+LOOK, LOOK_OF_THOUSAND = 1.0, 2.0
+#: Seconds of silence after which a worker is no longer waited for when the command is to leave.
+GIVEN_UP = 20.0
 
 
 def run_on(
@@ -42,24 +50,49 @@ def run_on(
         engine: Starts the workers; closed at the end.
         plan: Which runs, and the budget they share.
         context: What they share besides.
-        summary: Takes in what becomes of them.
+        summary: Takes in what becomes of them, in the order of the plan.
         logger: Logs each record to MLflow as it comes: workers do not.
 
     Raises:
         DgmBenchError: The engine cannot take a task, or the board cannot be written.
     """
-    with closing(engine):
-        return _Head(engine, plan, context, summary, logger).follow()
+    logging = LoggingBeside(logger) if context.track else None
+    try:
+        with closing(engine):
+            left = _followed(_Head(engine, plan, context, summary, logging))
+    finally:
+        for trouble in logging.close() if logging else ():
+            context.reporter.message(trouble)
+    summary.sort(plan.chosen)
+    return left
+
+
+def _followed(head: _Head) -> Sequence[PlannedRun]:
+    try:
+        return head.follow()
+    except Exception:
+        with suppress(DgmBenchError, OSError):
+            head.leave()  # what is under way is to be kept
+        raise
 
 
 @dataclass
-class _Running:
-    """A task that the engine has, and what was already told of its state."""
+class _Tries:
+    """The attempts at a task: how many, how far they got, and how many got no further."""
 
-    runs: Sequence[PlannedRun]
-    job: Job
-    messages: int = 0
-    records: int = 0
+    attempts: int = 0
+    reached: tuple[int, int, int] = (0, 0, 0)
+    in_vain: int = 0
+    stages: list[str] = field(default_factory=list)
+
+    def failed(self, running: Running) -> None:
+        """Note that an attempt failed."""
+        self.attempts, state = running.job.attempt, running.state or TaskState(task="")
+        if state.stage not in self.stages:
+            self.stages.append(state.stage)
+        now = len(running.recorded), self.stages.index(state.stage), state.step
+        self.in_vain = 1 if now > self.reached else self.in_vain + 1
+        self.reached = max(now, self.reached)
 
 
 class _Head:
@@ -69,15 +102,19 @@ class _Head:
         plan: Plan,
         context: RunContext,
         summary: RunSummary,
-        logger: RunLogger,
+        logging: LoggingBeside | None,
     ) -> None:
-        self.engine, self.context, self.summary, self.logger = engine, context, summary, logger
+        self.engine, self.context, self.summary = engine, context, summary
         self.terms = terms_of(context)
         tasks = tasks_of(plan)
         self.board, self.taken_over = taken_over(engine, context.results, self.terms, tasks)
         self.turns = Turns(plan, self._skip, engine.slots or max(len(tasks), 1))
-        self.running: dict[str, _Running] = {}
-        self.beat, self.heeded = time.monotonic(), set[str]()
+        self.news = News(self.board, context, summary, logging)
+        self.running: dict[str, Running] = {}
+        self.tries: dict[str, _Tries] = {}
+        self.beat = self.looked = time.monotonic()
+        self.heeded = set[str]()
+        self.broken_at = len(tasks)
         self.task_ids = {(t.recipe_hash, seed): t.id for t in tasks for seed in t.seeds}
         self.submission = Submission.begun(self.board, engine.name, self.terms, tasks)
         self.submission.source_hash = provenance.source_hash(PACKAGE)
@@ -94,9 +131,43 @@ class _Head:
             self._show_and_heed()
             self._note_handles()
         if stop is not None:
-            left += self._leave()
+            left += self.leave()
+            self.context.reporter.message(stopped_line(stop))
         self.board.end(self.submission)
         return [*left, *self.turns.left()]
+
+    def leave(self) -> list[PlannedRun]:
+        """Let all workers save and stop; return what they left."""
+        with suppress(ResultsError):  # a full disk
+            self.board.request_cancel()
+        self.engine.cancel([task_id for task_id in self.running if task_id not in self.heeded])
+        left, since = list[PlannedRun](), time.monotonic()
+        while self.running and _any_heard(self.running.values(), since):
+            left += self._take_in(self.engine.poll(PAUSE), leaving=True)
+        return left + [run for running in self.running.values() for run in running.left()]
+
+    # ---------------------------------------------------------------- what is under way
+
+    def _submit(self) -> bool:
+        """Give the engine what it has room for; say whether anything is under way."""
+        while self.engine.slots is None or len(self.running) < self.engine.slots:
+            turn = self.turns.next()
+            if turn is None:
+                break
+            group, limit = turn
+            task_id = self._id_of(group[0])
+            if self.board.cancel_requested(task_id):
+                self.turns.over(group)
+                self.summary.cancelled += [run.cell.id for run in group]
+                continue
+            had = self.taken_over.pop(task_id, None)
+            attempt = had or (self.tries[task_id].attempts + 1 if task_id in self.tries else 1)
+            task = task_of(group).model_copy(update={"id": task_id})
+            job = Job(task=task, terms=self.terms, limit_seconds=limit, attempt=attempt)
+            if had is None:
+                self.engine.submit(job, self.board)
+            self.running[task_id] = Running(group, job)
+        return bool(self.running)
 
     def _show_and_heed(self) -> None:
         """Show every few seconds that this process is there; let go of what was cancelled."""
@@ -108,25 +179,6 @@ class _Head:
             if asked:  # once: a second SIGTERM leaves no time for a checkpoint
                 self.engine.cancel(asked)
 
-    def _submit(self) -> bool:
-        """Give the engine what it has room for; say whether anything is under way."""
-        while self.engine.slots is None or len(self.running) < self.engine.slots:
-            turn = self.turns.next()
-            if turn is None:
-                break
-            runs, limit = turn
-            if self.board.cancel_requested(task_of(runs).id):
-                self.summary.cancelled += [run.cell.id for run in runs]
-                continue
-            job = Job(task=task_of(runs), terms=self.terms, limit_seconds=limit)
-            attempt = self.taken_over.get(job.task.id)
-            if attempt is None:
-                self.engine.submit(job, self.board)
-            else:
-                job = job.model_copy(update={"attempt": attempt})
-            self.running[job.task.id] = _Running(runs, job)
-        return bool(self.running)
-
     def _note_handles(self) -> None:
         """Keep the engine's names of jobs, for people who look for them."""
         engine, known = self.engine, self.submission.handles
@@ -134,104 +186,116 @@ class _Head:
             self.submission.handles = dict(engine.handles)
             self.board.save(self.submission)
 
-    def _leave(self) -> list[PlannedRun]:
-        """Let all workers save and stop; return what they left."""
-        self.board.request_cancel()
-        self.engine.cancel(tuple(self.running))
+    def _take_in(self, ended: Sequence[Ended], *, leaving: bool = False) -> list[PlannedRun]:
+        """Tell what is new; return the runs that those tasks left which have ended."""
+        pause = LOOK + LOOK_OF_THOUSAND * len(self.running) / 1000
+        if time.monotonic() - self.looked >= pause:
+            for running in self.running.values():
+                self.news.look(running)
+            self.news.show(self.running.values())
+            self.looked = time.monotonic()
         left: list[PlannedRun] = []
-        while self.running:
-            left += self._take_in(self.engine.poll(PAUSE), again=False)
+        for end in ended:
+            over = self.running.pop(end.task_id, None)
+            if over is not None:  # else it was told before
+                self.news.look(over)
+                again, given_up = self._concluded(over, end.reason, leaving)
+                self.turns.over(over.group, again)
+                left += given_up
         return left
 
     # ---------------------------------------------------------------- what became of tasks
 
-    def _take_in(self, ended: Sequence[Ended], again: bool = True) -> list[PlannedRun]:
-        """Tell what is new of each task; return the runs that those left which have ended."""
-        over = {end.task_id: end.reason for end in ended}
-        left: list[PlannedRun] = []
-        for task_id, running in list(self.running.items()):
-            state = self.board.state(task_id)
-            if state is not None and state.attempt == running.job.attempt:
-                self._tell(running, state)
-            if task_id in over:
-                del self.running[task_id]
-                left += self._conclude(running, state, over[task_id], again)
-        return left
-
-    def _conclude(
-        self, running: _Running, state: TaskState | None, reason: str | None, again: bool
-    ) -> Sequence[PlannedRun]:
-        """Take in the end of a task; try it again where its worker died."""
-        job = running.job
-        cancelled = again and self.board.cancel_requested(job.task.id)
-        left = running.runs
-        if state is not None and state.attempt == job.attempt and state.state in ENDED:
+    def _concluded(
+        self, running: Running, reason: str | None, leaving: bool
+    ) -> tuple[Sequence[PlannedRun], Sequence[PlannedRun]]:
+        """Take in the end of a task; return the runs to try again, and those that are left."""
+        state = running.state
+        if state is not None and state.state in ENDED:
             left = self._outcome(running, state)
-        elif again and not cancelled:
-            return self._tried_again(running, reason)
-        if not cancelled:
+        else:
+            left = [run for run in running.left() if not self._was_recorded(running, run)]
+        if leaving or not left:
+            return (), left
+        if self.board.cancel_requested(running.job.task.id):
+            self.summary.cancelled += [run.cell.id for run in left]
+            return (), ()
+        if state is not None and state.state in ENDED:
+            why = state.stop_reason or "no reason given"
+            self.context.reporter.message(stopped_line(why, f"{running.name}:"))
+            return (), left
+        return self._again(running, left, reason), ()
+
+    def _again(
+        self, running: Running, left: Sequence[PlannedRun], reason: str | None
+    ) -> Sequence[PlannedRun]:
+        """Return the runs of a worker that died, to be tried again unless in vain too often."""
+        how = "its process died" + (f" ({reason})" if reason else "")
+        tries = self.tries.setdefault(running.job.task.id, _Tries())
+        tries.failed(running)
+        if tries.in_vain < TRIES:
+            self.context.reporter.message(f"{running.name}: {how}; it goes on from its checkpoint")
             return left
-        self.summary.cancelled += [run.cell.id for run in left]
+        self._lost(running, left, f"{how}, {TRIES} times at the same place")
         return ()
 
-    def _tried_again(self, running: _Running, reason: str | None) -> Sequence[PlannedRun]:
-        """Try a task again whose worker died, unless it did so too often."""
-        job = running.job
-        died = "its process died" + (f" ({reason})" if reason else "")
-        if job.attempt == TRIES:
-            self._failed(running, died, TRIES)
-            return ()
-        self.context.reporter.message(
-            f"{job.task.cells[0]}: {died}; it goes on from its checkpoint"
-        )
-        self.running[job.task.id] = _Running(
-            running.runs, job.model_copy(update={"attempt": job.attempt + 1})
-        )
-        self.engine.submit(self.running[job.task.id].job, self.board)
-        return ()
-
-    def _tell(self, running: _Running, state: TaskState) -> None:
-        """Take in the messages and records of a task that are new."""
-        for text in state.messages[running.messages :]:
-            self.context.reporter.message(text)
-        running.messages = len(state.messages)
-        for ending in state.records[running.records :]:
-            self.context.reporter.about(ending.title, ending.published)
-            self._took(ending.place)
-        running.records = len(state.records)
-
-    def _took(self, place: str) -> None:
-        record = read_record(self.context.results / "runs" / place)
-        self.summary.take(record, self.context, self.logger)
-
-    def _outcome(self, running: _Running, state: TaskState) -> Sequence[PlannedRun]:
-        """Take in how a task ended by itself; return the runs that it left."""
+    def _outcome(self, running: Running, state: TaskState) -> list[PlannedRun]:
+        """Take in how a task ended by itself; return the runs that it was stopped before."""
         for place in state.earlier:
-            self.summary.finished.append(read_record(self.context.results / "runs" / place))
+            self.news.take(running, place, new=False)
         for cell_id, reason in state.skipped:
             self.summary.skip(cell_id, reason, self.context)
         self.summary.unfinished += state.unfinished
         self.summary.unavailable |= state.unavailable
         if state.fault is not None:
-            self.summary.broken = self.summary.broken or _raised(state.fault)
-        if state.state == "stopped":
-            done = len(state.records) + len(state.earlier) + len(state.skipped)
-            return running.runs[done + len(state.unfinished) :]
-        return ()
+            self._broken(running, state.fault)
+        if state.fault is not None and state.state == "failed":
+            fault = f"{state.fault.thing}: {state.fault.reason}"
+            self.context.reporter.message(f"{running.name}: not done: {fault}")
+        if state.state != "stopped":
+            return []
+        # Where another than its worker stopped it, nobody says which.
+        return [run for run in running.left() if run.seed in state.left or not state.left]
 
-    def _failed(self, running: _Running, reason: str, tries: int) -> None:
-        state = self.board.state(running.job.task.id) or TaskState(task=running.job.task.id)
-        state.state, cell_id = "lost", running.runs[0].cell.id
-        died = DgmBenchError(cell_id, f"{reason}, {tries} times", "the same command goes on")
-        self.board.note(state.model_copy(update={"fault": Fault.of(died)}))
-        for run in running.runs:
-            self.summary.lost.append((run.cell.id, f"{reason}, {tries} times"))
-            self.context.reporter.message(f"{run.cell.id} seed {run.seed}: {reason}")
+    def _broken(self, running: Running, fault: Fault) -> None:
+        """Keep the fault of the first task in order: who is faster does not decide."""
+        place = list(self.task_ids.values()).index(running.job.task.id)
+        if self.summary.broken is None or place < self.broken_at:
+            self.summary.broken, self.broken_at = _raised(fault), place
+
+    def _was_recorded(self, running: Running, run: PlannedRun) -> bool:
+        """Say whether a worker died just after it had recorded a run; take in the record."""
+        folder = WorkFolder(self.context.results, run.chosen_recipe.content_hash, run.seed)
+        state = folder.state()
+        if state is None or state.status is None or state.record is None:
+            return False
+        with suppress(DgmBenchError):
+            record = read_record(self.context.results / state.record)
+            if record.budget.segments[-1].ended >= self.submission.created:
+                self.news.take(running, "/".join(record.place))
+        return run.seed in running.recorded
+
+    def _lost(self, running: Running, left: Sequence[PlannedRun], reason: str) -> None:
+        state = running.state or TaskState(task=running.job.task.id)
+        died = DgmBenchError(running.name, reason, "the same command goes on")
+        with suppress(ResultsError):
+            self.board.note(state.model_copy(update={"state": "lost", "fault": Fault.of(died)}))
+        self.summary.lost += [(run.cell.id, reason) for run in left]
+        self.context.reporter.message(f"{running.name}: given up: {reason}")
 
     def _skip(self, run: PlannedRun, reason: str) -> None:
-        task_id = self.task_ids[run.chosen_recipe.content_hash, run.seed]
-        self.board.note(TaskState(task=task_id, state="done", skipped=[(run.cell.id, reason)]))
+        state = TaskState(task=self._id_of(run), state="done", skipped=[(run.cell.id, reason)])
+        with suppress(ResultsError):
+            self.board.note(state)
         self.summary.skip(run.cell.id, reason, self.context)
+
+    def _id_of(self, run: PlannedRun) -> str:
+        return self.task_ids[run.chosen_recipe.content_hash, run.seed]
+
+
+def _any_heard(tasks: Collection[Running], since: float) -> bool:
+    """Say whether a worker wrote a moment ago, or may still after this time."""
+    return time.monotonic() - max(since, *(task.heard for task in tasks)) < GIVEN_UP
 
 
 def _raised(fault: Fault) -> DgmBenchError:

@@ -120,6 +120,10 @@ class _Both(Reporter):
         for reporter in (self.own, self.board):
             reporter.run_finished(record)
 
+    def run_stopped(self, reason: str) -> None:
+        for reporter in (self.own, self.board):
+            reporter.run_stopped(reason)
+
     def run_skipped(self, cell_id: str, reason: str) -> None:
         for reporter in (self.own, self.board):
             reporter.run_skipped(cell_id, reason)

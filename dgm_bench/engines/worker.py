@@ -6,8 +6,10 @@ it.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
@@ -18,9 +20,9 @@ from dgm_bench.allocator import keep_freed_memory
 from dgm_bench.catalog import load_catalog
 from dgm_bench.context import RunContext
 from dgm_bench.control import CANCELLED, Control
-from dgm_bench.engines.board import Board, Ending, Fault, TaskState
+from dgm_bench.engines.board import Beginning, Board, Ending, Fault, TaskState
 from dgm_bench.engines.tasks import Job, Task
-from dgm_bench.errors import DgmBenchError, ResultsError, UsageError
+from dgm_bench.errors import DgmBenchError, ResultsError, UnexpectedError, UsageError
 from dgm_bench.events import Progress, Reporter
 from dgm_bench.execution import resolve_device
 from dgm_bench.kept import ask_in_modules
@@ -55,15 +57,17 @@ def do(job: Job, board: Board, gone: Callable[[], str | None] = lambda: None) ->
     control = Control()
     sign(state)
     board.note(state)
-    if board.cancel_requested(state.task):
-        control.request(CANCELLED)
+    if (reason := CANCELLED if board.cancel_requested(state.task) else gone()) is not None:
+        control.request(reason)
     with control.catching_signals(but_ignored=True), watching(state, board, control, gone):
         try:
-            stopped = _done(job, state, control)
-            state.state = "stopped" if stopped else "done"
-            state.stop_reason = control.stop_reason() if stopped else None
+            _do(job, state, board, control)
+            state.state = "stopped" if state.left else "done"
+            state.stop_reason = control.stop_reason() if state.left else None
         except DgmBenchError as error:
             state.state, state.fault = "failed", Fault.of(error)
+        except Exception as error:
+            state.state, state.fault = "failed", Fault.of(_unexpected(error, state, board))
     board.note(state)
     return state
 
@@ -72,12 +76,13 @@ def _begun(job: Job, before: TaskState | None) -> TaskState:
     """Return the state of a task that begins, or goes on in another process of this attempt."""
     state = TaskState(task=job.task.id, attempt=job.attempt, state="running", started=utc_now())
     if before is not None and before.attempt == job.attempt:
-        state.messages, state.records = before.messages, before.records
+        state.messages, state.forgotten = before.messages, before.forgotten
+        state.begun, state.records = before.begun, before.records
     return state
 
 
-def _done(job: Job, state: TaskState, control: Control) -> bool:
-    """Do the runs of a job in this process; say whether it had to leave some."""
+def _do(job: Job, state: TaskState, board: Board, control: Control) -> None:
+    """Do the runs of a job in this process."""
     runs, terms = planned_runs(job.task), job.terms
     if terms.threads is not None:
         torch.set_num_threads(terms.threads)
@@ -92,19 +97,66 @@ def _done(job: Job, state: TaskState, control: Control) -> bool:
         devices=terms.devices,
         accumulate=terms.accumulate,
         control=control,
-        reporter=reporter_to(state),
+        reporter=reporter_to(state, board),
     )
     device = resolve_device(terms.device)
-    with control.active(ask_in_modules), gathered(context, device) as team:
-        session = Session(context, device, DataSource(context), team=team)
-        left = session.run(runs, job.limit_seconds)
+    with (
+        control.active(ask_in_modules),
+        _told_to(context.reporter),
+        gathered(context, device) as team,
+    ):
+        session = Session(context, device, _source(context), team=team)
+        state.left = [run.seed for run in session.run(runs, job.limit_seconds)]
     summary = session.summary
     told = {ending.place for ending in state.records}
     places = ["/".join(record.place) for record in summary.finished]
     state.earlier = [place for place in places if place not in told]
     state.unavailable, state.unfinished = summary.unavailable, list(summary.unfinished)
     state.fault = Fault.of(summary.broken) if summary.broken is not None else None
-    return bool(left)
+
+
+def _unexpected(error: Exception, state: TaskState, board: Board) -> DgmBenchError:
+    """Return a fault of the program as a line, its traceback kept beside the board."""
+    path = board.folder / "faults" / f"{state.task}-{state.attempt}.txt"
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)), errors="backslashreplace")
+    what = f"unexpected {type(error).__name__}" + (f": {error}" if str(error) else "")
+    return UnexpectedError(state.title or state.task, what, f"the details are in {path}")
+
+
+#: The data source of the last job, whose data the next one mostly shares.
+_last: list[DataSource] = []
+
+
+def _source(context: RunContext) -> DataSource:
+    """Return what loads data: that of the last job, where it looks in the same place."""
+    source = _last.pop() if _last else DataSource(context)
+    if source.context.data_root != context.data_root:
+        source = DataSource(context)
+    source.context = context
+    _last.append(source)
+    return source
+
+
+@contextmanager
+def _told_to(reporter: Reporter) -> Iterator[None]:
+    """Let what the package warns of be messages, within the block."""
+    log, handler = logging.getLogger("dgm_bench"), _Messages(reporter)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+class _Messages(logging.Handler):
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__()
+        self.reporter = reporter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.reporter.message(record.getMessage())
 
 
 def planned_runs(task: Task) -> list[PlannedRun]:
@@ -132,9 +184,14 @@ def sign(state: TaskState) -> None:
     state.host, state.process, state.mark = platform.node(), os.getpid(), own_mark()
 
 
-def reporter_to(state: TaskState) -> Reporter:
-    """Return what puts events of runs into a task's state."""
-    return _BoardReporter(state)
+def reporter_to(state: TaskState, board: Board | None = None) -> Reporter:
+    """Return what puts events of runs into a task's state.
+
+    Args:
+        state: Of the task.
+        board: Where to note at once that a run left its record, if anywhere.
+    """
+    return _BoardReporter(state, board)
 
 
 @contextmanager
@@ -158,6 +215,7 @@ def watching(
 
     def watch() -> None:
         while not over.wait(PAUSE):
+            state.quiet_seconds = control.quiet_seconds
             with suppress(ResultsError):  # a full disk: the run itself says so
                 board.note(state)
             if board.at_once_requested(state.task):
@@ -186,8 +244,8 @@ def _stop_at_once(state: TaskState, board: Board, leave: Callable[[], None]) -> 
 class _BoardReporter(Reporter):
     """Puts what happens into a task's state, which somebody else writes."""
 
-    def __init__(self, state: TaskState) -> None:
-        self.state = state
+    def __init__(self, state: TaskState, board: Board | None) -> None:
+        self.state, self.board = state, board
 
     def run_started(
         self,
@@ -198,6 +256,14 @@ class _BoardReporter(Reporter):
     ) -> None:
         self.about(title, published)
         self.state.resumed_at_step = resumed_at_step
+        self.state.begun.append(
+            Beginning(
+                title=title,
+                published=published,
+                limit_seconds=limit_seconds,
+                resumed_at_step=resumed_at_step,
+            )
+        )
 
     def about(self, title: str, published: str | None) -> None:
         self.state.title, self.state.published = title, published
@@ -208,6 +274,7 @@ class _BoardReporter(Reporter):
         state.epoch, state.seconds = event.epoch, event.seconds
         state.train_loss, state.validation = event.train_loss, event.validation
         state.best = event.best
+        state.bad_validations, state.patience = event.bad_validations, event.patience
 
     def run_finished(self, record: RunRecord) -> None:
         state, outcome = self.state, record.outcome
@@ -215,9 +282,14 @@ class _BoardReporter(Reporter):
         if outcome.status in FAILED:
             ending.failure, ending.hint = f"{outcome.status}: {outcome.reason}", outcome.hint or ""
         state.records.append(ending)
+        if self.board is not None:  # whoever takes over from here is not to do it again
+            with suppress(ResultsError):
+                self.board.note(state)
 
     def run_skipped(self, cell_id: str, reason: str) -> None:
         self.state.skipped.append((cell_id, reason))
 
     def message(self, text: str) -> None:
-        self.state.messages = [*self.state.messages, text][-MOST_MESSAGES:]
+        kept = [*self.state.messages, text]
+        self.state.forgotten += len(kept[:-MOST_MESSAGES])
+        self.state.messages = kept[-MOST_MESSAGES:]
