@@ -33,6 +33,10 @@ class DgmBenchError(Exception):
         text = f"{self.thing}: {reason}" + (f"; {remedy}" if remedy else "")
         super().__init__(one_line(text))
 
+    def __reduce__(self) -> tuple[type[DgmBenchError], tuple[str, str, str]]:
+        """Say how another process makes the same error."""
+        return type(self), (self.thing, self.reason, self.remedy)
+
 
 class UsageError(DgmBenchError):
     """A command, an option or a name that means nothing."""
@@ -60,6 +64,12 @@ class HeldError(ResultsError):
 
 class DamagedError(ResultsError):
     """A file of results that is not what was written."""
+
+
+class EngineError(DgmBenchError):
+    """What runs are executed by is lost; what was done is kept."""
+
+    exit_code = 1
 
 
 class OutputError(DgmBenchError):

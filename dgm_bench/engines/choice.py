@@ -81,8 +81,11 @@ def make_engine(choice: Choice, context: RunContext, machine: Machine) -> Engine
     """
     if choice.name == "slurm":
         return SlurmEngine(choice.slurm(), choice.jobs)
-    if choice.name != "local":
-        raise UsageError(f"--engine {choice.name}", "is not there yet", "use --engine local")
+    if choice.name == "ray":
+        from dgm_bench.engines.ray_cluster import RayEngine
+        from dgm_bench.engines.ray_options import RayOptions
+
+        return RayEngine(section("ray", RayOptions, choice.changes()), choice.jobs, context)
     for option, text in choice.changes().items():
         raise UsageError(f"{option} {text}", "means nothing here", "add --engine slurm or ray")
     return None if machine.workers == 1 else _pool(context, machine)

@@ -79,6 +79,8 @@ def _is_over(board: Board, submission: Submission | None) -> bool:
     """Say whether nobody writes to a board any more."""
     if submission is None or not is_gone(submission.process):
         return _is_silent(board)
+    if submission.engine == "ray":  # its cluster ends the tasks of a command that is gone
+        return True
     if submission.engine != "local":  # its jobs may go on, or be still to come
         began = {state.task for state in board.states() if state.state in ENDED}
         return began.issuperset(task.id for task in submission.tasks) or _is_silent(board)
