@@ -17,6 +17,7 @@ from dgm_bench.engines import Ended, Engine, LastingEngine
 from dgm_bench.engines.board import ENDED, Fault, Submission, TaskState
 from dgm_bench.engines.earlier import taken_over
 from dgm_bench.engines.news import News, Running
+from dgm_bench.engines.prepare import prepare
 from dgm_bench.engines.tasks import Job, task_of, tasks_of, terms_of
 from dgm_bench.errors import DgmBenchError, ResultsError
 from dgm_bench.events import stopped_line
@@ -56,6 +57,8 @@ def run_on(
     Raises:
         DgmBenchError: The engine cannot take a task, or the board cannot be written.
     """
+    if engine.slots is None:
+        prepare(plan, context)
     logging = LoggingBeside(logger) if context.track else None
     try:
         with closing(engine):

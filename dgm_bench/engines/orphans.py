@@ -26,6 +26,8 @@ from dgm_bench.processes import is_gone
 KEPT = 5
 #: Seconds after which a board is over that nobody writes to, and whose machine cannot be asked.
 _SILENCE = 24 * 3600.0
+#: The same where jobs may wait in a queue, and where the same command takes in what became of them.
+_LONG_SILENCE = 30 * _SILENCE
 #: Seconds that workers of a command that is gone may take to save.
 PATIENCE = 20.0
 _PAUSE = 0.2
@@ -77,6 +79,8 @@ def _orphans(results: Path) -> Iterator[str]:
 
 def _is_over(board: Board, submission: Submission | None) -> bool:
     """Say whether nobody writes to a board any more."""
+    if submission is not None and submission.engine == "slurm":
+        return _is_silent(board, _LONG_SILENCE)
     if submission is None or not is_gone(submission.process):
         return _is_silent(board)
     if submission.engine == "ray":  # its cluster ends the tasks of a command that is gone
@@ -88,10 +92,10 @@ def _is_over(board: Board, submission: Submission | None) -> bool:
     return gone or _is_silent(board)
 
 
-def _is_silent(board: Board) -> bool:
-    """Say whether nothing was written to a board for a day, by the clock of its file system."""
+def _is_silent(board: Board, seconds: float = _SILENCE) -> bool:
+    """Say whether nothing was written to a board so long, by the clock of its file system."""
     now, newest = file_system_time(submissions_folder(board.folder.parents[2])), 0.0
     for path in (board.folder, *board.folder.rglob("*")):
         with suppress(OSError):
             newest = max(newest, path.stat().st_mtime)
-    return now is not None and now - newest > _SILENCE
+    return now is not None and now - newest > seconds

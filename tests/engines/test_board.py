@@ -106,8 +106,9 @@ def test_a_submission_that_lost_a_task_is_kept_and_only_the_last_few(submitted, 
         (GONE, "local", [{"state": "running", "mark": GONE}], True),
         (GONE, "local", [], True),
         (GONE, "local", [{"state": "running", "mark": own_mark()}], False),
-        (GONE, "slurm", [{"state": "done"}], False),
-        (GONE, "slurm", [{"state": "done"}, {"state": "lost"}], True),
+        (GONE, "slurm", [{"state": "done"}, {"state": "lost"}], False),
+        (GONE, "ray", [{"state": "done"}], False),
+        (GONE, "ray", [{"state": "done"}, {"state": "lost"}], True),
         (own_mark(), "local", [{"state": "running", "mark": GONE}], False),
         ("1-2-anothermachine", "local", [{"state": "running", "mark": GONE}], False),
     ],
@@ -123,13 +124,14 @@ def test_a_board_is_removed_once_nobody_can_write_to_it(
 def test_a_board_of_another_machine_or_without_its_file_goes_after_a_day(submitted, context):
     old, new = submitted(process="1-2-anothermachine"), submitted(process="1-2-anothermachine")
     without, fresh = submitted(), submitted()
+    queued = submitted(process=GONE, engine="slurm")
     for board in (without, fresh):
         (board.folder / "submission.json").unlink()
-    for board in (old, without):
+    for board in (old, without, queued):
         for path in (*board.folder.rglob("*"), board.folder):
             os.utime(path, (0, time.time() - 2 * 24 * 3600))
     orphans.tidy(context.results)
-    assert {board.id for board in boards(context.results)} == {new.id, fresh.id}
+    assert {board.id for board in boards(context.results)} == {new.id, fresh.id, queued.id}
 
 
 def test_the_time_of_a_file_is_told_by_its_own_clock(submitted, tmp_path):

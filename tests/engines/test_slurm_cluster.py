@@ -1,5 +1,6 @@
 """On a real Slurm: the same records as one process, whatever happens to jobs and commands."""
 
+import getpass
 import json
 import os
 import signal
@@ -205,7 +206,7 @@ def test_jobs_that_somebody_cancels_are_left_and_not_tried_again(slurm, alone, t
     command = slurm.start(tmp_path / "r", *one_a_job, *LONG, "ffjord/density/made/moons")
     command.in_the_middle()
     jobs = command.jobs()
-    slurm.cluster.run("scancel", "--user=root")
+    slurm.cluster.run("scancel", f"--user={getpass.getuser()}")
     assert "2 runs are not finished; the same command goes on" in command.ended()
     assert {slurm.jobs().get(job, "CANCELLED") for job, _ in jobs} == {"CANCELLED"}
     slurm.here(tmp_path / "r", *LONG)
