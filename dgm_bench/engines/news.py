@@ -153,7 +153,7 @@ class News:
     def _warn(self, running: Running) -> None:
         """Say once that a worker may hang: whoever knows better ends it, and the run goes on."""
         state = running.state
-        if running.warned or state is None:
+        if running.warned or state is None or state.state == "waiting":  # for a cluster
             return
         silent = time.monotonic() - running.heard
         if silent <= SILENT and not _quiet(state):

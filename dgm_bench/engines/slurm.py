@@ -107,7 +107,7 @@ class SlurmEngine:
         self._jobs: dict[str, _Slot] = {}
         self._arrays = _Arrays()
         self._board: Board | None = None
-        self._asked = 0.0
+        self._asked, self._devices = 0.0, 1
 
     # ------------------------------------------------------------------------- the interface
 
@@ -120,7 +120,8 @@ class SlurmEngine:
         if self._board is None:
             require_shared(job.terms.results, self.partition)
         self._board = board
-        shape = shape_of(job.task, job.terms.device, job.terms.threads, self.options)
+        self._devices = job.terms.devices
+        shape = shape_of(job.task, job.terms, self.options)
         self.partition.require(shape, job.task.cells[0])
         self.partition.time(job.task.seconds, self.options)
         self._waiting.append((shape, job))
@@ -232,7 +233,8 @@ class SlurmEngine:
         options = self.options
         keys = ("partition", "account", "qos", "constraint")
         named = {key: value for key in keys if (value := getattr(options, key)) is not None}
-        threads = [f"export {variable}={shape.cpus}" for variable in _THREADS]
+        each = max(1, shape.cpus // self._devices)
+        threads = [f"export {variable}={each}" for variable in _THREADS]
         return named | {
             "job_name": name,
             "time": max(1, int(self.partition.time(seconds, options) // 60)),

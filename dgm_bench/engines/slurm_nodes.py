@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import Field
 
 from dgm_bench.config import Bytes, Seconds
-from dgm_bench.engines.tasks import Task
+from dgm_bench.engines.tasks import Task, Terms
 from dgm_bench.errors import UsageError, choose_from
 from dgm_bench.planner import duration, gigabytes
 from dgm_bench.spec import Spec
@@ -41,9 +41,9 @@ class SlurmOptions(Spec):
             three times what its runs are expected to take, half an hour at least.
         signal_delay: How long before that it is told. Slurm may tell it up to a minute earlier; a
             run notices within a second and a half, and writes its checkpoint.
-        cpus: Of a job; by default ``--threads``, else 1, or 4 beside a GPU.
+        cpus: Of a job; by default for each device ``--threads``, else 1, or 4 beside a GPU.
         memory: Of a job; by default half more than its run declares, and 1 GB.
-        gpus: Of a job; by default one where the device is ``cuda``.
+        gpus: Of a job; by default ``--devices`` where the device is ``cuda``.
         pack: Small runs are put together in one job until it takes so long.
         setup: Lines of shell ahead of the job's command, as ``module load cuda``.
         python: The interpreter on the nodes; by default the path of this one.
@@ -83,10 +83,11 @@ class Shape:
         return min(room + ([node.gpus // self.gpus] if self.gpus else []))
 
 
-def shape_of(task: Task, device: str, threads: int | None, options: SlurmOptions) -> Shape:
-    """Return what a job of a task asks for."""
-    gpus = int(device == "cuda") if options.gpus is None else options.gpus
-    cpus = options.cpus or threads or (4 if gpus else 1)
+def shape_of(task: Task, terms: Terms, options: SlurmOptions) -> Shape:
+    """Return what a job of a task asks for, on all devices that compute a run together."""
+    gpus = terms.devices if terms.device == "cuda" else 0
+    gpus = gpus if options.gpus is None else options.gpus
+    cpus = options.cpus or terms.devices * (terms.threads or (4 if gpus else 1))
     needed = _MEMORY_FACTOR * (task.memory_bytes or 0) + _MEMORY_MORE
     return Shape(cpus, options.memory or _rounded(needed), gpus)
 

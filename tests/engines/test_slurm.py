@@ -96,16 +96,26 @@ def test_gpus_are_read_as_slurm_writes_them(text, gpus):
     assert gpus_of(text) == gpus
 
 
+def asked(options=None, memory=0, **terms):
+    one = job(memory=memory)
+    return shape_of(one.task, one.terms.model_copy(update=terms), SlurmOptions(**(options or {})))
+
+
 def test_a_job_asks_for_what_its_run_declares_and_more():
     """Small runs ask for the same, so that a plan of them is one array."""
-    asked = [shape_of(job(memory=n).task, "cpu", None, SlurmOptions()) for n in (10**8, 6 * 10**8)]
-    assert asked == [SMALL, SMALL]
-    large = shape_of(job(memory=10 * GIB).task, "cuda", None, SlurmOptions())
+    assert [asked(memory=n) for n in (10**8, 6 * 10**8)] == [SMALL, SMALL]
+    large = asked(memory=10 * GIB, device="cuda")
     assert (large.cpus, large.gpus) == (4, 1)
     assert 16 * GIB <= large.memory <= 20 * GIB
-    told = SlurmOptions(cpus=8, memory="1G", gpus=0)
-    assert shape_of(job().task, "cuda", 2, told) == Shape(8, GIB, 0)
-    assert shape_of(job().task, "cpu", 2, SlurmOptions()).cpus == 2
+    assert asked(threads=2).cpus == 2
+    told = {"cpus": 8, "memory": "1G", "gpus": 0}
+    assert asked(told, device="cuda", threads=2) == Shape(8, GIB, 0)
+
+
+def test_a_run_on_several_devices_asks_for_all_of_them():
+    spread = asked(device="cuda", devices=3)
+    assert (spread.cpus, spread.gpus) == (12, 3)
+    assert asked(devices=3, threads=2) == Shape(6, SMALL.memory, 0)
 
 
 def test_a_partition_has_room_by_its_scarcest_resource():
