@@ -79,15 +79,12 @@ def _orphans(results: Path) -> Iterator[str]:
 
 def _is_over(board: Board, submission: Submission | None) -> bool:
     """Say whether nobody writes to a board any more."""
-    if submission is not None and submission.engine == "slurm":
+    if submission is not None and submission.engine == "slurm":  # its jobs may be still to come
         return _is_silent(board, _LONG_SILENCE)
     if submission is None or not is_gone(submission.process):
         return _is_silent(board)
     if submission.engine == "ray":  # its cluster ends the tasks of a command that is gone
         return True
-    if submission.engine != "local":  # its jobs may go on, or be still to come
-        began = {state.task for state in board.states() if state.state in ENDED}
-        return began.issuperset(task.id for task in submission.tasks) or _is_silent(board)
     gone = all(state.state in ENDED or is_gone(state.mark) for state in board.states())
     return gone or _is_silent(board)
 
