@@ -39,6 +39,7 @@ from dgm_bench.records import (
     read_record,
     write_record,
 )
+from dgm_bench.remote import mirrored_at
 from dgm_bench.sealed import set_aside, write_atomically
 from dgm_bench.spec import YES_NO, Recipe, Stage
 from dgm_bench.staged_training import StagedTraining, checkpoint_seconds
@@ -309,6 +310,10 @@ class Execution(StagedTraining):
         path = record.path(self.folder.results)
         write_atomically(path.with_suffix(".csv"), curve)
         write_record(record, self.folder.results)
+        if (remote := mirrored_at(self.folder.results)) is not None:
+            kept = (f"artifacts/{record.run_id}/{name}" for name in record.artifacts)
+            place = "/".join(("runs", *record.place))
+            remote.put([*kept, place.removesuffix("json") + "csv", place])
 
     def _recorded(self, state: RunState) -> RunRecord | None:
         """Return the record that a killed process wrote just before it could say so."""

@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from dgm_bench.errors import HeldError, ResultsError
 from dgm_bench.processes import is_gone, is_of_this_machine, own_mark
@@ -82,7 +82,7 @@ def holding(
         ResultsError: The folder cannot be written.
     """
     try:
-        release = _acquired(path, what, remedy, patience, waiting)
+        release = acquired(path, _FileLock(path), what, remedy, patience, waiting)
     except OSError as error:
         reason = f"cannot be written ({error.strerror or error})"
         raise ResultsError(path, reason, "make its folder writable, or name another") from error
@@ -93,21 +93,54 @@ def holding(
             release()
 
 
-def _acquired(
-    path: Path, what: str, remedy: str, patience: float, waiting: Callable[[], None] | None
+class Lock(Protocol):
+    """What can be held by one process at a time."""
+
+    def attempt(self) -> Release | None:
+        """Take the lock if it is free, and return what gives it back."""
+
+    def undecided(self) -> bool:
+        """Say whether its holder may be gone, and is watched."""
+
+    def owner(self) -> str:
+        """Return who holds it."""
+
+
+def acquired(
+    name: object,
+    lock: Lock,
+    what: str,
+    remedy: str,
+    patience: float = 0.0,
+    waiting: Callable[[], None] | None = None,
 ) -> Release:
-    started, told, lease = time.monotonic(), False, _Lease(path)
-    while (release := _attempt(path, lease)) is None:
+    """Take a lock, and return what gives it back; see :func:`holding`."""
+    started, told = time.monotonic(), False
+    while (release := lock.attempt()) is None:
         spent = time.monotonic() - started
-        if spent >= patience and not lease.undecided():
-            raise HeldError(path, f"{what} in {_owner(path)}", remedy)
+        if spent >= patience and not lock.undecided():
+            raise HeldError(name, f"{what} in {lock.owner()}", remedy)
         if spent >= _SILENCE and not told:
             told = True
-            _LOG.warning("%s: %s in %s; waiting for it", path, what, _owner(path))
+            _LOG.warning("%s: %s in %s; waiting for it", name, what, lock.owner())
         if waiting is not None:
             waiting()
         time.sleep(_PAUSE)
     return release
+
+
+class _FileLock:
+    """A lock on a file: the system's, or where it has none, a lease."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lease = path, _Lease(path)
+        self.undecided = self._lease.undecided
+
+    def attempt(self) -> Release | None:
+        return _attempt(self._path, self._lease)
+
+    def owner(self) -> str:
+        return _owner(self._path)
 
 
 def _attempt(path: Path, lease: _Lease) -> Release | None:
@@ -132,7 +165,7 @@ def _attempt(path: Path, lease: _Lease) -> Release | None:
             return None
         raise
     file.truncate(0)
-    file.write(_signature())
+    file.write(signature())
     file.flush()
     return lambda: _given_back(path, file)
 
@@ -188,6 +221,18 @@ class LostLockError(ResultsError):
     """A lock that another process has taken over while this one stood still."""
 
 
+class Lost(Protocol):
+    """A lock that can be lost."""
+
+    path: Any
+
+    def is_held(self) -> bool:
+        """Say whether nobody has taken it over."""
+
+    def owner(self) -> str:
+        """Return who holds it."""
+
+
 class _Lease:
     """A lock by a file that is touched, in place of the system's.
 
@@ -223,16 +268,20 @@ class _Lease:
             said = "taken over, since it has not been touched for so long that its holder is gone"
             _LOG.warning("%s: %s: %s", self.held, said, before[0])
         self.token = self._lease.token or ""
-        self.path.write_text(_signature())
-        _LEASES.add(self)
+        self.path.write_text(signature())
+        HELD.add(self)
         return self._give_back
 
     def _give_back(self) -> None:
         assert self._lease is not None
-        _LEASES.discard(self)
+        HELD.discard(self)
         if self.is_held():
             self.path.unlink(missing_ok=True)
         self._lease.release()
+
+    def owner(self) -> str:
+        """Return who holds it."""
+        return _owner(self.path)
 
     def is_held(self) -> bool:
         """Say whether nobody has taken it over."""
@@ -251,8 +300,8 @@ class _Lease:
         return len(self._seen) < 2
 
 
-#: Those that this process holds, or held.
-_LEASES: set[_Lease] = set()
+#: Locks that this process holds, and that others may take over.
+HELD: set[Lost] = set()
 
 
 def require_held() -> None:
@@ -261,9 +310,9 @@ def require_held() -> None:
     Raises:
         LostLockError: One has.
     """
-    for lease in _LEASES:
+    for lease in list(HELD):
         if not lease.is_held():
-            reason = f"was taken over by {_owner(lease.path)}, while this one stood still"
+            reason = f"was taken over by {lease.owner()}, while this one stood still"
             raise LostLockError(lease.path, reason, "the other one goes on")
 
 
@@ -277,7 +326,7 @@ def _tell_of_no_locks(held: Path, why: str) -> None:
 # ------------------------------------------------------------------------------ whose it is
 
 
-def _signature() -> str:
+def signature() -> str:
     """Return two lines: the process for people, and its mark."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return f"process {os.getpid()} on {platform.node()} since {now}\n{own_mark()}\n"

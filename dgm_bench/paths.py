@@ -41,3 +41,8 @@ def named_folder(variable: str) -> Path | None:
 def default_results() -> Path:
     """Return ``results`` in the checkout, or in the current folder for an installed package."""
     return (checkout_root() or Path.cwd()) / "results"
+
+
+def is_address(text: str) -> bool:
+    """Say whether a text names something elsewhere than in a folder of this machine."""
+    return "://" in text and not text.startswith("file://")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from dgm_bench.locks import holding
 from dgm_bench.paths import SCRATCH, named_folder
 from dgm_bench.records import CUT_SHORT, NAME, Name, Status, new_run_id, utc_now
+from dgm_bench.remote import mirrored_at
 from dgm_bench.sealed import (
     read_sealed,
     remove_leftovers,
@@ -23,6 +24,7 @@ from dgm_bench.sealed import (
     write_sealed,
 )
 
+_HELD = "this run is under way", "wait for it, or stop it first"
 _RECORD = rf"^runs(/{NAME}){{4}}/{NAME}\.json$"
 
 
@@ -107,15 +109,24 @@ class WorkFolder:
             ResultsError: When the folder cannot be written.
         """
         try:
-            with holding(
-                self.path / "lock", "this run is under way", "wait for it, or stop it first"
-            ):
+            with holding(self.path / "lock", *_HELD), self._held_elsewhere():
                 remove_leftovers(self.path)
                 yield
         finally:
             for folder in (self.path, self.path.parent):
                 with suppress(OSError):  # something is kept there
                     folder.rmdir()
+
+    @contextmanager
+    def _held_elsewhere(self) -> Iterator[None]:
+        """Hold the run for this machine where the results are at an address, and learn its end."""
+        if (remote := mirrored_at(self.results)) is None:
+            yield
+            return
+        with remote.holding(f"work/{self.path.name}/lock", *_HELD):
+            if remote.fetch_file(f"work/{self.path.name}/run.json"):
+                remote.fetch()
+            yield
 
     def state(self) -> RunState | None:
         """Return what ``run.json`` says, or None where no run was started.
@@ -162,6 +173,8 @@ class WorkFolder:
     def save(self, state: RunState) -> None:
         """Write ``run.json``."""
         write_sealed(self.path / "run.json", state.model_dump_json().encode())
+        if (remote := mirrored_at(self.results)) is not None:
+            remote.put_over(f"work/{self.path.name}/run.json")
 
     def stage(self, name: str) -> Path:
         """Return the folder of a stage's checkpoints, of the code that the run began with."""

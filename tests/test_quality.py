@@ -19,7 +19,7 @@ HOMES = ("dgm_bench", "reproductions", "tests", "benchmarks")
 #: Who may import whom: a module imports only from its own line and the lines above it.
 LAYERS = (
     ("escaping", "errors", "paths", "_typing", "json_text", "annotations"),
-    ("processes", "sealed", "locks", "cache", "allocator"),
+    ("processes", "sealed", "locks", "cache", "remote", "allocator"),
     ("signatures",),
     ("arguments", "spec"),
     ("records", "stats", "provenance", "workdir", "wording", "measured"),

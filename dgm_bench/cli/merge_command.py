@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from dgm_bench.cli import streams
-from dgm_bench.cli.options import collecting_seldom, examples, results_option
+from dgm_bench.cli.options import ResultsFolder, collecting_seldom, examples, results_option
 
 
 @click.command(
@@ -23,7 +23,7 @@ from dgm_bench.cli.options import collecting_seldom, examples, results_option
     metavar="FOLDER...",
     nargs=-1,
     required=True,
-    type=click.Path(path_type=Path),
+    type=ResultsFolder(read=True, weights=True, file_okay=True),
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be merged.")
 @results_option()

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import click
 
@@ -153,6 +155,37 @@ def _in_one_line(error: click.ClickException) -> str:
 # --------------------------------------------------------------------------- shared options
 
 
+class ResultsFolder(click.Path):
+    """A results folder, or an address of one: what is there is fetched into the user's cache.
+
+    Args:
+        read: The verb reads it only; else what it leaves is put there when it ends.
+        weights: Weights of models are wanted too.
+    """
+
+    def __init__(self, *, read: bool, weights: bool = False, file_okay: bool = False) -> None:
+        super().__init__(file_okay=file_okay, path_type=Path)
+        self._read, self._weights = read, weights
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401  click's own signature
+        """Return the folder."""
+        text = os.fspath(value)
+        if not paths.is_address(text):
+            text = url2pathname(urlsplit(text).path) if text.startswith("file://") else text
+            return super().convert(text, param, ctx)
+        from dgm_bench.remote import Remote
+
+        remote = Remote(text)
+        if ctx is not None and not self._read:
+            ctx.call_on_close(remote.put)
+        return remote.fetch(weights=self._weights)
+
+
 def results_option(*, read: bool = False) -> Callable[[Function], Function]:
     """Add ``--results``.
 
@@ -162,11 +195,11 @@ def results_option(*, read: bool = False) -> Callable[[Function], Function]:
     return click.option(
         "--results",
         metavar="DIR",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=ResultsFolder(read=read),
         default=paths.default_results,
         show_default="results/ of the checkout, else of the current folder",
         callback=_tell_missing if read else None,
-        help="Folder of the stored records.",
+        help="Folder of the stored records, or an address such as s3://bucket/results.",
     )
 
 

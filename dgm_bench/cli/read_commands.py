@@ -11,6 +11,7 @@ import click
 
 from dgm_bench.cli import streams
 from dgm_bench.cli.options import (
+    ResultsFolder,
     collecting_seldom,
     data_root_option,
     examples,
@@ -224,8 +225,8 @@ def _rendered(chosen: Table, style: Format, verdicts: Mapping[str, Verdict], sto
         "dgm-bench compare /tmp/results results --format markdown",
     ),
 )
-@click.argument("new", type=click.Path(path_type=Path))
-@click.argument("baseline", type=click.Path(path_type=Path))
+@click.argument("new", type=ResultsFolder(read=True, file_okay=True))
+@click.argument("baseline", type=ResultsFolder(read=True, file_okay=True))
 @click.option(
     "--format", "style", type=click.Choice(COMPARE_FORMATS), default="text", show_default=True
 )
