@@ -303,6 +303,10 @@ class Board:
         for task_id in task_ids:
             _replace(self.folder / "cancel" / task_id, _NOW if now else b"")
 
+    def withdraw_requests(self) -> None:
+        """Let go on what was cancelled: somebody has asked for it again."""
+        shutil.rmtree(self.folder / "cancel", ignore_errors=True)
+
     def cancel_requested(self, task_id: str) -> bool:
         """Say whether a task is to end."""
         return any(path.exists() for path in self._requests(task_id))

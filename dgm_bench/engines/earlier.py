@@ -34,6 +34,7 @@ def taken_over(
             if left is None or not _is_open(left, engine.name, terms, code):
                 continue
             if wanted.intersection(task.id for task in left.tasks):
+                board.withdraw_requests()
                 return board, engine.adopt(board)
     return Board.new(results), {}
 

@@ -24,6 +24,8 @@ TOGETHER = ("ffjord/density/nice/pinwheel",)
 #: Seconds each, with validations; the last has a solver.
 CELLS = (*TOGETHER, "ffjord/density/planar/8gaussians", "ffjord/density/ffjord/8gaussians")
 ROUNDING = 1e-6
+#: What is in the command of a worker: of the pool, of Slurm.
+WORKERS = ("engines.pool_worker", "submitit.core._submit")
 SETTINGS = ("stopping.patience=null", "batch_size=16", "validation.every=10")
 SEEDS = 2
 RUNS = SEEDS * len(CELLS)
@@ -151,7 +153,7 @@ class World:
         found = {}
         for process in self.processes():
             words = command_of(process)
-            if process != head and ("spawn_main" in words or "dgm_bench.engines" in words):
+            if process != head and any(name in words for name in WORKERS):
                 found[process] = "starting"
         return found
 

@@ -49,7 +49,21 @@ class Faults:
     Args:
         world: Of the commands.
         chance: Decides when and whom.
+
+    Attributes:
+        KILLS: How often workers are killed in a row.
     """
+
+    #: Kinds of faults that hit the same plan one after the other: so many runs are left for all.
+    MIXED = (
+        ("worker_killed", "head_killed", "cancelled"),
+        ("disk_full", "head_ended", "twice_at_once"),
+        ("worker_killed", "cancelled", "head_killed"),
+        ("read_only", "mlflow_dies", "head_ended"),
+        ("worker_killed", "head_killed", "mlflow_refuses"),
+        ("worker_stopped", "disk_full", "mlflow_hangs"),
+    )
+    KILLS = 16
 
     def __init__(self, world, chance):
         self.world, self.chance = world, chance
@@ -57,11 +71,11 @@ class Faults:
 
     # ---------------------------------------------------------------- workers
 
-    def worker_killed(self, results, kills=12):
+    def worker_killed(self, results, kills=None):
         """Kill workers at any moment, in all phases."""
         process = self.world.run(results)
-        for number in range(kills):
-            time.sleep(self.chance.uniform(0.0, 1.5))
+        for number in range(kills or self.KILLS):
+            time.sleep(self.chance.uniform(0.0, 1.0))
             victim = self.victim(process, results, PHASES[number % len(PHASES)])
             if victim is None:
                 break
@@ -207,24 +221,32 @@ def unchangeable(folder, wanted):
     return True
 
 
-#: Kinds of faults that hit the same plan one after the other: so many runs are left for all.
-MIXED = (
-    ("worker_killed", "head_killed", "cancelled"),
-    ("disk_full", "head_ended", "twice_at_once"),
-    ("worker_killed", "cancelled", "head_killed"),
-    ("read_only", "mlflow_dies", "head_ended"),
-    ("worker_killed", "head_killed", "mlflow_refuses"),
-    ("worker_stopped", "disk_full", "mlflow_hangs"),
-)
-ENGINES = {"local": ["--engine", "local", "--jobs", "2"]}
+LOCAL = ["--engine", "local", "--jobs", "2"]
 
 
-def hurt(world, rounds, chance, **options):
+@contextlib.contextmanager
+def world_of(engine, folder, steps):
+    """Give commands an engine; yield the world, and the kinds of faults that hurt it."""
+    if engine == "slurm":
+        from .slurm_faults import SlurmFaults, slurm_world
+
+        with slurm_world(folder, steps) as world:
+            yield world, SlurmFaults
+    elif engine == "ray":
+        from .ray_faults import RayFaults, ray_world
+
+        with ray_world(folder, steps) as world:
+            yield world, RayFaults
+    else:
+        yield World(folder, LOCAL, steps), Faults
+
+
+def hurt(world, rounds, chance, kinds_of=Faults, **options):
     """Plant faults, those of a round one after the other; yield what each round hit and broke."""
     for number, kinds in enumerate(rounds):
         name = "+".join(kinds)
         results = world.folder / f"{number:03}-{name}" / "results"
-        faults, began = Faults(world, chance), time.monotonic()
+        faults, began = kinds_of(world, chance), time.monotonic()
         try:
             for kind in kinds:
                 getattr(faults, kind)(results, **options)
@@ -244,7 +266,7 @@ def kills_of(hits):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    arguments.add_argument("--engine", choices=ENGINES, default="local")
+    arguments.add_argument("--engine", choices=("local", "slurm", "ray"), default="local")
     arguments.add_argument("--kills", type=int, default=40)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument(
@@ -257,11 +279,11 @@ def main():
     total, bad, count = Counter(), 0, 0
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        world = World(folder, ENGINES[options.engine], options.steps)
+        world, kinds_of = stack.enter_context(world_of(options.engine, folder, options.steps))
         world.make_reference()
-        mixed = [options.only.split("+")] if options.only else MIXED
+        mixed = [options.only.split("+")] if options.only else kinds_of.MIXED
         for kind, hits, commands, found, took in hurt(
-            world, cycle(mixed), random.Random(options.seed)
+            world, cycle(mixed), random.Random(options.seed), kinds_of
         ):
             total += hits
             count += 1

@@ -45,6 +45,13 @@ def left(results, **changes):
     return board
 
 
+def test_a_request_to_cancel_does_not_outlive_the_command_it_was_for(tmp_path):
+    board = left(tmp_path)
+    board.request_cancel()
+    found, _ = taken_over(Cluster(), tmp_path, TERMS, [TASK])
+    assert (found.id, found.cancel_requested("t")) == (board.id, False)
+
+
 @pytest.mark.parametrize("process", [GONE, "1-1-another"], ids=["gone", "elsewhere"])
 def test_what_nobody_follows_any_more_is_taken_over(tmp_path, process):
     board = left(tmp_path, process=process)

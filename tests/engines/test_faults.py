@@ -5,7 +5,7 @@ import random
 
 import pytest
 from engines.fault_world import World
-from engines.faults import ENGINES, hurt
+from engines.faults import LOCAL, hurt
 
 pytestmark = pytest.mark.skipif(
     "DGM_BENCH_ENGINES" not in os.environ, reason="takes minutes: tox -e engines"
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    made = World(tmp_path_factory.mktemp("faults"), ENGINES["local"], steps=30)
+    made = World(tmp_path_factory.mktemp("faults"), LOCAL, steps=30)
     made.make_reference()
     return made
 
