@@ -7,6 +7,7 @@ of these. Without interruptions all draws are the list schedule of the expected 
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -203,15 +204,16 @@ def in_order(works: Sequence[Work]) -> list[Work]:
 def allotted(works: Sequence[Work], fleet: Fleet) -> list[Work]:
     """Return work with the devices that each run gets.
 
-    The longest run gets twice as many as long as all work, spread evenly, would end before it
-    (Radulescu and van Gemund, A low-cost approach towards mixed task and data parallel scheduling,
-    2001), if the schedule ends sooner with that.
+    The longest run gets twice as many, again and again (Radulescu and van Gemund, A low-cost
+    approach towards mixed task and data parallel scheduling, 2001), until all work, spread evenly,
+    would take twice as long; what ends soonest on the way counts.
     """
+    tried, shortest = [list(works)], math.inf
     divided = list(works)
     area = sum(work.alone for work in works) / fleet.sharing
     longest = [(-work.seconds, place) for place, work in enumerate(divided)]
     heapq.heapify(longest)
-    while longest and -longest[0][0] * fleet.used > area:
+    while longest and -2 * longest[0][0] * fleet.used > area:
         place = heapq.heappop(longest)[1]
         before = divided[place]
         after = before.on(fleet, min(2 * before.devices, before.most(fleet)))
@@ -220,7 +222,10 @@ def allotted(works: Sequence[Work], fleet: Fleet) -> list[Work]:
         area += _area(after, fleet) - _area(before, fleet)
         divided[place] = after
         heapq.heappush(longest, (-after.seconds, place))
-    return min(divided, list(works), key=lambda works: schedule_end(works, fleet.room()))
+        if -longest[0][0] < SHORTER * shortest:
+            shortest = -longest[0][0]
+            tried.append(list(divided))
+    return min([*tried, divided], key=lambda some: schedule_end(some, fleet.room()))
 
 
 def _area(work: Work, fleet: Fleet) -> float:

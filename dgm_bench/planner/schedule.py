@@ -143,7 +143,7 @@ class _Waiting:
         """Yield each run that can start now, and its devices, which are taken."""
         passed: list[tuple[int, Need]] = []
         smallest = math.inf  # of the memory of those that did not fit
-        while self._first and (passed or not room.full):
+        while self._first and not room.full:
             run, need = heapq.heappop(self._first)
             devices = None
             if need.devices > 1 or need.memory_bytes < smallest:
