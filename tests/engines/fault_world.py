@@ -91,7 +91,7 @@ class World:
     def make_reference(self):
         """Do the plan undisturbed in one process."""
         if not self.reference.exists():
-            code = self.run(self.reference, engine=[]).wait(PATIENCE)
+            code = self.run(self.reference, engine=["--jobs", "1"]).wait(PATIENCE)
             if code:
                 raise SystemExit(f"the undisturbed plan ends with {code}: see {self.reference}.log")
 

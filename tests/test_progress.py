@@ -1,0 +1,86 @@
+"""What people see of several runs at once."""
+
+import io
+import re
+
+import pytest
+from factories import make_record
+from rich.console import Console
+
+from dgm_bench import progress
+from dgm_bench.events import Progress
+from dgm_bench.progress import PlainReporter, RichReporter
+
+
+def event(step=10, **changes):
+    fields = {"max_steps": 100, "epoch": 1.5, "seconds": 30.0, "limit_seconds": None,
+              "train_loss": 2.5, "validation": 2.6, "best": 2.4, "lr": 0.0, "bad_validations": 0,
+              "patience": None}  # fmt: skip
+    return Progress(step, **{**fields, **changes})
+
+
+def screen(width=100, height=20, terminal=True):
+    return Console(
+        file=io.StringIO(), width=width, height=height, force_terminal=terminal,
+        color_system=None, markup=False, highlight=False,
+    )  # fmt: skip
+
+
+def lines_of(runs, **size):
+    target = screen(terminal=False, **size)
+    target.print(RichReporter(target).view_of(runs))
+    return target.file.getvalue().splitlines()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_logs_say_in_turns_where_runs_stand_and_seldom(clock):
+    reporter = PlainReporter(screen(terminal=False), interval=15.0)
+    for _ in range(61):
+        reporter.going([("A", event()), ("B", event()), ("C", event())])
+        clock[0] += 1.0
+    told = [line.partition(":")[0] for line in reporter.console.file.getvalue().splitlines()]
+    assert told == ["A", "B", "C", "A", "B"]
+
+
+def test_a_line_each_has_title_epoch_loss_best_and_time_left():
+    (line,) = lines_of([("MAF on digits, seed 0", event(stage="prior"))])
+    for part in ("MAF on digits, seed 0", "prior", "epoch 1.5", "loss 2.500", "best 2.400"):
+        assert part in line
+    assert line.rstrip().endswith("4 min left") or line.rstrip().endswith("270 s left")
+
+
+def test_of_what_nobody_knows_the_end_the_time_so_far_is_shown():
+    (line,) = lines_of([("A", event(max_steps=None, best=None))])
+    assert "left" not in line
+    assert "best" not in line
+    assert line.rstrip().endswith("30 s")
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 18, 300])
+@pytest.mark.parametrize("width", [40, 100])
+def test_there_are_at_most_as_many_lines_as_fit_and_no_run_is_kept_secret(count, width):
+    found = lines_of([(f"run {n} " + "x" * 60, event()) for n in range(count)], width=width)
+    assert len(found) <= 17
+    assert all(len(line) <= width for line in found)
+    runs = sum("run " in line for line in found)
+    more = [int(match[1]) for line in found if (match := re.search(r"and (\d+) more", line))]
+    assert runs + sum(more) == count
+
+
+def test_the_live_lines_stay_while_one_of_the_runs_ends():
+    reporter = RichReporter(screen())
+    with reporter:
+        reporter.run_started("A", None, None, None)
+        reporter.going([("A", event()), ("B", event())])
+        reporter.about("A", None)
+        reporter.run_finished(make_record())
+        assert reporter._live is not None
+        reporter.going([("B", event())])
+    assert reporter._live is None
+    assert "A: nll" in reporter.console.file.getvalue()
