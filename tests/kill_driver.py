@@ -28,11 +28,14 @@ import numpy as np
 import torch
 import torch._dynamo
 from PIL import Image
+from stand_ins import hasty
 
-from dgm_bench import data, execution, kept, provenance, session, workdir
+from dgm_bench import data, execution, kept, provenance, session, staged_training, workdir
 from dgm_bench.catalog import load_catalog
 from dgm_bench.cli import cli
 from dgm_bench.data import image_folder
+from dgm_bench.metrics.images import classifier
+from dgm_bench.pictures import pictures, two_stage
 from dgm_bench.train import loop, validation
 
 #: Where each phase is: the innermost counts. In the order in which kills are aimed at them.
@@ -43,7 +46,7 @@ PHASES = {
     "between stages": (execution.Execution, "_train"),
     "training": (loop.Trainer, "run"),
     "validating": (validation.Validation, "measure"),
-    "encoding codes": (execution, "latents"),
+    "encoding codes": (staged_training, "latents"),
     "preparing": (execution, "prepare"),
     "evaluating": (execution, "evaluate"),
     "writing artifacts": (execution.Execution, "_keep_artifacts"),
@@ -89,6 +92,14 @@ def keep_often():
     """Let evaluations keep what is done as often as training does here."""
     kept.Journal.__init__ = functools.partialmethod(kept.Journal.__init__, every=OFTEN)
     kept.EVERY_STATE = OFTEN
+
+
+def show_little():
+    """Draw few images and points, compared by a classifier that saw each image once."""
+    classifier.settings_for = hasty
+    two_stage.RECONSTRUCTED = two_stage.QUERIES = two_stage.NEAREST = 2
+    two_stage.PER_CLASS = two_stage.CLASSES = 3
+    pictures.GRID, pictures.POINTS = 40, 200
 
 
 def watched(function, number):
@@ -243,6 +254,7 @@ def main():
     load_catalog()
     provenance.code()  # once: a change of the package in the meantime would start runs again
     keep_often()
+    show_little()
     watch()
     places = ["--results", "results", "--data-root", "data"]
     cases = [

@@ -21,6 +21,8 @@ CASES = {
         "ffjord/density/maf-5/8gaussians",
         *FEW,
         "stopping.max_steps=300",
+        "model.args.layers=2",
+        "model.args.hidden=[16]",
     ),
     "ffjord": (
         "ffjord/density/ffjord/8gaussians",
@@ -30,6 +32,13 @@ CASES = {
     "vqvae-2": (
         "vqvae2/diversity/vqvae-2/digits-precision",
         *FEW,
+        *(f"autoencoder.model.args.{name}" for name in ("hidden=8", "residual_units=8")),
+        *(
+            f"{prior}.model.args.{name}"
+            for prior in ("top-prior", "bottom-prior")
+            for name in ("layers=1", "hidden=8", "residual=8", "conditioning_residual=8")
+        ),
+        "top-prior.model.args.attention_layers=1",
         'evaluation.metrics=["codes"]',
     ),
     "folder": (
