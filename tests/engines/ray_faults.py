@@ -46,8 +46,8 @@ class RayFaults(Faults):
 
 
 def is_busy(command):
-    """Say whether a process of Ray does something, as its title tells."""
-    return command.startswith("ray::") and not command.startswith("ray::IDLE")
+    """Say whether a process of Ray does a task, as its title tells; nodes die with their agents."""
+    return command.startswith("ray::") and "IDLE" not in command and "Agent" not in command
 
 
 @contextlib.contextmanager
