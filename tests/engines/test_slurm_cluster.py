@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 PLAN = ("ffjord/density/gaussian/[mr]*s", "ffjord/density/made/[mr]*s", "--seeds", "2")
 #: A run that is long enough to be in the middle when something happens to it.
 ONE = ("ffjord/density/made/digits", "--set", "stopping.patience=10000")
-LONG = (*ONE, "--set", "stopping.max_steps=6000")
+LONG = (*ONE, "--set", "stopping.max_steps=3000")
 LONGER = (*ONE, "--set", "stopping.max_steps=18000")
 SHORT_OF_TIME = ("--partition", "short", "--engine-option", "signal_delay=29s")
 
