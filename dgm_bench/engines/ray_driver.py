@@ -36,6 +36,8 @@ from dgm_bench.workdir import WorkFolder
 #: Seconds: between two questions to the cluster's head, until it counts as lost, and that tasks
 #: have to end in once they are asked to.
 _ASK, _LOST, _LEAVE = 2.0, 20.0, 30.0
+#: Seconds that a process of the cluster may take to start.
+_START = 60.0
 
 
 class Inbox:
@@ -162,7 +164,7 @@ class Driver:
         self.head, self._asked, self._silent = head_address(self.ray, options), 0.0, 0.0
         here = {"scheduling_strategy": self.nodes.on(self.nodes.own), "num_cpus": 0}
         self.inbox = self.ray.remote(Inbox).options(**here).remote()
-        self.ray.get(self.inbox.take.remote(0))
+        self._require_inbox()
         self.work = self.ray.remote(work)
         self.jobs: dict[str, _Submitted] = {}
         self.unfit: dict[str, set[str]] = {}
@@ -170,6 +172,21 @@ class Driver:
         self._over: list[Ended] = []
         self._taken = 0
         self._given: dict[str, Any] = {}
+
+    def _require_inbox(self) -> None:
+        """Refuse a cluster that cannot start the process that takes in files.
+
+        Raises:
+            EngineError: It cannot.
+        """
+        try:
+            self.ray.get(self.inbox.take.remote(0), timeout=_START)
+        except self.ray.exceptions.RayError as error:
+            why = one_line(str(error).rpartition("\n")[2] or type(error).__name__)
+            remedy = "see its logs; the same command goes on"
+            raise EngineError(
+                "Ray", f"starts no process beside this one ({why})", remedy
+            ) from error
 
     # ---------------------------------------------------------------- the cluster
 

@@ -30,14 +30,12 @@ class RayNodes:
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.address = self.cluster.address
 
-    def add(self, name, cpus=1, **settings):
+    def add(self, name, cpus=1, env=None):
         """Start a node, with a folder of its own for all that its tasks write."""
         own = self.folder / name
         own.mkdir()
-        variables = {"TMPDIR": str(own), _MARK: str(own)}
-        self.nodes[name] = self.cluster.add_node(
-            num_cpus=cpus, env_vars=variables, **_SMALL, **settings
-        )
+        variables = {"TMPDIR": str(own), _MARK: str(own), **(env or {})}
+        self.nodes[name] = self.cluster.add_node(num_cpus=cpus, env_vars=variables, **_SMALL)
 
     def workers(self, name):
         """Return the processes of a node, by what is in their environment."""
