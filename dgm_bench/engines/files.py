@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from dgm_bench.engines.tasks import Task
 from dgm_bench.errors import DamagedError, ResultsError, UsageError, refused
+from dgm_bench.remote import mirrored_at
 from dgm_bench.sealed import write_atomically
 from dgm_bench.workdir import WorkFolder, stages_folder
 
@@ -51,7 +52,7 @@ _Mark = tuple[int, int, int]
 
 
 def take_in(results: Path, changes: Changes) -> None:
-    """Do in a results folder what was done in another.
+    """Do in a results folder what was done in another; where it is a mirror, at its address too.
 
     Raises:
         DamagedError: Something is not what was sent; nothing is changed.
@@ -65,6 +66,12 @@ def take_in(results: Path, changes: Changes) -> None:
             (results / place).unlink(missing_ok=True)
         else:
             write_atomically(results / place, content)
+    if (remote := mirrored_at(results)) is not None:
+        given = [place for place, change in changes.items() if change is not None]
+        remote.put(place for place in given if place.startswith(("runs/", "artifacts/")))
+        for place in given:
+            if place.endswith("/run.json"):
+                remote.put_over(place)
 
 
 def _resolved(changes: Changes, read: Callable[[str], bytes | None]) -> dict[str, bytes | None]:

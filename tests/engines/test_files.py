@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -163,6 +164,16 @@ def test_what_was_damaged_on_its_way_changes_nothing(tmp_path):
 def test_an_address_that_cannot_be_used_is_told_before_there_is_anything_to_lose(address, reason):
     with pytest.raises(UsageError, match=reason):
         Storage(address).require_writable()
+
+
+def test_what_comes_to_a_mirror_goes_on_to_its_address(tmp_path, monkeypatch):
+    """Records after what they name, and how far runs are; checkpoints stay."""
+    asked = []
+    remote = SimpleNamespace(put=asked.extend, put_over=lambda place: asked.append([place]))
+    monkeypatch.setattr("dgm_bench.engines.files.mirrored_at", lambda results: remote)
+    places = ["artifacts/1/w", "runs/1.csv", "runs/1.json", f"{RUN}/train/c.pt", f"{RUN}/run.json"]
+    take_in(tmp_path, dict.fromkeys(places, Content.of(b"x")) | {f"{RUN}/gone/run.json": None})
+    assert asked == [*places[:3], [f"{RUN}/run.json"]]
 
 
 def test_an_address_that_is_lost_is_told_in_one_line(monkeypatch):

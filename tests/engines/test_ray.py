@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
 ]
 
-CELLS = ("made", "maf-5", "real-nvp-5")
+CELLS = ("made", "maf-5")
 RUN = ("--set", "stopping.max_steps=400", "--budget", "none", "--no-tracking", "--threads", "1")
 PREFIX = "dgm-bench-run-"
 CHECKPOINT = f"{PREFIX}*/results/work/*/train/checkpoint.pt"
@@ -99,7 +99,7 @@ class Head:
             start_new_session=True,
         )
 
-    def wait(self, seconds=180):
+    def wait(self, seconds=600):
         return self.process.wait(seconds)
 
     def said(self):
@@ -116,7 +116,7 @@ class Head:
             self.process.wait()
 
 
-def until(found, seconds=120):
+def until(found, seconds=400):
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         if (value := found()) is not None:
