@@ -160,9 +160,9 @@ def run(
     store = Store(results, strict=strict)
     at_once = jobs if engine == "local" else jobs or 1  # a cluster says itself how many
     planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds, jobs=at_once)
-    chosen = make_engine(choice, context, planned.machine)
     with make_reporter() as reporter:
-        summary = run_plan(planned, replace(context, reporter=reporter), chosen)
+        context = replace(context, reporter=reporter)
+        summary = run_plan(planned, context, make_engine(choice, context, planned.machine))
     done = summary.finished or summary.failed or summary.unfinished or summary.lost
     if not (done or summary.interrupted):
         why = summary.skipped[0][1] if summary.skipped else "no cell was left to run"
