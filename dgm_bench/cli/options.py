@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import click
 
@@ -176,14 +174,22 @@ class ResultsFolder(click.Path):
         """Return the folder."""
         text = os.fspath(value)
         if not paths.is_address(text):
-            text = url2pathname(urlsplit(text).path) if text.startswith("file://") else text
-            return super().convert(text, param, ctx)
+            return super().convert(_without_scheme(text), param, ctx)
         from dgm_bench.remote import Remote
 
         remote = Remote(text)
         if ctx is not None and not self._read:
             ctx.call_on_close(remote.put)
         return remote.fetch(weights=self._weights)
+
+
+def _without_scheme(text: str) -> str:
+    if not text.startswith("file://"):
+        return text
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname  # it is slow to import
+
+    return url2pathname(urlsplit(text).path)
 
 
 def results_option(*, read: bool = False) -> Callable[[Function], Function]:
