@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -129,8 +129,22 @@ class Log:
                 return False
             if has_in_full(client, experiment, record.run_id):
                 return False
+            return self._logged_once(client, experiment, record)
+
+    def _logged_once(self, client: MlflowClient, experiment: str, record: RunRecord) -> bool:
+        """Log a run; of two processes that do at once, of machines that share no lock, one wins.
+
+        Each looks again when it is done, and both remove the same one; who finds its run removed by
+        the other has nothing left to do.
+        """
+        try:
             log_run(client, experiment, record, self._store.curve(record), self.results)
-        return True
+        except Exception:
+            with suppress(Exception):  # what is wrong is told of the first error
+                if has_in_full(client, experiment, record.run_id):
+                    return False
+            raise
+        return has_in_full(client, experiment, record.run_id)
 
     def _connected(self) -> MlflowClient:
         if self._client is None:

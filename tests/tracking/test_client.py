@@ -160,6 +160,30 @@ def test_of_several_runs_for_one_record_one_whole_one_is_kept(fresh, many, of):
     assert all(LOGGED_TAG in r.data.tags for r in found if RUN_ID_TAG in r.data.tags)
 
 
+@pytest.mark.parametrize("other_is_first", [False, True])
+def test_of_two_that_log_a_run_at_once_one_is_kept(fresh, monkeypatch, other_is_first):
+    """Two machines, which share a server and no lock: neither saw the other's when it began."""
+    from mlflow import MlflowClient
+
+    record, real = store_run(fresh), MlflowClient.set_terminated
+    experiment = log_of(fresh)._experiment(
+        MlflowClient(f"sqlite:///{fresh}/mlflow.db"), "ffjord/density"
+    )
+
+    def meanwhile(client, run_id, **how):
+        monkeypatch.setattr(MlflowClient, "set_terminated", real)
+        mlflow_side.log_run(client, experiment, record, [], fresh)
+        if other_is_first:  # it looks again, and removes what is not whole
+            mlflow_side.has_in_full(client, experiment, record.run_id)
+        real(client, run_id, **how)
+
+    monkeypatch.setattr(MlflowClient, "set_terminated", meanwhile)
+    assert once(fresh, record) is not other_is_first
+    _, (run,) = runs_of(fresh)
+    assert run.data.tags[LOGGED_TAG] == "yes"
+    assert once(fresh, record) is False
+
+
 def test_many_runs_are_asked_for_together(fresh, monkeypatch):
     records = [store_run(fresh, seed=seed) for seed in range(3)]
     for record in records:
