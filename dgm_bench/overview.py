@@ -98,8 +98,8 @@ class TaskView:
         bound = time_left(self.progress)
         expected = self.task.seconds
         known = [bound] if bound is not None else []
-        if expected is not None:
-            known.append(max(expected - self.state.seconds, 0.0))
+        if expected is not None and expected > self.state.seconds:
+            known.append(expected - self.state.seconds)
         return min(known, default=None)
 
     @property
@@ -107,7 +107,8 @@ class TaskView:
         """What failed of it."""
         fault, skipped = self.state.fault, self.state.skipped
         if fault is not None:
-            thing = "" if fault.thing in self.task.cells else f"{fault.thing}: "
+            named = fault.thing in (*self.task.cells, self.name, self.state.title)
+            thing = "" if named else f"{fault.thing}: "
             yield Failure(self.name, f"{thing}{fault.reason}", fault.remedy)
         for ending in self.state.records:
             if ending.failure:

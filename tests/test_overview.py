@@ -2,12 +2,14 @@
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 from board_parts import GONE, planned, submit
 from factories import make_context
 
-from dgm_bench.engines.board import Ending, Fault
+from dgm_bench.engines.board import Ending, Fault, TaskState
+from dgm_bench.engines.tasks import task_of
 from dgm_bench.errors import DgmBenchError
 from dgm_bench.overview import SILENT, overview
 from dgm_bench.processes import own_mark
@@ -52,11 +54,32 @@ def test_each_task_is_counted_in_one_state(context):
 
 def test_time_left_is_shared_by_as_many_as_run_and_known_only_where_all_is(context):
     runs = planned(*range(6))
-    timed = [run.__class__(**{**vars(run), "seconds": 100.0}) for run in runs]
-    submit(context, *[{"state": "running", **HALF}] * 2, runs=timed)
+    timed = [replace(run, seconds=100.0) for run in runs]
+    board = submit(context, *[{"state": "running", **HALF}] * 2, runs=timed)
     assert only(context).seconds_left == (2 * 20 + 4 * 100) / 2
+    board.remove()
     submit(context, {"state": "running", **HALF}, runs=runs)
-    assert overview(context.results).submissions[1].seconds_left is None
+    assert only(context).seconds_left is None
+
+
+def test_a_task_that_takes_longer_than_expected_has_what_its_steps_say_left(context):
+    (run,) = planned(0)
+    board = submit(context, {"state": "running", **HALF}, runs=[replace(run, seconds=15.0)])
+    assert only(context).seconds_left == 20.0
+    board.note(TaskState(task=task_of([run]).id, state="running", seconds=30.0))
+    assert only(context).seconds_left is None
+
+
+def test_what_failed_is_named_once(context):
+    (run,) = planned(0)
+    for thing in (run.cell.id, f"{run.cell.id} seed 0", "MAF, seed 0"):
+        fault = Fault.of(DgmBenchError(thing, "its process died", "try again"))
+        board = submit(
+            context, {"state": "lost", "fault": fault, "title": "MAF, seed 0"}, runs=[run]
+        )
+        (failure,) = only(context).tasks[0].failures
+        assert (failure.what, failure.reason) == (f"{run.cell.id} seed 0", "its process died")
+        board.remove()
 
 
 def test_patterns_choose_tasks_and_submissions(context):

@@ -36,7 +36,7 @@ from .fault_world import World
 LOOK = 0.01
 PHASES = ("starting", "loading data", "training", "evaluating", "writing the record")
 #: Seconds to wait for a worker in the wanted phase; then any is hurt.
-_AIM = 8.0
+_AIM = 30.0
 #: More than a note on a board, less than a checkpoint.
 SMALL_FILE = 6000
 #: Linux: ioctls on a folder in which nothing may be changed.
