@@ -99,6 +99,8 @@ class StageCheckpoint:
             state.tally.extend_segment()
             self.file.save({"identity": self.identity, **state.state_dict()})
             self.start_clock()
+        elif state.sharded is not None:
+            state.state_dict()  # another process writes it, of the parts that all have
 
     def restore(self, state: TrainingState, world: World = ALONE) -> bool:
         """Load what was saved into ``state``; return whether there was anything.

@@ -69,7 +69,7 @@ class Trainer:
             self.world.size == 1 and next(model.parameters(), self.examples).is_cuda
         )
         self.objective = build_objective(stage.objective, context.data_root)
-        self.state = TrainingState(stage, model, self.examples, seed)
+        self.state = TrainingState(stage, model, self.examples, seed, split.world)
         self.validation = Validation(stage, data, self.objective, self.state, seed)
         self.checkpoint = checkpoint or StageCheckpoint(None)
         self.clock = Stopwatch()
@@ -173,7 +173,8 @@ class Trainer:
         """Refuse a model that cannot be trained on divided batches."""
         few = self.examples[: min(split.fewest + 1, self.state.sampler.batch_size)]
         noise = torch.Generator(self.state.device).manual_seed(self.seed)
-        split.require_right(self.state, self.loss, self._inputs(few, noise))
+        with self.state.gathered():
+            split.require_right(self.state, self._loss, self._inputs(few, noise))
 
     def _inputs(self, examples: Batch, noise: torch.Generator) -> Batch:
         x = examples.to(self.state.device, non_blocking=True)
@@ -222,6 +223,11 @@ class Trainer:
 
     def loss(self, x: Batch) -> Float[Tensor, ""]:
         """Return the objective of a batch, which gradients can be taken of."""
+        parts = self.state.sharded
+        loss: Tensor = self._loss(x) if parts is None else parts(self._loss, x)
+        return loss
+
+    def _loss(self, x: Batch) -> Float[Tensor, ""]:
         with self.state.mixed_precision():
             return self.objective(self.model, x, self.tally.step, self.state.noise).total
 

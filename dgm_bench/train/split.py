@@ -58,7 +58,9 @@ class Split:
                 loss = loss_of(own) * (1 / self.world.size if part is None else part.share)
                 loss.backward()
             total = total + loss.detach()
-        return _add_up(self.world, state.model, total)
+        # Those of a model in parts are of a class of their own, and added up already.
+        gradients = [own for own in _gradients(state.model) if type(own) is Tensor]
+        return _add_up(self.world, gradients, total)
 
     @property
     def fewest(self) -> int:
@@ -113,16 +115,20 @@ def _replayed(state: TrainingState, slices: list[Slice | None]) -> Iterator[Slic
         state.model.function_evaluations = counted + taken // len(slices)
 
 
-def _add_up(world: World, model: nn.Module, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+def _gradients(model: nn.Module) -> list[Tensor]:
+    return [p.grad for p in model.parameters() if p.grad is not None]
+
+
+def _add_up(world: World, gradients: list[Tensor], loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
     """Add up gradients and loss over all processes, in one go."""
     if world.size == 1:
         return loss
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
     flat = torch.cat([*(gradient.flatten() for gradient in gradients), loss.view(1)])
     world.add_up(flat)
     *sums, total = flat.split([*(gradient.numel() for gradient in gradients), 1])
     views = [part.view_as(own) for part, own in zip(sums, gradients, strict=True)]
-    torch._foreach_copy_(gradients, views)
+    if gradients:
+        torch._foreach_copy_(gradients, views)
     whole: Tensor = total.view(())
     return whole
 
@@ -148,7 +154,7 @@ def _tried(state: TrainingState, compute: Callable[[], Tensor]) -> dict[str, Ten
     """Return all that a loss and its gradients give."""
     with _unchanged(state):
         loss = compute()
-        gradients = [p.grad.flatten() for p in state.model.parameters() if p.grad is not None]
+        gradients = [gradient.flatten() for gradient in _gradients(state.model)]
         buffers = [b.flatten().double() for b in state.model.buffers() if b.is_floating_point()]
         noise = [own.double() for own in state.noise_states().values() if own is not None]
         return {

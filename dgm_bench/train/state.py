@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Num
@@ -21,6 +21,10 @@ from dgm_bench.train.precision import precision_on
 from dgm_bench.train.sampler import ShuffledBatches
 from dgm_bench.train.schedule import Schedule
 from dgm_bench.train.tally import Tally
+from dgm_bench.train.world import ALONE, World
+
+if TYPE_CHECKING:
+    from dgm_bench.train.sharded import Sharded
 
 
 class TrainingState:
@@ -31,12 +35,23 @@ class TrainingState:
         model: On the device.
         examples: The training examples, on the device or, if they are too many, on the host.
         seed: Of the run; decides the order of the data and the noise.
+        world: The processes of the run; of a large model each keeps a part.
     """
 
     def __init__(
-        self, stage: Stage, model: nn.Module, examples: Num[Tensor, "n *event"], seed: int
+        self,
+        stage: Stage,
+        model: nn.Module,
+        examples: Num[Tensor, "n *event"],
+        seed: int,
+        world: World = ALONE,
     ) -> None:
         self.model = model
+        self.sharded: Sharded | None = None
+        if world.size > 1:
+            from dgm_bench.train.sharded import sharded  # here: it imports all of FSDP
+
+            self.sharded = sharded(model, world)
         # Data too large for the device stays where it is; batches are then moved.
         self.device = next(model.parameters(), examples).device
         self.sampler = ShuffledBatches(
@@ -73,6 +88,10 @@ class TrainingState:
         if self.precision != "bfloat16":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Have the whole model until the block ends, where each process keeps a part."""
+        return self.sharded.gathered() if self.sharded is not None else nullcontext()
 
     # ---------------------------------------------------------------- the training loss
 
@@ -156,6 +175,9 @@ class TrainingState:
     def release(self) -> None:
         """Let go of what only training needs, once the stage is over and its model chosen."""
         self.optimizer = self.average = self.best_parameters = None
+        if self.sharded is not None:
+            self.sharded.join()
+            self.sharded = None
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -166,6 +188,14 @@ class TrainingState:
         """
         if self.flat is not None:
             self.flat.share_memory()
+        values = self._values()
+        if self.sharded is None:
+            return values
+        from dgm_bench.train.sharded import whole
+
+        return cast(dict[str, Any], whole(values))
+
+    def _values(self) -> dict[str, Any]:
         return {
             "model": self._own_values(),
             "optimizer": self.optimizer.state_dict() if self.optimizer is not None else None,
@@ -186,6 +216,8 @@ class TrainingState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state of the same stage, and torch's generators with it."""
+        if self.sharded is not None:
+            state = self._in_parts(state)
         self.model.load_state_dict(state["model"])
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -200,6 +232,23 @@ class TrainingState:
         if isinstance(self.model, SolvesODE):
             self.model.function_evaluations = state["function_evaluations"]
         self.set_noise_states(state)
+
+    def _in_parts(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a state with what belongs to parameters in the parts that those are in."""
+        from dgm_bench.train.sharded import parted_like
+
+        named = dict(self.model.named_parameters())
+        state = dict(state)
+        for values in filter(None, (state["model"], state["best"])):
+            values.update({n: parted_like(values[n], p) for n, p in named.items()})
+        if self.average is not None:
+            pairs = zip(state["average"], self.parameters, strict=True)
+            state["average"] = [parted_like(value, own) for value, own in pairs]
+        if self.optimizer is not None:
+            own = [p for group in self.optimizer.param_groups for p in group["params"]]
+            for index, memory in state["optimizer"]["state"].items():
+                memory.update({n: parted_like(v, own[index]) for n, v in memory.items()})
+        return state
 
     def noise_states(self) -> dict[str, Tensor | None]:
         """Return the states of the run's own noise and of torch's generators."""

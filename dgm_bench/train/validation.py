@@ -55,7 +55,7 @@ class Validation:
         before = state.noise.get_state(), state.function_evaluations
         state.model.eval()
         try:
-            with state.averaged(), state.mixed_precision():
+            with state.averaged(), state.gathered(), state.mixed_precision():
                 loss = self._measured(state.model)
         except Interrupted:
             state.noise.set_state(before[0])

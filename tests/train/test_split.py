@@ -213,7 +213,7 @@ def curve(trainer):
 
 
 def weights(trainer):
-    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    return {name: value.clone() for name, value in trainer.state.state_dict()["model"].items()}
 
 
 def trained(world, name, folder, polls):
@@ -391,3 +391,32 @@ def test_one_example_that_does_not_fit_is_too_much():
     trainer.objective, trainer.divides_further = TooLarge(trainer.objective, 0), True
     with pytest.raises(torch.OutOfMemoryError):
         trainer.run()
+
+
+# ----------------------------------------------------------------------------- models in parts
+
+
+def test_a_model_in_parts_is_trained_alike_and_goes_on_whole_and_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("dgm_bench.train.sharded.SHARDED_FROM", 1)
+    same_whatever_the_number(["pixelsnail"], tmp_path, (1, 1), (2, 3), (2, None))
+
+
+def held(world):
+    trainer = trainer_of("pixelsnail", Split(world))
+    trainer.run()
+    inside = sum(
+        memory["exp_avg"].to_local().numel() for memory in trainer.state.optimizer.state.values()
+    )
+    trainer.state.use_best()
+    trainer.state.release()
+    return inside, [type(p) for p in trainer.model.parameters()], trainer.model.state_dict()
+
+
+def test_each_process_remembers_its_part_and_has_the_whole_model_in_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("dgm_bench.train.sharded.SHARDED_FROM", 1)
+    (one, kinds, first), (other, _, second) = in_processes(2, tmp_path, held)
+    total = sum(p.numel() for p in trainer_of("pixelsnail", WHOLE).model.parameters())
+    assert one + other == total
+    assert max(one, other) < 0.6 * total
+    assert set(kinds) == {torch.nn.Parameter}
+    assert all(torch.equal(first[name], second[name]) for name in first)
