@@ -14,12 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, cast
 
 import torch
@@ -73,12 +73,14 @@ class Team:
         processes: Those that this one has started.
         runs: How many runs they were ordered to train.
         lost: Whether they may be where nobody knows.
+        patience: Seconds to notice that one has gone; see :func:`watch`.
     """
 
     split: Split = WHOLE
     processes: Sequence[subprocess.Popen[bytes]] = ()
     runs: int = 0
     lost: bool = False
+    patience: float = 10.0
 
     @contextmanager
     def training(self, recipe: Recipe, seed: int) -> Iterator[None]:
@@ -274,10 +276,36 @@ def gathered(context: RunContext, device: torch.device) -> Iterator[Team]:
         return
     with tempfile.TemporaryDirectory() as folder:
         team = _met(context, device, here) if here else _started(context, device, Path(folder))
+        over = Event()
+        Thread(target=watch, args=(team, over), daemon=True).start()
         try:
             yield team
         finally:
+            over.set()
             team.end()
+
+
+def watch(team: Team, over: Event, leave: Callable[[LostProcessError], None] | None = None) -> None:
+    """End this process some time after another has gone, where it waits for it for ever.
+
+    A GPU that computes with others does: the processors alone notice.
+
+    Args:
+        team: With the processes.
+        over: Set when they are to end.
+        leave: Told what happened; ends the process by default.
+    """
+    while not over.wait(1.0):
+        if any(process.poll() is not None for process in team.processes):
+            if not over.wait(team.patience):
+                (leave or _leave)(LostProcessError(*team.split.world.lost()))
+            return
+
+
+def _leave(error: LostProcessError) -> None:
+    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.flush()
+    os._exit(error.exit_code)
 
 
 def _met(context: RunContext, device: torch.device, here: Place) -> Team:
@@ -318,7 +346,7 @@ def _what_became_of(processes: Sequence[subprocess.Popen[bytes]], size: int) -> 
         for rank, process in enumerate(processes, 1):
             if (code := process.poll()) is not None:
                 how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-                return f"process {rank} of 0 to {size - 1}", f"{how}"
+                return f"rank {rank} of {size} processes", how
         time.sleep(0.05)
     return f"one of {size} processes", "does not answer"
 

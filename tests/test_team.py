@@ -1,7 +1,15 @@
 """Several processes for one run: what they are asked for, how they are started, how they end."""
 
 import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from threading import Event
 from unittest.mock import patch
 
 import pytest
@@ -16,9 +24,10 @@ from dgm_bench.execution import Execution
 from dgm_bench.metrics.images.samples import drawn
 from dgm_bench.planner import PlannedRun
 from dgm_bench.spec import StoppingSpec
-from dgm_bench.team import Place, Team, follow, gathered, place, require_devices
+from dgm_bench.store import Store
+from dgm_bench.team import Place, Team, follow, gathered, place, require_devices, watch
 from dgm_bench.train.split import Split
-from dgm_bench.train.world import ALONE
+from dgm_bench.train.world import ALONE, World
 from dgm_bench.workdir import WorkFolder
 
 at_length = pytest.mark.skipif(
@@ -64,6 +73,19 @@ def test_more_devices_than_there_are_is_one_line(monkeypatch):
 def test_one_device_starts_nothing(tmp_path):
     with gathered(RunContext(tmp_path, tmp_path, accumulate=3), CPU) as team:
         assert (team.split, list(team.processes)) == (Split(ALONE, 3), [])
+
+
+def test_a_process_that_waits_for_ever_for_one_that_has_gone_ends(tmp_path):
+    """As on GPUs, where nothing is raised."""
+    gone = subprocess.Popen(["false"])
+    gone.wait()
+    world, heard = World(0, 2, lambda: ("rank 1", "is gone")), []
+    watch(Team(Split(world), [gone], patience=0.0), Event(), heard.append)
+    assert str(heard[0]).startswith("rank 1: is gone; the same command")
+    over = Event()
+    over.set()
+    watch(Team(Split(world), [gone], patience=0.0), over, heard.append)
+    assert len(heard) == 1
 
 
 # ------------------------------------------------------------------------------- both stages
@@ -128,3 +150,111 @@ def test_both_stages_of_a_run_are_the_same_on_two_processes(tmp_path):
     assert shared["codes"] == alone["codes"]
     assert torch.equal(shared["images"], alone["images"])
     assert shared["metrics"] == pytest.approx(alone["metrics"], rel=1e-6)
+
+
+# ------------------------------------------------------------------------------- commands
+
+RUN = ["-m", "dgm_bench", "run", "ffjord/density/maf-5/digits", "--budget", "none"]
+RUN += ["--no-tracking", "--threads", "2", "--set", "stopping.max_steps=300"]
+
+
+def command(results, *more, launcher=()):
+    """A run of a few seconds; torch is started once for each process."""
+    environment = {**os.environ, "DGM_BENCH_CHECKPOINT_SECONDS": "0.1"}
+    words = [sys.executable, *launcher, *RUN, "--results", str(results), *more]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def ended(process):
+    out, error = process.communicate(timeout=400)
+    return process.returncode, out + error
+
+
+def likelihood(results):
+    (record,) = Store(results).records()
+    return record.metrics[0].value, record.scale.world_size
+
+
+def others_of(process):
+    """The processes that a command has started, once there is a checkpoint."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+def wait_for_checkpoint(results, process):
+    while not list(results.glob("work/*/*/checkpoint.pt")):
+        assert process.poll() is None, ended(process)
+        time.sleep(0.05)
+
+
+def saved_at(results):
+    """When the newest checkpoint was written; None while it is exchanged for a newer one."""
+    with suppress(FileNotFoundError, ValueError):
+        (newest,) = results.glob("work/*/*/checkpoint.pt")
+        return newest.stat().st_mtime_ns
+    return None
+
+
+def wait_for_more(results, process):
+    """Wait until the newest checkpoint is another, or the run is over."""
+    before = saved_at(results)
+    while process.poll() is None and saved_at(results) in (before, None):
+        time.sleep(0.05)
+
+
+@at_length
+def test_a_run_that_loses_a_rank_is_told_and_goes_on_with_any_number(tmp_path):
+    assert ended(command(tmp_path / "alone"))[0] == 0
+    results = tmp_path / "shared"
+    broken = command(results, "--devices", "3")
+    wait_for_checkpoint(results, broken)
+    others = others_of(broken)
+    os.kill(others[1], signal.SIGKILL)
+    code, text = ended(broken)
+    line = text.strip().splitlines()[-1]
+    assert (code, line) == (
+        1,
+        "error: rank 2 of 3 processes: ended by SIGKILL; the same command goes on from the last "
+        "checkpoint",
+    )
+    assert all(is_over(other) for other in others)
+    left = command(results, "--devices", "2")
+    wait_for_more(results, left)
+    left.send_signal(signal.SIGTERM)
+    code, text = ended(left)
+    assert code in (0, 130), text
+    assert ended(command(results))[0] == 0
+    expected, found = likelihood(tmp_path / "alone"), likelihood(results)
+    assert found[0] == pytest.approx(expected[0], rel=1e-3)  # in single precision
+
+
+def is_over(process):
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not Path(f"/proc/{process}").exists()
+
+
+@at_length
+def test_the_others_end_with_a_first_process_that_is_killed(tmp_path):
+    process = command(tmp_path, "--devices", "2")
+    wait_for_checkpoint(tmp_path, process)
+    others = others_of(process)
+    process.kill()
+    process.communicate()
+    assert len(others) == 1
+    assert all(is_over(other) for other in others)
+
+
+@at_length
+def test_torchrun_starts_them_too(tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    code, text = ended(command(tmp_path / "both", launcher=launcher))
+    assert code == 0, text
+    assert len(re.findall("nll ", text)) == 1  # one of them speaks
+    assert ended(command(tmp_path / "alone"))[0] == 0
+    (alone, one), (both, two) = (likelihood(tmp_path / name) for name in ("alone", "both"))
+    assert (one, two) == (1, 2)
+    assert both == pytest.approx(alone, rel=1e-3)  # in single precision
