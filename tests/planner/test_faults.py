@@ -67,6 +67,13 @@ def test_the_spread_of_drawn_times_is_that_of_played_ones():
     assert drawn == pytest.approx(oracle, rel=0.1)  # 1,000 plays give it within 3 %
 
 
+def test_the_spread_grows_with_the_root_of_the_work():
+    """Also where losses are many, and no longer drawn one by one."""
+    kind, generator = Interruptions(1 / 300, 0.0, 50, 40, 7), np.random.default_rng(7)
+    some, many = (np.std(kind.drawn(work, DRAWS, generator)) for work in (1e4, 1e5))
+    assert many == pytest.approx(math.sqrt(10) * some, rel=0.1)
+
+
 def test_a_preemption_loses_nothing_but_its_restart():
     """As many as pass in the work, each with restarts until one is not interrupted."""
     kind = Interruptions(0.0, 1 / 400, 300, math.inf, 0)

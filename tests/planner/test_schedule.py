@@ -54,6 +54,16 @@ def test_no_run_waits_while_there_is_room_for_it(workers, devices, seed):
             assert run.start <= moment or min(need.memory_bytes, 100) > max(free, default=-1)
 
 
+@pytest.mark.parametrize(("workers", "devices"), [(4, 1), (7, 3)])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_run_starts_before_one_ahead_of_it_that_needs_no_more(workers, devices, seed):
+    seconds, needs = random_runs(seed)
+    placed = list_schedule(seconds, needs, Room(workers, devices, 100))
+    pairs = list(zip(placed, needs, strict=True))
+    for (first, less), (later, more) in itertools.combinations(pairs, 2):
+        assert first.start <= later.start or less.memory_bytes > more.memory_bytes
+
+
 def test_one_worker_takes_one_after_the_other():
     seconds, needs = random_runs(0)
     placed = list_schedule(seconds, needs, Room(1, 1, 100))
