@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from dgm_bench import data, planner
@@ -34,6 +34,7 @@ def make_plan(
     budget: str = "auto",
     seeds: int = 1,
     jobs: int | None = 1,
+    memory_bytes: int | None = None,
 ) -> planner.Plan:
     """Plan runs on this machine from the options of the command line.
 
@@ -44,11 +45,16 @@ def make_plan(
         budget: For all of them together, as :func:`planner.parse_budget` takes it.
         seeds: Runs of each recipe.
         jobs: Runs at once; None for as many as it is worth.
+        memory_bytes: Of the machines that do them, where that is not this one.
 
     Raises:
         UsageError: The budget means nothing.
     """
-    machine = partial(planner.Machine.here, context.device, context.threads)
+
+    def machine(workers: int) -> planner.Machine:
+        here = planner.Machine.here(context.device, context.threads, workers)
+        return here if memory_bytes is None else replace(here, memory_bytes=memory_bytes)
+
     around = planner.PlanningContext(
         machine=machine(1),
         data_state=cache(lambda name: data.state(name, context.data_root)),

@@ -158,8 +158,15 @@ def run(
     if follows_another(context):
         return
     store = Store(results, strict=strict)
-    at_once = jobs if engine == "local" else jobs or 1  # a cluster says itself how many
-    planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds, jobs=at_once)
+    planned = queries.make_plan(
+        cells,
+        context,
+        store,
+        budget=budget,
+        seeds=seeds,
+        jobs=jobs if engine == "local" else 1,  # on a cluster they do not share a machine
+        memory_bytes=choice.memory_bytes(),
+    )
     with make_reporter() as reporter:
         context = replace(context, reporter=reporter)
         summary = run_plan(planned, context, make_engine(choice, context, planned.machine))

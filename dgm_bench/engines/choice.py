@@ -13,7 +13,7 @@ from dgm_bench.costs import PROCESS_BYTES
 from dgm_bench.engines import Engine
 from dgm_bench.engines.local import LocalEngine
 from dgm_bench.engines.slurm import SlurmEngine
-from dgm_bench.engines.slurm_nodes import SlurmOptions
+from dgm_bench.engines.slurm_nodes import SlurmOptions, find_partition
 from dgm_bench.errors import UsageError
 from dgm_bench.planner import Machine, gigabytes
 
@@ -58,6 +58,16 @@ class Choice:
         from dgm_bench.execution import resolve_device
 
         return resolve_device(wanted).type
+
+    def memory_bytes(self) -> int | None:
+        """Return what the largest node has that could do a run; None where that is not known.
+
+        Raises:
+            UsageError: Slurm does not answer, or has no such partition.
+        """
+        if self.name != "slurm":
+            return None
+        return max(node.memory for node in find_partition(self.slurm().partition).nodes)
 
     def slurm(self) -> SlurmOptions:
         """Return what Slurm is asked for.

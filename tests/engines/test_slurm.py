@@ -4,11 +4,14 @@ import signal
 from pathlib import Path
 
 import pytest
+from factories import make_context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dgm_bench.catalog import load_catalog
+from dgm_bench.cli.queries import make_plan
 from dgm_bench.config import section
-from dgm_bench.engines import slurm, slurm_job, slurm_nodes, worker
+from dgm_bench.engines import choice, slurm, slurm_job, slurm_nodes, worker
 from dgm_bench.engines.board import Board, TaskState
 from dgm_bench.engines.packing import packed
 from dgm_bench.engines.slurm import SlurmEngine, last_words
@@ -23,6 +26,7 @@ from dgm_bench.engines.slurm_nodes import (
 )
 from dgm_bench.engines.tasks import Job, Task, Terms
 from dgm_bench.errors import UsageError
+from dgm_bench.store import Store
 
 GIB = 2**30
 SMALL = Shape(cpus=1, memory=2 * GIB, gpus=0)
@@ -154,6 +158,21 @@ def test_a_folder_that_only_this_machine_has_is_refused(tmp_path, monkeypatch):
         slurm_nodes.require_shared(tmp_path, GPU)
     here = Partition("gpu", None, (NODE,), frozenset({slurm_nodes.platform.node()}))
     slurm_nodes.require_shared(tmp_path, here)
+
+
+def test_a_plan_asks_for_the_memory_of_nodes_and_not_of_the_machine_to_log_in(monkeypatch):
+    small = Partition("gpu", None, (Shape(1, 10**8, 0), Shape(1, 4 * 10**8, 0)), frozenset())
+    large = Partition("gpu", None, (Shape(1, 10**15, 0),), frozenset())
+    cells = load_catalog().select("ffjord/density/made/moons")
+    monkeypatch.setattr("dgm_bench.provenance.memory_bytes", lambda: 10**6)
+    for partition, reason in ((small, "needs 0.5 GB memory, here are 0.4 GB"), (large, "")):
+        monkeypatch.setattr(choice, "find_partition", lambda name, found=partition: found)
+        memory = choice.Choice("slurm").memory_bytes()
+        planned = make_plan(
+            cells, make_context(), Store(Path("none")), memory_bytes=memory, seeds=2
+        )
+        assert {run.reason for run in planned.runs} == {reason}
+    assert choice.Choice().memory_bytes() is None
 
 
 def test_a_machine_without_slurm_or_submitit_is_told_in_one_line(monkeypatch):

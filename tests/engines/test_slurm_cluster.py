@@ -14,6 +14,7 @@ from engines.same_records import differences
 from engines.slurm_cluster import SlurmCluster, why_none
 
 from dgm_bench.engines.board import boards
+from dgm_bench.engines.slurm_nodes import seconds_of
 from dgm_bench.store import Store
 
 WHY_NOT = (
@@ -30,8 +31,8 @@ PLAN = ("ffjord/density/gaussian/[mr]*s", "ffjord/density/made/[mr]*s", "--seeds
 #: A run that is long enough to be in the middle when something happens to it.
 ONE = ("ffjord/density/made/digits", "--set", "stopping.patience=10000")
 LONG = (*ONE, "--set", "stopping.max_steps=3000")
-LONGER = (*ONE, "--set", "stopping.max_steps=18000")
-SHORT_OF_TIME = ("--partition", "short", "--engine-option", "signal_delay=29s")
+#: Slurm looks at limits of time twice a minute.
+LONGER = (*ONE, "--set", "stopping.max_steps=15000")
 
 
 class Command:
@@ -56,7 +57,7 @@ class Command:
 
     def ended(self, code=0):
         """What it told, once it has ended."""
-        returned = self.process.wait(timeout=600)
+        returned = self.process.wait(timeout=1200)
         told = self._output.read_text()
         assert returned == code, told
         return told
@@ -93,7 +94,7 @@ class Commands:
         return sum(int(text.partition("Restarts=")[2].split()[0]) for text in shown)
 
 
-def wait_for(what, seconds=120.0):
+def wait_for(what, seconds=300.0):
     end = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < end, "it did not come about in time"
@@ -171,12 +172,16 @@ def test_a_preempted_job_comes_back_and_goes_on_from_its_checkpoint(slurm, alone
 
 
 def test_a_job_at_its_time_limit_comes_back_and_goes_on(slurm, alone, tmp_path):
-    command = slurm.start(tmp_path / "r", *SHORT_OF_TIME, *LONGER)
-    jobs = command.jobs()
+    """The limit is set once the run is in the middle, and taken back for its second part."""
+    command = slurm.start(tmp_path / "r", "--engine-option", "signal_delay=110s", *LONGER)
+    command.in_the_middle()
+    ((job, _),) = command.jobs()
+    minutes = int(seconds_of(slurm.cluster.run("squeue", "-h", "-j", job, "-o", "%M").strip()) / 60)
+    slurm.cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes + 2}")
+    wait_for(lambda: [state.state for state in tasks(tmp_path / "r")] == ["waiting"])
+    slurm.cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     assert "its process died" not in command.ended()
-    assert len(jobs) == 1
-    assert segments(tmp_path / "r") >= 2
-    assert slurm.restarts(jobs) >= segments(tmp_path / "r") - 1
+    assert (slurm.restarts([(job, [])]), segments(tmp_path / "r")) == (1, 2)
     assert differences(alone(LONGER), tmp_path / "r") == []
 
 
