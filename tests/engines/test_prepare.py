@@ -1,6 +1,7 @@
 """Data is fetched and decoded once, before any job of a cluster needs it."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 from factories import make_context
@@ -59,7 +60,8 @@ def test_once_it_is_time_to_stop_the_rest_is_left(prepared, monkeypatch):
         assert prepared(MNIST)[0] == []
 
 
-def test_images_are_decoded_once(prepared):
+def test_images_that_are_here_are_decoded_once(prepared, monkeypatch):
+    monkeypatch.setattr(data, "state", lambda *_: SimpleNamespace(status="here"))
     assert prepared("vqvae2/diversity/real/cas-top1")[0] == [("load", "imagenet-256")]
 
 

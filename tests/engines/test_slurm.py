@@ -77,6 +77,10 @@ def test_packs_hold_each_job_once_are_short_enough_and_leave_no_slot_idle(length
         assert len(pack) == 1 or (not alone and sum(known) <= min(limit, share) * (1 + 1e-9))
 
 
+def test_packs_are_no_fewer_than_what_keeps_all_slots_busy():
+    assert len(packed([(SMALL, job(str(n))) for n in range(40)], 600, 2)) == 4
+
+
 def test_jobs_of_unknown_length_are_alone_where_none_is_known():
     assert [len(pack) for _, pack in packed([(SMALL, job(seconds=None))] * 3, 600, 2)] == [1, 1, 1]
 
@@ -244,14 +248,16 @@ def in_job(tmp_path, monkeypatch):
     board, came = Board(tmp_path), []
     kept = signal.signal(signal.SIGUSR2, lambda *_: came.append("back to the queue"))
 
-    def run(number, running=True, cancel=False):
+    def run(number, running=True, cancel=False, unheard=False):
         def do(job, board, gone):
             came.append(job.task.id)
             if number is not None:
                 signal.raise_signal(number)
             if cancel:
                 board.request_cancel()
-            state = TaskState(task=job.task.id, state="stopped" if gone() or cancel else "done")
+            state = TaskState(
+                task=job.task.id, state="stopped" if gone() or cancel or unheard else "done"
+            )
             board.note(state)
             return state
 
@@ -272,6 +278,10 @@ def test_without_a_signal_all_tasks_are_done(in_job):
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
 def test_a_signal_ends_the_task_in_good_order_and_then_the_job_goes_back(in_job, number):
     assert in_job(number) == (["a", "back to the queue"], ["waiting", None])
+
+
+def test_a_signal_that_the_run_itself_hears_ends_the_job_too(in_job):
+    assert in_job(None, unheard=True) == (["a", "back to the queue"], ["waiting", None])
 
 
 def test_a_job_that_slurm_does_not_want_any_more_does_not_go_back(in_job):
