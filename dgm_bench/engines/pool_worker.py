@@ -26,23 +26,30 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the command, which tells us
     answers = os.dup(1)
     os.dup2(2, 1)  # what libraries print is kept where warnings are
-    jobs: SimpleQueue[_Given | None] = SimpleQueue()
-    lost = Event()
-    Thread(target=_listen, args=(jobs, lost), daemon=True).start()
+    jobs: SimpleQueue[_Given] = SimpleQueue()
+    busy, lost = Event(), Event()
+    Thread(target=_listen, args=(jobs, busy, lost), daemon=True).start()
     from dgm_bench.engines.worker import do  # while the first job may be on its way
 
-    while (given := jobs.get()) is not None and not lost.is_set():
+    while True:
+        busy.clear()
+        if lost.is_set():
+            return
+        given = jobs.get()
+        busy.set()
         do(*given, gone=lambda: "its command is gone" if lost.is_set() else None)
         if not lost.is_set():
             os.write(answers, OVER)
 
 
-def _listen(jobs: SimpleQueue[_Given | None], lost: Event) -> None:
+def _listen(jobs: SimpleQueue[_Given], busy: Event, lost: Event) -> None:
+    """Take in jobs; at the end of standard input leave at once where there is nothing to save."""
     for line in _lines():
         fields = json.loads(line)
         jobs.put((Job.model_validate(fields["job"]), Board(Path(fields["board"]))))
     lost.set()
-    jobs.put(None)
+    if not busy.is_set():
+        os._exit(0)
 
 
 def _lines() -> Iterator[bytes]:
