@@ -155,7 +155,7 @@ def test_both_stages_of_a_run_are_the_same_on_two_processes(tmp_path):
 # ------------------------------------------------------------------------------- commands
 
 RUN = ["-m", "dgm_bench", "run", "ffjord/density/maf-5/digits", "--budget", "none"]
-RUN += ["--no-tracking", "--threads", "2", "--set", "stopping.max_steps=300"]
+RUN += ["--no-tracking", "--set", "stopping.max_steps=300"]
 
 
 def command(results, *more, launcher=()):
