@@ -158,6 +158,21 @@ def test_records_of_before_are_neither_told_nor_logged(context):
     assert "run_finished" not in {what for what, *_ in context.reporter.said}
 
 
+def test_a_record_that_the_next_attempt_finds_counts_once(context):
+    places = []
+
+    def records_and_dies(engine, job):
+        places.append(engine.record(job, 0))
+        return dies(engine, job, records=[Ending(place=places[0], title="T")])
+
+    def finds(engine, job):
+        engine.state(job, "done", earlier=places)
+        return Ended(job.task.id)
+
+    _, summary, _ = follow(context, {"a": [records_and_dies, finds]}, seeds=2)
+    assert [record.seed for record in summary.finished] == [0]
+
+
 def test_an_end_that_is_told_twice_counts_once(context):
     def done_twice(engine, job):
         return [done(engine, job), Ended(job.task.id, "killed")]
@@ -168,8 +183,12 @@ def test_an_end_that_is_told_twice_counts_once(context):
 
 
 def test_a_note_of_an_earlier_attempt_is_not_taken_for_this_ones(context):
-    engine, summary, _ = follow(context, {"a": [dies, dies_unseen, done]})
+    def talks_and_dies(engine, job):
+        return dies(engine, job, messages=["once"])
+
+    engine, summary, _ = follow(context, {"a": [talks_and_dies, dies_unseen, done]})
     assert [job.attempt for job in engine.submitted] == [1, 2, 3]
+    assert sum("once" in text for text in context.reporter.texts()) == 1
     assert rows(summary.finished) == ["a"]
 
 
@@ -231,7 +250,7 @@ def test_what_others_stopped_is_left_for_the_same_command(context, left):
 def test_a_run_that_is_cancelled_is_left_and_the_others_are_done(context):
     def cancelled(engine, job):
         engine.board.request_cancel([job.task.id])
-        return stops_when_asked(engine, job)
+        return stops_when_asked(engine, job) if engine.polls > 4 else goes_on(engine, job)
 
     engine, summary, left = follow(context, {"a": [cancelled], "b": [after(5, done)]})
     assert engine.cancelled == [[engine.submitted[0].task.id]]
