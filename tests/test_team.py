@@ -23,7 +23,7 @@ from dgm_bench.errors import UsageError
 from dgm_bench.execution import Execution
 from dgm_bench.metrics.images.samples import drawn
 from dgm_bench.planner import PlannedRun
-from dgm_bench.spec import StoppingSpec
+from dgm_bench.spec import StoppingSpec, ValidationSpec
 from dgm_bench.store import Store
 from dgm_bench.team import Place, Team, follow, gathered, place, require_devices, watch
 from dgm_bench.train.split import Split
@@ -100,7 +100,8 @@ def images():
 
 
 def wanted():
-    few = {"precision": "float64", "stopping": StoppingSpec(max_steps=3)}
+    batches = ValidationSpec(every=5, unit="steps", batch_size=20)  # of which codes are made too
+    few = {"precision": "float64", "stopping": StoppingSpec(max_steps=3), "validation": batches}
     stages = (autoencoder(), prior(0, dropout=0.1), prior(1))
     return recipe(*(stage.model_copy(update=few) for stage in stages))
 
