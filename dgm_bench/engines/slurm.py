@@ -104,6 +104,7 @@ class SlurmEngine:
         self.partition: Partition = find_partition(options.partition)
         self.handles: dict[str, str] = {}
         self._waiting: list[tuple[Shape, Job]] = []
+        self._let_go: list[Ended] = []
         self._jobs: dict[str, _Slot] = {}
         self._arrays = _Arrays()
         self._board: Board | None = None
@@ -130,6 +131,9 @@ class SlurmEngine:
         """Submit what waits, then ask Slurm now and then which jobs are over."""
         if self._waiting:
             self._flush()
+        if self._let_go:
+            ended, self._let_go = self._let_go, []
+            return ended
         pause = _PAUSE + _PAUSE_OF_THOUSAND * len(self._jobs) / 1000
         if time.monotonic() < self._asked + pause:
             time.sleep(seconds)
@@ -141,6 +145,7 @@ class SlurmEngine:
     def cancel(self, task_ids: Collection[str]) -> None:
         """Take jobs out of the queue; those that run see the request on the board."""
         wanted = set(task_ids)
+        self._let_go += [Ended(job.task.id) for _, job in self._waiting if job.task.id in wanted]
         self._waiting = [(shape, job) for shape, job in self._waiting if job.task.id not in wanted]
         states = self._states() or {}
         ids = [
@@ -172,8 +177,21 @@ class SlurmEngine:
     # ---------------------------------------------------------------------------- submitting
 
     def _flush(self) -> None:
-        """Submit all that waits."""
+        """Submit all that waits; what Slurm does not take is left.
+
+        Raises:
+            UsageError: It does not take something.
+        """
         waiting, self._waiting = self._waiting, []
+        try:
+            self._submit_all(waiting)
+        except UsageError:
+            tasks = {job.task.id for _, job in waiting}
+            taken = {task for slot in self._jobs.values() for task in slot.tasks}
+            self._let_go += [Ended(task) for task in tasks - taken]
+            raise
+
+    def _submit_all(self, waiting: Sequence[tuple[Shape, Job]]) -> None:
         assert self._board is not None
         room = {shape: self.partition.room(shape) for shape, _ in waiting}
         slots = min(self.most or sys.maxsize, max(room.values()))

@@ -233,6 +233,33 @@ def test_what_was_done_before_a_job_was_cancelled_stays_done(followed):
     assert followed("CANCELLED", "CANCELLED", note="done")[1].state == "done"
 
 
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """An engine whose Slurm takes nothing, and a board."""
+    monkeypatch.setattr(slurm, "_require_submitit", lambda: None)
+    monkeypatch.setattr(slurm, "find_partition", lambda name: GPU)
+    monkeypatch.setattr(slurm, "require_shared", lambda *_: None)
+    monkeypatch.setattr(slurm, "_most_in_array", lambda: 1000)
+    monkeypatch.setattr(slurm, "ask", lambda *_: "")
+
+    def refuse(*_):
+        raise UsageError("sbatch", "Invalid account")
+
+    monkeypatch.setattr(SlurmEngine, "_ask_for", refuse)
+    return SlurmEngine(SlurmOptions()), Board(tmp_path)
+
+
+def test_what_slurm_does_not_take_is_left_at_once(refused):
+    engine, board = refused
+    engine.submit(job("a"), board)
+    with pytest.raises(UsageError, match="sbatch: Invalid account"):
+        engine.poll(0.0)
+    engine.submit(job("b"), board)
+    engine.cancel(["b"])
+    assert sorted(end.task_id for end in engine.poll(0.0)) == ["a", "b"]
+    assert engine.poll(0.0) == []
+
+
 def test_a_job_without_a_log_is_told_with_its_folder(tmp_path):
     assert "its node may not see that folder" in last_words(tmp_path, "7")
     (tmp_path / "7_0_log.err").touch()
