@@ -396,6 +396,7 @@ def test_one_example_that_does_not_fit_is_too_much():
 # ----------------------------------------------------------------------------- models in parts
 
 
+@at_length  # each process imports FSDP
 def test_a_model_in_parts_is_trained_alike_and_goes_on_whole_and_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr("dgm_bench.train.sharded.SHARDED_FROM", 1)
     same_whatever_the_number(["pixelsnail"], tmp_path, (1, 1), (2, 3), (2, None))
@@ -412,6 +413,7 @@ def held(world):
     return inside, [type(p) for p in trainer.model.parameters()], trainer.model.state_dict()
 
 
+@at_length  # each process imports FSDP
 def test_each_process_remembers_its_part_and_has_the_whole_model_in_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr("dgm_bench.train.sharded.SHARDED_FROM", 1)
     (one, kinds, first), (other, _, second) = in_processes(2, tmp_path, held)
