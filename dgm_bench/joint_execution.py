@@ -12,7 +12,7 @@ from dgm_bench.execution import Execution
 from dgm_bench.records import Outcome, RunRecord
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.memory import failures
-from dgm_bench.train.together import TrainersTogether
+from dgm_bench.train.together import TrainersTogether, align
 
 
 def train_together(executions: Sequence[Execution]) -> list[Callable[[], RunRecord]]:
@@ -40,6 +40,7 @@ def _trained(executions: Sequence[Execution]) -> Sequence[str | RunFailure]:
     try:
         with failures():
             trainers = [_opened(execution) for execution in executions]
+            align(trainers)
             for execution in executions[:1]:
                 execution.speak_of(seeds)
             return TrainersTogether(trainers).run()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import suppress
 
 import pytest
 import torch
@@ -22,9 +23,13 @@ from dgm_bench.spec import (
     StoppingSpec,
     ValidationSpec,
 )
+from dgm_bench.train.checkpoint import CheckpointFile
 from dgm_bench.train.loop import Trainer
 
 SEEDS = 3
+MADE = ModelSpec(name="made:MADE", args={"hidden": [4]})
+#: Has gradients alone that are others in their last bits than in the company of other seeds.
+MAF = ModelSpec(name="maf:MAF", args={"layers": 2, "hidden": [16], "batch_norm": False})
 pytestmark = pytest.mark.usefixtures("unchecked")  # numbers alone
 
 
@@ -51,14 +56,14 @@ class Titles(Reporter):
         self.said.append(text)
 
 
-def recipe(steps=12):
+def recipe(steps=12, patience=None, lr=0.02, every=4, model=MADE, data="digits"):
     stage = Stage(
-        data=DataSpec(name="digits"),
-        model=ModelSpec(name="made:MADE", args={"hidden": [4]}),
-        optimizer=OptimizerSpec(lr=0.02, eps=1e-3),
+        data=DataSpec(name=data),
+        model=model,
+        optimizer=OptimizerSpec(lr=lr, eps=1e-3),
         batch_size=32,
-        validation=ValidationSpec(every=4, unit="steps"),
-        stopping=StoppingSpec(max_steps=steps),
+        validation=ValidationSpec(every=every, unit="steps"),
+        stopping=StoppingSpec(max_steps=steps, patience=patience),
         precision="float64",
     )
     cost = Cost(steps=steps, flops_per_step=1e3, launches_per_step=10)
@@ -131,6 +136,48 @@ def test_a_command_that_is_stopped_goes_on_with_all_seeds(stop, alone, tmp_path)
     rest, _ = run(tmp_path)
     assert_same(alone, rest.finished, tmp_path)
     assert [record.budget.seeds_together for record in rest.finished] == [SEEDS] * SEEDS
+
+
+class Killed(BaseException):
+    """Stands in for the end of the process."""
+
+
+def killed_after(saves, folder, **settings):
+    """Run until so many checkpoints are written; say whether that many were."""
+    written, save = 0, CheckpointFile.save
+
+    def counted(file, state):
+        nonlocal written
+        save(file, state)
+        written += 1
+        if written == saves:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CheckpointFile, "save", counted)
+        with suppress(Killed):
+            run(folder, **settings)
+    return written == saves
+
+
+def bits(summary, folder):
+    weights = [
+        (folder / "results/artifacts" / record.run_id / "weights.safetensors").read_bytes()
+        for record in summary.finished
+    ]
+    return weights, [numbers(record, folder) for record in summary.finished]
+
+
+def test_seeds_killed_between_their_checkpoints_end_with_the_same_bits(tmp_path, monkeypatch):
+    """Whatever some have saved and others not, also where they end at different steps."""
+    settings = {"steps": 12, "patience": 0, "lr": 0.4, "every": 2, "model": MAF, "data": "pinwheel"}
+    monkeypatch.setenv("DGM_BENCH_CHECKPOINT_SECONDS", "0")
+    undisturbed = bits(run(tmp_path / "one", **settings)[0], tmp_path / "one")
+    assert len({steps for *_, steps in undisturbed[1]}) > 1
+    for saves in (1, 4, 13, 20, 22):
+        folder = tmp_path / str(saves)
+        assert killed_after(saves, folder, **settings)
+        assert bits(run(folder, **settings)[0], folder) == undisturbed
 
 
 def test_a_seed_that_fails_leaves_its_record_and_the_others_theirs(alone, tmp_path, monkeypatch):

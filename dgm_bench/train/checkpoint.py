@@ -21,6 +21,9 @@ from dgm_bench.train.world import ALONE, World
 VERSION = 1
 
 
+_ANEW = "its stage starts again"
+
+
 class ForeignCheckpointError(ResultsError):
     """A checkpoint of other data, of another recipe, or of another kind of device."""
 
@@ -56,9 +59,17 @@ class CheckpointFile:
         Raises:
             ResultsError: When the system cannot read a file.
         """
-        before, none = "the checkpoint before it is used", "its stage starts again"
-        state = _read(self.newest, before if self.previous.exists() else none)
-        return state if state is not None else _read(self.previous, none)
+        before = "the checkpoint before it is used"
+        state = _read(self.newest, before if self.previous.exists() else _ANEW)
+        return state if state is not None else self.before()
+
+    def before(self) -> dict[str, Any] | None:
+        """Return the state before the newest one, as :meth:`load` does."""
+        return _read(self.previous, _ANEW)
+
+    def go_back(self) -> None:
+        """Let the state before be the newest one."""
+        os.replace(self.previous, self.newest)
 
 
 class StageCheckpoint:
@@ -123,6 +134,25 @@ class StageCheckpoint:
         if saved is not None:
             state.load_state_dict(saved)
         return saved is not None
+
+    def go_back(self, state: TrainingState, step: int) -> bool:
+        """Load what was saved before, if that was after so many steps; say whether it was.
+
+        Args:
+            state: Of the training, restored.
+            step: Where others are that are trained together with it.
+
+        Raises:
+            ResultsError: When the system cannot read or write a checkpoint.
+        """
+        saved = self.file.before() if self.file is not None else None
+        if saved is None or self.file is None or saved["identity"] != self.identity:
+            return False
+        if saved["tally"]["step"] != step:
+            return False
+        state.load_state_dict(saved)
+        self.file.go_back()
+        return True
 
 
 def _read(path: Path, instead: str) -> dict[str, Any] | None:

@@ -72,6 +72,8 @@ class Trainer:
         self.state = TrainingState(stage, model, self.examples, seed, split.world)
         self.validation = Validation(stage, data, self.objective, self.state, seed)
         self.checkpoint = checkpoint or StageCheckpoint(None)
+        #: Whether it saves in its own rhythm, not in that of others.
+        self.saves_itself = True
         self.clock = Stopwatch()
         self._shown = time.perf_counter()
 
@@ -318,21 +320,22 @@ class Trainer:
             Interrupted: Always.
         """
         self.tally.end_segment(reason)
-        self._save()
+        self.save()
         raise Interrupted(reason)
 
     def _attend(self) -> None:
         """Stop, save or show, when it is time to."""
         reason, shows = self.control.stop_reason(), time.perf_counter() - self._shown >= 1.0
-        stops, saves, shows = self.world.agree(reason is not None, self.checkpoint.due(), shows)
+        saves = self.saves_itself and self.checkpoint.due()
+        stops, saves, shows = self.world.agree(reason is not None, saves, shows)
         if stops:
             self.leave(self.world.share(reason) or "")
         if saves:
-            self._save()
+            self.save()
         if shows:
             self._show(self.state.mean_train_loss(), self.state.schedule.lr(self.tally.step))
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Save; the time that takes is charged to nothing."""
         self.tally.train_seconds += self.clock.lap()
         self.checkpoint.save(self.state)
@@ -345,7 +348,7 @@ class Trainer:
         continuation from there goes exactly as if there had been no limit.
         """
         self.tally.end_segment(ended)
-        self._save()
+        self.save()
         self._take_in_the_rest(ended)
 
     def _take_in_the_rest(self, ended: str) -> None:
@@ -354,7 +357,7 @@ class Trainer:
             self._validate()
             self.tally.validating = False
             if ended != "budget":
-                self._save()
+                self.save()
 
     def _show(self, train_loss: float | None, lr: float) -> None:
         self._shown = time.perf_counter()

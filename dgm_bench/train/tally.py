@@ -56,8 +56,9 @@ class Tally:
         self.segments.append({"started": now, "ended": now, "host": _host(), "reason": "killed"})
 
     def extend_segment(self) -> None:
-        """Note that the process still trains."""
-        self.segments[-1]["ended"] = utc_now()
+        """Note that the process still trains, if it has begun to."""
+        if self.segments:
+            self.segments[-1]["ended"] = utc_now()
 
     def end_segment(self, reason: str) -> None:
         """Note that the process stops, and why."""

@@ -6,6 +6,7 @@ averages, validations, patience, checkpoints. Only losses and gradients are comp
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -86,11 +87,11 @@ class TrainersTogether:
             for trainer in self.trainers:
                 self._begin(trainer)
             while self._active:
-                self.step([t for t in self._active if not t.tally.validating])
-                self._stepped = self._active
-                while self._stepped:
-                    trainer = self._stepped.pop(0)
-                    self._alone(trainer, trainer.after_step)
+                if not any(trainer.tally.validating for trainer in self._active):
+                    self.step(self._active)
+                self._attend(self._active)
+                if any(trainer.checkpoint.due() for trainer in self._active):
+                    self._save()
                 self._finish_those_that_ended()
         finally:
             for trainer in self.trainers:
@@ -101,7 +102,26 @@ class TrainersTogether:
     def _active(self) -> list[Trainer]:
         return [trainer for trainer in self._begun if trainer not in self._ends]
 
+    def _attend(self, trainers: list[Trainer]) -> None:
+        """Validate, show or stop, whichever it is time for after a step of these runs."""
+        validating = [trainer for trainer in trainers if trainer.tally.validating]
+        self._stepped = validating or trainers
+        while self._stepped:
+            trainer = self._stepped.pop(0)
+            self._alone(trainer, trainer.after_step)
+
+    def _save(self) -> None:
+        """Save all runs at one step: those in whose company each step is computed decide its bits.
+
+        See :func:`align` for what is left where this is cut off in the middle.
+        """
+        for trainer in self._active:
+            self._alone(trainer, trainer.save)
+
     def _begin(self, trainer: Trainer) -> None:
+        trainer.saves_itself = False
+        if trainer.tally.step == 0:
+            trainer.save()
         over = self._alone(trainer, partial(trainer.begin, self._shares[trainer]))
         if over is not None:
             self._ends[trainer] = over
@@ -109,10 +129,12 @@ class TrainersTogether:
         self._finish_those_that_ended()
 
     def _finish_those_that_ended(self) -> None:
-        for trainer in self._active:
-            if (ended := trainer.ended()) is not None:
-                self._alone(trainer, partial(trainer.finish, ended))
-                self._ends.setdefault(trainer, ended)
+        ended = {trainer: end for trainer in self._active if (end := trainer.ended()) is not None}
+        if ended and len(self._active) > 1:
+            self._save()
+        for trainer, end in ended.items():
+            self._alone(trainer, partial(trainer.finish, end))
+            self._ends.setdefault(trainer, end)
 
     def _alone(self, trainer: Trainer, work: Callable[[], str | None]) -> str | None:
         """Do what is one run's own; where it breaks, the others go on."""
@@ -180,6 +202,23 @@ class TrainersTogether:
             trainer.state.unflatten()
             trainer.state.flatten(trainer.stage.optimizer, vector)
         self._batched, self._stacked = list(trainers), stacked
+
+
+def align(trainers: Sequence[Trainer]) -> None:
+    """Take runs back that have saved once more than others, so that all go on from one step.
+
+    A process that is killed while it saves them leaves some a checkpoint ahead. Each step is to be
+    computed in the company that it would have had: products of several matrices at once differ
+    in rounding from those of one. A run that failed is not known to have: it fails again first.
+
+    Args:
+        trainers: Of one recipe, restored; their generators are held.
+    """
+    step = min((t.tally.step for t in trainers if t.ended() is None), default=math.inf)
+    for trainer in trainers:
+        if trainer.tally.step > step and trainer.checkpoint.go_back(trainer.state, int(step)):
+            trainer.state.hold_generators()
+            trainer.reporter.message(f"{trainer.shown_as} goes back to step {step}, as others do")
 
 
 def require_alike(
