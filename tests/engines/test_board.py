@@ -111,6 +111,7 @@ def test_a_submission_that_lost_a_task_is_kept_and_only_the_last_few(submitted, 
         (own_mark(), "local", [{"state": "running", "mark": GONE}], False),
         ("1-2-anothermachine", "local", [{"state": "running", "mark": GONE}], False),
     ],
+    ids=["worker gone", "no worker", "worker here", "on Slurm", "on Ray", "command here", "far"],
 )
 def test_a_board_is_removed_once_nobody_can_write_to_it(
     submitted, context, process, engine, states, removed
