@@ -180,6 +180,7 @@ def test_what_would_wait_for_ever_is_told(resources, device, memory, said):
 
 
 def test_an_address_where_no_ray_answers_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("dgm_bench.engines.ray_cluster.find_spec", str)  # installed, or as if
     monkeypatch.setattr("dgm_bench.engines.ray_cluster._ANSWER", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
