@@ -139,7 +139,7 @@ class Faults:
 
     def _end_head(self, results, number):
         process = self.world.run(results, tracked=True)
-        if self.victim(process, results, self.chance.choice(PHASES)) is not None:
+        if self.victim(process, results, self.chance.choice(("starting", "training"))) is not None:
             time.sleep(self.chance.uniform(0.0, 3.0))
         if process.poll() is None:
             process.send_signal(number)
