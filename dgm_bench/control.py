@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from threading import Thread, Timer
+from threading import Event, Thread, Timer
 from types import FrameType
 from typing import Protocol, TypeVar
 
@@ -240,6 +240,29 @@ def beside(function: Callable[[], Result]) -> Result:
             _left.append(thread)
             raise
     return done.result()
+
+
+@contextmanager
+def every(seconds: float, look: Callable[[], None]) -> Iterator[None]:
+    """Call a function again and again beside the block; one that is under way at its end ends.
+
+    Args:
+        seconds: Between two calls.
+        look: The function.
+    """
+    over = Event()
+
+    def watch() -> None:
+        while not over.wait(seconds):
+            look()
+
+    thread = Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def end_at_once_if_left(code: int) -> None:

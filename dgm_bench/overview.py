@@ -23,7 +23,6 @@ from dgm_bench.engines.board import (
 )
 from dgm_bench.engines.interrupted import InterruptedRun, interrupted_runs
 from dgm_bench.engines.tasks import Task
-from dgm_bench.events import Progress
 from dgm_bench.processes import is_gone
 from dgm_bench.progress import time_left
 
@@ -68,34 +67,14 @@ class TaskView:
     @property
     def name(self) -> str:
         """Its cell and seeds."""
-        seeds = ", ".join(map(str, self.task.seeds))
-        return f"{self.task.cells[0]} seed{'s' * (len(self.task.seeds) > 1)} {seeds}"
-
-    @property
-    def progress(self) -> Progress:
-        """How far the stage under way is."""
-        state = self.state
-        return Progress(
-            step=state.step,
-            max_steps=state.max_steps,
-            epoch=state.epoch,
-            seconds=state.seconds,
-            limit_seconds=state.limit_seconds,
-            train_loss=state.train_loss,
-            validation=state.validation,
-            best=state.best,
-            lr=0.0,
-            bad_validations=0,
-            patience=None,
-            stage=state.stage,
-        )
+        return self.task.name
 
     @property
     def seconds_left(self) -> float | None:
         """What is left of it at most, or as far as was expected; None where nothing is known."""
         if self.state.state in ENDED:
             return 0.0
-        bound = time_left(self.progress)
+        bound = time_left(self.state.progress)
         expected = self.task.seconds
         known = [bound] if bound is not None else []
         if expected is not None and expected > self.state.seconds:

@@ -1,10 +1,11 @@
-"""Which process wrote a file, and whether it is still there."""
+"""Which process wrote a file, whether it is still there, and what a new one is to find."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import platform
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -58,3 +59,18 @@ def _machine() -> str:
     except OSError:
         numbering = ""
     return hashlib.sha256(f"{platform.node()} {numbering}".encode()).hexdigest()[:8]
+
+
+def module_paths() -> list[str]:
+    """Return where modules are found, for a process that stands elsewhere."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        here = os.sep
+    return [os.path.join(here, path) for path in sys.path]
+
+
+def thread_variables(count: int) -> dict[str, str]:
+    """Return what makes the libraries of a new process use so many threads."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(names, str(count))

@@ -50,6 +50,19 @@ def mirrored_at(results: Path) -> Remote | None:
         return None
 
 
+def shown(address: str) -> str:
+    """Return an address as people may see it: without the name and password of a user."""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def said_by(error: Exception, address: str) -> str:
+    """Return what a library says of an address, without a password that is in that."""
+    said = f"{type(error).__name__}: {error}".strip(": ")
+    secret = urlsplit(address).password
+    return said.replace(secret, "***") if secret else said
+
+
 class Remote:
     """Results at an address.
 
@@ -62,8 +75,7 @@ class Remote:
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
-        parts = urlsplit(self.address)
-        self.shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        self.shown = shown(self.address)
         folder = cache_folder("mirrors")
         if folder is None:
             raise ResultsError(self.shown, "there is no cache folder", "set XDG_CACHE_HOME")
@@ -216,9 +228,7 @@ class Remote:
         except ResultsError:
             raise
         except Exception as error:
-            said = f"{type(error).__name__}: {error}".strip(": ")
-            for secret in filter(None, (urlsplit(self.address).password,)):
-                said = said.replace(secret, "***")
+            said = said_by(error, self.address)
             reason, remedy = (
                 f"cannot be {done} ({said[:200]})",
                 "see that it answers, and try again",

@@ -54,7 +54,7 @@ def _running(views: Sequence[TaskView]) -> RenderableType:
     numbers = ("done", "loss", "best", "left")
     table = new_table("run", "where", "since", "at", *numbers, right=numbers)
     for view in views:
-        state, done = view.state, fraction_done(view.progress)
+        state, done = view.state, fraction_done(view.state.progress)
         name = Text(state.title or view.name)
         if view.gone:
             name.append("\nits process is gone", style="yellow")
@@ -72,7 +72,7 @@ def _running(views: Sequence[TaskView]) -> RenderableType:
             "-" if done is None else f"{done:.0%}",
             number(loss),
             number(state.best),
-            duration(time_left(view.progress)),
+            duration(time_left(view.state.progress)),
         )
     return table
 
@@ -174,7 +174,7 @@ def _task_json(view: TaskView) -> dict[str, Any]:
         "step": state.step,
         "max_steps": state.max_steps,
         "epoch": state.epoch,
-        "share": fraction_done(view.progress),
+        "share": fraction_done(view.state.progress),
         "train_loss": state.train_loss,
         "validation": state.validation,
         "best": state.best,

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dgm_bench.engines.tasks import Task, Terms
 from dgm_bench.errors import DgmBenchError, ResultsError, refused
+from dgm_bench.events import Progress
 from dgm_bench.processes import own_mark
 from dgm_bench.records import new_run_id, utc_now
 from dgm_bench.sealed import write_atomically
@@ -161,6 +162,24 @@ class TaskState(_File):
     unavailable: bool = False
     stop_reason: str | None = None
     fault: Fault | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """How far the stage under way is; nobody notes its learning rate."""
+        return Progress(
+            step=self.step,
+            max_steps=self.max_steps,
+            epoch=self.epoch,
+            seconds=self.seconds,
+            limit_seconds=self.limit_seconds,
+            train_loss=self.train_loss,
+            validation=self.validation,
+            best=self.best,
+            lr=0.0,
+            bad_validations=self.bad_validations,
+            patience=self.patience,
+            stage=self.stage,
+        )
 
 
 class Submission(_File):

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from dgm_bench.engines.tasks import Task
 from dgm_bench.errors import DamagedError, ResultsError, UsageError, refused
-from dgm_bench.remote import mirrored_at
+from dgm_bench.remote import mirrored_at, said_by, shown
 from dgm_bench.sealed import write_atomically
 from dgm_bench.workdir import WorkFolder, stages_folder
 
@@ -214,12 +214,12 @@ class Storage:
     def __init__(self, address: str) -> None:
         from fsspec.core import url_to_fs
 
-        self.address = address
+        self.address, self.shown = address, shown(address)
         try:
             self.files, root = url_to_fs(address)
             self.root = str(root).rstrip("/")
         except (ImportError, ValueError) as error:
-            raise UsageError(address, f"cannot be used ({error})", "name another") from error
+            raise UsageError(self.shown, f"cannot be used ({error})", "name another") from error
 
     def require_writable(self) -> None:
         """Refuse an address that cannot be written before there is anything to lose.
@@ -232,10 +232,8 @@ class Storage:
             self._write(probe, b"")
             self.files.rm_file(probe)
         except Exception as error:  # whatever its library raises
-            reason = f"cannot be written ({type(error).__name__}: {error})"
-            raise UsageError(
-                self.address, reason, "check the address and who may use it"
-            ) from error
+            reason = f"cannot be written ({said_by(error, self.address)})"
+            raise UsageError(self.shown, reason, "check the address and who may use it") from error
 
     def needed_by(self, task: Task) -> Changes:
         """Return the work folders of a task as they were last sent here.
@@ -293,5 +291,5 @@ class Storage:
         except ResultsError:
             raise
         except Exception as error:
-            reason = f"cannot be reached ({type(error).__name__}: {error})"
-            raise ResultsError(self.address, reason, "the same command goes on") from error
+            reason = f"cannot be reached ({said_by(error, self.address)})"
+            raise ResultsError(self.shown, reason, "the same command goes on") from error

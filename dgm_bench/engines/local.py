@@ -26,10 +26,9 @@ from dgm_bench.engines.pool_worker import OVER
 from dgm_bench.engines.tasks import Job
 from dgm_bench.errors import ResultsError, refused
 from dgm_bench.planner import Need, Room
+from dgm_bench.processes import module_paths, thread_variables
 from dgm_bench.records import new_run_id
 
-#: What libraries ask for the number of threads before they start.
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 #: With the modules of this process, and its command, which records name.
 _PROGRAM = (
     "import json, sys; sys.path[:], sys.argv[:] = json.loads(sys.argv[1]); "
@@ -57,7 +56,7 @@ def places(jobs: int, threads: int, gpus: Sequence[str] = ()) -> list[Place]:
         threads: Of each.
         gpus: What ``CUDA_VISIBLE_DEVICES`` is for one GPU, for each of them.
     """
-    bound = dict.fromkeys(_THREADS, str(threads))
+    bound = thread_variables(threads)
     if not gpus:
         return [Place(0, bound)] * jobs
     return [
@@ -188,7 +187,7 @@ class _Process:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", _PROGRAM, json.dumps([_paths(), sys.argv])],
+                    [sys.executable, "-c", _PROGRAM, json.dumps([module_paths(), sys.argv])],
                     bufsize=0,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -244,12 +243,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _paths() -> list[str]:
-    """Return where modules are found, for a process that may stand elsewhere."""
-    try:
-        here = os.getcwd()
-    except FileNotFoundError:
-        here = os.sep
-    return [os.path.join(here, path) for path in sys.path]

@@ -10,7 +10,6 @@ from dgm_bench.context import RunContext
 from dgm_bench.engines.board import Beginning, Board, TaskState
 from dgm_bench.engines.tasks import Job
 from dgm_bench.errors import DamagedError, ResultsError
-from dgm_bench.events import Progress
 from dgm_bench.planner import PlannedRun, duration
 from dgm_bench.records import RunRecord, read_record
 from dgm_bench.summary import RunSummary
@@ -48,8 +47,7 @@ class Running:
         """How to speak of it."""
         if self.state is not None and self.state.title:
             return self.state.title
-        seeds = [run.seed for run in self.group]
-        return f"{self.group[0].cell.id} seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        return self.job.task.name
 
     def left(self) -> list[PlannedRun]:
         """Return the runs that left no record."""
@@ -121,9 +119,7 @@ class News:
 
     def show(self, tasks: Collection[Running]) -> None:
         """Show where tasks stand, and warn of those that are silent."""
-        going = [
-            (t.name, _progress(t.state)) for t in tasks if t.state is not None and t.state.step
-        ]
+        going = [(t.name, t.state.progress) for t in tasks if t.state is not None and t.state.step]
         if going:
             self._reporter.going(going)
         for running in tasks:
@@ -168,20 +164,3 @@ class News:
 
 def _quiet(state: TaskState) -> bool:
     return state.quiet_seconds > QUIET
-
-
-def _progress(state: TaskState) -> Progress:
-    return Progress(
-        step=state.step,
-        max_steps=state.max_steps,
-        epoch=state.epoch,
-        seconds=state.seconds,
-        limit_seconds=state.limit_seconds,
-        train_loss=state.train_loss,
-        validation=state.validation,
-        best=state.best,
-        lr=0.0,
-        bad_validations=state.bad_validations,
-        patience=state.patience,
-        stage=state.stage,
-    )

@@ -18,10 +18,10 @@ from threading import Thread
 from typing import Any
 
 from dgm_bench import __version__, provenance
-from dgm_bench.catalog import load_catalog
 from dgm_bench.engines import Ended
 from dgm_bench.engines.board import Board, Fault, TaskState
 from dgm_bench.engines.datasets import digest_of, files_of
+from dgm_bench.engines.declared import declared_cells
 from dgm_bench.engines.files import Changes, needed_by, take_in
 from dgm_bench.engines.ray_node import NodeError, Order, work
 from dgm_bench.engines.ray_nodes import Nodes, connected, head_address
@@ -29,7 +29,6 @@ from dgm_bench.engines.ray_options import RayOptions, answers
 from dgm_bench.engines.tasks import Job
 from dgm_bench.errors import DgmBenchError, EngineError, HeldError
 from dgm_bench.escaping import one_line
-from dgm_bench.overrides import change_cells
 from dgm_bench.paths import PACKAGE
 from dgm_bench.workdir import WorkFolder
 
@@ -159,6 +158,7 @@ class Driver:
 
     def __init__(self, options: RayOptions, threads: int, device: str) -> None:
         self.options, self.threads = options, threads
+        self.source_hash = provenance.source_hash(PACKAGE)
         self.ray = connected(options)
         self.nodes = Nodes(self.ray, options, threads, device)
         self.head, self._asked, self._silent = head_address(self.ray, options), 0.0, 0.0
@@ -243,7 +243,7 @@ class Driver:
             job=job.model_copy(update={"terms": terms}),
             submission=board.id,
             version=__version__,
-            source_hash=provenance.source_hash(PACKAGE),
+            source_hash=self.source_hash,
             command=tuple(sys.argv),
             environment={k: v for k, v in os.environ.items() if k in _PASSED_ON},
             data=self._data(job),
@@ -259,9 +259,7 @@ class Driver:
         """Return what a job reads of the data root, by place, with the files' SHA-256."""
         if self.options.address in (None, "local"):
             return {}
-        cells = load_catalog().select(job.task.cells[0])
-        changes = dict(setting.partition("=")[::2] for setting in job.task.settings)
-        recipe = change_cells(cells, changes)[0].recipe
+        recipe = declared_cells(job.task)[0].recipe
         found = files_of(recipe, job.terms.data_root) if recipe is not None else {}
         self.files |= found
         return {place: digest_of(path) or "" for place, path in found.items()}

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Lock
 from typing import Any
 
 from dgm_bench import __version__, provenance
+from dgm_bench.control import every
 from dgm_bench.engines.board import ENDED, Board, TaskState, submissions_folder
 from dgm_bench.engines.datasets import root_with
 from dgm_bench.engines.files import Change, Changes, Content, Outgoing, Storage, take_in
@@ -243,23 +244,17 @@ def _is_work(place: str) -> bool:
 @contextmanager
 def _sending(sender: _Sender, board: Board) -> Iterator[None]:
     """Send every second what changed, and pass on requests to stop, until the block ends."""
-    over = Event()
+    sent = time.monotonic()
 
-    def watch() -> None:
-        sent = time.monotonic()
-        while not over.wait(PAUSE):
-            try:
-                if sender.send():
-                    board.request_cancel((sender.task_id,))
-                sent = time.monotonic()
-            except Exception as error:  # of Ray, or of a storage
-                if time.monotonic() > sent + PATIENCE:
-                    sender.trouble = f"nothing can be sent ({type(error).__name__}: {error})"
+    def look() -> None:
+        nonlocal sent
+        try:
+            if sender.send():
+                board.request_cancel((sender.task_id,))
+            sent = time.monotonic()
+        except Exception as error:  # of Ray, or of a storage
+            if time.monotonic() > sent + PATIENCE:
+                sender.trouble = f"nothing can be sent ({type(error).__name__}: {error})"
 
-    thread = Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with every(PAUSE, look):
         yield
-    finally:
-        over.set()
-        thread.join()

@@ -35,6 +35,7 @@ from dgm_bench.engines.slurm_nodes import (
 )
 from dgm_bench.engines.tasks import Job
 from dgm_bench.errors import UsageError
+from dgm_bench.processes import thread_variables
 from dgm_bench.sealed import write_atomically
 
 #: Seconds between two questions to Slurm, and for each thousand of jobs.
@@ -54,7 +55,6 @@ _FINAL = {
 _TIMES_BACK = 10_000
 #: Of what is kept where ``SLURM_`` variables of a surrounding job are hidden from a new one.
 _KEPT = ("SLURM_CONF", "SLURM_JWT")
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class _Array(BaseModel):
@@ -251,8 +251,8 @@ class SlurmEngine:
         options = self.options
         keys = ("partition", "account", "qos", "constraint")
         named = {key: value for key in keys if (value := getattr(options, key)) is not None}
-        each = max(1, shape.cpus // self._devices)
-        threads = [f"export {variable}={each}" for variable in _THREADS]
+        bound = thread_variables(max(1, shape.cpus // self._devices))
+        threads = [f"export {name}={count}" for name, count in bound.items()]
         return named | {
             "job_name": name,
             "time": max(1, int(self.partition.time(seconds, options) // 60)),

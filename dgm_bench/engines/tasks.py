@@ -37,6 +37,12 @@ class Task(_Message):
     seconds: float | None = None
     memory_bytes: int | None = None
 
+    @property
+    def name(self) -> str:
+        """How to speak of it: its first cell and its seeds."""
+        several = "s" if len(self.seeds) > 1 else ""
+        return f"{self.cells[0]} seed{several} {', '.join(map(str, self.seeds))}"
+
 
 class Terms(_Message):
     """What all tasks of a submission share; see :class:`~dgm_bench.context.RunContext`."""

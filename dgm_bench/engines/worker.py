@@ -12,21 +12,19 @@ import platform
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Event, Thread
 
 import torch
 
 from dgm_bench.allocator import keep_freed_memory
-from dgm_bench.catalog import load_catalog
 from dgm_bench.context import RunContext
-from dgm_bench.control import CANCELLED, Control
+from dgm_bench.control import CANCELLED, Control, every
 from dgm_bench.engines.board import Beginning, Board, Ending, Fault, TaskState
+from dgm_bench.engines.declared import declared_cells
 from dgm_bench.engines.tasks import Job, Task
 from dgm_bench.errors import DgmBenchError, ResultsError, UnexpectedError, UsageError
 from dgm_bench.events import Progress, Reporter
 from dgm_bench.execution import resolve_device
 from dgm_bench.kept import ask_in_modules
-from dgm_bench.overrides import change_cells
 from dgm_bench.planner import PlannedRun
 from dgm_bench.processes import own_mark
 from dgm_bench.records import FAILED, RunRecord, utc_now
@@ -165,9 +163,7 @@ def planned_runs(task: Task) -> list[PlannedRun]:
     Raises:
         UsageError: They give another recipe than those of the process that planned it.
     """
-    cells = load_catalog().select(*task.cells)
-    changes = dict(setting.partition("=")[::2] for setting in task.settings)
-    cells = sorted(change_cells(cells, changes), key=lambda cell: task.cells.index(cell.id))
+    cells = declared_cells(task)
     recipe = cells[0].recipe
     if recipe is None or recipe.content_hash != task.recipe_hash:
         remedy = "install the same version of dgm-bench on all machines"
@@ -211,26 +207,19 @@ def watching(
         gone: Why to stop besides requests on the board, or None.
         leave: Ends the process where there is to be no time for a checkpoint.
     """
-    over = Event()
 
-    def watch() -> None:
-        while not over.wait(PAUSE):
-            state.quiet_seconds = control.quiet_seconds
-            with suppress(ResultsError):  # a full disk: the run itself says so
-                board.note(state)
-            if board.at_once_requested(state.task):
-                _stop_at_once(state, board, leave)
-            reason = CANCELLED if board.cancel_requested(state.task) else gone()
-            if reason is not None:
-                control.request(reason)
+    def look() -> None:
+        state.quiet_seconds = control.quiet_seconds
+        with suppress(ResultsError):  # a full disk: the run itself says so
+            board.note(state)
+        if board.at_once_requested(state.task):
+            _stop_at_once(state, board, leave)
+        reason = CANCELLED if board.cancel_requested(state.task) else gone()
+        if reason is not None:
+            control.request(reason)
 
-    thread = Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with every(PAUSE, look):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _stop_at_once(state: TaskState, board: Board, leave: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dgm_bench.processes import module_paths
 from dgm_bench.tracking.address import LATER, Address, TrackingError
 
 #: Seconds within which a record has to get through; MLflow's own tables take some to be made.
@@ -141,7 +142,7 @@ class LoggingProcess:
     def _new(self) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, json.dumps(_paths())],
+                [sys.executable, "-c", _PROGRAM, json.dumps(module_paths())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -181,12 +182,3 @@ class LoggingProcess:
             reason = f"its process ended (exit code {process.wait()})"
             raise TrackingError("MLflow", reason, f"see whether `import mlflow` works; {LATER}")
         return some
-
-
-def _paths() -> list[str]:
-    """Return where modules are found, for a process that stands elsewhere."""
-    try:
-        here = os.getcwd()
-    except FileNotFoundError:
-        here = os.sep
-    return [os.path.join(here, path) for path in sys.path]

@@ -1,6 +1,6 @@
 """The same plan of small runs by one process, the pool, a real Slurm and a real Ray: a table.
 
-    PYTHONPATH=.:tests python tests/engines/every_engine.py
+    PYTHONPATH=.:tests:benchmarks python tests/engines/every_engine.py
 
 42 runs, three seeds of 14 recipes; two processes of the pool, two nodes of Slurm, three of Ray, all
 on this machine. Ends with 1 where records are not equal to the bit.
@@ -20,14 +20,9 @@ from pathlib import Path
 from engines.ray_nodes import ray_nodes
 from engines.same_records import differences
 from engines.slurm_cluster import SlurmCluster
+from pool import small_plan
 
 from dgm_bench.store import Store
-
-ROWS = ("made", "real-nvp-5", "maf-5", "glow", "nice", "ffjord", "planar-cnf")
-CELLS = [f"ffjord/density/{row}/{data}" for row in ROWS for data in ("8gaussians", "pinwheel")]
-SETTINGS = ("stopping.patience=null", "stopping.max_steps=200", "validation.every=100")
-WORDS = [*CELLS, *(word for setting in SETTINGS for word in ("--set", setting))]
-WORDS += ["--seeds", "3", "--threads", "1", "--budget", "none", "--no-tracking", "--offline"]
 
 
 @contextmanager
@@ -50,6 +45,7 @@ def here(folder: Path) -> Iterator[Mapping[str, str]]:
     yield os.environ
 
 
+ALWAYS = ("--threads", "1", "--no-tracking", "--offline")
 WAYS = {
     "one": (here, ("--jobs", "1")),
     "pool": (here, ("--jobs", "2")),
@@ -64,7 +60,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="engines-") as name:
         folder = Path(name)
         for way, (around, words) in WAYS.items():
-            command = [sys.executable, "-m", "dgm_bench", "run", *WORDS, *words]
+            command = [sys.executable, "-m", "dgm_bench", "run", *small_plan(), *ALWAYS, *words]
             with around(folder) as environment:
                 began = time.monotonic()
                 done = subprocess.run(

@@ -185,3 +185,13 @@ def test_an_address_that_is_lost_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(storage.files, "pipe_file", fail)
     with pytest.raises(ResultsError, match=r"memory://lost: cannot be reached \(PermissionError"):
         storage.take_in({"work/a": Content.of(b"")})
+
+
+def test_a_password_in_an_address_is_not_told(monkeypatch):
+    storage = Storage("memory://me:hidden@lost")
+    answers = PermissionError("hidden is wrong")
+    monkeypatch.setattr(storage.files, "pipe_file", lambda *_: (_ for _ in ()).throw(answers))
+    with pytest.raises(ResultsError) as caught:
+        storage.take_in({"work/a": Content.of(b"")})
+    assert "memory://lost" in str(caught.value)
+    assert "hidden" not in str(caught.value)

@@ -18,7 +18,6 @@ from engines.fake_engine import (
 )
 from factories import make_budget, make_context
 
-from dgm_bench.control import Control
 from dgm_bench.engines import Ended, head
 from dgm_bench.engines.board import Ending, Fault
 from dgm_bench.engines.head import run_on
@@ -28,17 +27,7 @@ from dgm_bench.records import Segment, utc_now
 from dgm_bench.summary import RunSummary
 from dgm_bench.workdir import RunState, WorkFolder
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(head, "LOOK", 0.0)
-    monkeypatch.setattr(head, "LOOK_OF_THOUSAND", 0.0)
-    monkeypatch.setattr(head, "BEAT", -1.0)
-
-
-@pytest.fixture
-def context(tmp_path):
-    return make_context(tmp_path, reporter=Heard(), track=True, control=Control())
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_all_is_in_the_plans_order_whichever_ends_first(context):

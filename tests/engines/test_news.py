@@ -6,21 +6,10 @@ import pytest
 from engines.fake_engine import Heard, Logger, dies, done, follow, goes_on, rows
 from factories import make_context
 
-from dgm_bench.control import Control
-from dgm_bench.engines import head, news
+from dgm_bench.engines import news
 from dgm_bench.engines.board import Board
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(head, "LOOK", 0.0)
-    monkeypatch.setattr(head, "LOOK_OF_THOUSAND", 0.0)
-    monkeypatch.setattr(head, "BEAT", -1.0)
-
-
-@pytest.fixture
-def context(tmp_path):
-    return make_context(tmp_path, reporter=Heard(), track=True, control=Control())
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_messages_are_told_once_with_the_name_of_their_run(context):

@@ -177,7 +177,7 @@ def test_records_that_fail_do_not_extend_the_deadline(tmp_path, monkeypatch):
 
 
 def test_the_process_goes_when_the_one_that_started_it_does(tmp_path):
-    words = [sys.executable, "-c", process._PROGRAM, json.dumps(process._paths())]
+    words = [sys.executable, "-c", process._PROGRAM, json.dumps(process.module_paths())]
     start = {"results": str(tmp_path), "shown": "nothing", "moved": False}
     environment = {**os.environ, VARIABLE: "http://127.0.0.1:9"}
     with subprocess.Popen(words, stdin=subprocess.PIPE, env=environment) as child:
