@@ -16,6 +16,7 @@ class RunContext:
     Attributes:
         data_root: Where data lies, or goes when it is fetched.
         results: Where records go.
+        stored: The results that came with the suite, which are read beside them; None for none.
         device: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
         threads: CPU threads; None for torch's own choice.
         offline: Download nothing.
@@ -28,6 +29,7 @@ class RunContext:
 
     data_root: Path
     results: Path
+    stored: Path | None = None
     device: str = "auto"
     threads: int | None = None
     offline: bool = False

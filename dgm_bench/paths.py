@@ -1,4 +1,4 @@
-"""Where things lie: the checkout that holds this package, and the results folder."""
+"""Where things lie: the checkout that holds this package, and the two results folders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from dgm_bench.errors import UsageError
 
 #: Names a folder for checkpoints, on a fast disk of this machine.
 SCRATCH = "DGM_BENCH_WORK"
+#: Names the user's own results folder, or an address of one.
+RESULTS = "DGM_BENCH_RESULTS"
+#: Names the folder of the results that are read beside them, or is ``none``.
+STORED = "DGM_BENCH_STORED"
+OWN = "dgm-results"
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -38,9 +43,33 @@ def named_folder(variable: str) -> Path | None:
         raise UsageError(f"{variable}={named}", "there is no such home folder", remedy) from error
 
 
-def default_results() -> Path:
-    """Return ``results`` in the checkout, or in the current folder for an installed package."""
-    return (checkout_root() or Path.cwd()) / "results"
+def own_results() -> Path | str:
+    """Return the user's results folder: where new records go.
+
+    ``DGM_BENCH_RESULTS`` names it, as a folder or as an address; else it is ``dgm-results`` in
+    the current folder.
+
+    Raises:
+        UsageError: The variable names the home of nobody.
+    """
+    named = os.environ.get(RESULTS, "")
+    return named if is_address(named) else named_folder(RESULTS) or Path.cwd() / OWN
+
+
+def stored_results() -> Path | None:
+    """Return the results that came with the suite, which are read beside the user's own.
+
+    They lie in ``results`` of the source tree, or inside an installed package. ``DGM_BENCH_STORED``
+    names another folder, or is ``none`` for no such results.
+
+    Raises:
+        UsageError: The variable names the home of nobody.
+    """
+    if os.environ.get(STORED) == "none":
+        return None
+    beside, inside = PACKAGE.parent / "results", PACKAGE / "_results"
+    came = beside if (PACKAGE.parent / "reproductions").is_dir() else inside
+    return named_folder(STORED) or (came if came.is_dir() else None)
 
 
 def is_address(text: str) -> bool:

@@ -40,6 +40,16 @@ class Reading:
     left_out: list[ResultsError] = field(default_factory=list)
     misplaced: list[ResultsError] = field(default_factory=list)
 
+    def beside(self, stored: Reading) -> Reading:
+        """Return both: a run that is in both is the stored one."""
+        kept = {record.run_id for record in stored.records.values()}
+        ours = {p: record for p, record in self.records.items() if record.run_id not in kept}
+        return Reading(
+            _by_age(ours | stored.records),
+            self.left_out + stored.left_out,
+            self.misplaced + stored.misplaced,
+        )
+
     def tell(self, strict: bool) -> None:
         """Say in one line on stderr what is wrong, if anything is.
 
@@ -77,13 +87,16 @@ def read_all(root: Path, results: Path | None = None, *, strict: bool = False) -
             except ResultsError as error:
                 found.left_out.append(error)
     index.save()
-    order = sorted(read.items(), key=lambda item: (item[1].created, item[1].run_id))
-    found.records = dict(order)
+    found.records = _by_age(read)
     _leave_out_doubles(found, results)
     if results is not None:
         _find_misplaced(found, results)
     found.tell(strict)
     return found
+
+
+def _by_age(records: dict[str, RunRecord]) -> dict[str, RunRecord]:
+    return dict(sorted(records.items(), key=lambda item: (item[1].created, item[1].run_id)))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The stored records of a results folder: reading them, and choosing those that count."""
+"""The records of results folders: reading them, and choosing those that count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import math
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -26,17 +26,21 @@ RESTORE = "restore it from git or a copy"
 
 
 class Store:
-    """The records below ``results/runs``, read once.
+    """The records of the user's results folder and of those that came with the suite, read once.
 
     Files that are no whole records are left out, and told in one line on stderr.
 
     Args:
         results: The results folder; it need not exist yet.
+        stored: A second one that is read beside it, likewise; None for none. Where both are the
+            same folder, there is one.
         strict: Whether one such file is an error.
     """
 
-    def __init__(self, results: Path, *, strict: bool = False) -> None:
-        self.results, self.strict = results, strict
+    def __init__(self, results: Path, stored: Path | None = None, *, strict: bool = False) -> None:
+        if stored is not None and stored.resolve() == results.resolve():
+            stored = None
+        self.results, self.stored, self.strict = results, stored, strict
         self._counting: dict[str, list[RunRecord]] = {}
         self._curves: dict[str, list[dict[str, float]]] = {}
 
@@ -58,8 +62,22 @@ class Store:
         """
         return list(self._reading.records.values())
 
+    def is_own(self, record: RunRecord) -> bool:
+        """Say whether a record is the user's, and not of those that came with the suite.
+
+        False for all where one folder is read: nothing is told apart then.
+        """
+        return record.run_id in self._own
+
+    def folder_of(self, record: RunRecord) -> Path:
+        """Return the results folder that a record is in, with its curve and artifacts."""
+        return self.results if self.stored is None or self.is_own(record) else self.stored
+
     def for_cell(self, cell: Cell) -> list[RunRecord]:
-        """Return the records that count for a cell: same recipe, unmodified, one for each seed."""
+        """Return the records that count for a cell: same recipe, unmodified, one for each seed.
+
+        The user's own counts before a stored one, unless it was cut short and the other was not.
+        """
         return [] if cell.recipe is None else self._of_recipe(cell.recipe.content_hash)
 
     def of_older_code(self, cell: Cell) -> list[RunRecord]:
@@ -74,12 +92,14 @@ class Store:
             for recipe_hash, recipe in self._recipes.get(cell.recipe.name, {}).items()
             if recipe.revisions < cell.recipe.revisions and recipe.differs_by_revisions(cell.recipe)
         )
-        return one_per_seed(record for known in older for record in self._of_recipe(known))
+        return one_per_seed(
+            (record for known in older for record in self._of_recipe(known)), self._own
+        )
 
     def _of_recipe(self, recipe_hash: str) -> list[RunRecord]:
         if recipe_hash not in self._counting:
             same = self._by_recipe.get(recipe_hash, ())
-            self._counting[recipe_hash] = one_per_seed(same)
+            self._counting[recipe_hash] = one_per_seed(same, self._own)
         return list(self._counting[recipe_hash])
 
     def find(self, run: str | Path) -> RunRecord:
@@ -94,7 +114,8 @@ class Store:
         known = {record.run_id: record for record in self.records()}
         if str(run) not in known:
             hint = did_you_mean(str(run), known) or "see dgm-bench list --json"
-            raise ResultsError(run, f"no such run in {self.results}", hint)
+            where = " or ".join(str(folder) for folder in (self.results, self.stored) if folder)
+            raise ResultsError(run, f"no such run in {where}", hint)
         return known[str(run)]
 
     def curve(self, record: RunRecord) -> list[dict[str, float]]:
@@ -142,14 +163,25 @@ class Store:
 
     def curve_file(self, record: RunRecord) -> Path:
         """Return the file of a run's curve: beside that of the record, wherever this lies."""
-        place = record.path(self.results)
+        place = record.path(self.folder_of(record))
         if not place.exists():
             place = self._paths.get(record.run_id, place)
         return place.parent / Path(record.curve or "").name
 
     @cached_property
     def _reading(self) -> Reading:
-        return read_all(self.results / "runs", self.results, strict=self.strict)
+        own = read_all(self.results / "runs", self.results, strict=self.strict)
+        if self.stored is None:
+            return own
+        return own.beside(read_all(self.stored / "runs", self.stored, strict=self.strict))
+
+    @cached_property
+    def _own(self) -> frozenset[str]:
+        """The runs that are the user's alone."""
+        if self.stored is None:
+            return frozenset()
+        runs = self.results / "runs"
+        return frozenset(run for run, path in self._paths.items() if path.is_relative_to(runs))
 
     @cached_property
     def _by_recipe(self) -> dict[str, list[RunRecord]]:
@@ -174,12 +206,25 @@ class Store:
         return {record.run_id: Path(path) for path, record in self._reading.records.items()}
 
 
-def one_per_seed(records: Iterable[RunRecord]) -> list[RunRecord]:
+def one_per_seed(
+    records: Iterable[RunRecord], own: Container[str] = frozenset()
+) -> list[RunRecord]:
     """Return one record for each seed, newest last.
 
     Records that another of them supersedes are dropped. Among those of one seed a complete run
-    beats one that ended with its budget, which beats one that broke; then the newest counts.
+    beats one that ended with its budget, which beats one that broke; then the user's own counts,
+    then the newest.
+
+    Args:
+        records: Of one recipe.
+        own: The runs that are the user's own.
     """
+
+    def worth(record: RunRecord) -> tuple[int, bool, str, str]:
+        status = record.outcome.status
+        rank = 1 if record.outcome.cut_short else 0 if status in FAILED else 2
+        return (rank, record.run_id in own, *_age(record))
+
     everything = list(records)
     superseded = {record.supersedes for record in everything}
     best: dict[int, RunRecord] = {}
@@ -187,7 +232,7 @@ def one_per_seed(records: Iterable[RunRecord]) -> list[RunRecord]:
         if record.run_id in superseded:
             continue
         rival = best.get(record.seed)
-        if rival is None or _worth(record) >= _worth(rival):
+        if rival is None or worth(record) >= worth(rival):
             best[record.seed] = record
     return sorted(best.values(), key=_age)
 
@@ -225,12 +270,6 @@ def ensure_writable(results: Path) -> None:
 
 def _age(record: RunRecord) -> tuple[str, str]:
     return record.created, record.run_id
-
-
-def _worth(record: RunRecord) -> tuple[int, str, str]:
-    status = record.outcome.status
-    rank = 1 if record.outcome.cut_short else 0 if status in FAILED else 2
-    return (rank, *_age(record))
 
 
 def parse_curve(text: str) -> list[dict[str, float]]:

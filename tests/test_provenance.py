@@ -93,14 +93,11 @@ def test_a_package_inside_somebody_elses_repository_is_not_in_a_checkout(tmp_pat
     monkeypatch.setattr(paths, "PACKAGE", site / "dgm_bench")
     monkeypatch.chdir(tmp_path)
     assert paths.checkout_root() is None
-    assert paths.default_results() == tmp_path / "results"
-
-
-def test_results_of_a_checkout_lie_in_it_wherever_the_user_is(tmp_path, monkeypatch):
-    for name in ("dgm_bench", ".git", "reproductions"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setattr(paths, "PACKAGE", tmp_path / "dgm_bench")
-    assert paths.default_results() == tmp_path / "results"
+    (tmp_path / "results").mkdir()
+    monkeypatch.delenv("DGM_BENCH_STORED")
+    assert paths.stored_results() is None
+    (site / "dgm_bench/_results").mkdir()
+    assert paths.stored_results() == site / "dgm_bench/_results"
 
 
 @pytest.fixture

@@ -202,11 +202,36 @@ def results_option(*, read: bool = False) -> Callable[[Function], Function]:
         "--results",
         metavar="DIR",
         type=ResultsFolder(read=read),
-        default=paths.default_results,
-        show_default="results/ of the checkout, else of the current folder",
+        default=paths.own_results,
+        show_default="$DGM_BENCH_RESULTS, else dgm-results in the current folder",
         callback=_tell_missing if read else None,
-        help="Folder of the stored records, or an address such as s3://bucket/results.",
+        help="Folder of your results, or an address such as s3://bucket/results.",
     )
+
+
+class StoredFolder(ResultsFolder):
+    """A results folder that is only read, or ``none``."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401  click's own signature
+        """Return the folder; None for ``none``."""
+        return None if os.fspath(value) == "none" else super().convert(value, param, ctx)
+
+
+def stored_option(function: Function) -> Function:
+    """Add ``--stored``."""
+    return click.option(
+        "--stored",
+        metavar="DIR",
+        type=StoredFolder(read=True),
+        default=paths.stored_results,
+        show_default="$DGM_BENCH_STORED, else those that came with the suite",
+        help="Folder of results to show beside yours, or none.",
+    )(function)
 
 
 def _tell_missing(context: click.Context, option: click.Parameter, folder: Path) -> Path:

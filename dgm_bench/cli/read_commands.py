@@ -21,6 +21,7 @@ from dgm_bench.cli.options import (
     planning_options,
     print_json,
     results_option,
+    stored_option,
     strict_option,
     typed,
 )
@@ -50,10 +51,13 @@ COMPARE_FORMATS = ("text", "markdown", "csv", "json")
 )
 @click.argument("pattern", nargs=-1)
 @results_option(read=True)
+@stored_option
 @strict_option
 @json_option
 @collecting_seldom()
-def list_cells(pattern: Sequence[str], results: Path, strict: bool, as_json: bool) -> None:
+def list_cells(
+    pattern: Sequence[str], results: Path, stored: Path | None, strict: bool, as_json: bool
+) -> None:
     """List cells with their published numbers, measured numbers and states."""
     from dgm_bench import console
     from dgm_bench.catalog import load_catalog
@@ -62,7 +66,7 @@ def list_cells(pattern: Sequence[str], results: Path, strict: bool, as_json: boo
 
     catalog = load_catalog()
     cells = catalog.select(*(pattern or ("*",)))
-    verdicts = queries.verdicts_of(catalog, cells, Store(results, strict=strict))
+    verdicts = queries.verdicts_of(catalog, cells, Store(results, stored, strict=strict))
     if as_json:
         print_json({"cells": [queries.cell_json(cell, verdicts[cell.id]) for cell in cells]})
     else:
@@ -86,6 +90,7 @@ def list_cells(pattern: Sequence[str], results: Path, strict: bool, as_json: boo
 @fleet_options
 @data_root_option
 @results_option(read=True)
+@stored_option
 @strict_option
 @json_option
 @collecting_seldom()
@@ -102,6 +107,7 @@ def plan(
     price: float | None,
     data_root: Path,
     results: Path,
+    stored: Path | None,
     strict: bool,
     as_json: bool,
 ) -> None:
@@ -129,8 +135,8 @@ def plan(
         else:
             streams.say(elsewhere.outlook_text(found, asked))
         return
-    context = RunContext(data_root, results, device=device, offline=True)
-    store = Store(results, strict=strict)
+    context = RunContext(data_root, results, stored, device=device, offline=True)
+    store = Store(results, stored, strict=strict)
     planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds, jobs=jobs)
     if as_json:
         print_json(queries.plan_json(planned))
@@ -154,6 +160,7 @@ def plan(
 )
 @data_root_option
 @results_option(read=True)
+@stored_option
 @strict_option
 @collecting_seldom()
 def table(
@@ -162,6 +169,7 @@ def table(
     style: Format,
     data_root: Path,
     results: Path,
+    stored: Path | None,
     strict: bool,
 ) -> None:
     """Print a paper's table: published against measured, with a verdict for each number.
@@ -179,7 +187,8 @@ def table(
         raise UsageError("dgm-bench table", "takes either a table or a paper", remedy)
     catalog = load_catalog()
     tables = catalog.paper(paper).tables if paper is not None else (catalog.table(name or ""),)
-    context, store = RunContext(data_root, results, offline=True), Store(results, strict=strict)
+    context = RunContext(data_root, results, stored, offline=True)
+    store = Store(results, stored, strict=strict)
     cells = [cell for chosen in tables for cell in chosen.cells]
     verdicts = queries.verdicts_of(catalog, cells, store)
     texts = {
@@ -283,9 +292,12 @@ def compare(
     help="Also write the tables' figures there, as PNG.",
 )
 @results_option(read=True)
+@stored_option
 @strict_option
 @collecting_seldom()
-def report(output: Path, figures: Path | None, results: Path, strict: bool) -> None:
+def report(
+    output: Path, figures: Path | None, results: Path, stored: Path | None, strict: bool
+) -> None:
     """Write one self-contained HTML page: tables, verdicts, curves, pictures."""
     from dgm_bench.catalog import load_catalog
     from dgm_bench.report.figures import write_figures
@@ -295,7 +307,7 @@ def report(output: Path, figures: Path | None, results: Path, strict: bool) -> N
 
     for file in (output, *([figures / "figure.png"] if figures else [])):
         require_writable(file)
-    catalog, store = load_catalog(), Store(results, strict=strict)
+    catalog, store = load_catalog(), Store(results, stored, strict=strict)
     write_report(output, catalog=catalog, store=store)
     streams.say(f"wrote {output}")
     for path in write_figures(figures, catalog=catalog, store=store) if figures else ():

@@ -21,6 +21,7 @@ from dgm_bench.cli.options import (
     planning_options,
     results_option,
     setting,
+    stored_option,
     strict_option,
     work_option,
 )
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
 @click.option("--no-tracking", is_flag=True, help="Do not log to MLflow.")
 @data_root_option
 @results_option()
+@stored_option
 @work_option
 @strict_option
 @click.pass_context
@@ -113,6 +115,7 @@ def run(
     no_tracking: bool,
     data_root: Path,
     results: Path,
+    stored: Path | None,
     strict: bool,
 ) -> None:
     """Train, evaluate and record; continue what was interrupted.
@@ -147,6 +150,7 @@ def run(
     context = RunContext(
         data_root,
         results,
+        stored,
         device=choice.device(device),
         threads=threads,
         offline=offline,
@@ -157,7 +161,7 @@ def run(
     )
     if follows_another(context):
         return
-    store = Store(results, strict=strict)
+    store = Store(results, stored, strict=strict)
     planned = queries.make_plan(
         cells,
         context,

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from dgm_bench.errors import UnexpectedError, UsageError
-from dgm_bench.paths import PACKAGE, default_results
+from dgm_bench.paths import PACKAGE, STORED
 
 #: How many records ``list`` is given: more than are read without an index.
 MANY = 250
@@ -77,7 +77,7 @@ def startup_counters() -> dict[str, Counters]:
 
 def _linked(folder: Path, count: int) -> Path:
     """Return a results folder that holds links to stored records, always the same number."""
-    stored = default_results() / "runs"
+    stored = PACKAGE.parent / "results/runs"
     found = list(islice(sorted(stored.rglob("*.json")), count))
     if len(found) < count:
         reason = f"holds {len(found)} records, and {count} are read"
@@ -92,7 +92,7 @@ def _linked(folder: Path, count: int) -> Path:
 def _wait_until_old() -> None:
     """Wait until no file is too new for a command to keep what it made of it."""
     root = PACKAGE.parent
-    folders = (PACKAGE, root / "reproductions", default_results() / "runs")
+    folders = (PACKAGE, root / "reproductions", root / "results/runs")
     files = [file for folder in folders for file in folder.rglob("*.*") if file.suffix != ".pyc"]
     newest = max(file.stat().st_ctime for file in files)
     time.sleep(min(max(newest + SETTLED - time.time(), 0.0), SETTLED))
@@ -119,7 +119,7 @@ def _environment(folder: Path) -> Mapping[str, str]:
     own = {name: str(folder / name) for name in ("XDG_CACHE_HOME", "DGM_BENCH_DATA")}
     tree = str(PACKAGE.parent)
     kept = {name: text for name, text in os.environ.items() if not name.startswith("DGM_BENCH_")}
-    return kept | own | {"PYTHONPATH": tree, "OMP_NUM_THREADS": "1"}
+    return kept | own | {STORED: "none", "PYTHONPATH": tree, "OMP_NUM_THREADS": "1"}
 
 
 def _told(

@@ -321,7 +321,7 @@ class _Page:
     def _pictures(self, records: Sequence[RunRecord]) -> list[tuple[str, str]]:
         """Return name and data address of the newest run's pictures that are on this machine."""
         for record in reversed(records):
-            if files := kept_pictures(record, self.store.results):
+            if files := kept_pictures(record, self.store.folder_of(record)):
                 return [(f"{file.stem}, seed {record.seed}", _data_address(file)) for file in files]
         return []
 

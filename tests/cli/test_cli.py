@@ -27,12 +27,10 @@ def call(tmp_path, monkeypatch):
     """Call a verb with empty results and data folders; return what came of it."""
     monkeypatch.setenv("DGM_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(paths, "default_results", lambda: tmp_path / "results")
+    monkeypatch.setenv("DGM_BENCH_RESULTS", str(tmp_path / "results"))
 
     def run(*words):
-        with_results = words[0] in ("list", "plan", "run", "table", "report", "sync", "doctor")
-        extra = ["--results", str(tmp_path / "results")] if with_results else []
-        return CliRunner().invoke(cli, [*words, *extra])
+        return CliRunner().invoke(cli, words)
 
     return run
 
