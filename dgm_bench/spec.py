@@ -328,11 +328,16 @@ def _plain(value: object) -> object:
 
 
 class Source(Spec):
-    """Where published numbers stand, and what their error bars and selection mean there."""
+    """Where published numbers stand, and what their error bars and selection mean there.
+
+    ``url`` leads to the publication that is cited or, where that was never published, to the one
+    that ``where`` names.
+    """
 
     id: str
     citation: str
     where: str
+    url: str = ""
     pm_kind: PmKind
     pm_n: int | None = None
     selection: str

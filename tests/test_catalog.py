@@ -453,6 +453,16 @@ def test_a_folder_without_papers_is_an_error(tmp_path):
         load_catalog(tmp_path)
 
 
+def test_every_published_number_leads_to_where_it_stands():
+    for paper in load_catalog().papers:
+        links = {source.id: source.url for source in paper.sources}
+        cells = [cell for table in paper.tables for cell in table.cells if cell.published]
+        named = {cell.published.source for cell in cells}
+        unlinked = {source for source in named if not links[source].startswith("https://")}
+        assert unlinked == set(), paper.id
+        assert paper.url.startswith("https://")
+
+
 def test_reading_and_judging_everything_is_light():
     code = YARDSTICK + (
         "import sys\n"
