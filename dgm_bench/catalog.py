@@ -47,6 +47,21 @@ class Catalog:
         matched = {i for i in ids if any(fnmatchcase(i, pattern) for pattern in patterns)}
         return [cell for cell in self.cells if cell.id in matched]
 
+    def named(self, *names: str) -> list[Cell]:
+        """Return the cells of papers, tables and patterns, each once, in declared order.
+
+        Raises:
+            UsageError: A name means nothing; suggests what might have been meant.
+        """
+        groups = {paper.id for paper in self.papers} | {table.name for table in self.tables}
+        patterns = [f"{name}/*" if name in groups else name for name in names]
+        for name in set(names) - groups:
+            if not any(fnmatchcase(cell.id, name) for cell in self.cells):
+                hint = did_you_mean(name, groups) if name.count("/") < 2 else ""
+                hint = hint or _suggestion(name, [cell.id for cell in self.cells])
+                raise UsageError(name, "no such cell, table or paper", hint or "see dgm-bench list")
+        return self.select(*patterns)
+
     def table(self, name: str) -> Table:
         """Return the table called ``paper/table``.
 

@@ -196,9 +196,17 @@ def shortened(text: str, most: int = 60) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``'did you mean X?'`` for the nearest known name, else an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else ""
+    """Return ``'did you mean X?'`` for the nearest known name, else an empty string.
+
+    Capitals, and an underscore for a hyphen, make no difference.
+    """
+    names = {_folded(name): name for name in known}
+    near = difflib.get_close_matches(_folded(word), names, n=1, cutoff=0.6)
+    return f"did you mean {names[near[0]]!r}?" if near else ""
+
+
+def _folded(word: str) -> str:
+    return word.lower().replace("_", "-")
 
 
 def choose_from(word: str, known: Iterable[object]) -> str:

@@ -331,11 +331,14 @@ class Source(Spec):
     """Where published numbers stand, and what their error bars and selection mean there.
 
     ``url`` leads to the publication that is cited or, where that was never published, to the one
-    that ``where`` names.
+    that ``where`` names. ``cites`` are keys of
+    ``references.bib``, or of the paper's own BibTeX: first the work whose number it is, then
+    the one that quotes it.
     """
 
     id: str
     citation: str
+    cites: tuple[str, ...] = ()
     where: str
     url: str = ""
     pm_kind: PmKind

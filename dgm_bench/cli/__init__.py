@@ -11,7 +11,14 @@ import gc
 import click
 
 from dgm_bench import __version__
-from dgm_bench.cli import merge_command, read_commands, run_commands, status_commands, streams
+from dgm_bench.cli import (
+    cite_command,
+    merge_command,
+    read_commands,
+    run_commands,
+    status_commands,
+    streams,
+)
 from dgm_bench.cli.options import Verbs, examples, verbose_option
 from dgm_bench.control import end_at_once_if_left
 
@@ -46,6 +53,7 @@ for verb in (
     read_commands.table,
     read_commands.compare,
     read_commands.report,
+    cite_command.cite,
     run_commands.sync,
     merge_command.merge,
     read_commands.doctor,
