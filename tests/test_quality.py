@@ -44,6 +44,7 @@ LAYERS = (
     ("session",),
     ("engines",),
     ("runner",),
+    ("library",),
     ("console", "screen", "progress", "overview", "doctor", "cli", "perf", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -156,9 +157,9 @@ def test_rooms_of_the_models_import_only_what_they_are_built_from():
         assert used - {"", room(path)} <= set(ROOMS[room(path)]), path
 
 
-def test_only_the_command_line_asks_for_the_default_data_root():
+def test_only_the_command_line_and_the_library_ask_for_the_default_data_root():
     naming = {str(p) for p in modules() if "default_root" in (PACKAGE / p).read_text()}
-    assert naming == {"cli/options.py", "data/__init__.py"}
+    assert naming == {"cli/options.py", "data/__init__.py", "library/folders.py"}
 
 
 def test_no_file_is_longer_than_five_hundred_lines():
