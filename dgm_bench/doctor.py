@@ -12,6 +12,7 @@ from typing import Literal
 
 from dgm_bench import data, paths, provenance
 from dgm_bench.errors import DgmBenchError
+from dgm_bench.extras import install
 from dgm_bench.planner import gigabytes
 
 State = Literal["ok", "warn", "missing"]
@@ -59,7 +60,7 @@ def torch_checks() -> Iterator[Check]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        yield Check("torch", "missing", str(error), "pip install torch")
+        yield Check("torch", "missing", str(error), install("train"))
         return
     cpu = f"{provenance.cpu_name()}, {provenance.cores()} cores, {torch.get_num_threads()} threads"
     yield Check("torch", "ok", torch.__version__)
@@ -130,7 +131,7 @@ def tracking_check(results: Path) -> Check:
     version = provenance.version_of("mlflow")
     if version is None:
         return Check("mlflow", "warn", "not installed; runs are recorded all the same",
-                     "pip install mlflow, then dgm-bench sync")  # fmt: skip
+                     f"{install('tracking')}, then dgm-bench sync")  # fmt: skip
     try:
         where = tracking.check(results)
     except DgmBenchError as error:

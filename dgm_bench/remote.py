@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from dgm_bench import locks
 from dgm_bench.cache import cache_folder, make_private
 from dgm_bench.errors import ResultsError
+from dgm_bench.extras import needing
 from dgm_bench.processes import is_gone, is_of_this_machine
 from dgm_bench.sealed import staged, write_atomically, written_together
 
@@ -84,11 +85,8 @@ class Remote:
     @cached_property
     def _there(self) -> tuple[AbstractFileSystem, str]:
         with self._telling("used"):
-            try:
+            with needing(self.shown, ResultsError):
                 from fsspec.core import url_to_fs
-            except ImportError as error:
-                remedy = "pip install 'dgm-bench[remote]'"
-                raise ResultsError(self.shown, "needs fsspec, which is missing", remedy) from error
             fs, root = url_to_fs(self.address)
             return fs, root
 

@@ -69,7 +69,7 @@ def test_a_server_that_does_not_answer_is_a_warning(tmp_path, monkeypatch):
 
 def test_mlflow_that_is_not_installed_is_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "version_of", lambda _: None)
-    assert "pip install mlflow" in doctor.tracking_check(tmp_path).remedy
+    assert "pip install 'dgm-bench[tracking]'" in doctor.tracking_check(tmp_path).remedy
 
 
 @pytest.mark.parametrize(

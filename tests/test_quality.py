@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dgm_bench.extras import EXTRAS
 from dgm_bench.records import schema
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,7 +19,7 @@ HOMES = ("dgm_bench", "reproductions", "tests", "benchmarks")
 
 #: Who may import whom: a module imports only from its own line and the lines above it.
 LAYERS = (
-    ("escaping", "errors", "paths", "_typing", "json_text", "annotations"),
+    ("escaping", "errors", "paths", "_typing", "json_text", "annotations", "extras"),
     ("processes", "sealed", "locks", "cache", "remote", "allocator"),
     ("signatures",),
     ("arguments", "spec"),
@@ -216,4 +217,6 @@ def test_remedies_are_written_in_one_style():
 def test_the_oldest_versions_that_are_tested_are_the_lower_bounds():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = (ROOT / "tests/constraints-oldest.txt").read_text().split()
-    assert pinned == [bound.replace(">=", "==") for bound in project["dependencies"]]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *(bound for name in EXTRAS for bound in extras[name])]
+    assert pinned == [bound.replace(">=", "==") for bound in asked]

@@ -262,6 +262,6 @@ def test_what_is_not_installed_or_no_address_is_told(machine, monkeypatch):
         Remote("nosuch://x").fetch()
     for name in ("fsspec", "fsspec.core"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ResultsError, match=r"needs fsspec.*pip install 'dgm-bench.remote.'"):
+    with pytest.raises(ResultsError, match=r"needs fsspec: pip install 'dgm-bench.remote.'"):
         Remote(ADDRESS).fetch()
     assert remote.Remote(ADDRESS).shown == ADDRESS

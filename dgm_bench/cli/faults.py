@@ -14,8 +14,6 @@ from dgm_bench.errors import UnexpectedError
 
 #: Files of details that are kept, the newest.
 KEPT = 20
-#: Packages that are imported by another name than pip installs them by.
-_INSTALLED_AS = {"sklearn": "scikit-learn", "PIL": "pillow"}
 _MEMORY = "use a smaller batch, or a machine with more memory"
 
 
@@ -36,8 +34,9 @@ def unexpected(error: BaseException) -> UnexpectedError:
 
 
 def _missing_package(error: ImportError, details: str) -> UnexpectedError:
-    name = (error.name or "a package").partition(".")[0]
-    package = _INSTALLED_AS.get(name, name.replace("_", "-"))
+    from dgm_bench.extras import package_of
+
+    package = package_of(error.name or "a package")
     remedy = f"pip install --force-reinstall {package}" if error.name else "install it anew"
     return UnexpectedError(package, f"cannot be imported ({error})", f"{remedy}; {details}")
 

@@ -77,6 +77,11 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except EOFError as error:
             raise unexpected(error) from error
+        except ModuleNotFoundError:
+            from dgm_bench.extras import needing
+
+            with needing(f"{ctx.command_path} {ctx.invoked_subcommand}"):
+                raise
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401  click's own signature
         """Run and exit: 2 with one line for a mistake, 3 for a fault, 130 for an interruption."""

@@ -155,7 +155,7 @@ def load(
         progress: Show the progress of a download.
 
     Raises:
-        DataUnavailable: Its files are missing and cannot be fetched.
+        DataUnavailable: Its files are missing and cannot be fetched, or a package that reads them.
         DataError: Its files are broken, or it is not what its card says.
         UsageError: There is no such data set or option.
     """
@@ -165,12 +165,15 @@ def load(
     if not found.loadable:
         _obtain(wanted, root, found, offline=offline, progress=progress)
     module, function = wanted.loader.split(":")
-    loader = getattr(import_module(f"dgm_bench.data.{module}"), function)
     if wanted.seeded:
         options["seed"] = seed
     home = home_of(wanted, root)
     require_published(wanted, home)
-    dataset: Dataset = loader(wanted, home, **options)
+    from dgm_bench.extras import needing
+
+    with needing(name, DataUnavailable):
+        loader = getattr(import_module(f"dgm_bench.data.{module}"), function)
+        dataset: Dataset = loader(wanted, home, **options)
     _require_as_declared(wanted, dataset)
     _require_numbers(wanted, dataset)
     return dataset

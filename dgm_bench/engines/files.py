@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from dgm_bench.engines.tasks import Task
 from dgm_bench.errors import DamagedError, ResultsError, UsageError, refused
+from dgm_bench.extras import needing
 from dgm_bench.remote import mirrored_at, said_by, shown
 from dgm_bench.sealed import write_atomically
 from dgm_bench.workdir import WorkFolder, stages_folder
@@ -212,9 +213,10 @@ class Storage:
     """
 
     def __init__(self, address: str) -> None:
-        from fsspec.core import url_to_fs
-
         self.address, self.shown = address, shown(address)
+        with needing(self.shown):
+            from fsspec.core import url_to_fs
+
         try:
             self.files, root = url_to_fs(address)
             self.root = str(root).rstrip("/")

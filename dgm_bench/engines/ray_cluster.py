@@ -18,6 +18,7 @@ from dgm_bench.engines.ray_nodes import TokenError
 from dgm_bench.engines.ray_options import CLIENT, RayOptions, answers
 from dgm_bench.engines.tasks import Job
 from dgm_bench.errors import EngineError, UsageError
+from dgm_bench.extras import install
 
 Result = TypeVar("Result")
 
@@ -41,7 +42,7 @@ class RayEngine:
 
     def __init__(self, options: RayOptions, jobs: int | None, context: RunContext) -> None:
         if find_spec("ray") is None:
-            raise UsageError("--engine ray", "Ray is not installed", "pip install 'dgm-bench[ray]'")
+            raise UsageError("--engine ray needs ray", install("ray"))
         options = options.model_copy(update={"address": _address(options)})
         self._log = context.results.absolute() / "work" / "ray.log"
         try:

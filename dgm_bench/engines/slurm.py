@@ -35,6 +35,7 @@ from dgm_bench.engines.slurm_nodes import (
 )
 from dgm_bench.engines.tasks import Job
 from dgm_bench.errors import UsageError
+from dgm_bench.extras import needing
 from dgm_bench.processes import thread_variables
 from dgm_bench.sealed import write_atomically
 
@@ -330,13 +331,8 @@ def _gone(state: str) -> str:
 
 
 def _require_submitit() -> None:
-    try:
+    with needing("--engine slurm"):
         import submitit  # noqa: F401
-    except ImportError as error:
-        remedy = "pip install 'dgm-bench[slurm]'"
-        raise UsageError(
-            "--engine slurm", "needs submitit, which is not installed", remedy
-        ) from error
 
 
 def _logs(board: Board) -> Path:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from dgm_bench.errors import DgmBenchError, ResultsError
+from dgm_bench.extras import install
 from dgm_bench.locks import holding
 from dgm_bench.records import FAILED, RunRecord, kept_pictures, read_record
 from dgm_bench.report.curves import learning_curve, standalone
@@ -151,7 +152,7 @@ class Log:
             try:
                 from mlflow import MlflowClient
             except ImportError as error:
-                remedy = f"`pip install mlflow`, then {LATER}"
+                remedy = f"{install('tracking')}, then {LATER}"
                 raise TrackingError("MLflow", "is not installed", remedy) from error
             _make_database(self.address)
             self._client = MlflowClient(self.address.uri)

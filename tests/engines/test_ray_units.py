@@ -194,7 +194,7 @@ def test_an_address_where_no_ray_answers_is_told_at_once(tmp_path, monkeypatch):
 
 def test_an_engine_that_is_not_installed_is_told_with_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr("dgm_bench.engines.ray_cluster.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'dgm-bench\[ray\]'"):
+    with pytest.raises(UsageError, match=r"needs ray: pip install 'dgm-bench\[ray\]'"):
         make_engine(Choice("ray"), make_context(tmp_path), MACHINE)
 
 

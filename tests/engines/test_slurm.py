@@ -184,7 +184,7 @@ def test_a_machine_without_slurm_or_submitit_is_told_in_one_line(monkeypatch):
     with pytest.raises(UsageError, match="--engine slurm: there is no sinfo on this machine; run"):
         slurm_nodes.find_partition(None)
     monkeypatch.setitem(slurm.sys.modules, "submitit", None)
-    with pytest.raises(UsageError, match=r"not installed; pip install 'dgm-bench\[slurm\]'"):
+    with pytest.raises(UsageError, match=r"slurm needs submitit: pip install 'dgm-bench\[slurm\]'"):
         SlurmEngine(SlurmOptions())
 
 

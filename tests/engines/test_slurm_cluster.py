@@ -22,7 +22,7 @@ WHY_NOT = (
     if os.environ.get("DGM_BENCH_ENGINES") != "1"
     else why_none()
     if find_spec("submitit")
-    else "submitit is not installed: pip install 'dgm-bench[slurm]'"
+    else "needs submitit: pip install 'dgm-bench[slurm]'"
 )
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 

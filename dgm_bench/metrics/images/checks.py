@@ -8,7 +8,8 @@ from torch import nn
 
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.weights import find_weights
-from dgm_bench.errors import DataError, DeclarationError
+from dgm_bench.errors import DataError, DataUnavailable, DeclarationError
+from dgm_bench.extras import needing
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.images.classifier import require_classes
 from dgm_bench.metrics.images.image_bytes import require_room
@@ -25,7 +26,10 @@ def require_image_evaluation(evaluation: Evaluation) -> None:
             a model that knows no classes.
         DataError: Weights of a network are missing or not the published ones, or the data root
             cannot be written.
+        DataUnavailable: What compares images is not installed.
     """
+    with needing("a metric of images", DataUnavailable):
+        import torch_fidelity  # noqa: F401
     model, data, spec = evaluation.model, evaluation.data, evaluation.spec
     settings = required_settings(spec)
     _require_test(spec)
