@@ -15,7 +15,7 @@ from dgm_bench.records import schema
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "dgm_bench"
 #: Where code is.
-HOMES = ("dgm_bench", "reproductions", "tests", "benchmarks")
+HOMES = ("dgm_bench", "reproductions", "tests", "benchmarks", "docs", "notebooks")
 
 #: Who may import whom: a module imports only from its own line and the lines above it.
 LAYERS = (
