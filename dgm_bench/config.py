@@ -1,7 +1,8 @@
-"""``dgm-bench.toml``: what a user sets once for a machine, a section for each engine.
+"""``dgm-bench.toml``: what a user sets once for a machine: defaults, and a section an engine.
 
-It is read from the working directory, else from the platform's folder for configurations. A key
-that is not known is an error, as it would otherwise be without effect and nobody would notice.
+It is read from the platform's folder for configurations and from the working directory, whose keys
+count more. A key that is not known is an error, as it would otherwise be without effect and nobody
+would notice.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator, ValidationError
 
+from dgm_bench import paths
 from dgm_bench.errors import UsageError, choose_from, shortened
 from dgm_bench.planner import parse_duration
 from dgm_bench.spec import Spec
@@ -21,8 +23,8 @@ from dgm_bench.tomlfile import TomlFile
 
 Section = TypeVar("Section", bound=Spec)
 
-NAME = "dgm-bench.toml"
-SECTIONS = ("slurm", "ray")
+NAME = paths.CONFIG
+SECTIONS = ("defaults", "slurm", "ray")
 _UNITS = {"K": 2**10, "": 2**20, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -50,33 +52,35 @@ Seconds = Annotated[float, BeforeValidator(_seconds)]
 Bytes = Annotated[int, BeforeValidator(_bytes)]
 
 
-def config_file() -> Path | None:
-    """Return the file that counts: the working directory's, else the user's; None without any."""
-    from platformdirs import user_config_path
-
-    places = (Path.cwd() / NAME, user_config_path("dgm-bench") / NAME)
-    return next((path for path in places if path.is_file()), None)
-
-
 def section(name: str, kind: type[Section], changes: Mapping[str, str] | None = None) -> Section:
-    """Return a section of the user's file; its defaults where there is no file or section.
+    """Return a section of the user's files; its defaults where there is no file or section.
 
     Args:
         name: Of the section, one of ``SECTIONS``.
         kind: Its keys, their types and defaults.
         changes: Values of ``--engine-option KEY=VALUE`` by key, as TOML or plain text; they count
-            more than the file's.
+            more than the files'.
 
     Raises:
         DeclarationError: The file is broken or has a key that is not known; names the line.
         UsageError: A change has no such key, or its value does not fit.
     """
-    path = config_file()
-    raw = {} if path is None else _raw(TomlFile(path), name, kind)
+    raw = {key: value for key, (value, _) in in_files(name, kind).items()}
     return _changed(kind, raw, changes or {})
 
 
-def _raw(file: TomlFile, name: str, kind: type[Section]) -> dict[str, object]:
+def in_files(name: str, kind: type[Spec]) -> dict[str, tuple[object, Path]]:
+    """Return what the user's files say in a section: by key the value, and the file that says it.
+
+    The arguments and errors are those of :func:`section`.
+    """
+    found: dict[str, tuple[object, Path]] = {}
+    for path in reversed(paths.config_files()):
+        found |= {key: (value, path) for key, value in _raw(TomlFile(path), name, kind).items()}
+    return found
+
+
+def _raw(file: TomlFile, name: str, kind: type[Spec]) -> dict[str, object]:
     """Return what a file says in a section, once it is known to fit."""
     whole = file.read()
     for key in whole:
@@ -94,7 +98,7 @@ def _changed(kind: type[Section], raw: Mapping[str, object], changes: Mapping[st
             remedy = choose_from(key, kind.model_fields)
             raise UsageError(f"--engine-option {key}={shortened(text)}", "no such option", remedy)
     try:
-        return kind.model_validate({**raw, **{k: _value(text) for k, text in changes.items()}})
+        return kind.model_validate({**raw, **{k: as_toml(text) for k, text in changes.items()}})
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
@@ -104,7 +108,7 @@ def _changed(kind: type[Section], raw: Mapping[str, object], changes: Mapping[st
         raise UsageError(given, reason, remedy) from error
 
 
-def _value(text: str) -> object:
+def as_toml(text: str) -> object:
     """Return a value as TOML has it, or the text as it is where that means nothing."""
     try:
         return tomllib.loads(f"value = {text}")["value"]

@@ -14,6 +14,8 @@ RESULTS = "DGM_BENCH_RESULTS"
 #: Names the folder of the results that are read beside them, or is ``none``.
 STORED = "DGM_BENCH_STORED"
 OWN = "dgm-results"
+#: The file of a user's defaults.
+CONFIG = "dgm-bench.toml"
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -70,6 +72,18 @@ def stored_results() -> Path | None:
     beside, inside = PACKAGE.parent / "results", PACKAGE / "_results"
     came = beside if (PACKAGE.parent / "reproductions").is_dir() else inside
     return named_folder(STORED) or (came if came.is_dir() else None)
+
+
+def config_places() -> tuple[Path, Path]:
+    """Return where files of defaults are looked for: the working directory, the user's folder."""
+    from platformdirs import user_config_path
+
+    return Path.cwd() / CONFIG, user_config_path("dgm-bench") / CONFIG
+
+
+def config_files() -> list[Path]:
+    """Return the files of defaults that are there, the one first that counts more."""
+    return [path for path in config_places() if path.is_file()]
 
 
 def is_address(text: str) -> bool:

@@ -35,6 +35,7 @@ LAYERS = (
     ("models",),
     ("recipe_checks", "overrides"),
     ("tomlfile", "products", "declarations", "config", "bibtex"),
+    ("defaults", "config_text"),
     ("catalog", "kept_catalog", "citations"),
     ("metrics",),
     ("train",),

@@ -10,9 +10,10 @@ import gc
 
 import click
 
-from dgm_bench import __version__
+from dgm_bench import __version__, paths
 from dgm_bench.cli import (
     cite_command,
+    config_commands,
     merge_command,
     read_commands,
     run_commands,
@@ -35,12 +36,18 @@ from dgm_bench.control import end_at_once_if_left
     ),
 )
 @click.version_option(__version__, prog_name="dgm-bench")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Reproduce published tables of deep generative models, with a verdict for each number.
 
     A cell is paper/table/row/column, such as ffjord/density/maf-5/power. A PATTERN is a cell or a
     shell pattern in quotes, such as 'ffjord/density/*/power'.
     """
+    if context.invoked_subcommand != "config" and paths.config_files():
+        from dgm_bench import defaults
+
+        options = defaults.use()
+        context.default_map = dict.fromkeys(cli.commands, options)
 
 
 for verb in (
@@ -56,6 +63,7 @@ for verb in (
     cite_command.cite,
     run_commands.sync,
     merge_command.merge,
+    config_commands.config,
     read_commands.doctor,
 ):
     cli.add_command(verb)

@@ -270,13 +270,14 @@ def data_root_option(function: Function) -> Function:
         "--data-root",
         metavar="DIR",
         type=click.Path(file_okay=False, path_type=Path),
-        default=_default_data_root,
+        default=default_data_root,
         show_default="$DGM_BENCH_DATA, else the platform's cache folder",
         help="Folder of the data sets.",
     )(function)
 
 
-def _default_data_root() -> Path:
+def default_data_root() -> Path:
+    """Return where data sets are looked for where nobody says."""
     from dgm_bench import data
 
     return data.default_root()

@@ -127,7 +127,7 @@ def plan(
     if on is not None:
         from dgm_bench.cli import elsewhere
 
-        elsewhere.require_here(budget)
+        elsewhere.require_here(typed("budget", budget) or "auto")
         asked = elsewhere.Elsewhere(on, mtbf, preempt_every, restart, price)
         there, found = asked.look(cells, typed("jobs", jobs), seeds)
         if as_json:
