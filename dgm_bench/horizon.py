@@ -38,13 +38,18 @@ def horizon(recipe: Recipe, steps: int, epochs: float) -> Horizon | None:
     """
     stops = [stage.stopping for stage in recipe.stages]
     most = sum(_most(stop, steps / epochs if epochs else math.inf) for stop in stops)
-    if all(stop.patience is None for stop in stops):
+    if not stops_early(recipe):
         return Horizon(most, most, most) if math.isfinite(most) else None
     planned = recipe.cost.steps if recipe.cost else 0
     expected = min(planned, most) if steps < planned else most
     if not math.isfinite(expected):
         return None
     return Horizon(expected, max(expected / 2, steps), min(2 * expected, most))
+
+
+def stops_early(recipe: Recipe) -> bool:
+    """Return whether early stopping may end a recipe before its maximum of steps."""
+    return any(stage.stopping.patience is not None for stage in recipe.stages)
 
 
 def _most(stop: StoppingSpec, steps_per_epoch: float) -> float:

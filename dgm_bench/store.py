@@ -80,6 +80,16 @@ class Store:
         """
         return [] if cell.recipe is None else self._of_recipe(cell.recipe.content_hash)
 
+    def own_unfinished(self, cell: Cell) -> list[RunRecord]:
+        """Return the user's own runs of a cell that were cut short, where no other one ended.
+
+        They count for nothing where stored ones do, and say how far the user is.
+        """
+        same = self._by_recipe.get(cell.recipe.content_hash, ()) if cell.recipe else ()
+        own = [record for record in same if self.is_own(record)]
+        ended = any(not record.outcome.cut_short for record in own)
+        return [] if ended else one_per_seed(own)
+
     def of_older_code(self, cell: Cell) -> list[RunRecord]:
         """Return the records of a cell's recipe by earlier revisions of its models, as above.
 
@@ -186,7 +196,7 @@ class Store:
     @cached_property
     def _by_recipe(self) -> dict[str, list[RunRecord]]:
         """Records that were not modified and that no record supersedes, by their recipe."""
-        superseded = {record.supersedes for record in self.records()}
+        superseded = _superseded(self.records())
         found: dict[str, list[RunRecord]] = defaultdict(list)
         for record in self.records():
             if not record.modified and record.run_id not in superseded:
@@ -212,8 +222,8 @@ def one_per_seed(
     """Return one record for each seed, newest last.
 
     Records that another of them supersedes are dropped. Among those of one seed a complete run
-    beats one that ended with its budget, which beats one that broke; then the user's own counts,
-    then the newest.
+    beats one that broke, which beats one that its budget cut short: that one is unfinished, and
+    changes nothing where anything else is known. Then the user's own counts, then the newest.
 
     Args:
         records: Of one recipe.
@@ -222,11 +232,11 @@ def one_per_seed(
 
     def worth(record: RunRecord) -> tuple[int, bool, str, str]:
         status = record.outcome.status
-        rank = 1 if record.outcome.cut_short else 0 if status in FAILED else 2
+        rank = 0 if record.outcome.cut_short else 1 if status in FAILED else 2
         return (rank, record.run_id in own, *_age(record))
 
     everything = list(records)
-    superseded = {record.supersedes for record in everything}
+    superseded = _superseded(everything)
     best: dict[int, RunRecord] = {}
     for record in everything:
         if record.run_id in superseded:
@@ -235,6 +245,11 @@ def one_per_seed(
         if rival is None or worth(record) >= worth(rival):
             best[record.seed] = record
     return sorted(best.values(), key=_age)
+
+
+def _superseded(records: Iterable[RunRecord]) -> set[str | None]:
+    """Return the runs in whose place others came; of those cut short the newest counts anyway."""
+    return {record.supersedes for record in records if not record.outcome.cut_short}
 
 
 def load_records(path: Path, *, strict: bool = False) -> list[RunRecord]:

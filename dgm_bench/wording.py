@@ -39,6 +39,24 @@ def with_error(value: float, error: float | None, decimals: int = 2) -> str:
     return f"{value:.{decimals}f}" + _error(None if error is None else f"{error:.{decimals}f}")
 
 
+def decimals_of(published: Published | None) -> int:
+    """Return as many decimals as a published number has, else two."""
+    return max(-int(published.value.as_tuple().exponent), 0) if published else 2
+
+
+def printed_alike(one: float, other: float, error: float | None, decimals: int = 2) -> bool:
+    """Return whether two numbers are the same as they are printed: no difference can be seen.
+
+    Args:
+        one: A number.
+        other: Another.
+        error: The smaller of their errors, which decides on the decimals; None if not known.
+        decimals: As for :func:`with_error`.
+    """
+    texts = (with_error(number, error, decimals) for number in (one, other))
+    return len({float(text.partition(" ")[0]) for text in texts}) == 1
+
+
 def as_printed(published: Published) -> str:
     """Return a published number with its ±, in the digits of its source."""
     return f"{published.value}" + _error(None if published.pm is None else f"{published.pm}")
@@ -227,8 +245,9 @@ STATES: Mapping[State, Words] = {
     "unfinished": Words(
         "…",
         "none",
-        "unfinished: the number so far, no measurement; a forecast extrapolates its curve, with a "
-        "90 % interval",
+        "unfinished: the number so far, no measurement; ~ where early stopping was not reached, so "
+        "that the share is of the steps expected; a forecast extrapolates its curve, with a 90 % "
+        "interval",
         "The budget ended every run before its own stopping rule. The number so far is that of a "
         "model on the way, and counts for nothing; one finished run takes its place.",
     ),

@@ -20,6 +20,7 @@ from factories import (
 from dgm_bench.catalog import load_catalog
 from dgm_bench.compare import compare, declared_directions
 from dgm_bench.report.comparison import render_comparison
+from dgm_bench.spec import YES_NO
 from dgm_bench.wording import MEASURED_LEGEND
 
 
@@ -166,6 +167,33 @@ def test_what_is_below_the_floor_of_the_unit_is_no_change():
         for step in (0.0, 0.005)
     )
     assert only(new, old)[0].state == only(old, new)[0].state == "same"
+
+
+@pytest.mark.parametrize(("now", "state"), [(1.0, "same"), (0.0, "worse")])
+def test_a_property_has_no_spread(now, state):
+    """What is checked is so or is not, on any machine."""
+    said = {"unit": YES_NO, "se": None, "direction": "higher"}
+    there = make_environment(machine_class="another")
+    new = make_record(metrics=(make_metric(now, **said),), environment=there)
+    assert only([new], [make_record(metrics=(make_metric(1.0, **said),))])[0].state == state
+
+
+@pytest.mark.parametrize("value", [None, 99.0])
+def test_runs_that_were_all_cut_short_are_unfinished_and_not_failed(value):
+    row, code = only([make_record(value=value, status="budget")])
+    assert (row.state, row.new.so_far, code) == ("unfinished", value, 3)
+
+
+def test_a_new_run_that_failed_where_there_was_none_is_new():
+    (row,) = compare([make_record(value=None, status="diverged")], []).rows
+    assert row.state == "only-new"
+
+
+def test_how_far_apart_is_told_in_standard_errors_of_the_difference():
+    """Welch: 2 apart, of two means of three, each with a spread of 0.1."""
+    row, _ = only(runs(12.0, 12.1, 11.9))
+    assert row.standard_errors == pytest.approx(2 / (0.1 * (2 / 3) ** 0.5))
+    assert only(runs(10.0), runs(10.0))[0].standard_errors is None
 
 
 def test_numbers_that_do_not_repeat_are_told():

@@ -99,7 +99,7 @@ def test_the_newest_record_of_each_seed_counts():
 
 
 @pytest.mark.parametrize(
-    ("better", "lesser"), [("complete", "budget"), ("complete", "diverged"), ("budget", "diverged")]
+    ("better", "lesser"), [("complete", "budget"), ("complete", "diverged"), ("diverged", "budget")]
 )
 def test_a_run_that_went_further_beats_a_newer_one(better, lesser):
     kept = at(1, status=better)

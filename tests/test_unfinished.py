@@ -13,7 +13,7 @@ from factories import (
     make_record,
 )
 
-from dgm_bench.spec import StoppingSpec
+from dgm_bench.spec import Cost, StoppingSpec
 from dgm_bench.verdict import Pool, judge
 
 
@@ -39,7 +39,8 @@ def test_runs_cut_short_are_no_measurement(published):
     assert (verdict.state, verdict.mean, verdict.seeds) == ("unfinished", None, 0)
     assert (verdict.difference, verdict.interval) == (None, None)
     assert (verdict.unfinished.so_far, verdict.unfinished.epochs) == (9.0, 12.5)
-    assert "cut short by the budget after 12.5 epochs: 9 nats so far" in verdict.reason
+    said = "cut short by the budget after 12.5 epochs, early stopping not reached: 9 nats so far"
+    assert said in verdict.reason
 
 
 def test_a_run_cut_short_without_a_value_is_no_failure(cell):
@@ -111,16 +112,36 @@ def test_why_there_is_no_forecast_is_said(column, curve, why):
     assert f"no forecast: {why}" in verdict.reason
 
 
-def test_a_run_cut_short_counts_where_finished_ones_are_not_comparable(cell):
+def test_runs_cut_short_take_no_place_of_finished_ones_that_are_not_comparable(cell):
     finished = make_record(cell, value=10.0, seed=1, data=make_data(verified=False))
     verdict = judge(cell, [cut_short(cell, 20.0), finished], Pool())
+    assert verdict == judge(cell, [finished], Pool())
+    assert verdict.state == "not-comparable"
+
+
+def test_runs_cut_short_of_other_data_are_unfinished_and_said_to_be_not_comparable(cell):
+    verdict = judge(cell, runs(cell, 10.0, status="budget", data=make_data(verified=False)), Pool())
     assert verdict.state == "unfinished"
-    assert "left out: power is not verified" in verdict.reason
+    assert "not comparable when it ends: power is not verified" in verdict.reason
 
 
-def test_runs_cut_short_of_other_data_are_not_comparable(cell):
-    records = runs(cell, 10.0, status="budget", data=make_data(verified=False))
-    assert judge(cell, records, Pool()).state == "not-comparable"
+@pytest.mark.parametrize(
+    ("stopping", "planned", "said"),
+    [
+        ({"max_steps": 1200}, 5000, ", 50 % of its steps:"),
+        ({"patience": 30}, 1200, ", 50 % of the steps expected, early stopping not reached:"),
+        ({"patience": 30}, None, ", early stopping not reached:"),
+        ({"patience": 30, "max_steps": 1200}, None, ", 50 % of the steps expected, early"),
+    ],
+)
+def test_the_share_done_is_of_what_the_run_needed(cell, stopping, planned, said):
+    stage = cell.recipe.stages[0].model_copy(update={"stopping": StoppingSpec(**stopping)})
+    cost = planned and Cost(steps=planned, flops_per_step=1.0, launches_per_step=1.0)
+    recipe = cell.recipe.model_copy(update={"stages": (stage,), "cost": cost})
+    cell = cell.model_copy(update={"recipe": recipe})
+    verdict = judge(cell, [cut_short(cell, 20.0, steps=600, epochs=6.0)], Pool())
+    assert said in verdict.reason
+    assert verdict.unfinished.early_stopping == ("patience" in stopping)
 
 
 def test_complete_runs_count_before_those_cut_short(cell):

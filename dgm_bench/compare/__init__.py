@@ -9,17 +9,20 @@ changed, and not judged.
 Times of training steps (:mod:`dgm_bench.performance`) are compared within a class of machines.
 """
 
+from dgm_bench.compare.beside import Beside, beside_stored
 from dgm_bench.compare.matching import compare, declared_directions
 from dgm_bench.compare.rows import ComparedRow, Comparison, Side, SpeedRow
 from dgm_bench.compare.speed import with_speed
 from dgm_bench.wording import RowState
 
 __all__ = [
+    "Beside",
     "ComparedRow",
     "Comparison",
     "RowState",
     "Side",
     "SpeedRow",
+    "beside_stored",
     "compare",
     "declared_directions",
     "with_speed",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from dgm_bench.compare.pairs import Pair
+from dgm_bench.compare.pairs import Pair, cut_short
 from dgm_bench.compare.rows import ComparedRow, Comparison
 from dgm_bench.records import RunRecord
 from dgm_bench.spec import Direction, Paper
@@ -39,13 +39,22 @@ def compare(
     differs between the two sides is not comparable. Variances are moderated by those of the
     baseline's runs on the same data. ``directions`` are those of the tables' columns; of other
     metrics the records say which way is better.
+
+    Runs that their budget cut short are compared with nothing: where a side has no others of a
+    recipe, its numbers are unfinished, and all else is as if they were not there.
     """
     ours, theirs = _grouped(new, _column_of), _grouped(baseline, _column_of)
     context = _Context(pool_variances(baseline), directions or {})
     rows: list[ComparedRow] = []
     for column in dict.fromkeys((*theirs, *ours)):
-        rows += _compare_column(ours.get(column, []), theirs.get(column, []), context)
+        mine, others = ours.get(column, []), theirs.get(column, [])
+        found = _compare_column(_ended(mine), _ended(others), context)
+        rows += _with_unfinished(found, mine, others, context)
     return Comparison(tuple(rows))
+
+
+def _ended(records: Iterable[RunRecord]) -> list[RunRecord]:
+    return [record for record in records if not record.outcome.cut_short]
 
 
 @dataclass(frozen=True)
@@ -56,10 +65,35 @@ class _Context:
     directions: Directions
 
 
+def _with_unfinished(
+    rows: Sequence[ComparedRow],
+    new: Sequence[RunRecord],
+    baseline: Sequence[RunRecord],
+    context: _Context,
+) -> Iterator[ComparedRow]:
+    """Yield a column's rows, and those of recipes that a side has not finished.
+
+    They take the place of rows of which one side only has a value, and of no others.
+    """
+    ours, theirs = by_recipe(new), by_recipe(baseline)
+    recipes = dict.fromkeys((*theirs, *ours))
+    pairs = ((ours.get(recipe, []), theirs.get(recipe, [])) for recipe in recipes)
+    unfinished = {
+        (row.cell, row.metric): row
+        for sides in pairs
+        if any(map(cut_short, sides))
+        for row in _compare_recipe(*sides, context)
+    }
+    for row in rows:
+        instead = unfinished.pop((row.cell, row.metric), row)
+        yield instead if row.state in ("only-new", "only-baseline") else row
+    yield from unfinished.values()
+
+
 def _compare_column(
     new: Sequence[RunRecord], baseline: Sequence[RunRecord], context: _Context
 ) -> list[ComparedRow]:
-    ours, theirs = _by_recipe(new), _by_recipe(baseline)
+    ours, theirs = by_recipe(new), by_recipe(baseline)
     common = [recipe for recipe in theirs if recipe in ours]
     rows = []
     for recipe in common:
@@ -73,8 +107,9 @@ def _compare_column(
 def _compare_recipe(
     new: list[RunRecord], baseline: list[RunRecord], context: _Context
 ) -> list[ComparedRow]:
-    cell = _cell_of(baseline[-1])
-    table = f"{baseline[-1].paper}/{baseline[-1].table}"
+    sides = [runs for runs in (baseline, new) if runs]
+    shown = next((runs for runs in sides if not cut_short(runs)), sides[0])[-1]
+    cell, table = _cell_of(shown), f"{shown.paper}/{shown.table}"
     return [
         Pair(cell, name, new, baseline, context.directions.get((table, name))).judged(context.pool)
         for name in _metric_names([*baseline, *new])
@@ -103,11 +138,12 @@ def _unmatched(
 
 
 def _without(records: Iterable[RunRecord], recipes: Collection[str]) -> list[RunRecord]:
-    groups = _by_recipe(records).items()
+    groups = by_recipe(records).items()
     return [run for recipe, runs in groups if recipe not in recipes for run in runs]
 
 
-def _by_recipe(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
+def by_recipe(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Return the runs of each recipe that count, by its hash: one for each seed, newest last."""
     groups = _grouped(records, lambda record: record.recipe_hash)
     return {recipe: one_per_seed(runs) for recipe, runs in groups.items()}
 

@@ -9,7 +9,7 @@ from dgm_bench import stats
 from dgm_bench.compare.rows import ComparedRow, Side
 from dgm_bench.measured import measured
 from dgm_bench.records import FAILED, Metric, RunRecord
-from dgm_bench.spec import Direction
+from dgm_bench.spec import YES_NO, Direction
 from dgm_bench.verdict import FLOORS, Pool
 from dgm_bench.wording import RowState
 
@@ -33,6 +33,8 @@ class Pair:
 
     def judged(self, pool: Pool) -> ComparedRow:
         """Return the row, with its state."""
+        if any(map(cut_short, (self.new, self.baseline))):
+            return self._unfinished()
         new, baseline = self._usable(self.new), self._usable(self.baseline)
         if not new and not baseline:
             return self.obstructed(["no run of either side has a value"])
@@ -41,8 +43,6 @@ class Pair:
         if not new or not baseline:
             return self.alone()
         usable = replace(self, new=new, baseline=baseline)
-        if short := usable._cut_short():
-            return usable._row("unfinished", f"{short} cut short by the budget: no measurement")
         obstacles = usable._obstacles()
         return usable.obstructed(obstacles) if obstacles else usable._tested(pool)
 
@@ -52,9 +52,15 @@ class Pair:
 
     def alone(self) -> ComparedRow:
         """Return a row of which one side only has a value."""
-        if self._usable(self.new):
+        if self.new:
             return self._row("only-new", "the baseline has no run with a value")
         return self._row("only-baseline", "no new run")
+
+    def _unfinished(self) -> ComparedRow:
+        """Return the row of which a side was not run to its end by any of its runs."""
+        sides = {"new": self.new, "baseline": self.baseline}
+        short = " and ".join(name for name, runs in sides.items() if cut_short(runs))
+        return self._row("unfinished", f"{short} runs cut short by the budget: no measurement")
 
     def _broken(self) -> ComparedRow:
         outcome = self.new[-1].outcome
@@ -63,15 +69,9 @@ class Pair:
     # ------------------------------------------------------------------ comparability
 
     def _usable(self, runs: Sequence[RunRecord]) -> list[RunRecord]:
-        """Return the runs that have a value: the finished ones where there are any."""
-        valued = [run for run in runs if run.outcome.status not in FAILED and _has(run, self.name)]
-        return [run for run in valued if not run.outcome.cut_short] or valued
-
-    def _cut_short(self) -> str:
-        """Return which side has no finished run; empty where both have."""
-        sides = {"new": self.new, "baseline": self.baseline}
-        short = [name for name, runs in sides.items() if runs[-1].outcome.cut_short]
-        return f"{' and '.join(short)} runs" if short else ""
+        """Return the runs that have a value, of those that came to an end where there are any."""
+        ended = [run for run in runs if not run.outcome.cut_short] or runs
+        return [run for run in ended if run.outcome.status not in FAILED and _has(run, self.name)]
 
     def _obstacles(self) -> list[str]:
         new, old = self._metric(self.new), self._metric(self.baseline)
@@ -103,7 +103,9 @@ class Pair:
         state = _state(estimate, margin, max(margin, 2 * sigma))
         bound = None if self._neutral else -estimate.upper()
         row = self._row(self._unjudged(state), "", estimate.value, bound, margin)
-        return replace(row, reason="; ".join([_reason(row), *remarks]))
+        errors = abs(estimate.value) / estimate.se if estimate.se else None
+        reason = "; ".join([_reason(row), *remarks])
+        return replace(row, reason=reason, standard_errors=errors)
 
     def _single(self, difference: float, remarks: Sequence[str]) -> ComparedRow:
         """Return the row of one run on each side, where no spread is known."""
@@ -112,6 +114,8 @@ class Pair:
         if self._neutral:
             unit = self._metric(self.new).unit
             state, reason = "changed", f"{abs(difference):.3g} {unit} apart, no spread is known"
+        elif self._metric(self.new).unit == YES_NO:
+            state, reason = _oriented(difference), "the property was checked, and is another"
         elif self._repeats() and -difference > self._floor():
             state = "worse"
             reason = f"worse by {-difference:.3g} {self._metric(self.new).unit}"
@@ -208,6 +212,15 @@ class Pair:
         if runs[-1].outcome.cut_short:
             return Side(seeds=found.seeds, train_seconds=seconds, so_far=found.mean)
         return Side(found.mean, found.sd, found.seeds, seconds, found.se_test)
+
+
+def cut_short(runs: Sequence[RunRecord]) -> bool:
+    """Return whether there are runs, and their budget ended all of them: nothing is measured."""
+    return bool(runs) and all(run.outcome.cut_short for run in runs)
+
+
+def _oriented(difference: float) -> RowState:
+    return "better" if difference > 0 else "worse"
 
 
 def _has(run: RunRecord, name: str) -> bool:

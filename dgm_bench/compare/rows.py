@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dgm_bench.wording import ROW_STATES, RowState, spoken
+from dgm_bench.measured import error_bar
+from dgm_bench.wording import ROW_STATES, RowState, printed_alike, spoken
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Side:
     se_test: float | None = None
     so_far: float | None = None
 
+    @property
+    def error(self) -> float | None:
+        """What stands after ±."""
+        return error_bar(self.sd, self.se_test)
+
 
 @dataclass(frozen=True)
 class ComparedRow:
@@ -35,6 +41,7 @@ class ComparedRow:
             better direction, positive where new is larger.
         bound: One-sided 99 % lower bound of the degradation; worse where it exceeds ``margin``.
         margin: The smallest degradation that is flagged.
+        standard_errors: How many standard errors of the difference it is; None where not known.
     """
 
     cell: str
@@ -47,6 +54,18 @@ class ComparedRow:
     difference: float | None = None
     bound: float | None = None
     margin: float | None = None
+    standard_errors: float | None = None
+
+    def equal(self, decimals: int = 2) -> bool:
+        """Return whether the two numbers were compared, and are the same as they are printed.
+
+        What is called worse, better or changed is more than that, however it is printed.
+        """
+        if self.difference is None or self.state in ("worse", "better", "changed"):
+            return False
+        errors = [side.error for side in (self.new, self.baseline) if side.error is not None]
+        means = self.new.mean or 0.0, self.baseline.mean or 0.0
+        return printed_alike(*means, min(errors, default=None), decimals)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from dgm_bench.spec import YES_NO, Cell, Published, Table
 from dgm_bench.verdict import Unfinished, Verdict, not_run
-from dgm_bench.wording import STATES, as_printed, share, so_far, spoken, with_error, yes_or_no
+from dgm_bench.wording import (
+    STATES,
+    as_printed,
+    decimals_of,
+    share,
+    so_far,
+    spoken,
+    with_error,
+    yes_or_no,
+)
+
+if TYPE_CHECKING:
+    from dgm_bench.compare import Side
 
 
 def published_text(cell: Cell) -> str:
@@ -25,7 +38,7 @@ def measured_text(cell: Cell, verdict: Verdict) -> str:
     Of unfinished runs it is the number so far, marked as such.
     """
     if verdict.unfinished is not None:
-        return _so_far(cell, verdict.unfinished)
+        return _so_far(cell, verdict.unfinished.so_far)
     if verdict.mean is not None and cell.column.unit == YES_NO:
         return yes_or_no(verdict.mean)
     return measured_number(verdict, cell.published)
@@ -35,28 +48,34 @@ def measured_number(verdict: Verdict, published: Published | None) -> str:
     """Return a verdict's mean and error with the decimals of the published number, else two."""
     if verdict.mean is None:
         return ""
-    return with_error(verdict.mean, verdict.error, _decimals(published))
+    return with_error(verdict.mean, verdict.error, decimals_of(published))
 
 
-def _so_far(cell: Cell, unfinished: Unfinished) -> str:
+def side_text(cell: Cell, side: Side) -> str:
+    """Return the number of one side of a comparison as :func:`measured_text` has a verdict's."""
+    if side.mean is not None:
+        yes = cell.column.unit == YES_NO
+        decimals = decimals_of(cell.published)
+        return yes_or_no(side.mean) if yes else with_error(side.mean, side.error, decimals)
+    return _so_far(cell, side.so_far)
+
+
+def _so_far(cell: Cell, value: float | None) -> str:
     """Return a number of an unfinished run in parentheses; empty where it has none."""
-    value = unfinished.so_far
     if value is None:
         return ""
     yes = cell.column.unit == YES_NO
-    return so_far(yes_or_no(value) if yes else with_error(value, None, _decimals(cell.published)))
+    return so_far(yes_or_no(value) if yes else with_error(value, None, decimals_of(cell.published)))
 
 
 def how_far(unfinished: Unfinished) -> str:
-    """Return which share of its run is done, or how many epochs."""
+    """Return which share of its run is done, or how many epochs.
+
+    Where early stopping ends a run, a share is of the steps expected, and a ~ says so.
+    """
     if unfinished.fraction is None:
         return f"{unfinished.epochs:.3g} epochs"
-    return f"{share(unfinished.fraction)} done"
-
-
-def _decimals(published: Published | None) -> int:
-    """Return as many decimals as the published number has, else two."""
-    return max(-int(published.value.as_tuple().exponent), 0) if published else 2
+    return f"{'~' * unfinished.early_stopping}{share(unfinished.fraction)} done"
 
 
 def count_line(table: Table, verdicts: Mapping[str, Verdict]) -> str:

@@ -15,9 +15,11 @@ class Unfinished:
     Attributes:
         so_far: The metric of its model on the way, in the column's unit; None if it has no value.
         epochs: How many it trained.
-        fraction: Share of the steps that its recipe is expected to take; None if not known.
+        fraction: Share of the steps that it needs: of its maximum or, where early stopping ends
+            it, of those that its recipe is expected to take; None if not known.
         forecast: What its curve says that the metric will be at the end, an extrapolation; low and
             high are its 90 % interval. None where no_forecast says why.
+        early_stopping: Whether early stopping ends it, which it did not reach.
     """
 
     so_far: float | None
@@ -27,6 +29,7 @@ class Unfinished:
     low: float | None = None
     high: float | None = None
     no_forecast: str = ""
+    early_stopping: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class Verdict:
         gap: For data of known entropy, mean distance from it in nats.
         remarks: What a reader has to know besides; the reason ends with them.
         unfinished: Where every run was cut short, how far they got; there is no mean then.
+        own_seeds: Seeds of the user's own runs, among those that the verdict is of.
+        own_unfinished: How far the user's own runs got, where they were cut short and the verdict
+            is of stored ones.
     """
 
     cell: str
@@ -65,6 +71,8 @@ class Verdict:
     gap: float | None = None
     remarks: tuple[str, ...] = ()
     unfinished: Unfinished | None = None
+    own_seeds: tuple[int, ...] = ()
+    own_unfinished: Unfinished | None = None
 
     @property
     def error(self) -> float | None:

@@ -42,7 +42,10 @@ def unpublished(measured: Verdict) -> str:
 
 def unfinished(found: Unfinished, unit: str) -> str:
     """Return how far a run got that its budget cut short."""
-    done = "" if found.fraction is None else f", {share(found.fraction)} of what is expected"
+    of = "the steps expected, early stopping not reached" if found.early_stopping else "its steps"
+    done = "" if found.fraction is None else f", {share(found.fraction)} of {of}"
+    if found.fraction is None and found.early_stopping:
+        done = ", early stopping not reached"
     number = "no number" if found.so_far is None else f"{found.so_far:.4g} {unit}"
     text = f"cut short by the budget after {found.epochs:.3g} epochs{done}: {number} so far"
     if found.forecast is None:
@@ -126,12 +129,13 @@ def remarks_on_runs(
 
 
 def _unlike_the_rest(records: Sequence[RunRecord], runs: Sequence[RunRecord]) -> list[str]:
-    failed = [record for record in records if record.outcome.status in FAILED]
+    ended = [record for record in records if not record.outcome.cut_short]
+    failed = [record for record in ended if record.outcome.status in FAILED]
     counted_runs = {run.run_id for run in runs}
     short = sum(r.outcome.cut_short for r in records if r.run_id not in counted_runs)
     found = []
     if failed:
-        seeds = counted(len(records), "seed")
+        seeds = counted(len(ended), "seed")
         found.append(f"{len(failed)} of {seeds} {failed[-1].outcome.status}")
     if short:
         found.append(f"{counted(short, 'seed')} cut short by the budget left out")

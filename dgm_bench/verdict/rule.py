@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dgm_bench import stats
@@ -32,16 +32,27 @@ _POSITION_STATES: Mapping[stats.Position, State] = {
 def judge_table(table: Table, store: Store, pool: Pool | None = None) -> dict[str, Verdict]:
     """Judge every cell of a table by the records of a store; returns verdicts by cell."""
     pool = pool if pool is not None else pool_variances(store.records())
-    return {
-        cell.id: judge(
-            cell,
-            store.for_cell(cell) or store.of_older_code(cell),
-            pool,
-            neighbour_gap(table, cell),
-            store.known_curve,
-        )
-        for cell in table.cells
-    }
+    return {cell.id: _judged_in(table, cell, store, pool) for cell in table.cells}
+
+
+def _judged_in(table: Table, cell: Cell, store: Store, pool: Pool) -> Verdict:
+    records, curve_of = records_of(cell, store), store.known_curve
+    found = judge(cell, records, pool, neighbour_gap(table, cell), curve_of, store.is_own)
+    short = store.own_unfinished(cell) if found.unfinished is None else []
+    if not short:
+        return found
+    return replace(found, own_unfinished=furthest(cell, short, curve_of))
+
+
+def records_of(cell: Cell, store: Store) -> list[RunRecord]:
+    """Return the records that a cell is judged by, newest last.
+
+    They are those that count for it, after those of older code where none of them ended.
+    """
+    current = store.for_cell(cell)
+    if any(not record.outcome.cut_short for record in current):
+        return current
+    return [*store.of_older_code(cell), *current]
 
 
 def judge(
@@ -50,33 +61,51 @@ def judge(
     pool: Pool | None = None,
     neighbour_gap: float | None = None,
     curve_of: CurveOf = lambda _: (),
+    is_own: Callable[[RunRecord], bool] = lambda _: False,
 ) -> Verdict:
     """Judge one cell.
 
     Args:
         cell: The cell, with its recipe.
-        records: Its records, newest last, one for each seed (``Store.for_cell``, or
-            ``Store.of_older_code`` where that has none).
+        records: Its records, newest last, one for each seed (:func:`records_of`). Those that
+            their budget cut short change nothing where there are others.
         pool: Variance priors of all stored records.
         neighbour_gap: Distance from the nearest other published number of that column; half of
             it caps the margin, so that "reproduced" keeps the table's ranking.
         curve_of: Returns the curve of a run, for what unfinished ones are going to be.
+        is_own: Says whether a run is the user's own.
     """
     if not records:
         return not_run(cell)
-    usable = [record for record in records if value_of(cell, record) is not None]
-    if not usable and not any(record.outcome.cut_short for record in records):
-        return reasons.failed(cell, records)
-    runs, obstacles = comparable_runs(cell, [run for run in usable if not run.outcome.cut_short])
-    if not runs:
-        return _without_measurement(cell, records, usable, obstacles, curve_of)
+    ended = [record for record in records if not record.outcome.cut_short]
+    usable = [record for record in ended if value_of(cell, record) is not None]
+    runs, obstacles = comparable_runs(cell, usable)
+    if runs:
+        found = _compared(cell, records, runs, obstacles, pool or Pool(), neighbour_gap)
+    elif usable:
+        found = Verdict(cell.id, "not-comparable", "; ".join(obstacles))
+    else:
+        found = reasons.failed(cell, ended) if ended else _unfinished(cell, records, curve_of)
+    own = (run.seed for run in runs or ended or records if is_own(run))
+    return replace(found, own_seeds=tuple(sorted(own)))
+
+
+def _compared(
+    cell: Cell,
+    records: Sequence[RunRecord],
+    runs: Sequence[RunRecord],
+    obstacles: Sequence[str],
+    pool: Pool,
+    neighbour_gap: float | None,
+) -> Verdict:
+    """Judge runs that measure what the cell prints; ``records`` are all that it has."""
     remarks = reasons.remarks_on_runs(cell, records, runs, obstacles)
     found = _measured(cell, runs)
     if cell.published is None:
         return reasons.told(found, reasons.unpublished(found), remarks)
     if cell.column.unit == YES_NO:
         return _property(cell, cell.published, found, runs[-1])
-    trial = _Trial(cell, cell.published, runs, pool or Pool(), neighbour_gap)
+    trial = _Trial(cell, cell.published, runs, pool, neighbour_gap)
     return trial.verdict(found, remarks)
 
 
@@ -111,30 +140,15 @@ def _measured(cell: Cell, runs: Sequence[RunRecord]) -> Verdict:
     return Verdict(cell.id, "measured", "", **vars(found), gap=gap.mean if gap else None)
 
 
-def _without_measurement(
-    cell: Cell,
-    records: Sequence[RunRecord],
-    usable: Sequence[RunRecord],
-    obstacles: list[str],
-    curve_of: CurveOf,
-) -> Verdict:
-    """Return how far runs got that their budget cut short, or why nothing is comparable.
-
-    Args:
-        cell: The cell.
-        records: All its records.
-        usable: Those with a value; finished ones among them are not comparable.
-        obstacles: Why these are not.
-        curve_of: As for :func:`judge`.
-    """
-    short = [run for run in usable or records if run.outcome.cut_short]
-    if usable:
-        short, others = comparable_runs(cell, short)
-        obstacles = list(dict.fromkeys([*obstacles, *others]))
-    if not short:
-        return Verdict(cell.id, "not-comparable", "; ".join(obstacles))
-    found = furthest(cell, short, curve_of)
-    remarks = reasons.remarks_on_runs(cell, records, short, obstacles)
+def _unfinished(cell: Cell, short: Sequence[RunRecord], curve_of: CurveOf) -> Verdict:
+    """Return how far runs got that their budget cut short."""
+    usable = [record for record in short if value_of(cell, record) is not None]
+    runs, obstacles = comparable_runs(cell, usable)
+    found = furthest(cell, runs or short, curve_of)
+    if runs:
+        remarks = reasons.remarks_on_runs(cell, short, runs, obstacles)
+    else:
+        remarks = [f"not comparable when it ends: {obstacle}" for obstacle in obstacles]
     verdict = Verdict(cell.id, "unfinished", "", unfinished=found)
     return reasons.told(verdict, reasons.unfinished(found, cell.column.unit), remarks)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from dgm_bench.horizon import fraction_done
+from dgm_bench.horizon import fraction_done, stops_early
 from dgm_bench.quality import Curve, not_validated, per_nat, stages_quality
 from dgm_bench.records import RunRecord
 from dgm_bench.spec import Cell
@@ -27,7 +27,9 @@ def furthest(cell: Cell, runs: Sequence[RunRecord], curve_of: CurveOf) -> Unfini
     run = max(runs, key=lambda run: run.budget.steps)
     metric = value_of(cell, run)
     so_far = metric.value if metric else None
-    found = Unfinished(so_far, run.budget.epochs, fraction_done(run))
+    found = Unfinished(
+        so_far, run.budget.epochs, fraction_done(run), early_stopping=stops_early(run.recipe)
+    )
     return _with_forecast(found, cell, run, curve_of)
 
 
