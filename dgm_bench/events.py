@@ -65,6 +65,9 @@ class Reporter:
     def run_skipped(self, cell_id: str, reason: str) -> None:
         """A cell does not run, and why."""
 
+    def planned_again(self, text: str, runs: int) -> None:
+        """Runs were left out or added; how many are done in all then."""
+
     def message(self, text: str) -> None:
         """Anything else worth a line."""
 

@@ -52,8 +52,6 @@ from dgm_bench.train.memory import failures
 from dgm_bench.train.summary import budget_of, curve_csv, outcome_of, scale_of
 from dgm_bench.workdir import RunState, WorkFolder
 
-#: Metrics whose columns are mostly titled after their data.
-_USUAL_METRICS = ("nll", "negative-elbo", "importance-nll")
 #: Kinds of files among a run's artifacts.
 _ARTIFACTS = (".png", ".safetensors")
 #: An evaluation may take this long, however little the training has left of the budget.
@@ -192,13 +190,8 @@ class Execution(StagedTraining):
 
     def _title(self, seeds: Sequence[int] = ()) -> str:
         cell = self.run_.cell
-        # Columns that are metrics of one run are titled after the metric, not after the data.
-        several = len({cell_id.rpartition("/")[2] for cell_id in self.run_.cells}) > 1
-        metric = cell.column.metric
-        titled = metric not in _USUAL_METRICS or cell.column.id.endswith(metric)
-        where = self.data.name if several or titled else cell.column.title
         numbers = ", ".join(map(str, seeds or [self.run_.seed]))
-        return f"{cell.row.title} on {where}, seed{'s' * (len(seeds) > 1)} {numbers}"
+        return f"{cell.row.title} on {self.run_.place}, seed{'s' * (len(seeds) > 1)} {numbers}"
 
     # ---------------------------------------------------------------- evaluation
 

@@ -59,7 +59,8 @@ def run_plan(plan: Plan, context: RunContext, engine: Engine | None = None) -> R
         tidy(context.results)
         wait_for_workers(context)
         for run in plan.left_out:
-            summary.skip(run.cell.id, run.reason, context)
+            if not run.waits:  # what waits for time may still get some
+                summary.skip(run.cell.id, run.reason, context)
         if engine is None:
             left = _run_here(plan, context, summary, logger)
         else:
@@ -79,11 +80,16 @@ def _run_here(
     keep_freed_memory()
     device = resolve_device(context.device)
     board = OwnBoard(plan, context)
-    turns = Turns(plan, lambda run, reason: summary.skip(run.cell.id, reason, context))
-    with gathered(context, device) as team, board.shown():
+    turns = Turns(
+        plan,
+        lambda run, reason: summary.skip(run.cell.id, reason, context),
+        tell=context.reporter.planned_again,
+    )
+    with gathered(context, device) as team, board.shown(), closing(turns):
         session = Session(board.context, device, DataSource(board.context), logger, summary, team)
         while (turn := turns.next()) is not None:
             undone = turn[0] if board.withdrawn(turn[0]) else board.done(session, *turn)
+            turns.over(turn[0], done=summary.new)
             if board.withdrawn(turn[0]):
                 summary.cancelled += [run.cell.id for run in undone]
             elif undone:

@@ -20,6 +20,7 @@ class RunSummary:
     Attributes:
         finished: Records of runs that ended by their stopping rule or their budget.
         failed: Records of runs that broke.
+        new: Those of both that this command made.
         skipped: Cells that did not run, and why.
         unfinished: Cells that a time limit or the budget left in the middle, or ahead.
         unavailable: Whether data of a planned run could not be fetched.
@@ -31,6 +32,7 @@ class RunSummary:
 
     finished: list[RunRecord] = field(default_factory=list)
     failed: list[RunRecord] = field(default_factory=list)
+    new: list[RunRecord] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
     unavailable: bool = False
@@ -48,6 +50,7 @@ class RunSummary:
             logger: Logs to MLflow; None where another process does.
         """
         (self.failed if record.outcome.status in FAILED else self.finished).append(record)
+        self.new.append(record)
         context.reporter.run_finished(record)
         trouble = logger.log(record) if logger is not None and context.track else None
         if trouble is not None:

@@ -1,15 +1,61 @@
-"""Gives the groups of a plan their turns, and each the time that the budget has for it."""
+"""Gives the groups of a plan their turns, and each the time that the budget has for it.
+
+What runs take is measured as they end; what is left is then planned again.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from dgm_bench.planner import Plan, PlannedRun, share_of
+from dgm_bench.planner import (
+    LEAST_SHARE,
+    PLANNED_SHARE,
+    Plan,
+    PlannedRun,
+    Unit,
+    duration,
+    share_of,
+    spent_seconds,
+    sureness,
+    urgency,
+)
+from dgm_bench.records import RunRecord
 from dgm_bench.together import groups_of
+from dgm_bench.wording import counted
 
-#: A run that would get less than this share of its expected time is not started.
-LEAST_SHARE = 0.2
+#: As if so many seconds of runs had taken what was expected: a few short runs prove little.
+PRIOR_SECONDS = 30.0
+#: The rest is planned again after this share of the budget: not for each small change.
+AGAIN_AFTER = 0.1
+
+Group = Sequence[PlannedRun]
+
+
+@dataclass
+class Pace:
+    """How many times as long runs take as was expected, by those that ended."""
+
+    expected: float = PRIOR_SECONDS
+    taken: float = PRIOR_SECONDS
+
+    @property
+    def factor(self) -> float:
+        """What expected seconds are multiplied by."""
+        return self.taken / self.expected
+
+    def note(self, expected: float, taken: float, *, whole: bool) -> None:
+        """Take in a run.
+
+        Args:
+            expected: Seconds.
+            taken: Seconds.
+            whole: Whether it ended by itself; of one cut short it is known that it takes longer.
+        """
+        if whole or taken > self.factor * expected:
+            self.expected += expected
+            self.taken += taken
 
 
 class Turns:
@@ -19,56 +65,143 @@ class Turns:
         plan: Its chosen runs, and the budget they share from now on.
         skip: Told of each run that the budget leaves no time for, with the reason.
         workers: How many groups are done at once.
+        tell: Told in one line what is planned anew, and how many runs there are then.
     """
 
     def __init__(
-        self, plan: Plan, skip: Callable[[PlannedRun, str], None], workers: int = 1
+        self,
+        plan: Plan,
+        skip: Callable[[PlannedRun, str], None],
+        workers: int = 1,
+        tell: Callable[[str, int], None] = lambda text, runs: None,
     ) -> None:
-        self.waiting = groups_of(plan.chosen)
+        self.waiting: list[Group] = list(groups_of(plan.chosen))
+        self.spare: list[Group] = list(groups_of([run for run in plan.left_out if run.waits]))
+        self._reasons = {id(run): run.reason for run in plan.left_out}
+        self._runs, self._tell = len(plan.chosen), tell
         self._budget, self._skip, self._workers = plan.budget_seconds, skip, workers
-        self._started = time.monotonic()
-        self._going: list[tuple[Sequence[PlannedRun], float]] = []
+        self._started = self._planned = time.monotonic()
+        self._going: list[tuple[Group, float]] = []
+        self._pace = Pace()
 
-    def next(self) -> tuple[Sequence[PlannedRun], float | None] | None:
+    def next(self) -> tuple[Group, float | None] | None:
         """Return the next group and the seconds that each of its runs may take; None at the end."""
+        self._plan_again()
+        out = 0
         while self.waiting:
             group = self.waiting.pop(0)
             limit = self._limit(group)
-            if limit is None or limit >= LEAST_SHARE * (group[0].seconds or 0.0):
+            if limit is None or limit >= LEAST_SHARE * self._expected(group) / len(group):
                 self._going.append((group, time.monotonic()))
+                self._say(out, 0)
                 return group, limit
-            for run in group:
-                self._skip(run, f"the budget was used up before it: {run.command}")
+            self.spare.append(group)
+            out += len(group)
+        self._say(out, 0)
         return None
 
-    def over(self, group: Sequence[PlannedRun], again: Sequence[PlannedRun] = ()) -> None:
+    def over(self, group: Group, again: Group = (), done: Iterable[RunRecord] = ()) -> None:
         """Note that a group is no longer under way.
 
         Args:
             group: As it was returned.
             again: Those of its runs that are to have another turn: the next one.
+            done: Records that this command made, of these runs among others.
         """
         self._going = [(other, since) for other, since in self._going if other is not group]
         if again:
             self.waiting.insert(0, list(again))
+        if len(group) == 1 and group[0].seconds:  # seeds together take less than they would alone
+            run = (group[0].chosen_recipe.content_hash, group[0].seed)
+            for record in done:
+                if (record.recipe_hash, record.seed) == run and not record.modified:
+                    whole = not record.outcome.cut_short
+                    self._pace.note(group[0].seconds, spent_seconds(record), whole=whole)
 
     def left(self) -> list[PlannedRun]:
         """Return the runs that still wait."""
         return [run for group in self.waiting for run in group]
 
-    def _limit(self, group: Sequence[PlannedRun]) -> float | None:
+    def close(self) -> None:
+        """Tell which runs the budget had no time for, and why."""
+        for run in (run for group in self.spare for run in group):
+            self._skip(run, self._reasons.get(id(run)) or self._too_late(run))
+        self.spare.clear()
+
+    def _too_late(self, run: PlannedRun) -> str:
+        needs = duration(self._expected([run])) if run.seconds else ""
+        why = f"it needs about {needs}, and a fifth of that was not left of the budget"
+        return f"{why if needs else 'the budget was used up before it'}: {run.command}"
+
+    # ---------------------------------------------------------------- planning again
+
+    def _plan_again(self) -> None:
+        """Leave runs out that there is no time for any more, or take others in; say so."""
+        now = time.monotonic()
+        early = self._budget is not None and now < self._planned + AGAIN_AFTER * self._budget
+        if self._budget is None or (early and self.waiting) or not (self.waiting or self.spare):
+            return
+        self._planned = now
+        out = self._leave_out(self._free())
+        took = 0 if out else self._take_in(PLANNED_SHARE * self._free())
+        self._say(out, took)
+
+    def _say(self, out: int, took: int) -> None:
+        if out or took:
+            self._runs += took - out
+            what = f"{counted(out, 'run')} left out" if out else f"{counted(took, 'run')} added"
+            pace = f"runs take {self._pace.factor:.1f} times as long as expected"
+            self._tell(f"planned again: {pace}, {what}", self._runs)
+
+    def _free(self) -> float:
+        """Return the seconds that all workers have until the end of the budget."""
+        now = time.monotonic()
+        return self._workers * self._remaining(now) - self._of_others(now)
+
+    def _leave_out(self, free: float) -> int:
+        """Leave out the last in urgency until the rest ends in time; return how many runs."""
+        out = 0
+        while len(self.waiting) > 1 and self._expected(self.left()) > free:
+            last = max(self.waiting, key=lambda group: urgency(group[0]))
+            self.waiting.remove(last)
+            self.spare.append(last)
+            out += len(last)
+        return out
+
+    def _take_in(self, free: float) -> int:
+        """Take in what surely ends in time, the first in urgency first; return how many runs."""
+        most, took = PLANNED_SHARE * self._remaining(time.monotonic()), 0
+        for group in sorted(self.spare, key=lambda group: urgency(group[0])):
+            needs = self._expected(group)
+            known = all(run.seconds is not None for run in group)
+            if known and needs <= most and self._expected(self.left()) + needs <= free:
+                self.spare.remove(group)
+                self.waiting.append(group)
+                took += len(group)
+        if took:
+            self.waiting.sort(key=lambda group: sureness(Unit(tuple(group))))
+        return took
+
+    # ---------------------------------------------------------------- seconds
+
+    def _limit(self, group: Group) -> float | None:
         """Return the seconds that each run of a group may take; their sum is the group's."""
         if self._budget is None:
             return None
         now = time.monotonic()
-        remaining = max(0.0, self._budget - (now - self._started))
-        taken, later = _seconds(group), _seconds(self.left())
-        going = sum(max(_seconds(group) - (now - since), 0.0) for group, since in self._going)
+        taken, later = self._expected(group), self._expected(self.left())
         # Where all workers end at the same time, this one does so much after this group.
-        after = (going + taken + later) / self._workers - taken
-        limit = share_of(remaining, taken or None, min(max(after, 0.0), later))
+        after = (self._of_others(now) + taken + later) / self._workers - taken
+        limit = share_of(self._remaining(now), taken or None, min(max(after, 0.0), later))
         return None if limit is None else limit / len(group)
 
+    def _remaining(self, now: float) -> float:
+        return max(0.0, (self._budget or 0.0) - (now - self._started))
 
-def _seconds(runs: Sequence[PlannedRun]) -> float:
-    return sum(run.seconds or 0.0 for run in runs)
+    def _of_others(self, now: float) -> float:
+        """Return the seconds that what is under way still takes."""
+        left = (self._expected(group) - (now - since) for group, since in self._going)
+        return sum(max(seconds, 0.0) for seconds in left)
+
+    def _expected(self, runs: Group) -> float:
+        return self._pace.factor * sum(run.seconds or 0.0 for run in runs)

@@ -97,8 +97,8 @@ def test_sigterm_checkpoints_and_the_same_command_goes_on(tmp_path):
 
 
 def test_a_run_out_of_budget_says_so_and_more_budget_supersedes_it(tmp_path):
-    words = arguments(tmp_path)
-    said = dgm_bench(*words, "--budget", "0.2s")
+    words = [*arguments(tmp_path), "--set", "model.args.layers=5"]
+    said = dgm_bench(*words, "--budget", "1.5s")  # more than a fifth of its time
     assert (said.returncode, "1 run is not finished" in said.stderr) == (0, True)
     short = the_record(tmp_path)
     assert short.outcome.status == "budget"

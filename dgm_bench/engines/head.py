@@ -111,7 +111,8 @@ class _Head:
         self.terms = terms_of(context)
         tasks = tasks_of(plan)
         self.board, self.taken_over = taken_over(engine, context.results, self.terms, tasks)
-        self.turns = Turns(plan, self._skip, engine.slots or max(len(tasks), 1))
+        slots = engine.slots or max(len(tasks), 1)
+        self.turns = Turns(plan, self._skip, slots, context.reporter.planned_again)
         self.news = News(self.board, context, summary, logging)
         self.running: dict[str, Running] = {}
         self.tries: dict[str, _Tries] = {}
@@ -121,6 +122,8 @@ class _Head:
         self.task_ids = {(t.recipe_hash, seed): t.id for t in tasks for seed in t.seeds}
         self.submission = Submission.begun(self.board, engine.name, self.terms, tasks)
         self.submission.source_hash = provenance.source_hash(PACKAGE)
+        if engine.slots is None:  # a cluster takes all at once: nothing is planned again
+            self.turns.close()
 
     def follow(self) -> Sequence[PlannedRun]:
         """Submit and take in until nothing is left, or it is time to leave."""
@@ -136,6 +139,7 @@ class _Head:
         if stop is not None:
             left += self.leave()
             self.context.reporter.message(stopped_line(stop))
+        self.turns.close()
         self.board.end(self.submission)
         return [*left, *self.turns.left()]
 
@@ -158,7 +162,7 @@ class _Head:
             if turn is None:
                 break
             group, limit = turn
-            task_id = self._id_of(group[0])
+            task_id = self._noted(group)
             if self.board.cancel_requested(task_id):
                 self.turns.over(group)
                 self.summary.cancelled += [run.cell.id for run in group]
@@ -203,7 +207,7 @@ class _Head:
             if over is not None:  # else it was told before
                 self.news.look(over)
                 again, given_up = self._concluded(over, end.reason, leaving)
-                self.turns.over(over.group, again)
+                self.turns.over(over.group, again, self.summary.new)
                 left += given_up
         return left
 
@@ -287,13 +291,27 @@ class _Head:
         self.context.reporter.message(f"{running.name}: given up: {reason}")
 
     def _skip(self, run: PlannedRun, reason: str) -> None:
-        state = TaskState(task=self._id_of(run), state="done", skipped=[(run.cell.id, reason)])
-        with suppress(ResultsError):
-            self.board.note(state)
+        if self._key(run) in self.task_ids:
+            skipped = [(run.cell.id, reason)]
+            with suppress(ResultsError):
+                self.board.note(TaskState(task=self._id_of(run), state="done", skipped=skipped))
         self.summary.skip(run.cell.id, reason, self.context)
 
+    def _noted(self, group: Sequence[PlannedRun]) -> str:
+        """Return the task of runs, which is put on the board where it was planned later."""
+        if self._key(group[0]) not in self.task_ids:
+            task = task_of(group)
+            self.task_ids |= {self._key(run): task.id for run in group}
+            self.submission.tasks += (task,)
+            self.board.save(self.submission)
+        return self._id_of(group[0])
+
     def _id_of(self, run: PlannedRun) -> str:
-        return self.task_ids[run.chosen_recipe.content_hash, run.seed]
+        return self.task_ids[self._key(run)]
+
+    @staticmethod
+    def _key(run: PlannedRun) -> tuple[str, int]:
+        return run.chosen_recipe.content_hash, run.seed
 
 
 def _any_heard(tasks: Collection[Running], since: float) -> bool:

@@ -43,8 +43,7 @@ class OwnBoard:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Keep the board for as long as the block takes."""
-        with suppress(ResultsError):
-            self._board.save(self._submission)
+        self._save()
         try:
             yield
         finally:
@@ -67,7 +66,11 @@ class OwnBoard:
             runs: One run, or seeds that are trained together.
             limit: Seconds that each of them may take, or None.
         """
-        state = TaskState(task=task_of(runs).id, state="running", started=utc_now())
+        task = task_of(runs)
+        if task not in self._submission.tasks:  # it was planned later
+            self._submission.tasks += (task,)
+            self._save()
+        state = TaskState(task=task.id, state="running", started=utc_now())
         state.device, state.limit_seconds = self.context.device, limit
         sign(state)
         self._reporter.board = reporter_to(state)
@@ -77,6 +80,10 @@ class OwnBoard:
         state.state = "stopped" if left else "done"
         self._note(state)
         return left
+
+    def _save(self) -> None:
+        with suppress(ResultsError):
+            self._board.save(self._submission)
 
     def _note(self, state: TaskState) -> None:
         with suppress(ResultsError):
@@ -127,6 +134,9 @@ class _Both(Reporter):
     def run_skipped(self, cell_id: str, reason: str) -> None:
         for reporter in (self.own, self.board):
             reporter.run_skipped(cell_id, reason)
+
+    def planned_again(self, text: str, runs: int) -> None:
+        self.own.planned_again(text, runs)
 
     def message(self, text: str) -> None:
         for reporter in (self.own, self.board):

@@ -8,21 +8,32 @@ from dgm_bench.planner.durations import (
     parse_budget,
     parse_duration,
 )
-from dgm_bench.planner.expected import expected_seconds, measured_seconds, share_of
+from dgm_bench.planner.expected import (
+    LEAST_SHARE,
+    expected_seconds,
+    known_seconds,
+    measured_seconds,
+    share_of,
+    spent_seconds,
+)
 from dgm_bench.planner.machine import Machine, Speed
 from dgm_bench.planner.planned import Plan, PlannedRun, Unit, expected_end, units
 from dgm_bench.planner.planning import (
     PLANNED_SHARE,
     DataState,
     PlanningContext,
+    gets_enough,
     plan,
     run_command,
+    sureness,
+    urgency,
 )
 from dgm_bench.planner.schedule import Need, Placed, Room, end_of, list_schedule
 from dgm_bench.planner.workers import most_workers, plan_for_workers
 
 __all__ = [
     "AUTO_BUDGET",
+    "LEAST_SHARE",
     "PLANNED_SHARE",
     "DataState",
     "Machine",
@@ -38,7 +49,9 @@ __all__ = [
     "end_of",
     "expected_end",
     "expected_seconds",
+    "gets_enough",
     "gigabytes",
+    "known_seconds",
     "list_schedule",
     "measured_seconds",
     "most_workers",
@@ -49,5 +62,8 @@ __all__ = [
     "plan_for_workers",
     "run_command",
     "share_of",
+    "spent_seconds",
+    "sureness",
     "units",
+    "urgency",
 ]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import median
 
-from dgm_bench.planner.machine import Speed
+from dgm_bench.planner.machine import Machine, Speed
 from dgm_bench.records import COMPLETE, RunRecord
 from dgm_bench.spec import Cost
+
+#: A run that would get less than this share of its expected time is not begun.
+LEAST_SHARE = 0.2
 
 
 def expected_seconds(cost: Cost, speed: Speed) -> float:
@@ -18,8 +21,24 @@ def expected_seconds(cost: Cost, speed: Speed) -> float:
     return speed.start_seconds + cost.steps * step + evaluation
 
 
+def known_seconds(records: Iterable[RunRecord], machine: Machine) -> dict[str, float]:
+    """Return what runs take on a machine by records, by recipe hash: of its class, else of others.
+
+    What a run took elsewhere is scaled as its declared work would be, which tells more than the
+    declared work alone: how many steps patience allows, and what operations cost that are not
+    counted.
+    """
+    here, elsewhere = list[RunRecord](), list[RunRecord]()
+    for record in records:
+        alike = record.environment.machine_class == machine.kind
+        (here if alike else elsewhere).append(record)
+    shared = machine.speed if machine.workers > 1 else None
+    known = measured_seconds(elsewhere, None, machine.speed)
+    return known | measured_seconds(here, machine.kind, shared)
+
+
 def measured_seconds(
-    records: Iterable[RunRecord], kind: str, speed: Speed | None = None
+    records: Iterable[RunRecord], kind: str | None, speed: Speed | None = None
 ) -> dict[str, float]:
     """Return the median seconds of complete, unmodified runs on this machine, by recipe hash.
 
@@ -27,20 +46,24 @@ def measured_seconds(
 
     Args:
         records: Stored records.
-        kind: The machine class of those that count.
+        kind: The machine class of those that count; None for all.
         speed: Of each of several workers: what a run took with other threads, or with a GPU of
             its own, is scaled as its declared work would be.
     """
     taken: dict[str, list[float]] = {}
     for record in records:
-        comparable = not record.modified and record.environment.machine_class == kind
+        comparable = not record.modified and kind in (None, record.environment.machine_class)
         if comparable and record.outcome.status in COMPLETE:
-            spent = record.budget
-            total = spent.train_seconds + spent.train_seconds_of_others
-            total += spent.validation_seconds + spent.evaluation_seconds
             scale = 1.0 if speed is None else _slower(record, speed)
-            taken.setdefault(record.recipe_hash, []).append(scale * total)
+            taken.setdefault(record.recipe_hash, []).append(scale * spent_seconds(record))
     return {recipe_hash: median(seconds) for recipe_hash, seconds in taken.items()}
+
+
+def spent_seconds(record: RunRecord) -> float:
+    """Return what a run took; of one trained together with others, what all of them did."""
+    spent = record.budget
+    trained = spent.train_seconds + spent.train_seconds_of_others
+    return trained + spent.validation_seconds + spent.evaluation_seconds
 
 
 def _slower(record: RunRecord, speed: Speed) -> float:

@@ -14,6 +14,8 @@ from dgm_bench.together import groups_of
 #: In steps of how many bytes runs take memory: needs are known no better, and fewer are quick to
 #: schedule.
 MEMORY_STEP = 100_000_000
+#: Metrics whose columns are mostly titled after their data.
+USUAL_METRICS = ("nll", "negative-elbo", "importance-nll")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class PlannedRun:
         reason: Why it does not run, and the command that would run it; or what limits it.
         command: The command that would run it, or make it runnable; empty where none would.
         h200_seconds: What its declared work would take on one NVIDIA H200.
+        waits: Whether nothing but the budget keeps it from running.
     """
 
     cell: Cell
@@ -43,11 +46,22 @@ class PlannedRun:
     reason: str = ""
     command: str = ""
     h200_seconds: float | None = None
+    waits: bool = False
 
     @property
     def modified(self) -> tuple[str, ...]:
         """The ``--set`` changes in its recipe."""
         return self.cell.modified
+
+    @property
+    def place(self) -> str:
+        """What it is trained on, in words: its column, or its data where columns are metrics."""
+        column = self.cell.column
+        several = len({cell_id.rpartition("/")[2] for cell_id in self.cells}) > 1
+        titled = column.metric not in USUAL_METRICS or column.id.endswith(column.metric)
+        if self.recipe is not None and (several or titled):
+            return self.recipe.stages[0].data.name
+        return column.title
 
     @property
     def chosen_recipe(self) -> Recipe:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from dgm_bench.planner.durations import duration, gigabytes, option_value
-from dgm_bench.planner.expected import expected_seconds, measured_seconds
+from dgm_bench.planner.expected import LEAST_SHARE, expected_seconds, known_seconds
 from dgm_bench.planner.machine import Machine, Speed
 from dgm_bench.planner.planned import Plan, PlannedRun, Unit, expected_end, units
 from dgm_bench.records import RunRecord
@@ -25,6 +25,8 @@ from dgm_bench.together import why_apart
 TRIED_COUNTS = 100
 #: How much of a budget is planned.
 PLANNED_SHARE = 0.8
+#: A longer budget is not advised: a week.
+MOST_ADVISED = 7 * 86400.0
 
 
 class DataState(Protocol):
@@ -74,8 +76,10 @@ def plan(
     """Plan ``seeds`` runs of every recipe behind ``cells``: what fits the budget runs.
 
     Cells that share a recipe are one run. Choice is by priority (high first), then seed, then
-    cost; several workers then take the longest first. Where nothing fits, the first choice runs
-    all the same, cut short by the budget. A single cell without a budget runs whatever it takes.
+    cost. What surely ends comes first: where nothing is trained, and within a budget what takes
+    least; without one, several workers take the longest first. Where nothing fits, the first
+    choice that gets a fifth of what it needs runs all the same, cut short by the budget. A single
+    cell without a budget runs whatever it takes.
 
     Args:
         cells: The cells that were asked for, with any ``--set`` changes in their recipes.
@@ -84,16 +88,15 @@ def plan(
         seeds: Runs of each recipe, with seeds 0, 1, ...
     """
     machine = context.machine
-    speed = machine.speed if machine.workers > 1 else None
-    measured = measured_seconds(context.records, machine.kind, speed)
+    measured = known_seconds(context.records, machine)
     context = replace(context, may_fetch=context.may_fetch and budget is None)
     groups = _by_recipe(cells)
     insist = len(groups) == 1 and budget is None
     firsts = [_offer(group, context, measured, insist) for group in groups]
     offers = [replace(first, seed=seed) for first in firsts for seed in range(seeds)]
-    ready = sorted((offer for offer in offers if not offer.reason), key=_urgency)
+    ready = sorted((offer for offer in offers if not offer.reason), key=urgency)
     decided = _decide(ready, budget, seeds, machine)
-    chosen = _in_order([run for run in decided if run.runs], machine)
+    chosen = _in_order([run for run in decided if run.runs], machine, budget)
     left_out = [run for run in decided if not run.runs]
     left_out += [offer for offer in offers if offer.reason]
     order = {group[0].id: place for place, group in enumerate(groups)}
@@ -182,23 +185,35 @@ def _with_memory(offer: PlannedRun, machine: Machine, insist: bool) -> PlannedRu
     return replace(offer, reason=f"needs {need} memory, here are {have}")
 
 
-def _urgency(offer: PlannedRun) -> tuple[float, int, float]:
+def urgency(offer: PlannedRun) -> tuple[float, int, float]:
+    """Return what sorts runs by which of them the time is for, the first ones first."""
     return -offer.cell.priority, offer.seed, math.inf if offer.seconds is None else offer.seconds
 
 
-def _in_order(chosen: Sequence[PlannedRun], machine: Machine) -> list[PlannedRun]:
-    """Return runs as workers take them: of several workers the longest first.
+def _in_order(
+    chosen: Sequence[PlannedRun], machine: Machine, budget: float | None
+) -> list[PlannedRun]:
+    """Return runs as workers take them: within a budget the shortest first, else the longest.
 
-    That ends at most a third later than the best order (Graham, 1969, theorem 2).
+    The shortest first ends most of them, whatever the last ones really take. The longest first
+    ends all of them at most a third later than the best order (Graham, 1969, theorem 2).
     """
+    if budget is not None:
+        return [run for unit in sorted(units(chosen), key=sureness) for run in unit.runs]
     if machine.workers == 1:
-        return list(chosen)
+        return sorted(chosen, key=lambda run: not run.chosen_recipe.fitted)
     return [run for unit in sorted(units(chosen), key=_length) for run in unit.runs]
 
 
-def _length(unit: Unit) -> tuple[float, float]:
-    seconds = math.inf if unit.seconds is None else unit.seconds
-    return -unit.priority, -seconds
+def sureness(unit: Unit) -> tuple[bool, float]:
+    """Return what sorts runs by how surely they end, the surest first."""
+    trained = not unit.runs[0].chosen_recipe.fitted
+    return trained, math.inf if unit.seconds is None else unit.seconds
+
+
+def _length(unit: Unit) -> tuple[bool, float, float]:
+    trained, seconds = sureness(unit)
+    return trained, -unit.priority, -seconds
 
 
 def _decide(
@@ -220,9 +235,15 @@ def _decide(
         replace(offer, runs=True) if id(offer) in chosen else _too_long(offer, budget, seeds)
         for offer in ready
     ]
-    if ready and not fitting:
-        decided[0] = _cut_short(ready[0], budget)
+    enough = (place for place, offer in enumerate(ready) if gets_enough(offer.seconds, budget))
+    if not fitting and (first := next(enough, None)) is not None:
+        decided[first] = _cut_short(ready[first], budget)
     return decided
+
+
+def gets_enough(seconds: float | None, limit: float) -> bool:
+    """Say whether a run gets so much of the time it needs that it is worth beginning."""
+    return seconds is None or limit >= LEAST_SHARE * seconds
 
 
 class _Left:
@@ -249,7 +270,7 @@ def _how_many(fitting: Sequence[PlannedRun], budget: float, machine: Machine) ->
     """Return how many of the first runs end in time, where memory lets fewer of them go at once."""
 
     def late(count: int) -> bool:
-        first = _in_order(fitting[:count], machine)
+        first = _in_order(fitting[:count], machine, budget)
         return expected_end(units(first), machine) > budget
 
     if machine.workers == 1 or not late(len(fitting)):
@@ -262,11 +283,25 @@ def _too_long(offer: PlannedRun, budget: float, seeds: int) -> PlannedRun:
     if offer.seconds is None:
         why, enough = f"cost unknown, budget {duration(budget)}", "none"
     else:
-        spent = "others take the" if offer.seconds <= budget else "over the"
-        why = f"needs about {duration(offer.seconds)}, {spent} budget of {duration(budget)}"
+        why = f"needs about {duration(offer.seconds)}, {_missing(offer.seconds, budget)}"
         enough = option_value(offer.seconds * seeds)
+    if offer.seconds is not None and offer.seconds * seeds > MOST_ADVISED:
+        return replace(offer, reason=f"{why}: {_elsewhere(offer)}", command="", waits=True)
     command = run_command(offer.cell, enough, seeds)
-    return replace(offer, reason=f"{why}: {command}", command=command)
+    return replace(offer, reason=f"{why}: {command}", command=command, waits=True)
+
+
+def _missing(seconds: float, budget: float) -> str:
+    """Return what keeps a run from its time."""
+    if not gets_enough(seconds, budget):
+        return f"of which the budget of {duration(budget)} is less than a fifth"
+    return f"{'others take' if seconds <= budget else 'over'} the budget of {duration(budget)}"
+
+
+def _elsewhere(offer: PlannedRun) -> str:
+    """Return where a run belongs that would take this machine weeks."""
+    there = duration(offer.h200_seconds)
+    return f"not on this machine; about {there} on one H200"
 
 
 def _cut_short(offer: PlannedRun, budget: float) -> PlannedRun:

@@ -1,9 +1,10 @@
 """The planner: durations, cost, data, memory, and what fits the budget."""
 
 import math
+from dataclasses import replace
 
 import pytest
-from planner_parts import Record, Spent, State, a_cell, a_recipe, around
+from planner_parts import MACHINE, Record, Spent, State, a_cell, a_recipe, around
 
 from dgm_bench.errors import UsageError
 from dgm_bench.overrides import change_cells
@@ -20,7 +21,7 @@ from dgm_bench.planner import (
     plan,
     share_of,
 )
-from dgm_bench.spec import Cost
+from dgm_bench.spec import Cost, StoppingSpec
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_what_fits_runs_by_priority_then_cost():
         a_cell("first", recipe=a_recipe(350, lr=3), priority=5),
     ]
     planned = plan(cells, around(), budget=600)
-    assert [run.cell.row.id for run in planned.chosen] == ["first", "quick"]
+    assert [run.cell.row.id for run in planned.chosen] == ["quick", "first"]  # the surest first
     assert planned.seconds == pytest.approx(450)
     (out,) = planned.left_out
     assert out.reason == (
@@ -114,15 +115,27 @@ def test_what_is_longer_than_the_whole_budget_says_so():
     cells = [a_cell("long", recipe=a_recipe(3 * 3600, lr=1)), a_cell("b", recipe=a_recipe(1, lr=2))]
     (out,) = plan(cells, around(), budget=600).left_out
     assert out.reason == (
-        "needs about 3.0 h, over the budget of 10 min: "
+        "needs about 3.0 h, of which the budget of 10 min is less than a fifth: "
         "dgm-bench run ffjord/density/long/digits --budget 4h"
     )
+    cells[0] = a_cell("long", recipe=a_recipe(20 * 60, lr=1))
+    (out,) = plan(cells, around(), budget=600).left_out
+    assert out.reason.startswith("needs about 20 min, over the budget of 10 min: dgm-bench run")
+
+
+def test_no_budget_of_weeks_is_advised():
+    weeks = a_cell("long", recipe=a_recipe(8 * 86400, lr=1))
+    (out,) = plan([weeks, a_cell("b", recipe=a_recipe(1, lr=2))], around(), budget=600).left_out
+    there = duration(out.h200_seconds)
+    assert out.reason.endswith(f"less than a fifth: not on this machine; about {there} on one H200")
+    assert "--budget" not in out.reason
+    assert out.command == ""
 
 
 def test_every_cell_gets_its_first_seed_before_any_gets_its_second():
     cells = [a_cell("a", recipe=a_recipe(100, lr=1)), a_cell("b", recipe=a_recipe(200, lr=2))]
     planned = plan(cells, around(), budget=450 / PLANNED_SHARE, seeds=2)
-    assert [(run.cell.row.id, run.seed) for run in planned.chosen] == [("a", 0), ("b", 0), ("a", 1)]
+    assert [(run.cell.row.id, run.seed) for run in planned.chosen] == [("a", 0), ("a", 1), ("b", 0)]
     assert "--seeds 2 --budget" in planned.left_out[0].reason
 
 
@@ -141,17 +154,45 @@ def test_without_a_budget_everything_runs():
     assert planned.left_out == ()
 
 
-def test_a_budget_below_the_cheapest_run_still_runs_the_first_cut_short():
+def test_a_budget_below_the_cheapest_run_still_runs_the_first_that_gets_a_fifth():
     cells = [
         a_cell("cheap", recipe=a_recipe(100, lr=1)),
-        a_cell("first", recipe=a_recipe(900, lr=2), priority=1),
+        a_cell("first", recipe=a_recipe(300, lr=2), priority=1),
+        a_cell("very first", recipe=a_recipe(301, lr=3), priority=2),
     ]
     planned = plan(cells, around(), budget=60)
     (run,) = planned.chosen
     assert run.cell.row.id == "first"
     assert run.seconds == 60
     assert "cut short by the budget" in run.reason
-    assert [out.cell.row.id for out in planned.left_out] == ["cheap"]
+    assert [out.cell.row.id for out in planned.left_out] == ["cheap", "very first"]
+    assert "less than a fifth" in planned.left_out[1].reason
+    assert plan(cells, around(), budget=19).chosen == ()
+
+
+def test_baselines_come_first_and_then_what_takes_least():
+    trained = a_recipe(30, lr=3)
+    stage = trained.stages[0].model_copy(update={"stopping": StoppingSpec(max_steps=0)})
+    baseline = a_cell("baseline", recipe=trained.model_copy(update={"stages": (stage,)}))
+    cells = [a_cell("b", recipe=a_recipe(20, lr=1)), a_cell("a", recipe=a_recipe(10, lr=2))]
+    for workers in (1, 2):
+        machine = replace(MACHINE, workers=workers)
+        for budget in (600, None):
+            ordered = plan([*cells, baseline], around(machine=machine), budget=budget)
+            first, *rest = [run.cell.row.id for run in ordered.chosen]
+            assert first == "baseline"
+            assert rest == (["b", "a"] if workers == 2 and budget is None else ["a", "b"])
+
+
+def test_what_a_run_took_elsewhere_is_scaled_to_this_machine():
+    """One that took three times its declared work there is expected to do so here."""
+    recipe = a_recipe(100)
+    there = Record(recipe.content_hash, Spent(3 * expected_seconds(recipe.cost, Speed.cpu(2))),
+                   machine_class="other", recipe=recipe, threads=2)  # fmt: skip
+    (run,) = plan([a_cell(recipe=recipe)], around(records=[there]), budget=None).chosen
+    assert run.seconds == pytest.approx(300)
+    here = Record(recipe.content_hash, Spent(50), recipe=recipe)
+    assert plan([a_cell(recipe=recipe)], around(records=[there, here]), budget=None).seconds == 50
 
 
 def test_a_cell_without_a_recipe_says_so():
