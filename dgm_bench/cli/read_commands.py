@@ -275,9 +275,13 @@ def compare(
 @click.command(
     short_help="Write one self-contained HTML page.",
     epilog=examples(
-        "dgm-bench report -o report.html", "dgm-bench report -o report.html --figures figures"
+        "dgm-bench report -o report.html",
+        "dgm-bench report -o power.html 'ffjord/density/*/power'",
+        "dgm-bench report -o report.html --paper ffjord --figures figures",
     ),
 )
+@click.argument("pattern", nargs=-1)
+@click.option("--paper", metavar="NAME", help="Show the cells of one paper.")
 @click.option(
     "-o",
     "--output",
@@ -296,22 +300,36 @@ def compare(
 @strict_option
 @collecting_seldom()
 def report(
-    output: Path, figures: Path | None, results: Path, stored: Path | None, strict: bool
+    output: Path,
+    pattern: Sequence[str],
+    paper: str | None,
+    figures: Path | None,
+    results: Path,
+    stored: Path | None,
+    strict: bool,
 ) -> None:
-    """Write one self-contained HTML page: tables, verdicts, curves, pictures."""
+    """Write one self-contained HTML page: tables, verdicts, curves, pictures.
+
+    It shows all cells, or those whose ids match a PATTERN or that are of a paper. A link to a
+    cell is the page's address with #paper/table/row/column.
+    """
     from dgm_bench.catalog import load_catalog
     from dgm_bench.report.figures import write_figures
     from dgm_bench.report.page import write_report
     from dgm_bench.sealed import require_writable
     from dgm_bench.store import Store
 
+    catalog = load_catalog()
+    asked = [*pattern, *([f"{catalog.paper(paper).id}/*"] if paper is not None else [])]
+    chosen = {cell.id for cell in catalog.select(*asked)} if asked else None
     for file in (output, *([figures / "figure.png"] if figures else [])):
         require_writable(file)
-    catalog, store = load_catalog(), Store(results, stored, strict=strict)
-    write_report(output, catalog=catalog, store=store)
+    store = Store(results, stored, strict=strict)
+    write_report(output, catalog=catalog, store=store, chosen=chosen)
     streams.say(f"wrote {output}")
-    for path in write_figures(figures, catalog=catalog, store=store) if figures else ():
-        streams.say(f"wrote {path}")
+    if figures:
+        for path in write_figures(figures, catalog=catalog, store=store, chosen=chosen):
+            streams.say(f"wrote {path}")
 
 
 @click.command(

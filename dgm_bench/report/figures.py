@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from dgm_bench.records import RunRecord
 from dgm_bench.report.gradients import gradient_plot
 from dgm_bench.report.palette import INK
+from dgm_bench.report.panels import narrowed
 from dgm_bench.report.plots import comparison_plot, gap_plot, literal
 from dgm_bench.report.ranking import ranking_plots
 from dgm_bench.report.relaxation import relaxation_plot
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Characters of a caption in an inch of a file's width.
 CAPTION_DENSITY = 17
+#: Pixels of an inch: sharp where a README shows 830 pixels, on screens of twice as many as well.
+DENSITY = 150
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ FIGURES: tuple[FigureKind, ...] = (
         comparison_plot,
         "Measured minus published",
         f"Zero is the published number, its bar the printed {PLUS_MINUS}; the dot is the number "
-        "measured here. The green band is the margin of the verdict. Bars of measured numbers "
-        f"are the 90 % intervals of the verdicts; where there is none: {ERROR_BARS}",
+        "measured here. Each line is in units of its own verdict's margin, the green band. "
+        f"Bars of measured numbers are the verdicts' 90 % intervals; without one: {ERROR_BARS}",
     ),
     FigureKind(
         "gaps",
@@ -69,7 +72,7 @@ FIGURES: tuple[FigureKind, ...] = (
         gap_plot,
         "Distance to the optimum, where the entropy of the data is known",
         "Negative log-likelihood on test data minus the entropy, in nats: zero is a perfect "
-        f"model. One dot for each seed; bars: {TWO_ERRORS}.",
+        f"model. Best rows first, one dot for each seed; bars: {TWO_ERRORS}.",
     ),
     FigureKind(
         "relaxation",
@@ -143,16 +146,26 @@ def figures_of(
             yield kind, kind.name, drawn
 
 
-def write_figures(folder: Path, *, catalog: Catalog, store: Store) -> list[Path]:
+def write_figures(
+    folder: Path, *, catalog: Catalog, store: Store, chosen: Collection[str] | None = None
+) -> list[Path]:
     """Write each table's figures as PNG, each above its caption, and return the files.
+
+    Args:
+        folder: Where.
+        catalog: The declarations.
+        store: The records.
+        chosen: Ids of the cells that are drawn; None for all.
 
     Raises:
         ResultsError: When a record cannot be read, or a file cannot be written.
     """
     pool, written = pool_variances(store.records()), []
     for table in catalog.tables:
-        runs = {cell.id: store.for_cell(cell) for cell in table.cells}
-        for kind, name, figure in figures_of(table, runs, judge_table(table, store, pool)):
+        verdicts = judge_table(table, store, pool)
+        shown = narrowed(table, chosen)
+        runs = {cell.id: store.for_cell(cell) for cell in shown.cells}
+        for kind, name, figure in figures_of(shown, runs, verdicts):
             path = folder / f"{table.name.replace('/', '-')}-{name}.png"
             write_atomically(path, _png(figure, kind.caption))
             written.append(path)
@@ -163,5 +176,5 @@ def _png(figure: Figure, caption: str) -> bytes:
     lines = textwrap.fill(caption, int(CAPTION_DENSITY * figure.get_figwidth()))
     figure.text(0.01, -0.02, lines, va="top", fontsize=8, color=INK)
     file = io.BytesIO()
-    literal(figure).savefig(file, format="png", dpi=110, bbox_inches="tight")
+    literal(figure).savefig(file, format="png", dpi=DENSITY, bbox_inches="tight")
     return file.getvalue()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dgm_bench.records import RunRecord
 from dgm_bench.report.palette import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
 from dgm_bench.report.panels import panels, runs_by_row
+from dgm_bench.report.plots import WIDTH
 from dgm_bench.spec import Table
 
 if TYPE_CHECKING:
@@ -86,13 +87,13 @@ def gradient_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Figu
     lines = {title: found for title, found in lines.items() if values_of(found, PANELS[0].quantity)}
     if not lines:
         return None
-    figure, grid = panels(2, 2, (8.4, 6.4))
+    figure, grid = panels(2, 2, (WIDTH, 6.0))
     for axes, panel in zip(grid, PANELS, strict=True):
         for (title, found), style in zip(lines.items(), STYLES, strict=False):
             _draw_line(axes, points_of(found, panel), title, style)
         _label(axes, panel)
     handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=5, frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
@@ -101,20 +102,23 @@ def _draw_line(
 ) -> None:
     colour, marker, line = style
     look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5}
+    look["zorder"] = 3 if line == "--" else 2  # equal lines show through
     axes.plot([x for x, _ in points], [y for _, y in points], label=title, **look)
 
 
 def _label(axes: Axes, panel: Panel) -> None:
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_xscale("log")
     axes.set_yscale("log")
     if panel.over is None:
         # From coarse to fine, as the other panels have it.
         axes.invert_xaxis()
+        axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(panel.across, color=INK, fontsize=9)
     axes.set_title(panel.title, loc="left", color=INK, fontsize=10)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dgm_bench.records import RunRecord
@@ -12,6 +12,25 @@ from dgm_bench.spec import Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+def narrowed(table: Table, chosen: Collection[str] | None) -> Table:
+    """Return a table with some of its cells alone, and the rows and columns that have any.
+
+    Args:
+        table: The table.
+        chosen: Ids of cells; None for all.
+    """
+    if chosen is None:
+        return table
+    cells = tuple(cell for cell in table.cells if cell.id in chosen)
+    rows, columns = {cell.row.id for cell in cells}, {cell.column.id for cell in cells}
+    kept = {
+        "cells": cells,
+        "rows": tuple(row for row in table.rows if row.id in rows),
+        "columns": tuple(column for column in table.columns if column.id in columns),
+    }
+    return table.model_copy(update=kept)
 
 
 def runs_by_row(

@@ -7,18 +7,18 @@ nothing here depends on a display or on what a caller has drawn before.
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from dgm_bench.escaping import drawn
 from dgm_bench.measured import measured
 from dgm_bench.records import RunRecord
 from dgm_bench.report.palette import BLUE, GREEN, INK, VERMILION
-from dgm_bench.spec import YES_NO, Cell, Column, Table
+from dgm_bench.spec import YES_NO, Cell, Table
 from dgm_bench.wording import PUBLISHED_BAR
 
 if TYPE_CHECKING:
@@ -27,15 +27,19 @@ if TYPE_CHECKING:
 
     from dgm_bench.verdict import Verdict
 
-#: Columns of panels in a plot that has one panel for each column of a table.
-PANELS_ACROSS = 3
+#: Inches of a figure: as wide as a README shows it, so that its letters keep their size.
+WIDTH = 7.5
+#: Panels beside each other in a plot that has one for each column of a table.
+PANELS_ACROSS = 2
+#: Margins beyond which the axis of differences is logarithmic.
+FAR = 5.0
 
 
 def comparison_plot(table: Table, verdicts: Mapping[str, Verdict]) -> Figure | None:
-    """Plot measured minus published by row, one panel for each column where there are both.
+    """Plot measured minus published in margins of the verdicts, one line for each cell.
 
-    Bands are the margins of the verdicts, bars of measured numbers the 90 % intervals, or their
-    errors where a verdict has none; bars at zero are the published ±.
+    Cells stand by column, the best published number first. Bars of measured numbers are the 90 %
+    intervals, or their errors where a verdict has none; bars at zero are the published ±.
 
     Args:
         table: The table.
@@ -44,103 +48,92 @@ def comparison_plot(table: Table, verdicts: Mapping[str, Verdict]) -> Figure | N
     Returns:
         None when no published number of the table is measured.
     """
-    both = {
-        cell.id
-        for cell in table.cells
-        if cell.published and verdicts[cell.id].mean is not None and cell.column.unit != YES_NO
-    }
-    figure = _cells_plot(
-        table,
-        both,
-        lambda axes, height, cell: _draw_difference(axes, height, cell, verdicts[cell.id]),
-        lambda column: f"measured - published ({column.unit}), {column.direction} is better",
-    )
-    if figure is not None:
-        shared_legend(figure, figure.axes)
+    cells = [cell for cell in _by_column(table) if _is_compared(cell, verdicts[cell.id])]
+    if not cells:
+        return None
+    figure, axes = new_figure(WIDTH, 0.3 * len(cells) + 1.5)
+    axes.axvspan(-1.0, 1.0, color=GREEN, alpha=0.18, linewidth=0, label="margin")
+    axes.axvline(0.0, color=INK, linewidth=0.8)
+    for height, cell in enumerate(cells):
+        _draw_difference(axes, height, cell, verdicts[cell.id])
+    _name_rows(axes, [f"{cell.row.title}, {cell.column.title}" for cell in cells])
+    if max(map(abs, axes.get_xlim())) > FAR:
+        axes.set_xscale("symlog", linthresh=2.0)
+    axes.set_xlabel("difference from the published number, in margins: right is better")
+    shared_legend(figure, [axes])
     return figure
 
 
 def gap_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Figure | None:
-    """Plot each run's gap to the entropy in nats, by row, where the true density is known.
+    """Plot each run's gap to the entropy in nats where the true density is known, best row first.
 
     Args:
         table: The table.
         runs: Runs by cell id; bars are the errors of single runs.
 
     Returns:
-        None when no run measured a gap.
+        A panel for each column in which several rows measured a gap; None where none has.
     """
-    gaps = {id: found for id, records in runs.items() if (found := _gaps(records))}
-    return _cells_plot(
-        table,
-        gaps,
-        lambda axes, height, cell: _draw_gaps(axes, height, gaps[cell.id]),
-        lambda column: "gap to the entropy (nats)",
-    )
-
-
-def _cells_plot(
-    table: Table,
-    ids: Container[str],
-    draw: Callable[[Axes, int, Cell], None],
-    label: Callable[[Column], str],
-) -> Figure | None:
-    """Return a figure with a panel for each column and a height for each row, zero marked.
-
-    Args:
-        table: The table.
-        ids: The cells that are shown.
-        draw: Draws a cell at its height.
-        label: What the horizontal axis of a column's panel shows, with its unit.
-    """
-    columns = [c for c in table.columns if _cells_in(table, c, ids)]
-    if not columns:
+    panels = []
+    for column in table.columns:
+        cells = [cell for cell in table.cells if cell.column.id == column.id and not cell.repeats]
+        gaps = [
+            (cell.row.title, found) for cell in cells if (found := _gaps(runs.get(cell.id, ())))
+        ]
+        if len(gaps) > 1:
+            panels.append((column, sorted(gaps, key=lambda row: fmean(gap for gap, _ in row[1]))))
+    if not panels:
         return None
-    figure, panels = _panels(columns, [len(_cells_in(table, c, ids)) for c in columns])
-    for axes, column in zip(panels, columns, strict=True):
-        cells = _cells_in(table, column, ids)
-        for height, cell in enumerate(cells):
-            draw(axes, height, cell)
-        _name_rows(axes, cells)
+    figure, grid = _panels([len(gaps) for _, gaps in panels])
+    for axes, (column, gaps) in zip(grid, panels, strict=True):
+        for height, (_, seeds) in enumerate(gaps):
+            _draw_gaps(axes, height, seeds)
+        _name_rows(axes, [title for title, _ in gaps])
+        left, right = min(0.0, axes.get_xlim()[0]), axes.get_xlim()[1]
+        axes.set_xlim(left, right + 0.04 * (right - left))
         axes.axvline(0.0, color=INK, linewidth=0.8)
         axes.set_title(column.title, loc="left", fontsize=10)
-        axes.set_xlabel(label(column))
+        axes.set_xlabel("gap to the entropy (nats)")
     return figure
 
 
-# --------------------------------------------------------------------------- panels by column
+def _by_column(table: Table) -> list[Cell]:
+    """Return cells with published numbers by column, in it the best published number first."""
+    order = {column.id: place for place, column in enumerate(table.columns)}
+
+    def place(cell: Cell) -> tuple[int, float]:
+        value = float(cell.published.value) if cell.published else 0.0
+        return order[cell.column.id], -value if cell.column.direction == "higher" else value
+
+    return sorted((cell for cell in table.cells if cell.published), key=place)
 
 
-def _cells_in(table: Table, column: Column, ids: Container[str]) -> list[Cell]:
-    """Return the column's cells whose id is among ``ids``, in the order of the rows."""
-    order = {row.id: place for place, row in enumerate(table.rows)}
-    found = [c for c in table.cells if c.column.id == column.id and c.id in ids and not c.repeats]
-    return sorted(found, key=lambda cell: order[cell.row.id])
+def _is_compared(cell: Cell, verdict: Verdict) -> bool:
+    known = verdict.mean is not None and verdict.difference is not None
+    return known and bool(verdict.delta) and cell.column.unit != YES_NO
+
+
+# --------------------------------------------------------------------------- rows of a panel
 
 
 def _draw_difference(axes: Axes, height: int, cell: Cell, verdict: Verdict) -> None:
-    """Draw the published number at zero, the margin around it, and the measured one beside it."""
-    if cell.published is None or verdict.mean is None:
+    """Draw the published number at zero and the measured one beside it, in margins."""
+    if cell.published is None or verdict.difference is None or not verdict.delta:
         return
-    if verdict.delta is not None:
-        look: dict[str, Any] = {"color": GREEN, "alpha": 0.18, "linewidth": 0}
-        axes.barh(height, 2 * verdict.delta, 0.6, -verdict.delta, label="margin", **look)
-    pm = float(cell.published.pm or 0)
-    look = {"fmt": "D", "color": BLUE, "markerfacecolor": "none", "markersize": 7}
-    axes.errorbar(0.0, height, xerr=pm, label=PUBLISHED_BAR, **look)
-    difference = verdict.mean - float(cell.published.value)
-    bars = [[side] for side in _bars(cell, verdict, difference)]
+    pm = float(cell.published.pm or 0) / verdict.delta
+    look: dict[str, Any] = {"fmt": "D", "color": BLUE, "markerfacecolor": "none", "markersize": 6}
+    axes.errorbar(0.0, height - 0.14, xerr=pm, label=PUBLISHED_BAR, **look)
+    bars = [[side / verdict.delta] for side in _bars(verdict, verdict.difference)]
     look = {"fmt": "o", "color": VERMILION, "markersize": 6, "capsize": 3}
-    axes.errorbar(difference, height, xerr=bars, label="measured", **look)
+    difference = verdict.difference / verdict.delta
+    axes.errorbar(difference, height + 0.14, xerr=bars, label="measured", **look)
 
 
-def _bars(cell: Cell, verdict: Verdict, difference: float) -> tuple[float, float]:
+def _bars(verdict: Verdict, difference: float) -> tuple[float, float]:
     """Return how far the measured number's error bar reaches to the left and to the right."""
     if verdict.interval is None:
         return (verdict.error or 0.0,) * 2
     low, high = verdict.interval
-    if cell.column.direction == "lower":  # a verdict's interval counts better as positive
-        low, high = -high, -low
     return difference - low, high - difference
 
 
@@ -158,9 +151,9 @@ def _draw_gaps(axes: Axes, height: int, gaps: Sequence[tuple[float, float]]) -> 
         axes.errorbar(gap, y, xerr=error, **look)
 
 
-def _name_rows(axes: Axes, cells: Sequence[Cell]) -> None:
-    axes.set_yticks(range(len(cells)), [drawn(cell.row.title) for cell in cells])
-    axes.set_ylim(len(cells) - 0.5, -0.5)
+def _name_rows(axes: Axes, titles: Sequence[str]) -> None:
+    axes.set_yticks(range(len(titles)), list(map(drawn, titles)))
+    axes.set_ylim(len(titles) - 0.5, -0.5)
 
 
 def shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
@@ -208,15 +201,16 @@ def described(figure: Figure, text: str) -> Figure:
     return figure
 
 
-def _panels(columns: Sequence[Column], rows: Sequence[int]) -> tuple[Figure, list[Axes]]:
-    """Return a figure with one panel for each column, as high as the longest needs."""
+def _panels(rows: Sequence[int]) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel for each number of rows, as high as its neighbour needs."""
     from matplotlib.figure import Figure
 
-    across = min(PANELS_ACROSS, len(columns))
-    down = math.ceil(len(columns) / across)
-    size = (3.6 * across + 0.6, (0.34 * max(rows) + 1.1) * down + 0.4)
-    figure = Figure(figsize=size, dpi=130, layout="constrained")
-    grid = [figure.add_subplot(down, across, index + 1) for index in range(len(columns))]
+    across = min(PANELS_ACROSS, len(rows))
+    lines = [max(rows[start : start + across]) for start in range(0, len(rows), across)]
+    heights = [0.26 * line + 0.9 for line in lines]
+    figure = Figure(figsize=(WIDTH, sum(heights)), dpi=130, layout="constrained")
+    places = figure.add_gridspec(len(lines), across, height_ratios=heights)
+    grid = [figure.add_subplot(places[divmod(number, across)]) for number in range(len(rows))]
     for axes in grid:
         _dress(axes)
         axes.locator_params(axis="x", nbins=5)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from dgm_bench.escaping import drawn
 from dgm_bench.measured import measured
 from dgm_bench.records import RunRecord
 from dgm_bench.report.palette import BLUE
-from dgm_bench.report.plots import new_figure
+from dgm_bench.report.plots import WIDTH, new_figure
 from dgm_bench.spec import Column, Table
 
 if TYPE_CHECKING:
@@ -52,10 +54,20 @@ def ranked_rows(
 
 
 def kendall(rows: Sequence[Ranked]) -> float:
-    """Return Kendall's tau between published numbers and gaps: 1 where the order is the same."""
-    from scipy.stats import kendalltau
+    """Return Kendall's tau between published numbers and gaps: 1 where the order is the same.
 
-    return float(kendalltau([r.published for r in rows], [r.gap for r in rows]).statistic)
+    Ties count as in tau-b (Kendall, 1945): concordant minus discordant pairs, over the geometric
+    mean of the pairs that are not tied in either. NaN where all are tied.
+    """
+    pairs = [
+        (_sign(a.published, b.published), _sign(a.gap, b.gap)) for a, b in combinations(rows, 2)
+    ]
+    apart = math.prod(sum(pair[side] != 0 for pair in pairs) for side in (0, 1))
+    return sum(a * b for a, b in pairs) / math.sqrt(apart) if apart else math.nan
+
+
+def _sign(a: float, b: float) -> int:
+    return (a > b) - (a < b)
 
 
 def ranking_plots(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> dict[str, Figure]:
@@ -82,7 +94,7 @@ def ranking_plot(
     if len(rows) < 3:
         return None
     other = next(c for c in table.columns if c.id == column.ranks_like)
-    figure, axes = new_figure(7.2, 0.34 * len(rows) + 1.3)
+    figure, axes = new_figure(WIDTH, 0.3 * len(rows) + 1.3)
     places = range(len(rows))
     gaps, errors = [row.gap for row in rows], [row.error for row in rows]
     axes.plot(gaps, places, color=BLUE, linewidth=1.0, alpha=0.4)
@@ -91,6 +103,7 @@ def ranking_plot(
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.set_xlabel(f"gap to the entropy on {column.title} (nats)")
-    title = f"Rows as published on {other.title} ({other.unit}), gaps on {column.title}"
+    axes.set_ylabel(f"published on {other.title} ({other.unit})")
+    title = f"Published on {other.title}, measured on {column.title}"
     axes.set_title(f"{title}: Kendall's tau {kendall(rows):.2f}", loc="left", fontsize=10)
     return figure

@@ -10,6 +10,7 @@ from dgm_bench.measured import summed_up
 from dgm_bench.records import Metric, RunRecord
 from dgm_bench.report.palette import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
 from dgm_bench.report.panels import panels, runs_by_row
+from dgm_bench.report.plots import WIDTH
 from dgm_bench.spec import Table
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def relaxation_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Fi
     by_row = runs_by_row(table, runs)
     if not any(points_of(found, "variance") for found in by_row.values()):
         return None
-    figure, grid = panels(1, 2, (8.4, 3.6))
+    figure, grid = panels(1, 2, (WIDTH, 3.5))
     for axes, (quantity, label) in zip(grid, PANELS.items(), strict=True):
         lines = zip(by_row.items(), STYLES, strict=False)
         for place, ((title, found), style) in enumerate(lines):
@@ -66,7 +67,7 @@ def relaxation_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Fi
         axes.set_title(label, loc="left", color=INK, fontsize=10)
         _mark_temperatures(axes, [t for f in by_row.values() for t, _, _ in points_of(f, quantity)])
     handles, labels = grid[1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=5, frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, fontsize=8)
     return figure
 
 

@@ -9,7 +9,7 @@ from dgm_bench.escaping import drawn
 from dgm_bench.records import RunRecord
 from dgm_bench.report.palette import BLUE, GREEN, INK, VERMILION
 from dgm_bench.report.panels import panels, runs_by_row
-from dgm_bench.report.plots import shared_legend
+from dgm_bench.report.plots import WIDTH, shared_legend
 from dgm_bench.spec import Table
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ PARTS = {
     "mutual-information": ("mutual information", GREEN),
     "marginal-kl": ("KL of the aggregated posterior from the prior", VERMILION),
 }
+#: Of the numbers inside the bars: the page does not turn these into the reader's text colour.
+WHITE, BLACK = "#ffffff", "#111111"
 Parts = Mapping[str, float]
 
 
@@ -46,9 +48,10 @@ def surgery_plots(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> dict
 def _parts_by_row(
     table: Table, runs: Mapping[str, Sequence[RunRecord]], data: str
 ) -> dict[str, Parts]:
-    """Return the mean parts of each row that has them, by the row's title."""
+    """Return the mean parts of each row that has them, by the row's title, smallest sum first."""
     means = {title: _means(found) for title, found in runs_by_row(table, runs, data).items()}
-    return {title: parts for title, parts in means.items() if parts}
+    known = {title: parts for title, parts in means.items() if parts}
+    return dict(sorted(known.items(), key=lambda row: sum(row[1].values())))
 
 
 def _means(runs: Sequence[RunRecord]) -> Parts:
@@ -64,7 +67,7 @@ def _means(runs: Sequence[RunRecord]) -> Parts:
 
 def _figure(data: str, by_row: Mapping[str, Parts]) -> Figure:
     """Draw all parts on the left, and beside them the divergences, which are far smaller."""
-    size = (9.2, 0.4 * len(by_row) + 1.5)
+    size = (WIDTH, 0.36 * len(by_row) + 1.4)
     figure, (left, right) = panels(1, 2, size, width_ratios=(5, 3))
     for axes, names in zip((left, right), (tuple(PARTS), tuple(PARTS)[1:]), strict=True):
         for height, parts in enumerate(by_row.values()):
@@ -87,8 +90,11 @@ def _draw_bar(axes: Axes, height: int, parts: Parts) -> None:
         (label, colour), width = PARTS[name], max(value, 0.0)
         axes.barh(height, width, 0.62, left, color=colour, label=label)
         if width > 0.1 * total:
-            look = {"ha": "center", "va": "center", "color": "white", "weight": "bold"}
+            inside = BLACK if colour == GREEN else WHITE
+            look = {"ha": "center", "va": "center", "color": inside, "weight": "bold"}
             axes.text(left + width / 2, height, f"{width:.2f}", look, fontsize=8)
         left += width
+    if any(f"{value:.2f}" == f"{total:.2f}" for value in parts.values()):
+        return  # the sum stands inside
     end = left + 0.015 * total
     axes.text(end, height, f"{total:.2f}", va="center", fontsize=8, color=INK)

@@ -10,6 +10,7 @@ from dgm_bench.measured import measured
 from dgm_bench.records import RunRecord
 from dgm_bench.report.palette import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
 from dgm_bench.report.panels import panels
+from dgm_bench.report.plots import WIDTH
 from dgm_bench.report.rejection import rejection_points
 from dgm_bench.spec import Cell, Row, Table
 
@@ -42,14 +43,14 @@ def tradeoff_plots(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> dic
         runs: Runs by cell id.
 
     Returns:
-        Figures by data set and features; none where nothing was measured.
+        Figures by data set and features; none where fewer than two rows have both.
     """
     figures = {}
     for column in table.columns:
         if column.metric.endswith(SUFFIX):
             cells = [cell for cell in table.cells if cell.column.id == column.id]
             points = [point for cell in cells if (point := _point(cell, runs.get(cell.id, ())))]
-            if points:
+            if len(points) > 1:
                 features = column.metric.removesuffix(SUFFIX)
                 figures[f"{column.data}-{features}"] = _figure(points, column.data, features)
     return figures
@@ -82,8 +83,9 @@ def _number(runs: Sequence[RunRecord], name: str) -> tuple[float, float] | None:
 
 
 def _figure(points: Sequence[Point], data: str, features: str) -> Figure:
-    figure, (axes,) = panels(1, 1, (6.4, 4.6), squeeze=False)
-    for (colour, marker), point in zip(LOOKS, points, strict=False):
+    figure, (axes,) = panels(1, 1, (WIDTH, 4.4), squeeze=False)
+    ordered = sorted(points, key=lambda point: -point.precision[0])
+    for (colour, marker), point in zip(LOOKS, ordered, strict=False):
         (y, dy), (x, dx) = point.precision, point.recall
         look: dict[str, Any] = {"color": colour, "markersize": 6, "linewidth": 1.0}
         axes.errorbar(x, y, dy, dx, fmt=marker, label=point.row.title, **look)

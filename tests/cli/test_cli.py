@@ -337,6 +337,31 @@ def test_a_report_is_written(call, tmp_path):
     assert "<html" in (tmp_path / "page.html").read_text()
 
 
+def test_a_report_is_of_what_was_asked_for(call, tmp_path):
+    page = tmp_path / "page.html"
+    assert call("report", "-o", str(page), "ffjord/density/maf/*", "--paper", "avb").exit_code == 0
+    text = page.read_text()
+    assert 'href="#ffjord/density/maf/power"' in text
+    assert 'id="avb/elbo"' in text
+    assert 'href="#ffjord/density/made/power"' not in text
+    for wrong in (["ffjord/density/maff/*"], ["--paper", "avbb"]):
+        new = tmp_path / "new" / "page.html"
+        assert call("report", "-o", str(new), *wrong).exit_code == 2
+        assert not new.parent.exists()
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing(call, tmp_path, monkeypatch):
+    """It is told before any record is read."""
+    monkeypatch.setattr("dgm_bench.store.Store.__init__", None)
+    file = tmp_path / "file"
+    file.touch()
+    for output, figures in ((file / "page.html", tmp_path), (tmp_path / "x.html", file / "f")):
+        result = call("report", "-o", str(output), "--figures", str(figures))
+        assert result.exit_code == 2
+        assert str(file) in result.stderr
+    assert list(tmp_path.iterdir()) == [file]
+
+
 @pytest.mark.parametrize(
     "verb", ["list", "plan", "data list", "data fetch", "data verify", "run", "status",
              "cancel", "table", "compare", "report", "sync", "doctor"]

@@ -1,6 +1,9 @@
-"""Plots, figures and the page, from small hand-made declarations and records."""
+"""The page, from small hand-made declarations and records."""
 
+import base64
 import csv
+import io
+import json
 import math
 import re
 import subprocess
@@ -19,20 +22,20 @@ from factories import (
     make_record,
     make_table,
 )
+from PIL import Image
 
 from dgm_bench import report
-from dgm_bench.catalog import load_catalog
 from dgm_bench.records import write_record
-from dgm_bench.report import figures
-from dgm_bench.report.figures import write_figures
 from dgm_bench.report.page import write_report
-from dgm_bench.report.plots import comparison_plot, gap_plot, new_figure, to_svg
-from dgm_bench.report.ranking import kendall, ranked_rows, ranking_plots
-from dgm_bench.report.tradeoff import tradeoff_plots
+from dgm_bench.report.page_curves import some_rows
+from dgm_bench.report.page_data import on_printed_scale
+from dgm_bench.report.page_pictures import pictures_of, small
+from dgm_bench.report.page_tables import by_importance, parts_of
 from dgm_bench.spec import Erratum, Paper, Source
 from dgm_bench.store import Store
-from dgm_bench.verdict import Verdict
+from dgm_bench.wording import STATES
 
+SOURCE_URL = "https://arxiv.org/abs/1705.07057"
 ERRATUM = Erratum(id="e", cells=("x",), text="Copied <wrongly> & unsaid.", source="a paper")
 CELLS = [
     make_cell("maf", "power", published=make_published("-0.24"), errata=(ERRATUM,)),
@@ -59,80 +62,6 @@ def curve_rows(steps=20, start=-0.24):
     ]
 
 
-def labels_of(axes):
-    return (
-        axes.get_xlabel(),
-        axes.get_ylabel(),
-        [text.get_text() for text in axes.get_yticklabels()],
-    )
-
-
-# --------------------------------------------------------------------------- plots
-
-
-def test_comparison_shows_the_interval_on_the_printed_scale():
-    verdicts = {cell.id: Verdict(cell.id, "not-run", "") for cell in CELLS}
-    verdicts[CELLS[0].id] = Verdict(
-        CELLS[0].id, "worse", "", mean=-0.2, seeds=3, delta=0.02, interval=(-0.07, -0.01)
-    )
-    figure = comparison_plot(TABLE, verdicts)
-    (axes,) = figure.axes
-    assert axes.get_xlabel() == "measured - published (nats), lower is better"
-    assert labels_of(axes)[2] == ["MAF"]
-    (bar,) = axes.containers[-1].lines[2]
-    assert bar.get_segments()[0][:, 0] == pytest.approx([0.01, 0.07])
-
-
-def test_comparison_of_nothing_is_none():
-    assert comparison_plot(TABLE, {c.id: Verdict(c.id, "not-run", "") for c in CELLS}) is None
-
-
-def test_gaps_are_shown_by_seed_where_they_were_measured():
-    gaps = [make_metric(8.05), make_metric(0.05, name="gap", se=0.01)]
-    runs = {c.id: [] for c in CELLS}
-    runs[CELLS[3].id] = [make_record(CELLS[3], seed=s, metrics=tuple(gaps)) for s in range(2)]
-    (axes,) = gap_plot(TABLE, runs).axes
-    assert axes.get_xlabel() == "gap to the entropy (nats)"
-    assert axes.get_title(loc="left") == "ORACLE-6"
-    assert labels_of(axes)[2] == ["MAF"]
-    assert len(axes.containers) == 2
-    (bar,) = axes.containers[0].lines[2]
-    assert bar.get_segments()[0][:, 0] == pytest.approx([0.03, 0.07])
-    assert gap_plot(TABLE, {c.id: [make_record(c)] for c in CELLS}) is None
-
-
-def compared():
-    """A figure with ticks, markers, bars and a legend."""
-    verdicts = {cell.id: Verdict(cell.id, "not-run", "") for cell in CELLS}
-    measured = Verdict(CELLS[0].id, "worse", "", mean=-0.2, seeds=3, delta=0.02)
-    return comparison_plot(TABLE, verdicts | {CELLS[0].id: measured})
-
-
-def test_svg_has_ids_of_its_own_and_the_colours_of_the_page():
-    svg = to_svg(compared(), "one")
-    assert svg.startswith("<svg")
-    ids = re.findall(r'\bid="([^"]*)"', svg)
-    assert all(name.startswith("one-") for name in ids)
-    assert set(re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', svg)) <= {
-        pair for name in ids for pair in ((name, ""), ("", name))
-    }
-    assert "http" not in svg
-    assert "#24292f" not in svg
-    assert svg == to_svg(compared(), "one")
-
-
-def test_svg_says_what_the_figure_says_and_draws_it_to_a_tenth_of_a_point():
-    figure = compared()
-    svg = to_svg(figure, "one")
-    (axes,) = figure.axes
-    for label in axes.get_xticklabels()[1:-1]:
-        assert f">{label.get_text()}<" in svg
-    assert "opacity: 0.18" in svg
-    assert not re.search(r' (d|x|y)="[^"]*\d\.\d\d', svg)
-    for name in re.findall(r'class="([^"]*)"', svg):
-        assert f".{name}{{" in svg
-
-
 # --------------------------------------------------------------------------- page
 
 
@@ -148,6 +77,7 @@ PAPER = Paper(
             id="maf-paper",
             citation="Papamakarios (2017)",
             where="Table 1",
+            url=SOURCE_URL,
             pm_kind="two_se_test",
             selection="best",
         ),
@@ -214,6 +144,17 @@ def page(tmp_path):
     return target.read_text()
 
 
+def told(page):
+    """What the page tells when it is asked to."""
+    return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def without(page, *addresses):
+    for address in addresses:
+        page = page.replace(address, "")
+    return page
+
+
 def test_the_page_is_well_formed_and_loads_nothing(page):
     checker = Checker()
     checker.feed(page)
@@ -223,31 +164,156 @@ def test_the_page_is_well_formed_and_loads_nothing(page):
     inner = {link[1:] for link in checker.links if link.startswith("#")}
     assert inner <= set(checker.ids)
     outer = {link for link in checker.links if not link.startswith("#")}
-    assert outer == {PAPER.url}
-    assert len(checker.loaded) == 1
-    assert checker.loaded[0].startswith("data:image/png;base64,")
-    without_citations = page.replace(PAPER.url, "")
-    assert not re.search(r"https?://|@import|\burl\((?!#)", without_citations)
+    assert outer == {PAPER.url, PAPER.sources[0].url}
+    assert checker.loaded == []
+    bare = without(page, PAPER.url, PAPER.sources[0].url)
+    assert not re.search(r"https?://|@import|\burl\((?!#)|\bfetch\(|XMLHttpRequest|import\(", bare)
+
+
+def test_the_tables_are_there_without_a_script(page):
+    body = page[: page.index("<script")]
+    for cell in CELLS:
+        assert f'id="{cell.id}" href="#{cell.id}"' in body
+    fields = r"<i>-0.24 ±0.01<sup>e</sup></i><b>-0.231\d* ±0.001\d*</b><em>(\w+)</em>"
+    assert re.search(fields, body)[1] in STATES
+    assert "Columns of ours" in body
 
 
 def test_the_page_says_everything_about_every_cell(page):
-    for cell in CELLS:
-        assert f"<code>{cell.id}</code>" in page
-    assert "dgm-bench run ffjord/density/maf/power" in page
-    assert "dgm-bench run ffjord/density/tan/power" not in page
-    assert "-0.24 ±0.01" in page
-    assert "two standard errors over the test points of one model" in page
-    assert "Papamakarios (2017), Table 1" in page
-    assert "<dt>optimizer.lr<dd>0.0001" in page
-    assert f">{CELLS[0].id}, seed 2</text>" in page
-    assert "gap to the entropy (nats)" in page
-    assert "Columns of ours" in page
-    assert '<p class="quiet">one run.</p>' in page
-    assert "Reproduced by the recipe of row maf-5." in page
+    data = told(page)
+    assert set(data["cells"]) == {cell.id for cell in CELLS}
+    maf, made, tan = (data["cells"][cell.id] for cell in CELLS[:3])
+    texts = data["texts"]
+    assert maf["published"] == "-0.24 ±0.01"
+    assert maf["command"] == 1  # no more than the name of the cell
+    assert "command" not in tan
+    assert texts[maf["error"]] == "two standard errors over the test points of one model"
+    assert [texts[n] for n in maf["source"]] == ["Papamakarios (2017), Table 1", SOURCE_URL]
+    name, settings = data["recipes"][maf["recipe"]]
+    assert name == "maf-power"
+    assert "optimizer.lr: 0.0001" in [texts[n] for n in settings]
+    assert [texts[n] for pair in maf["errata"] for n in pair] == [ERRATUM.text, ERRATUM.source]
+    notes = [texts[n] for n in made["notes"]]
+    assert {"one run.", "Reproduced by the recipe of row maf-5."} <= set(notes)
+    where = [texts[n] for n in data["runs"][maf["runs"][0][0]]["where"]]
+    assert any(text.startswith("commit: ") for text in where)
+
+
+def test_a_verdict_is_drawn_on_the_printed_scale(page):
+    scale = told(page)["cells"][CELLS[0].id]["scale"]
+    assert (scale["published"], scale["pm"]) == (-0.24, 0.01)
+    assert sorted(scale["seeds"]) == [-0.232, -0.231, -0.23]
+    low, high = scale["interval"]
+    assert low < scale["measured"] == -0.231 < high
+    assert scale["measured"] - low == pytest.approx(high - scale["measured"])
+    assert scale["margin"] > 0
+
+
+@pytest.mark.parametrize(("direction", "interval"), [("lower", [1.9, 2.5]), ("higher", [1.5, 2.1])])
+def test_an_interval_of_better_and_worse_is_turned_back(direction, interval):
+    column = make_column("power", direction=direction)
+    cell = make_cell("maf", column, published=make_published("2.0"))
+    assert on_printed_scale(cell, (-0.5, 0.1)) == pytest.approx(interval)
+
+
+def test_each_run_has_its_curve_its_pictures_and_its_numbers(page):
+    data = told(page)
+    cell = data["cells"][CELLS[0].id]
+    runs = [data["runs"][number] for number, *_ in cell["runs"]]
+    assert sorted(run["seed"] for run in runs) == [0, 1, 2]
+    for run in runs:
+        (curve,) = run["curves"]
+        assert curve["of"] == "nll (nats per example)"
+        assert curve["steps"][-1] == 2000
+        assert curve["training"][0] is None
+        assert run["drops"] == [1000]
+    assert [len(run.get("pictures", ())) for run in sorted(runs, key=lambda r: r["seed"])] == [
+        0,
+        0,
+        1,
+    ]
+    assert cell["level"] == -0.24
+    assert "level" not in data["cells"][CELLS[3].id]
+    assert [number for number, *_ in cell["runs"]] != []
+    assert len(data["newest"]) == len(data["runs"]) == 5
+
+
+def test_a_part_of_the_page_has_its_cells_and_runs_alone(tmp_path, page):
+    target = tmp_path / "part.html"
+    store, chosen = Store(tmp_path / "results"), {CELLS[0].id, CELLS[2].id}
+    catalog = SimpleNamespace(papers=(PAPER,))
+    write_report(target, catalog=catalog, store=store, chosen=chosen)
+    part = told(target.read_text())
+    assert set(part["cells"]) == chosen
+    assert len(part["runs"]) == 3
+    whole = told(page)["cells"][CELLS[0].id]
+    assert part["cells"][CELLS[0].id]["scale"] == whole["scale"]
+    assert "ORACLE-6" not in target.read_text()
+
+
+def test_yours_are_told_from_those_that_came_with_the_suite(tmp_path):
+    write_record(make_record(CELLS[0]), tmp_path / "stored")
+    write_record(make_record(CELLS[3]), tmp_path / "own")
+    target, catalog = tmp_path / "page.html", SimpleNamespace(papers=(PAPER,))
+    write_report(target, catalog=catalog, store=Store(tmp_path / "own", tmp_path / "stored"))
+    page = target.read_text()
+    assert "2 runs, 1 of them yours" in page
+    (mine,) = re.findall(r'<a id="([^"]*)"[^>]*>(?:(?!</a>).)*<u>yours</u></a>', page)
+    assert mine == CELLS[3].id
+    owners = {run["cell"]: run.get("own", False) for run in told(page)["runs"]}
+    assert owners == {CELLS[0].id: False, CELLS[3].id: True}
+
+
+def test_a_picture_that_was_kept_as_a_figure_is_known_by_its_digest(tmp_path):
+    artifacts = {"density.png": sha256(PICTURE).hexdigest()}
+    record = make_record(CELLS[0], artifacts=artifacts)
+    write_record(record, tmp_path)
+    figure = tmp_path / "figures" / "maf.png"
+    figure.parent.mkdir()
+    figure.write_bytes(PICTURE)
+    ((name, address),) = pictures_of(record, Store(tmp_path))
+    assert name == "density"
+    assert address == "data:image/png;base64," + base64.b64encode(PICTURE).decode()
+
+
+def test_a_picture_is_small_on_the_page():
+    file = io.BytesIO()
+    Image.effect_noise((2000, 1000), 60).save(file, "PNG")
+    kind, content = small(file.getvalue()).split(";base64,")
+    assert kind == "data:image/webp"
+    with Image.open(io.BytesIO(base64.b64decode(content))) as image:
+        assert image.size == (860, 430)
+
+
+def test_long_curves_keep_their_ends_and_their_best():
+    rows = [{"step": float(i), "validation": abs(i - 123.0)} for i in range(1000)]
+    found = some_rows(rows)
+    assert len(found) <= 41
+    assert [found[0], found[-1]] == [rows[0], rows[-1]]
+    assert rows[123] in found
+    assert [row["step"] for row in found] == sorted(row["step"] for row in found)
+
+
+def test_the_paper_with_most_published_numbers_comes_first():
+    other = PAPER.model_copy(update={"id": "a", "tables": (make_table(CELLS[3:]),)})
+    assert [paper.id for paper in by_importance((other, PAPER))] == ["ffjord", "a"]
+
+
+def test_a_wide_table_is_several_that_a_sheet_takes():
+    data = ["a"] * 5 + ["b"] * 5 + ["c"] * 11
+    columns = [make_column(f"{name}{i}", data=name, published=False) for i, name in enumerate(data)]
+    cells = [make_cell("maf", column) for column in columns]
+    states = {(cell.row.id, cell.column.id): "measured" for cell in cells}
+    parts = list(parts_of(make_table(cells), states))
+    assert [[c.data for c in part.columns] for part in parts] == [
+        ["a"] * 5, ["b"] * 5, ["c"] * 8, ["c"] * 3]  # fmt: skip
+    idle = dict.fromkeys(states, "not-run") | {("maf", "a0"): "measured"}
+    shown = [(part.folded, len(part.columns)) for part in parts_of(make_table(cells), idle)]
+    assert shown == [(False, 1), (True, 4), (True, 5), (True, 8), (True, 3)]
 
 
 def test_texts_are_escaped(page):
-    assert "Copied &lt;wrongly&gt; &amp; unsaid." in page
+    assert "Copied \\u003cwrongly> & unsaid." in page
     assert "<wrongly>" not in page
     assert "Free-form &lt;flows&gt;" in page
 
@@ -269,106 +335,3 @@ def test_no_module_of_the_report_needs_torch_mlflow_or_a_model():
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "set()"
-
-
-def written(results, folder, table=TABLE):
-    return write_figures(folder, catalog=SimpleNamespace(tables=[table]), store=Store(results))
-
-
-def test_the_figures_of_tables_are_files(page, tmp_path):
-    paths = written(tmp_path / "results", tmp_path / "figures")
-    names = [path.name for path in paths]
-    assert names == ["ffjord-density-comparison.png", "ffjord-density-gaps.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
-
-
-def test_every_kind_of_figure_says_what_is_seen_and_what_its_bars_are():
-    assert len({kind.name for kind in figures.FIGURES}) == len(figures.FIGURES)
-    for kind in figures.FIGURES:
-        assert kind.title
-        assert "bars" in kind.caption.lower()
-        assert kind.caption.endswith(".")
-
-
-@pytest.mark.parametrize("several", [False, True])
-def test_a_figure_is_declared_once_and_is_in_the_page_and_a_file(tmp_path, monkeypatch, several):
-    drawn = []
-
-    def draw(table, runs):
-        assert set(runs) == {cell.id for cell in table.cells}
-        figure, axes = new_figure(3.0, 2.0)
-        axes.set_xlabel("a toy's axis")
-        drawn.append(figure)
-        return {"a": figure} if several else figure
-
-    toy = figures.FigureKind("toy", "runs", draw, "A toy heading", "A toy <caption>.")
-    nothing = figures.FigureKind("none", "verdicts", lambda *_: None, "No heading", "No caption.")
-    monkeypatch.setattr(figures, "FIGURES", (*figures.FIGURES, toy, nothing))
-    target = tmp_path / "page.html"
-    write_report(target, catalog=SimpleNamespace(papers=(PAPER,)), store=Store(tmp_path))
-    text = target.read_text()
-    assert text.count("a toy&#x27;s axis") + text.count("a toy's axis") >= 1
-    assert "<h4>A toy heading</h4>" in text
-    assert "<figcaption>A toy &lt;caption&gt;.</figcaption>" in text
-    assert "No heading" not in text
-    (path,) = written(tmp_path, tmp_path / "figures")
-    assert path.name == ("ffjord-density-toy-a.png" if several else "ffjord-density-toy.png")
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert [t.get_text() for t in drawn[-1].texts] == ["A toy <caption>."]
-
-
-def ranked(row, published, gap):
-    """Cells of a row in a published column and in one that ought to rank like it, and its runs."""
-    like = make_column("oracle-6", published=False, ranks_like="power")
-    theirs = make_cell(row, "power", published=make_published(published))
-    ours = make_cell(row, like)
-    gaps = [make_metric(gap + step, name="gap", se=0.5) for step in (-0.1, 0.1)]
-    runs = [make_record(ours, seed=s, metrics=(metric,)) for s, metric in enumerate(gaps)]
-    return [theirs, ours], {ours.id: runs}
-
-
-def test_a_ranking_is_plotted_against_the_published_one():
-    cells, runs = [], {}
-    for row, published, gap in (("maf", "1.0", 0.2), ("made", "3.0", 0.9), ("nice", "2.0", 1.1)):
-        found, more = ranked(row, published, gap)
-        cells += found
-        runs |= more
-    table = make_table(cells)
-    rows = ranked_rows(table, table.columns[1], runs)
-    assert [(row.title, row.published, round(row.gap, 9)) for row in rows] == [
-        ("MAF", 1.0, 0.2), ("NICE", 2.0, 1.1), ("MADE", 3.0, 0.9)]  # fmt: skip
-    assert [row.error for row in rows] == pytest.approx([0.1 * 2**0.5] * 3)
-    assert kendall(rows) == pytest.approx(1 / 3)
-    (figure,) = ranking_plots(table, runs).values()
-    (axes,) = figure.axes
-    assert "tau 0.33" in axes.get_title(loc="left")
-    assert labels_of(axes)[2] == ["MAF  1.00", "NICE  2.00", "MADE  3.00"]
-
-
-def test_two_rows_make_no_ranking():
-    cells, runs = ranked("maf", "1.0", 0.2)
-    assert ranking_plots(make_table(cells), runs) == {}
-
-
-def test_precision_against_recall_has_a_point_a_row_and_the_way_of_rejection():
-    table = load_catalog().table("vqvae2/diversity")
-    names = {"": 0.6, "rejected-": 0.8, "reconstruction-": 0.9}
-    metrics = [
-        make_metric(value, name=f"{prefix}classifier-{what}")
-        for prefix, value in names.items()
-        for what in ("precision", "recall")
-    ]
-    for kept in (100, 50):
-        for what in ("precision", "recall"):
-            metrics.append(make_metric(kept / 100, name=f"classifier-{what}-kept-{kept}%"))
-    runs = {
-        cell.id: [make_record(cell, metrics=tuple(metrics))]
-        for cell in table.cells
-        if cell.row.id.startswith("vqvae-2") and cell.column.id == "digits-precision"
-    }
-    (figure,) = tradeoff_plots(table, runs).values()
-    (axes,) = figure.axes
-    assert len(axes.containers) == len(runs)
-    paths = [line for line in axes.lines if len(line.get_xdata()) == 2]
-    assert any(list(line.get_xdata()) == [1.0, 0.5] for line in paths)
-    assert tradeoff_plots(table, {}) == {}

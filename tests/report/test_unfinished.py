@@ -1,5 +1,6 @@
 """Runs that their budget cut short, on the page and in figures: never as the model's number."""
 
+import json
 import re
 from types import SimpleNamespace
 
@@ -24,16 +25,18 @@ def test_the_page_shows_an_unfinished_run_as_such(tmp_path):
     target = tmp_path / "page.html"
     write_report(target, catalog=SimpleNamespace(papers=(PAPER,)), store=Store(tmp_path))
     page = target.read_text()
-    assert '<span class="theirs">(347.20 so far)</span>' in page
-    assert re.search(r"<td>\(347.2000 so far\)<td>[^<]*<td>unfinished<td>", page)
-    assert not re.search(r'(class="ours"|<b>|measured</small>)[^/]*347', page)
+    assert re.search(r'<td class="unfinished"><a [^>]*><i>[^<]*</i><b>\(347.20 so far\)</b>', page)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+    cell, (run,) = data["cells"][CELLS[0].id], data["runs"]
+    assert (cell["state"], cell["scale"]["so_far"]) == ("unfinished", 347.2)
+    assert "measured" not in cell["scale"]
+    assert (run["status"], cell["runs"][0][1]) == ("unfinished", "(347.2000 so far)")
 
 
 def test_figures_leave_unfinished_runs_out():
     gap = (make_metric(8.05), make_metric(0.05, name="gap"))
-    verdicts = {
-        cell.id: SimpleNamespace(mean=None, delta=None, interval=None, error=None) for cell in CELLS
-    }
+    cells = [make_cell("maf", "oracle-6"), make_cell("made", "oracle-6")]
+    verdicts = {cell.id: SimpleNamespace(mean=None, delta=None, difference=None) for cell in cells}
     for status, count in (("budget", 0), ("complete", 1)):
-        runs = {CELLS[1].id: [make_record(CELLS[1], metrics=gap, status=status)]}
-        assert len(list(figures_of(TABLE, runs, verdicts))) == count
+        runs = {cell.id: [make_record(cell, metrics=gap, status=status)] for cell in cells}
+        assert len(list(figures_of(make_table(cells), runs, verdicts))) == count
