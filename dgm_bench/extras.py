@@ -13,13 +13,13 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "train": ("torch", "torchdiffeq", "jaxtyping", "safetensors", "sklearn"),
     "images": ("PIL", "torch_fidelity"),
     "tables": ("h5py",),
-    "tracking": ("mlflow",),
+    "tracking": ("mlflow", "pynvml"),
     "slurm": ("submitit",),
-    "ray": ("ray",),
+    "ray": ("ray", "pynvml"),
     "remote": ("fsspec",),
 }
 #: Packages that are imported by another name than pip installs them by.
-INSTALLED_AS = {"sklearn": "scikit-learn", "PIL": "pillow"}
+INSTALLED_AS = {"sklearn": "scikit-learn", "PIL": "pillow", "pynvml": "nvidia-ml-py"}
 
 
 def package_of(module: str) -> str:

@@ -23,18 +23,13 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dgm_bench.errors import HeldError, ResultsError
 from dgm_bench.processes import is_gone, is_of_this_machine, own_mark
 
-try:
-    import fcntl
-except ImportError:  # not a Unix
-    fcntl = None  # type: ignore[assignment]
-
 if TYPE_CHECKING:
-    from filelock import SoftFileLease
+    from filelock import BaseFileLock, SoftFileLease
 
 Release = Callable[[], None]
 
@@ -147,71 +142,67 @@ def _attempt(path: Path, lease: _Lease) -> Release | None:
     """Take the lock if it is free, and return what gives it back."""
     if lease.in_use:
         return lease.attempt()
-    file = _opened(path)
-    try:
-        _flock(file)
-        if not _still_there(file, path):  # its holder removed it between our opening and locking
-            file.close()
-            return _attempt(path, lease)
-    except OSError as error:
-        made = not os.fstat(file.fileno()).st_size
-        file.close()
-        if error.errno in _NO_LOCKS:
-            if made:
-                path.unlink(missing_ok=True)
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=_sign)
+    for _ in range(100):  # others may remove the file, and an empty folder, at any time
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _require_locks(path.parent.stat().st_dev)
+            lock.acquire(timeout=0)
+            return lambda: _given_back(path, lock)
+        except Timeout:
+            if path.exists():
+                break
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            _remove_if_empty(path)
             _tell_of_no_locks(lease.held, error.strerror or str(error))
             return lease.attempt()
-        if isinstance(error, BlockingIOError):
-            return None
-        raise
-    file.truncate(0)
-    file.write(signature())
-    file.flush()
-    return lambda: _given_back(path, file)
+    return None
 
 
-def _given_back(path: Path, file: TextIO) -> None:
-    with file:
-        path.unlink(missing_ok=True)
+def _sign(descriptor: int) -> None:
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, signature().encode())
 
 
-def _opened(path: Path) -> TextIO:
-    """Open the lock's file in its folder, which another process may remove when it is empty."""
-    for _ in range(100):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            return path.open("a+")
-    return path.open("a+")
-
-
-def _flock(file: TextIO) -> None:
-    if fcntl is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if _are_local(os.fstat(file.fileno()).st_dev):
-        raise OSError(errno.ENOLCK, "they hold on one machine alone")
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _still_there(file: TextIO, path: Path) -> bool:
+def _given_back(path: Path, lock: BaseFileLock) -> None:
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+        path.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _remove_if_empty(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        if not path.stat().st_size:
+            path.unlink()
 
 
 @cache
-def _are_local(device: int) -> bool:
-    """Say whether the locks of a file system are seen by this machine alone, as it is mounted."""
+def _require_locks(device: int) -> None:
+    """Refuse a file system, as it is mounted, whose locks are not for us.
+
+    Raises:
+        OSError: They are seen by one machine alone, or keep others from reading who has them.
+    """
+    if os.name == "nt":
+        raise OSError(errno.ENOLCK, "they hide the file")
     number = f"{os.major(device)}:{os.minor(device)}"
     try:
         lines = _MOUNTS.read_text(errors="replace").splitlines()
     except OSError:  # not a Linux
-        return False
+        return
     for before, _, after in (line.partition(" - ") for line in lines):
         if before.split()[2:3] == [number]:
             kind, *_, options = after.split()
-            return not _LOCAL.get(kind, set()).isdisjoint(options.split(","))
-    return False
+            if not _LOCAL.get(kind, set()).isdisjoint(options.split(",")):
+                raise OSError(errno.ENOLCK, "they hold on one machine alone")
+            return
 
 
 # ------------------------------------------------------------------------ where flock is none

@@ -6,8 +6,12 @@ import hashlib
 import os
 import platform
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+#: In place of a time of start.
+_NOBODY_KNOWS = "0"
 
 
 def own_mark() -> str:
@@ -24,15 +28,14 @@ def is_gone(mark: str) -> bool:
     """Say whether the process of a mark is surely over; one of another machine never is."""
     number, _, rest = mark.partition("-")
     started, _, machine = rest.partition("-")
-    if not number.isdecimal() or machine != _machine() or os.name != "posix":
-        return False  # elsewhere than on a Unix, asking for a process may end it
-    try:
-        os.kill(int(number), 0)
-    except (ProcessLookupError, OverflowError):
+    if not number.isdecimal() or machine != _machine():
+        return False
+    import psutil
+
+    if int(number) >= 2**31 or not psutil.pid_exists(int(number)):
         return True
-    except OSError:  # it is there, and another user's
-        pass
-    return _started(int(number)) != started
+    now = _started(int(number))
+    return now != started and _NOBODY_KNOWS not in (now, started)
 
 
 def is_of_this_machine(mark: str) -> bool:
@@ -41,15 +44,19 @@ def is_of_this_machine(mark: str) -> bool:
 
 
 def _started(process: int) -> str:
-    """Return when a process started, in ticks since the machine did; ``0`` where none can tell.
+    """Return when a process started, as a number; :data:`_NOBODY_KNOWS` where none can tell.
 
     The system gives numbers of processes that are over to new ones; the time tells them apart.
+    On Linux it is in ticks since the machine started: psutil's moves when the clock is set.
     """
-    try:
+    with suppress(OSError):
         text = Path(f"/proc/{process}/stat").read_text(errors="replace")
-    except OSError:
-        return "0"
-    return text.rpartition(")")[2].split()[19]  # the 22nd field, of which the second is the name
+        return text.rpartition(")")[2].split()[19]  # the 22nd field; the second is the name
+    import psutil
+
+    with suppress(psutil.Error):
+        return str(int(1e6 * psutil.Process(process).create_time()))
+    return _NOBODY_KNOWS
 
 
 def _machine() -> str:

@@ -11,7 +11,6 @@ import importlib.util
 import os
 import platform
 import re
-import resource
 import shlex
 import subprocess
 import sys
@@ -103,7 +102,15 @@ def cpu_name() -> str:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _apple_name() or platform.processor() or platform.machine()
+
+
+def _apple_name() -> str:
+    """Return what macOS calls the processor, of which Python says ``arm`` alone; else nothing."""
+    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+    with suppress(OSError):  # there is none, or none that knows the name
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return ""
 
 
 def processor_features() -> tuple[str, ...]:
@@ -210,7 +217,12 @@ def likely_device() -> str:
 
 def memory_bytes() -> int:
     """Return the memory this process may use: the machine's, or its container's limit."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # not a Linux; elsewhere psutil would take a while
+        import psutil
+
+        total = psutil.virtual_memory().total
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):
             total = min(total, int(Path("/sys/fs/cgroup", name).read_text()))
@@ -290,5 +302,11 @@ def peak_memory_bytes(device: str) -> int:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -254,7 +254,7 @@ def written_together() -> Iterator[Callable[[Path, Content], None]]:
 
     try:
         yield write
-        os.sync()
+        _flush_all(temporary for temporary, _ in staged)
         require_held()
         for temporary, path in staged:
             _put_where_none_is(temporary, path)
@@ -264,6 +264,16 @@ def written_together() -> Iterator[Callable[[Path, Content], None]]:
         for temporary, _ in staged:
             with suppress(OSError):
                 temporary.unlink()
+
+
+def _flush_all(files: Iterable[Path]) -> None:
+    """Flush files to the disk, all at once where the system can."""
+    if hasattr(os, "sync"):
+        os.sync()
+        return
+    for path in files:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def _name_of_new(path: Path) -> Path:

@@ -1,81 +1,74 @@
 """The core without what extras install: verbs that read work, and others say what is missing."""
 
-import json
-import os
-import subprocess
 import sys
-import tomllib
 
 import pytest
+from installed import PROJECT, installed, run_without
 
-from dgm_bench import data, paths
+from dgm_bench import data
 from dgm_bench.errors import DataUnavailable, UsageError
 from dgm_bench.extras import EXTRAS, needing, package_of
 
-ROOT = paths.PACKAGE.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-#: Runs commands one after the other where some modules are not installed.
-SCRIPT = """
-import json, sys
-hidden, commands = json.loads(sys.argv.pop(1))
-from importlib.machinery import PathFinder
-class Hiding(PathFinder):
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        return None if name in hidden else super().find_spec(name, path, target)
-sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
-from dgm_bench.cli import cli
-for words in commands:
-    try:
-        cli.main(words, prog_name="dgm-bench")
-    except SystemExit as end:
-        print(f"exit {end.code or 0}: {' '.join(words)}", file=sys.stderr, flush=True)
+MODULES = {name for modules in EXTRAS.values() for name in modules}
+#: Of what nothing but matplotlib needs here.
+DRAWS = {"PIL"}
+#: What systems other than Unix lack: modules, and names of modules that all have.
+UNIX = {"fcntl", "resource", "pwd", "grp", "termios", "tty"}
+NOT_A_UNIX = """
+import os, signal, sys, types
+fake = sys.modules["psutil"] = types.ModuleType("psutil")  # that of another system
+fake.virtual_memory = lambda: types.SimpleNamespace(total=7_000_000_000)
+fake.Process, fake.Error = lambda _: types.SimpleNamespace(create_time=lambda: 1.5), OSError
+for name in ("sysconf", "sched_getaffinity", "sync", "major", "getuid", "setsid", "killpg"):
+    delattr(os, name)
+for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL", "SIGCHLD", "alarm", "pthread_kill"):
+    delattr(signal, name)
+def refuse(event, args):
+    if event == "open" and str(args[0]).startswith(("/proc", "/sys")):
+        raise FileNotFoundError(2, "no such file")
+sys.addaudithook(refuse)
 """
+READING = [
+    ["list"],
+    ["plan", "ffjord/density/*/digits"],
+    ["table", "--paper", "avb"],
+    ["compare", "nothing", "nothing"],
+    ["report", "-o", "page.html"],
+    ["status"],
+    ["data", "list"],
+    ["data", "verify", "digits"],
+    ["doctor"],
+]
 
 
-def without(hidden, *commands, folder):
-    """Return what commands print and tell where modules are not installed."""
-    given = json.dumps([list(hidden), commands])
-    own = {"DGM_BENCH_RESULTS": "results", "XDG_CACHE_HOME": str(folder / "cache")}
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **own}
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, given],
-        cwd=folder, env=env, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """An installed package with the records of one table."""
+    return installed(tmp_path_factory.mktemp("site"), records="avb/elbo")
 
 
-def test_what_only_reads_works_without_any_extra(tmp_path):
-    commands = [
-        ["list", "ffjord/density/*/power"],
-        ["plan", "ffjord/density/*/digits"],
-        ["table", "ffjord/density"],
-        ["compare", "results", "results"],
-        ["report", "-o", "page.html"],
-        ["status"],
-        ["data", "list"],
-        ["data", "verify", "digits"],
-        ["doctor"],
-    ]
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "runs").symlink_to(ROOT / "results" / "runs" / "avb")
-    hidden = {name for modules in EXTRAS.values() for name in modules} - {"PIL"}
-    done = without(hidden, *commands, folder=tmp_path)
+def test_what_only_reads_works_without_any_extra_and_on_no_unix(site, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    hidden = (MODULES - DRAWS) | UNIX
+    done = run_without(hidden, *READING, site=site, folder=tmp_path, ahead=NOT_A_UNIX)
     ends = [line.partition(": ")[0] for line in done.stderr.splitlines() if "exit" in line]
-    assert ends == ["exit 0"] * len(commands), done.stderr
+    assert ends == ["exit 3" if words[0] == "compare" else "exit 0" for words in READING], done
+    assert "3 seeds" in done.stdout  # of the records that came with it
     assert "pip install 'dgm-bench[train]'" in done.stdout  # doctor's
+    assert "7.0 GB" in done.stdout
     assert "<svg" in (tmp_path / "page.html").read_text()
+    assert {file.name for file in tmp_path.iterdir()} == {"cache", "nothing", "page.html"}
 
 
-@pytest.mark.parametrize("module", ["torch", "safetensors"])
-def test_a_verb_says_which_extra_it_needs(module, tmp_path):
+def test_a_verb_says_which_extra_it_needs(site, tmp_path):
     words = ["run", "ffjord/density/made/digits"]
-    told = without([module], words, folder=tmp_path).stderr.splitlines()
-    line = f"error: dgm-bench run needs {module}: pip install 'dgm-bench[train]'"
+    told = run_without(["torch"], words, site=site, folder=tmp_path).stderr.splitlines()
+    line = "error: dgm-bench run needs torch: pip install 'dgm-bench[train]'"
     assert told == [line, f"exit 2: {' '.join(words)}"]
 
 
 def test_modules_of_extras_are_those_that_the_project_declares():
-    declared = PROJECT["optional-dependencies"]
+    declared = PROJECT["project"]["optional-dependencies"]
     for extra, modules in EXTRAS.items():
         packages = [bound.partition(">=")[0] for bound in declared[extra]]
         assert [package_of(module) for module in modules] == packages

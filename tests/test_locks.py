@@ -19,14 +19,14 @@ from dgm_bench.locks import holding
 NONE = {"no flock": errno.ENOLCK, "no call": errno.ENOSYS, "not there": errno.EOPNOTSUPP}
 #: Lets a process do without the system's locks, where its first argument says so.
 WITHOUT = """
-import errno, os, sys, time
+import errno, fcntl, os, sys, time
 from pathlib import Path
-from filelock import SoftFileLease, Timeout  # once, for all children
+from filelock import FileLock, SoftFileLease, Timeout  # once, for all children
 from dgm_bench import locks
 if sys.argv[1] == "without":
-    def flock(file):
+    def flock(file, how):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-    locks._flock = flock
+    fcntl.flock = flock
 """
 
 
@@ -191,10 +191,10 @@ def test_locks_that_one_machine_alone_sees_are_none(mounted, local, tmp_path, mo
         f"21 1 {number} / /mnt rw,relatime shared:1 - {kind} host:/x {options}\n"
     )
     monkeypatch.setattr(locks, "_MOUNTS", tmp_path / "mounts")
-    locks._are_local.cache_clear()
+    locks._require_locks.cache_clear()
     with holding(tmp_path / "lock", "it runs", "wait"):
         assert (tmp_path / "lock.held").exists() == local
-    locks._are_local.cache_clear()
+    locks._require_locks.cache_clear()
 
 
 @pytest.mark.parametrize("number", NONE.values(), ids=NONE)

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -199,6 +200,24 @@ def constant(node):
     if isinstance(node, ast.JoinedStr):
         return "".join(constant(value) or "…" for value in node.values)
     return node.value if isinstance(node, ast.Constant) else None
+
+
+#: What Windows takes for a device, in a name of whatever ending.
+DEVICES = r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)"
+
+
+def test_every_system_can_check_the_repository_out():
+    """Names that Windows takes, that macOS tells apart, and bytes that git leaves as they are."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    names = listed.stdout.split("\0")[:-1]
+    if not names:
+        pytest.skip("no checkout")
+    assert len({name.lower() for name in names}) == len(names)
+    parts = {part for name in names for part in name.split("/")}
+    assert not [part for part in parts if re.search(r'[<>:"\\|?*]|[. ]$', part)]
+    assert not [part for part in parts if re.match(DEVICES, part, re.IGNORECASE)]
+    assert max(map(len, names)) < 200  # of 260 that a whole path may have
+    assert "* -text" in (ROOT / ".gitattributes").read_text().splitlines()
 
 
 def test_remedies_are_written_in_one_style():

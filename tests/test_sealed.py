@@ -9,7 +9,13 @@ import pytest
 
 from dgm_bench.errors import ResultsError
 from dgm_bench.processes import is_gone, own_mark
-from dgm_bench.sealed import read_sealed, sealed_size, write_atomically, write_sealed
+from dgm_bench.sealed import (
+    read_sealed,
+    sealed_size,
+    write_atomically,
+    write_sealed,
+    written_together,
+)
 
 CONTENT = bytes(range(40)) + b"\nsha256:\n"
 
@@ -105,3 +111,22 @@ def test_a_temporary_file_has_its_writer_s_mark(tmp_path):
 
     write_atomically(tmp_path / "a.b", parts())
     assert [path.name for path in tmp_path.iterdir()] == ["a.b"]
+
+
+def test_files_that_are_written_together_are_on_the_disk_before_they_have_names(
+    tmp_path, monkeypatch
+):
+    """Also where no call flushes all of them, as on Windows."""
+    flushed, flush = [], os.fsync
+
+    def note(descriptor):
+        assert not list(tmp_path.glob("[ab]"))
+        flushed.append(os.fstat(descriptor).st_size)
+        flush(descriptor)
+
+    monkeypatch.delattr(os, "sync")
+    monkeypatch.setattr(os, "fsync", note)
+    with written_together() as write:
+        write(tmp_path / "a", b"1")
+        write(tmp_path / "b", b"22")
+    assert (flushed, (tmp_path / "b").read_bytes()) == ([1, 2], b"22")

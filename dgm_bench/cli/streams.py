@@ -87,6 +87,9 @@ def _hold_closed_descriptors() -> None:
 
 
 def _stream(given: TextIO | None, raw: io.FileIO) -> io.TextIOWrapper:
+    if os.name == "nt" and isinstance(given, io.TextIOWrapper) and given.isatty():
+        given.reconfigure(errors=_IN_ASCII)  # a console of Windows takes no bytes
+        return given
     encoding = given.encoding if given is not None else "utf-8"
     at_once = isinstance(raw, _Messages) or raw.isatty()
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, _IN_ASCII, line_buffering=at_once)

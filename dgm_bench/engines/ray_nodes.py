@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import subprocess
 import tempfile
 import traceback
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +150,15 @@ def _holds(node: Mapping[str, float], needs: Mapping[str, float]) -> bool:
 
 
 def _gpu_memory() -> int | None:
-    """Return the bytes of this node's smallest GPU, as its driver tells."""
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return min(int(line) for line in done.stdout.split()) << 20
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
+    """Return the bytes of this node's smallest GPU, also of those that Ray hides from a task."""
+    with suppress(ImportError):  # a node need not have it
+        import pynvml
+
+        with suppress(pynvml.NVMLError, ValueError):
+            pynvml.nvmlInit()
+            gpus = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+            return min(int(pynvml.nvmlDeviceGetMemoryInfo(gpu).total) for gpu in gpus)
+    return None
 
 
 def connected(options: RayOptions) -> Any:  # noqa: ANN401  the module
@@ -199,7 +201,7 @@ def head_address(ray: Any, options: RayOptions) -> str:  # noqa: ANN401  the mod
 def _shipped() -> Path:
     """Return a copy of the package, with what it declares, to be sent to the nodes."""
     copy = Path(tempfile.mkdtemp(prefix="dgm-bench-shipped-")) / PACKAGE.name
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "_results"))
     if not (copy / "_reproductions").exists():
         shutil.copytree(default_folder(), copy / "_reproductions")
     return copy

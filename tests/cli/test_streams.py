@@ -1,12 +1,14 @@
 """Output that is closed, full or has few characters, and folders that are gone: one line each."""
 
+import codecs
+import io
 import json
 import os
 
 import pytest
 from cli.commands import CLOSED, FULL, command
 
-from dgm_bench.cli import faults
+from dgm_bench.cli import faults, streams
 
 EMPTY = ("--results", "empty")
 CELLS = ("list", "avb/*/*/digits*", *EMPTY)
@@ -59,6 +61,18 @@ def test_marks_that_an_encoding_lacks_are_written_in_ascii(run, encoding, words)
     lines = done.out.encode("utf-8", "surrogateescape").decode(encoding).splitlines()
     assert any("---" in line or "───" in line for line in lines)
     assert "?" not in "".join(lines).replace("? inconclusive", "").replace(" ? ", "")
+
+
+@pytest.mark.parametrize("console", [True, False])
+def test_a_console_of_windows_is_written_to_by_characters(console, monkeypatch):
+    given = io.TextIOWrapper(io.BytesIO(), "ascii")
+    given.isatty = lambda: console
+    monkeypatch.setattr(streams.os, "name", "nt")
+    codecs.register_error(streams._IN_ASCII, streams._in_ascii)
+    stream = streams._stream(given, io.FileIO(os.open(os.devnull, os.O_WRONLY), "w"))
+    monkeypatch.undo()
+    assert (stream is given) == console
+    assert stream.errors == streams._IN_ASCII
 
 
 def test_json_is_the_same_in_every_encoding(run):

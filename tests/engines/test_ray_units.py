@@ -9,6 +9,7 @@ from factories import make_context
 
 from dgm_bench import __version__, provenance
 from dgm_bench.catalog import load_catalog
+from dgm_bench.engines import ray_nodes
 from dgm_bench.engines.board import Board
 from dgm_bench.engines.choice import Choice, make_engine
 from dgm_bench.engines.datasets import digest_of, root_with
@@ -190,6 +191,25 @@ def test_an_address_where_no_ray_answers_is_told_at_once(tmp_path, monkeypatch):
                 make_engine(Choice("ray", address=given), make_context(tmp_path), MACHINE)
     with pytest.raises(UsageError, match="no Ray answers there"):
         make_engine(Choice("ray", address="127.0.0.1:nonsense"), make_context(tmp_path), MACHINE)
+
+
+def test_a_node_knows_its_smallest_gpu_also_where_ray_hides_it(monkeypatch):
+    sizes = (16 * 2**30, 8 * 2**30)
+    fake = SimpleNamespace(
+        NVMLError=KeyError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: len(sizes),
+        nvmlDeviceGetHandleByIndex=sizes.__getitem__,
+        nvmlDeviceGetMemoryInfo=lambda size: SimpleNamespace(total=size),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    assert ray_nodes._gpu_memory() == sizes[1]
+    fake.nvmlDeviceGetCount = lambda: 0
+    assert ray_nodes._gpu_memory() is None
+    fake.nvmlInit = {}.popitem  # no driver
+    assert ray_nodes._gpu_memory() is None
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert ray_nodes._gpu_memory() is None
 
 
 def test_an_engine_that_is_not_installed_is_told_with_how_to_install_it(tmp_path, monkeypatch):
