@@ -17,6 +17,7 @@ from dgm_bench.cli import (
     merge_command,
     read_commands,
     run_commands,
+    show_command,
     status_commands,
     streams,
 )
@@ -58,6 +59,7 @@ for verb in (
     status_commands.status,
     status_commands.cancel,
     read_commands.table,
+    show_command.show,
     read_commands.compare,
     read_commands.report,
     cite_command.cite,
