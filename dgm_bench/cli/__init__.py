@@ -13,6 +13,7 @@ import click
 from dgm_bench import __version__, paths
 from dgm_bench.cli import (
     cite_command,
+    compare_command,
     config_commands,
     merge_command,
     read_commands,
@@ -60,7 +61,7 @@ for verb in (
     status_commands.cancel,
     read_commands.table,
     show_command.show,
-    read_commands.compare,
+    compare_command.compare,
     read_commands.report,
     cite_command.cite,
     run_commands.sync,

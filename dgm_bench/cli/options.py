@@ -46,11 +46,9 @@ class Verbs(click.Group):
 
     Attributes:
         verbose: Whether what ended the command is shown with its place in the code.
-        warnings: What is told below the answer of a verb that ends well.
     """
 
     verbose = False
-    warnings: list[str]
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the verbs in the order in which people use them."""
@@ -87,12 +85,9 @@ class Verbs(click.Group):
         """Run and exit: 2 with one line for a mistake, 3 for a fault, 130 for an interruption."""
         extra["standalone_mode"] = False
         self.verbose = False
-        self.warnings = []
         try:
             os.getcwd()  # libraries die without a word where the current folder is gone
             code = super().main(*args, **extra)
-            for warning in self.warnings:
-                streams.tell(f"warning: {warning}")
             streams.finish()
         except BaseException as error:
             code = self._told(error)
@@ -201,7 +196,7 @@ def results_option(*, read: bool = False) -> Callable[[Function], Function]:
     """Add ``--results``.
 
     Args:
-        read: The verb reads it only: one that is named and not there is told of.
+        read: The verb reads it only: one that is named has to be there.
     """
     return click.option(
         "--results",
@@ -209,7 +204,7 @@ def results_option(*, read: bool = False) -> Callable[[Function], Function]:
         type=ResultsFolder(read=read),
         default=paths.own_results,
         show_default="$DGM_BENCH_RESULTS, else dgm-results in the current folder",
-        callback=_tell_missing if read else None,
+        callback=_require_there if read else None,
         help="Folder of your results, or an address such as s3://bucket/results.",
     )
 
@@ -234,15 +229,20 @@ def stored_option(function: Function) -> Function:
         metavar="DIR",
         type=StoredFolder(read=True),
         default=paths.stored_results,
+        callback=_require_there,
         show_default="$DGM_BENCH_STORED, else those that came with the suite",
         help="Folder of results to show beside yours, or none.",
     )(function)
 
 
-def _tell_missing(context: click.Context, option: click.Parameter, folder: Path) -> Path:
+def _require_there(
+    context: click.Context, option: click.Parameter, folder: Path | None
+) -> Path | None:
+    """Return a folder; one that was typed has to be there, as nothing but its results is shown."""
     source = context.get_parameter_source(option.name or "")
-    if source is click.core.ParameterSource.COMMANDLINE and not folder.exists():
-        root_of(context).warnings = [f"{folder}: no such folder, so no run is shown; see --results"]
+    if folder and source is click.core.ParameterSource.COMMANDLINE and not folder.exists():
+        remedy = f"name one that is there, or leave out {option.opts[0]}"
+        raise UsageError(paths.shown(folder), "no such results folder", remedy)
     return folder
 
 

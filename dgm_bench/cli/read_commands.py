@@ -1,17 +1,16 @@
-"""The verbs that only read: list, plan, table, compare, report, doctor."""
+"""The verbs that only read: list, plan, table, report, doctor."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from dgm_bench.cli import streams
 from dgm_bench.cli.options import (
-    ResultsFolder,
     collecting_seldom,
     data_root_option,
     examples,
@@ -34,10 +33,7 @@ if TYPE_CHECKING:
     from dgm_bench.store import Store
     from dgm_bench.verdict import Verdict
 
-    CompareFormat = Literal["text", "markdown", "csv", "json"]
-
 TABLE_FORMATS = ("text", "markdown", "csv", "json", "latex")
-COMPARE_FORMATS = ("text", "markdown", "csv", "json")
 
 
 @click.command(
@@ -225,51 +221,6 @@ def _rendered(chosen: Table, style: Format, verdicts: Mapping[str, Verdict], sto
     width, colour = width_and_colour()
     text = render_table(chosen, verdicts, style, width=width, colour=colour, times=times)
     return text.rstrip("\n")
-
-
-@click.command(
-    short_help="New records against stored ones.",
-    epilog=examples(
-        "dgm-bench compare /tmp/results results",
-        "dgm-bench compare /tmp/results results --format markdown",
-    ),
-)
-@click.argument("new", type=ResultsFolder(read=True, file_okay=True))
-@click.argument("baseline", type=ResultsFolder(read=True, file_okay=True))
-@click.option(
-    "--format", "style", type=click.Choice(COMPARE_FORMATS), default="text", show_default=True
-)
-@strict_option
-@click.pass_context
-@collecting_seldom()
-def compare(
-    context: click.Context, new: Path, baseline: Path, style: CompareFormat, strict: bool
-) -> None:
-    """Compare new records with stored ones: which changes are more than noise.
-
-    NEW and BASELINE are record files, folders of records, or results folders. Of two results
-    folders, stored times of training steps are compared too, within a class of machines. Exits with
-    0 when nothing got worse, 1 when something did, 3 when they are not comparable.
-    """
-    from dgm_bench.catalog import load_catalog
-    from dgm_bench.compare import compare as compare_records
-    from dgm_bench.compare import declared_directions, with_speed
-    from dgm_bench.performance import read_measurements
-    from dgm_bench.report.comparison import render_comparison
-    from dgm_bench.screen import width_and_colour
-    from dgm_bench.store import Store
-
-    directions = declared_directions(load_catalog().papers)
-    stores = [Store.of(path, strict=strict) for path in (new, baseline)]
-    ours, theirs = (store.records() for store in stores)
-    measured = read_measurements(new), read_measurements(baseline)
-    curves = stores[0].known_curve, stores[1].known_curve
-    quality = compare_records(ours, theirs, directions)
-    comparison = with_speed(quality, (ours, theirs), measured, curves)
-    width, colour = width_and_colour()
-    text = render_comparison(comparison, style, width=width, colour=colour)
-    streams.show(text.rstrip("\n"))
-    context.exit(comparison.exit_code)
 
 
 @click.command(

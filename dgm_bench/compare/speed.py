@@ -65,8 +65,8 @@ def compare_measurements(new: Measurements, baseline: Measurements) -> tuple[Spe
 
 
 def not_compared(new: Measurements, baseline: Measurements) -> str:
-    """Return why times of steps are not compared; empty where they are, or no side has any."""
-    if not (new or baseline) or new.keys() & baseline.keys():
+    """Return why times of steps are not compared; empty where they are, or none are new."""
+    if not new or new.keys() & baseline.keys():
         return ""
     ours, theirs = (", ".join(side) or "none" for side in (new, baseline))
     return (

@@ -11,8 +11,8 @@ from typing import Literal
 
 from dgm_bench.compare import ComparedRow, Comparison, Side, SpeedRow
 from dgm_bench.escaping import csv_cell
-from dgm_bench.measured import error_bar
 from dgm_bench.report import grid
+from dgm_bench.report.changes import called, changes_text
 from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
 from dgm_bench.wording import MEASURED_LEGEND, ROW_STATES, counted, so_far, spoken, with_error
 
@@ -23,16 +23,28 @@ def render_comparison(
     *,
     width: int = 160,
     colour: bool = False,
+    everything: bool = True,
+    names: tuple[str, str] = ("new", "baseline"),
 ) -> str:
     """Return a comparison for people (``text``, ``markdown``) or machines (``csv``, ``json``).
 
     As CSV it is of quality alone.
+
+    Args:
+        comparison: What was compared.
+        format: Others than ``text`` have every number.
+        width: Most columns of a line of text.
+        colour: Whether text has the colours of a terminal.
+        everything: Whether text has every number; else what changed, a line each, and counts.
+        names: Of the new records and the baseline, for text.
     """
     if format == "json":
         said = {"summary": comparison.summary, "exit_code": comparison.exit_code}
         return json.dumps({**asdict(comparison), **said}, indent=1) + "\n"
     if format == "csv":
         return _csv(comparison)
+    if format == "text" and not everything:
+        return changes_text(comparison, names, width, colour)
     page = _page(comparison)
     return grid.to_markdown(page) if format == "markdown" else grid.to_text(page, width, colour)
 
@@ -94,8 +106,9 @@ def _times(row: SpeedRow) -> tuple[Entry, ...]:
 
 def _entries(row: ComparedRow, label: str) -> tuple[Entry, ...]:
     paper, table, name, column = row.cell.split("/")
-    words = ROW_STATES[row.state]
+    words = ROW_STATES["same" if row.equal() else row.state]
     difference = [] if row.difference is None else [f"{row.difference:+.3g}"]
+    difference = ["equal"] if row.equal() else difference
     bound = [f"> {row.bound:.3g}"] if row.state == "worse" and row.bound is not None else []
     return (
         Entry((Line(f"{name}/{column}", "bold"), Line(f"{paper}/{table}", "dim"))),
@@ -103,7 +116,7 @@ def _entries(row: ComparedRow, label: str) -> tuple[Entry, ...]:
         _side_entry(row.baseline),
         _side_entry(row.new),
         Entry.of(*difference, *bound),
-        Entry((Line(f"{words.mark} {spoken(row.state)} {label}", words.style),)),
+        Entry((Line(f"{words.mark} {called(row)} {label}", words.style),)),
     )
 
 
@@ -113,4 +126,4 @@ def _side_entry(side: Side) -> Entry:
     took = f"{counted(side.seeds, 'seed')}, {side.train_seconds:.4g} s"
     if side.mean is None:
         return Entry((Line(so_far(with_error(side.so_far or 0.0, None)), "dim"), Line(took, "dim")))
-    return Entry.of(with_error(side.mean, error_bar(side.sd, side.se_test)), took)
+    return Entry.of(with_error(side.mean, side.error), took)

@@ -145,19 +145,20 @@ def to_text(page: Page, width: int = 160, colour: bool = False) -> str:
     Tables that are too wide are continued below, broken where a group of columns ends.
     """
     page = page.escaped(escaping.plain)
-    blocks = [_wrapped(page.title, width)]
+    blocks = [wrapped(page.title, width)]
     for section in page.sections:
         tables = [_table_text(part, width, colour) for part in _parts(section, width)]
         blocks.append("\n\n".join([*_title(section, width), *tables]))
-    blocks += [_note_text(notes, min(width, NOTE_WIDTH)) for notes in page.notes if notes.items]
+    blocks += [note_text(notes, min(width, NOTE_WIDTH)) for notes in page.notes if notes.items]
     return "\n\n".join(blocks) + "\n"
 
 
 def _title(section: Section, width: int) -> list[str]:
-    return [_wrapped(section.title, width)] if section.title else []
+    return [wrapped(section.title, width)] if section.title else []
 
 
-def _wrapped(text: str, width: int, lead: str = "") -> str:
+def wrapped(text: str, width: int, lead: str = "") -> str:
+    """Return a text in lines of at most ``width`` columns; ``lead`` begins it and is its indent."""
     return textwrap.fill(
         text,
         width,
@@ -173,10 +174,11 @@ def _table_text(section: Section, width: int, colour: bool) -> str:
         return _rich_text(_rich_table(section), width, colour)
     if not colour:
         return "\n".join("".join([text for text, _ in line]).rstrip() for line in lines)
-    return "\n".join("".join(_coloured(*span) for span in line).rstrip() for line in lines)
+    return "\n".join("".join(coloured(*span) for span in line).rstrip() for line in lines)
 
 
-def _coloured(text: str, style: str) -> str:
+def coloured(text: str, style: str) -> str:
+    """Return a text with a rich style, as a terminal takes it."""
     from rich.color import ColorSystem
     from rich.style import Style
 
@@ -223,12 +225,13 @@ def _rich_text(table: RichTable, width: int, colour: bool) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines())
 
 
-def _note_text(notes: Notes, width: int) -> str:
-    lines = [_wrapped(notes.title, width)] if notes.title else []
+def note_text(notes: Notes, width: int) -> str:
+    """Return notes as text of at most ``width`` columns."""
+    lines = [wrapped(notes.title, width)] if notes.title else []
     indent = max((len(label) for label, _ in notes.items), default=0)
     for label, text in notes.items:
         lead = f"{label.rjust(indent)} " if indent else ""
-        lines.append(_wrapped(text, width, lead))
+        lines.append(wrapped(text, width, lead))
     return "\n".join(lines)
 
 

@@ -114,13 +114,24 @@ def test_a_file_name_that_is_not_utf8_is_shown_by_its_bytes(run, tmp_path):
     assert (done.code, done.err) == (3, "")
 
 
-def test_results_that_are_named_and_not_there_are_told_below_the_answer(run, tmp_path):
-    done = run(*CELLS, "--results", "nowhere")
-    assert done.code == 0
-    assert done.told == ["warning: nowhere: no such folder, so no run is shown; see --results"]
-    (tmp_path / "nowhere").mkdir()
-    assert run(*CELLS, "--results", "nowhere").told == []
-    assert run(*CELLS).told == []
+@pytest.mark.parametrize("option", ["--results", "--stored"])
+@pytest.mark.parametrize(
+    "words", [CELLS, ("plan",), ("table", "ffjord/vi"), ("report", "-o", "page.html")]
+)
+def test_results_that_are_named_and_not_there_are_a_mistake(run, tmp_path, words, option):
+    line = only(run(*words, option, "nowhere"))
+    assert line.startswith("error: nowhere: no such results folder; name one that is there, or")
+    assert line.endswith(f"leave out {option}")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_results_that_are_not_there_yet_are_none_where_they_are_not_named(run, tmp_path):
+    """A fresh start: the folder is made by the first run."""
+    for words in (CELLS, ("plan",), ("status",)):
+        done = run(*words)
+        assert (done.code, done.told) == (0, [])
+    (tmp_path / "there").mkdir()
+    assert run(*CELLS, "--results", "there").code == 0
 
 
 # --------------------------------------------------------------------------- faults
