@@ -15,11 +15,18 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from dgm_bench.library.frames import published, results
+    from dgm_bench.library.loading import load
+    from dgm_bench.library.trained import TrainedModel
 
-__all__ = ["published", "results"]
+__all__ = ["TrainedModel", "load", "published", "results"]
 
 #: Where each name of the library is.
-_HOMES = {"published": "frames", "results": "frames"}
+_HOMES = {
+    "TrainedModel": "trained",
+    "load": "loading",
+    "published": "frames",
+    "results": "frames",
+}
 
 
 if not TYPE_CHECKING:
@@ -29,7 +36,10 @@ if not TYPE_CHECKING:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        return getattr(import_module(f"dgm_bench.library.{_HOMES[name]}"), name)
+        from dgm_bench.extras import needing
+
+        with needing(f"dgm_bench.{name}"):
+            return getattr(import_module(f"dgm_bench.library.{_HOMES[name]}"), name)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *_HOMES})

@@ -31,6 +31,7 @@ from dgm_bench.pictures.pictures import make_pictures
 from dgm_bench.planner import PlannedRun
 from dgm_bench.quality import stages_quality
 from dgm_bench.records import (
+    WEIGHTS,
     Budget,
     Data,
     Metric,
@@ -227,7 +228,7 @@ class Execution(StagedTraining):
         """Keep the weights, without code, and pictures where there is something to see."""
         folder = self.folder.results / "artifacts" / state.run_id
         weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-        write_atomically(folder / "weights.safetensors", to_safetensors(weights))
+        write_atomically(folder / WEIGHTS, to_safetensors(weights))
         noise = torch.Generator(self.device).manual_seed(self.run_.seed)
         try:
             with failures(), scope("pictures"):

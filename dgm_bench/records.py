@@ -43,6 +43,8 @@ FAILED: frozenset[str] = frozenset(get_args(FailureStatus))
 
 #: Versions of the schema that are read.
 VERSIONS = (1, 2)
+#: Among the artifacts of every run that was evaluated: the weights that its metrics are of.
+WEIGHTS = "weights.safetensors"
 #: What names a file or a folder of the results: nothing that leads out of them.
 NAME = r"[a-z0-9]+([.-][a-z0-9]+)*"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$", max_length=200)]
@@ -285,6 +287,10 @@ class RunRecord(Block):
     def path(self, results: Path) -> Path:
         """Where this record lies below a results folder (design, Contract, Record)."""
         return results.joinpath("runs", *self.place)
+
+    def weights_file(self, results: Path) -> Path:
+        """Where the weights lie that its metrics are of; they may not be on this machine."""
+        return results / "artifacts" / self.run_id / WEIGHTS
 
     @property
     def place(self) -> tuple[str, ...]:

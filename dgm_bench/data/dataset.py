@@ -49,6 +49,7 @@ class Dataset:
         entropy: For sets whose entropy is known.
         image_shape: ``(channels, height, width)`` where examples are images, for pictures.
         to_pixels: Model inputs back to pixels in [0, 1], for pictures.
+        from_pixels: The inverse, where pixels are not the model inputs themselves.
         labels: Class of each example of each split, as int64; empty where there are none.
         classes: Names of the classes, in the order of the labels.
         resident: Whether the splits go to the device whole; if not, they stay mapped from disk
@@ -71,6 +72,7 @@ class Dataset:
     entropy: Entropy | None = None
     image_shape: tuple[int, int, int] | None = None
     to_pixels: Callable[[Num[Tensor, "n *event"]], Num[Tensor, "n *shape"]] | None = None
+    from_pixels: Callable[[Num[Tensor, "n *event"]], Num[Tensor, "n *event"]] | None = None
     labels: Mapping[str, Int[Tensor, " _n"]] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     note: str = ""

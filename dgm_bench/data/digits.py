@@ -43,6 +43,7 @@ def load(card: DatasetCard, home: Path) -> Dataset:
         to_unit=partial(bits_from_logit_density, lam=LAMBDA, levels=LEVELS),
         image_shape=(1, 8, 8),
         to_pixels=partial(from_logits, lam=LAMBDA),
+        from_pixels=partial(to_logits, lam=LAMBDA),
         augment=_with_fresh_noise,
         note=card.note,
     )

@@ -100,6 +100,7 @@ def _in_maf_convention(
         verified=verified,
         image_shape=(shape[0], shape[1], shape[2]),
         to_pixels=partial(from_logits, lam=lam),
+        from_pixels=partial(to_logits, lam=lam),
         note=_note(verified),
     )
 

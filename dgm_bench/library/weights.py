@@ -1,0 +1,116 @@
+"""Where the weights of a run are: in the results, with the suite, or at its releases.
+
+A record has the SHA-256 of its weights, so that wherever they come from they are those that its
+numbers are of.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dgm_bench.data.cards import Download
+from dgm_bench.errors import DataError, ResultsError, UsageError
+from dgm_bench.planner import run_command
+from dgm_bench.records import WEIGHTS, RunRecord
+from dgm_bench.remote import mirrored_at
+from dgm_bench.sealed import read_known
+from dgm_bench.spec import Cell, Recipe
+from dgm_bench.store import Store
+
+#: The release whose assets are weights of stored runs: ``<run>.safetensors``.
+RELEASE = "https://github.com/dgm-bench/dgm-bench/releases/download/weights"
+#: Below the data root: weights that were fetched.
+FOLDER = "models"
+#: Bytes that a file of weights has at most: in double precision, with a mask beside each matrix.
+_BYTES_A_WEIGHT, _BYTES_BESIDES = 16, 2**20
+
+
+def require_recipe(cell: Cell) -> Recipe:
+    """Return the recipe of a cell.
+
+    Raises:
+        UsageError: It has none.
+    """
+    if cell.recipe is None:
+        reason = f"has no recipe: {cell.no_recipe}" if cell.no_recipe else "has no recipe yet"
+        raise UsageError(cell.id, reason, "dgm-bench list says which cells have")
+    return cell.recipe
+
+
+def record_to_load(cell: Cell, store: Store, seed: int) -> RunRecord:
+    """Return the record of a cell and seed that tables use: that of the model to be loaded.
+
+    Raises:
+        UsageError: The cell has no recipe.
+        ResultsError: It was not run with this seed, or the run was cut short.
+    """
+    require_recipe(cell)
+    known = {record.seed: record for record in store.for_cell(cell)}
+    if seed not in known:
+        seeds = ", ".join(map(str, sorted(known)))
+        reason = f"no run of seed {seed} is here, but of {seeds}" if known else "was not run here"
+        raise ResultsError(cell.id, reason, _run(cell, seed))
+    if known[seed].outcome.status != "complete":
+        record = known[seed]
+        reason = f"its run {record.run_id} is not finished ({record.outcome.reason})"
+        raise ResultsError(cell.id, reason, f"{_run(cell, seed)} goes on; or name it as run=")
+    return known[seed]
+
+
+def _run(cell: Cell, seed: int) -> str:
+    return run_command(cell, "none", seed + 1)
+
+
+def find_weights(record: RunRecord, store: Store, data_root: Path) -> Path | None:
+    """Return the file of a run's weights, or None where it is not on this machine."""
+    folder = store.folder_of(record)
+    here = record.weights_file(folder), data_root / _download(record).path
+    if (remote := mirrored_at(folder)) is not None and not here[0].is_file():
+        remote.fetch_file(here[0].relative_to(folder).as_posix())
+    return next((path for path in here if path.is_file()), None)
+
+
+def read_weights(record: RunRecord, cell: Cell, store: Store, data_root: Path) -> bytes:
+    """Return the weights of a run, as they were written.
+
+    Raises:
+        ResultsError: They are not on this machine, or damaged.
+    """
+    path = find_weights(record, store, data_root)
+    if path is None:
+        again = f"{_run(cell, record.seed)} makes them"
+        remedy = f"{again}, or dgm-bench data fetch {cell.id} where a release has them"
+        raise ResultsError(cell.id, f"the weights of run {record.run_id} are not here", remedy)
+    return read_known(path, record.artifacts[WEIGHTS], f"delete it; {_run(cell, record.seed)}")
+
+
+def fetch_weights(
+    cell: Cell, store: Store, data_root: Path, *, seed: int = 0, progress: bool = True
+) -> Path:
+    """Download the weights of a cell's stored run, unless they are here, and return their file.
+
+    Raises:
+        DataError: The release does not have them, or they are not those that the record names.
+        ResultsError: As :func:`record_to_load`.
+    """
+    record = record_to_load(cell, store, seed)
+    if (here := find_weights(record, store, data_root)) is not None:
+        return here
+    from dgm_bench.data.download import download
+
+    item = _download(record)
+    try:
+        download(item, data_root, progress=progress)
+    except DataError as error:
+        raise DataError(cell.id, error.reason, _run(cell, seed)) from error
+    return data_root / item.path
+
+
+def _download(record: RunRecord) -> Download:
+    name = f"{record.run_id}.safetensors"
+    return Download(
+        urls=(f"{RELEASE}/{name}",),
+        path=f"{FOLDER}/{name}",
+        size=_BYTES_A_WEIGHT * record.scale.parameters + _BYTES_BESIDES,
+        sha256=record.artifacts.get(WEIGHTS),
+    )
