@@ -13,6 +13,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "train": ("torch", "torchdiffeq", "jaxtyping", "safetensors", "sklearn"),
     "images": ("PIL", "torch_fidelity"),
     "tables": ("h5py",),
+    "parquet": ("pyarrow",),
     "tracking": ("mlflow", "pynvml"),
     "slurm": ("submitit",),
     "ray": ("ray", "pynvml"),

@@ -34,6 +34,10 @@ READING = [
     ["table", "--paper", "avb"],
     ["compare", "nothing", "nothing"],
     ["report", "-o", "page.html"],
+    ["show", "avb/elbo/avb/8gaussians-negative-elbo"],
+    ["cite", "avb"],
+    ["export", "avb/*", "-o", "runs.csv"],
+    ["config", "show"],
     ["status"],
     ["data", "list"],
     ["data", "verify", "digits"],
@@ -57,7 +61,12 @@ def test_what_only_reads_works_without_any_extra_and_on_no_unix(site, tmp_path):
     assert "pip install 'dgm-bench[train]'" in done.stdout  # doctor's
     assert "7.0 GB" in done.stdout
     assert "<svg" in (tmp_path / "page.html").read_text()
-    assert {file.name for file in tmp_path.iterdir()} == {"cache", "nothing", "page.html"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "cache",
+        "nothing",
+        "page.html",
+        "runs.csv",
+    }
 
 
 def test_a_verb_says_which_extra_it_needs(site, tmp_path):

@@ -14,7 +14,9 @@ from dgm_bench import __version__, paths
 from dgm_bench.cli import (
     cite_command,
     compare_command,
+    completion,
     config_commands,
+    export_command,
     merge_command,
     read_commands,
     run_commands,
@@ -64,9 +66,11 @@ for verb in (
     compare_command.compare,
     read_commands.report,
     cite_command.cite,
+    export_command.export,
     run_commands.sync,
     merge_command.merge,
     config_commands.config,
+    completion.completion,
     read_commands.doctor,
 ):
     cli.add_command(verb)

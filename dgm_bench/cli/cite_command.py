@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from dgm_bench.cli import streams
+from dgm_bench.cli import completion, streams
 from dgm_bench.cli.options import collecting_seldom, examples
 
 
@@ -18,7 +18,7 @@ from dgm_bench.cli.options import collecting_seldom, examples
         "dgm-bench cite iwae 'priors/*/vamp*/*'",
     ),
 )
-@click.argument("name", metavar="[CELL|TABLE|PAPER]...", nargs=-1)
+@click.argument("name", metavar="[CELL|TABLE|PAPER]...", nargs=-1, shell_complete=completion.names)
 @collecting_seldom()
 def cite(name: Sequence[str]) -> None:
     """Print BibTeX of what stands behind cells: papers, models, data sets, and this suite.

@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
+#: Is set where a shell asks how a word goes on.
+COMPLETE = "_DGM_BENCH_COMPLETE"
 #: Allocations between two searches for garbage, and how many of them come before a wider one.
 _SELDOM = 500_000, 20, 100
 #: More runs of a recipe than anyone can want: a plan lists each.
@@ -84,6 +86,8 @@ class Verbs(click.Group):
     def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401  click's own signature
         """Run and exit: 2 with one line for a mistake, 3 for a fault, 130 for an interruption."""
         extra["standalone_mode"] = False
+        if COMPLETE in os.environ:
+            super().main(*args, **{**extra, "complete_var": COMPLETE})
         self.verbose = False
         try:
             os.getcwd()  # libraries die without a word where the current folder is gone

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dgm_bench.cli import streams
+from dgm_bench.cli import completion, streams
 from dgm_bench.cli.options import (
     collecting_seldom,
     data_root_option,
@@ -45,7 +45,7 @@ TABLE_FORMATS = ("text", "markdown", "csv", "json", "latex")
         "dgm-bench list 'ffjord/vi/*' --json",
     ),
 )
-@click.argument("pattern", nargs=-1)
+@completion.pattern_argument
 @results_option(read=True)
 @stored_option
 @strict_option
@@ -80,7 +80,7 @@ def list_cells(
         "dgm-bench plan --json",
     ),
 )
-@click.argument("pattern", nargs=-1)
+@completion.pattern_argument
 @planning_options
 @jobs_option
 @fleet_options
@@ -149,8 +149,13 @@ def plan(
         "dgm-bench table ffjord/density --format latex > table.tex",
     ),
 )
-@click.argument("name", metavar="[TABLE]", required=False)
-@click.option("--paper", metavar="NAME", help="All tables of a paper, in place of TABLE.")
+@click.argument("name", metavar="[TABLE]", required=False, shell_complete=completion.tables)
+@click.option(
+    "--paper",
+    metavar="NAME",
+    shell_complete=completion.papers,
+    help="All tables of a paper, in place of TABLE.",
+)
 @click.option(
     "--format", "style", type=click.Choice(TABLE_FORMATS), default="text", show_default=True
 )
@@ -231,8 +236,10 @@ def _rendered(chosen: Table, style: Format, verdicts: Mapping[str, Verdict], sto
         "dgm-bench report -o report.html --paper ffjord --figures figures",
     ),
 )
-@click.argument("pattern", nargs=-1)
-@click.option("--paper", metavar="NAME", help="Show the cells of one paper.")
+@completion.pattern_argument
+@click.option(
+    "--paper", metavar="NAME", shell_complete=completion.papers, help="Show the cells of one paper."
+)
 @click.option(
     "-o",
     "--output",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from dgm_bench.cli import streams
+from dgm_bench.cli import completion, streams
 from dgm_bench.cli.options import (
     INTERRUPTED,
     Verbs,
@@ -45,8 +45,13 @@ if TYPE_CHECKING:
         "dgm-bench run ffjord/density/made/digits --set optimizer.lr=1e-3",
     ),
 )
-@click.argument("pattern", nargs=-1)
-@click.option("--paper", metavar="NAME", help="All cells of a paper, in place of PATTERN.")
+@completion.pattern_argument
+@click.option(
+    "--paper",
+    metavar="NAME",
+    shell_complete=completion.papers,
+    help="All cells of a paper, in place of PATTERN.",
+)
 @planning_options
 @click.option(
     "--time-limit",
@@ -272,7 +277,9 @@ def data_list(data_root: Path) -> None:
         "dgm-bench data fetch power gas --data-root /scratch/data",
     ),
 )
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument(
+    "names", metavar="NAME...", nargs=-1, required=True, shell_complete=completion.data_sets
+)
 @data_root_option
 def data_fetch(names: Sequence[str], data_root: Path) -> None:
     """Download the files of data sets, or a network's weights; continues a broken download."""
@@ -289,7 +296,9 @@ def data_fetch(names: Sequence[str], data_root: Path) -> None:
         "dgm-bench data verify mnist",
     ),
 )
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument(
+    "names", metavar="NAME...", nargs=-1, required=True, shell_complete=completion.data_sets
+)
 @data_root_option
 def data_verify(names: Sequence[str], data_root: Path) -> None:
     """Check that files are byte for byte the published ones.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dgm_bench.cli import completion
 from dgm_bench.cli.options import (
     collecting_seldom,
     data_root_option,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
         "dgm-bench show ffjord/vi/iaf/caltech --json",
     ),
 )
-@click.argument("name", metavar="CELL")
+@click.argument("name", metavar="CELL", shell_complete=completion.cells)
 @data_root_option
 @results_option(read=True)
 @stored_option

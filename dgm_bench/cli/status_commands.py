@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dgm_bench.cli import streams
+from dgm_bench.cli import completion, streams
 from dgm_bench.cli.options import (
     collecting_seldom,
     examples,
@@ -39,7 +39,7 @@ _PAUSE = 0.1
         "dgm-bench status --all --json",
     ),
 )
-@click.argument("pattern", nargs=-1)
+@completion.pattern_argument
 @click.option("--all", "everything", is_flag=True, help="Also the last few that ended badly.")
 @click.option("--watch", is_flag=True, help="Show it anew every two seconds while anything runs.")
 @results_option(read=True)
@@ -81,7 +81,7 @@ def status(
         "dgm-bench cancel --all --now",
     ),
 )
-@click.argument("pattern", nargs=-1)
+@completion.pattern_argument
 @click.option("--all", "everything", is_flag=True, help="All runs, in place of PATTERN.")
 @click.option("--now", is_flag=True, help="Leave no time for a checkpoint.")
 @click.option("--wait/--no-wait", default=True, help="Wait until they have stopped; the default.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dgm_bench.catalog import load_catalog
@@ -43,11 +43,7 @@ def results(pattern: str = "*", *, results: Folder = None, stored: Folder = None
         >>> {"cell", "metric", "value", "standard_error", "unit", "seed", "origin"} <= {*frame}
         True
     """
-    rows = result_rows(load_catalog(), open_store(results, stored), pattern)
-    frame = _frame(rows, RESULT_COLUMNS)
-    from pandas import to_datetime
-
-    return frame.assign(created=to_datetime(frame["created"], utc=True))
+    return frame_of(result_rows(load_catalog(), open_store(results, stored), pattern))
 
 
 def published(pattern: str = "*") -> DataFrame:
@@ -67,10 +63,13 @@ def published(pattern: str = "*") -> DataFrame:
         >>> frame.loc["power", "value"], frame.loc["power", "unit"]
         (np.float64(-0.14), 'nats')
     """
-    return _frame(published_rows(load_catalog(), pattern), PUBLISHED_COLUMNS)
+    return frame_of(published_rows(load_catalog(), pattern), PUBLISHED_COLUMNS)
 
 
-def _frame(rows: Iterator[Row], columns: Sequence[str]) -> DataFrame:
-    from pandas import DataFrame
+def frame_of(rows: Iterable[Row], columns: Sequence[str] = RESULT_COLUMNS) -> DataFrame:
+    """Return rows as a table, with their times as times."""
+    from pandas import DataFrame, to_datetime
 
-    return DataFrame(list(rows), columns=list(columns))
+    frame = DataFrame(list(rows), columns=list(columns))
+    times = [name for name in columns if name == "created"]
+    return frame.assign(**{name: to_datetime(frame[name], utc=True) for name in times})
