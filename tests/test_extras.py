@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from installed import PROJECT, installed, run_without
+from installed import PROJECT, ROOT, installed, run_without
 
 from dgm_bench import data
 from dgm_bench.errors import DataUnavailable, UsageError
@@ -103,3 +103,19 @@ def test_data_that_nothing_here_reads_are_unavailable(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "import_module", missing)
     with pytest.raises(DataUnavailable, match="digits needs scikit-learn: pip install"):
         data.load("digits", tmp_path)
+
+
+def test_the_image_is_made_of_what_the_wheel_needs():
+    """Of the Dockerfile what can be checked without Docker."""
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    (extras,) = (line.partition("=")[2] for line in lines if line.startswith("ARG EXTRAS="))
+    assert set(extras.split(",")) <= set(EXTRAS)
+    assert any(line.startswith("USER ") for line in lines)
+    sent = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"
+    }
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    files = PROJECT["project"]["license-files"] + [PROJECT["project"]["readme"], "pyproject.toml"]
+    made_of = {*wheel["packages"], *wheel["force-include"], *files, "results/environment.lock"}
+    assert sent == made_of
+    assert all((ROOT / name).exists() for name in sent)
