@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgm_bench import __version__
+from dgm_bench.compare import Beside, beside_stored
 from dgm_bench.escaping import plain
 from dgm_bench.planner import duration
 from dgm_bench.records import RunRecord
@@ -74,6 +75,7 @@ class _Page:
         self.papers, self.store, self.chosen = papers, store, chosen
         self.pool = pool_variances(store.records())
         self.data = PageData(store)
+        self.beside = _own_beside(papers, store)
         self.texts: dict[str, str] = {}
 
     def parts(self) -> Iterator[str]:
@@ -121,9 +123,9 @@ class _Page:
         runs = {cell.id: self.store.for_cell(cell) for cell in table.cells}
         entries = {}
         for cell in table.cells:
-            own = any(map(self.store.is_own, runs[cell.id]))
-            entries[cell.row.id, cell.column.id] = Entry(cell, verdicts[cell.id], own)
-            self.data.add(paper, cell, verdicts[cell.id], runs[cell.id])
+            entry = Entry(cell, verdicts[cell.id], self.beside.get(cell.id))
+            entries[cell.row.id, cell.column.id] = entry
+            self.data.add(paper, entry, runs[cell.id])
         states = {
             key: entry.verdict.state for key, entry in entries.items() if not entry.cell.repeats
         }
@@ -160,6 +162,15 @@ class _Page:
         if record.run_id not in self.texts:
             self.texts[record.run_id] = sha256(record.model_dump_json().encode()).hexdigest()
         return self.texts[record.run_id]
+
+
+def _own_beside(papers: Sequence[Paper], store: Store) -> dict[str, Beside]:
+    """Return the cells that the user has runs of, with their numbers beside the stored ones."""
+    if not any(map(store.is_own, store.records())):
+        return {}
+    cells = (cell for paper in papers for table in paper.tables for cell in table.cells)
+    beside = {found.cell.id: found for found in beside_stored(cells, store)}
+    return {id: found for id, found in beside.items() if found.yours.train_seconds is not None}
 
 
 def _counts(views: Iterable[TableView]) -> list[tuple[State, int]]:

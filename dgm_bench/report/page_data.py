@@ -9,10 +9,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from dgm_bench.compare import Beside
 from dgm_bench.escaping import plain
 from dgm_bench.planner import duration, gigabytes, run_command
 from dgm_bench.records import RunRecord
-from dgm_bench.report.numbers import how_far, measured_text, published_text
+from dgm_bench.report.numbers import how_far, side_text
 from dgm_bench.report.page_curves import (
     compact_curves,
     learning_rate_drops,
@@ -20,6 +21,7 @@ from dgm_bench.report.page_curves import (
     short,
 )
 from dgm_bench.report.page_pictures import pictures_of
+from dgm_bench.report.page_tables import Entry
 from dgm_bench.report.time_to_quality import all_lines, time_to_quality
 from dgm_bench.spec import Cell, Paper, Recipe, Source
 from dgm_bench.store import Store
@@ -72,8 +74,9 @@ class PageData:
 
     # ------------------------------------------------------------------ cells
 
-    def add(self, paper: Paper, cell: Cell, verdict: Verdict, records: Sequence[RunRecord]) -> None:
+    def add(self, paper: Paper, entry: Entry, records: Sequence[RunRecord]) -> None:
         """Add a cell, its verdict and its runs."""
+        cell, verdict = entry.cell, entry.verdict
         sources = {source.id: source for source in paper.sources}
         source = sources.get(cell.published.source) if cell.published else None
         fields: Fields = {
@@ -83,8 +86,8 @@ class PageData:
             "unit": self.text(cell.column.unit),
             "metric": self.text(cell.metric),
             "reason": self.text(f"{verdict.reason}."),
-            "published": published_text(cell),
-            "measured": measured_text(cell, verdict),
+            "published": entry.published,
+            "measured": entry.measured,
             "command": self._command(cell),
             "recipe": self._recipe(cell),
             "notes": [self.text(note) for note in _notes(cell, source)],
@@ -94,6 +97,7 @@ class PageData:
             "scale": scale_of(cell, verdict, records),
             "level": next((published_level(cell, record) for record in records), None),
             **self._progress(verdict),
+            **(self._beside(entry.beside) if entry.beside else {}),
             **(self._published(cell, source) if cell.published else {}),
         }
         self.cells.append(f"{_json(cell.id)}:{_json(_known(fields))}")
@@ -120,6 +124,11 @@ class PageData:
             return {}
         forecast = extrapolated(ahead) if ahead.forecast is not None else None
         return {"done": how_far(ahead), "forecast": forecast}
+
+    def _beside(self, found: Beside) -> Fields:
+        """Return the user's own number and the stored one, and how they compare."""
+        yours, stored = (side_text(found.cell, side) for side in (found.yours, found.stored))
+        return {"yours": yours, "stored": stored, "word": found.word, "against": found.reason}
 
     def _command(self, cell: Cell) -> str | int | None:
         """Return the command that runs a cell; 1 where it is no more than the cell's name."""

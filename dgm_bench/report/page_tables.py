@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from dgm_bench.compare import Beside
 from dgm_bench.report.figures import FigureKind
 from dgm_bench.report.numbers import how_far, measured_text, published_text
 from dgm_bench.report.panels import narrowed
@@ -24,11 +25,18 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands in one place of a matrix."""
+    """What stands in one place of a matrix; ``beside`` is known where the user has runs of it."""
 
     cell: Cell
     verdict: Verdict
-    own: bool = False
+    beside: Beside | None = None
+
+    @property
+    def own(self) -> str:
+        """Whether the user has runs of it, and how their number compares with the stored one."""
+        if self.beside is None:
+            return ""
+        return f"yours: {self.beside.word}" if self.beside.word else "yours"
 
     @property
     def published(self) -> str:

@@ -252,16 +252,21 @@ def test_a_part_of_the_page_has_its_cells_and_runs_alone(tmp_path, page):
 
 
 def test_yours_are_told_from_those_that_came_with_the_suite(tmp_path):
-    write_record(make_record(CELLS[0]), tmp_path / "stored")
+    for seed, value in enumerate((-0.2, -0.21)):
+        write_record(make_record(CELLS[0], value=value, seed=seed), tmp_path / "stored")
+        write_record(make_record(CELLS[0], value=value - 9, seed=seed + 2), tmp_path / "own")
     write_record(make_record(CELLS[3]), tmp_path / "own")
     target, catalog = tmp_path / "page.html", SimpleNamespace(papers=(PAPER,))
     write_report(target, catalog=catalog, store=Store(tmp_path / "own", tmp_path / "stored"))
     page = target.read_text()
-    assert "2 runs, 1 of them yours" in page
-    (mine,) = re.findall(r'<a id="([^"]*)"[^>]*>(?:(?!</a>).)*<u>yours</u></a>', page)
-    assert mine == CELLS[3].id
-    owners = {run["cell"]: run.get("own", False) for run in told(page)["runs"]}
-    assert owners == {CELLS[0].id: False, CELLS[3].id: True}
+    assert "5 runs, 3 of them yours" in page
+    marked = re.findall(r'<a id="([^"]*)"[^>]*>(?:(?!</a>).)*<u>([^<]*)</u></a>', page)
+    assert marked == [(CELLS[0].id, "yours: better"), (CELLS[3].id, "yours")]
+    data = told(page)
+    cell = data["cells"][CELLS[0].id]
+    assert (cell["yours"].split()[0], cell["stored"].split()[0]) == ("-9.205", "-0.205")
+    assert cell["word"] == "better"
+    assert [run["seed"] for run in data["runs"] if run.get("own")].count(0) == 1
 
 
 def test_a_picture_that_was_kept_as_a_figure_is_known_by_its_digest(tmp_path):

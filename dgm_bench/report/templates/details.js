@@ -101,17 +101,28 @@ function publishedSide(cell) {
   ]));
 }
 
+const FIRST = ["machine", "processor", "commit", "data"];
+
 function measuredSide(cell, runs) {
   const newest = runs.at(-1);
   if (!newest) return null;
-  return section(newest.own ? "Measured by you" : "Measured", pairs([
+  const where = newest.where.map(split);
+  return section("Measured", pairs([
     [cell.done ? "so far" : "value", cell.measured ? `${cell.measured} ${words(cell.unit)}` : ""],
     ["done", cell.done],
     ["forecast", cell.forecast],
+    ["yours", cell.yours],
+    ["stored", cell.stored],
+    ["yours is", cell.word],
     ["seeds", `${runs.length}`],
     ["training", runs.map((run) => run.training).join(", ")],
-    ...newest.where.map(split),
+    ...where.filter(([name]) => FIRST.includes(name)),
   ]));
+}
+
+function newestRun(runs) {
+  const where = runs.at(-1)?.where.map(split).filter(([name]) => !FIRST.includes(name));
+  return where && made("details", {}, made("summary", {}, "Newest run: command, machine class, software"), pairs(where));
 }
 
 const RUN_HEADS = ["standard error", "status", "steps", "epochs", "training", "memory", "machine", "made (UTC)", "run"];
@@ -164,6 +175,7 @@ function showCell(id) {
     ...[
       figure(scaleFigure(cell.scale ?? {}, words(cell.unit), width), made("figcaption", {}, scaleCaption(cell.scale ?? {}))),
       made("div", { className: "columns" }, [publishedSide(cell), measuredSide(cell, runs)]),
+      cell.against && made("p", { className: "quiet" }, `Yours against stored: ${cell.against}.`),
       command(id, cell),
       pictures(runs),
       ...overSeeds(cell, width),
@@ -171,6 +183,7 @@ function showCell(id) {
       runsTable(cell),
       timesTable(cell),
       recipe(cell),
+      newestRun(runs),
       ...(cell.errata ?? []).map(erratum),
       ...(cell.notes ?? []).map(note),
     ].filter(Boolean),
