@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dgm_bench.records import RunRecord
 from dgm_bench.report.palette import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
-from dgm_bench.report.panels import panels, runs_by_row
+from dgm_bench.report.panels import mark_powers, panels, runs_by_row
 from dgm_bench.report.plots import WIDTH
 from dgm_bench.spec import Table
 
@@ -115,10 +115,12 @@ def _label(axes: Axes, panel: Panel) -> None:
         # From coarse to fine, as the other panels have it.
         axes.invert_xaxis()
         axes.xaxis.set_minor_locator(NullLocator())
+        mark_powers(axes.xaxis)
     else:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
     axes.yaxis.set_minor_locator(NullLocator())
+    mark_powers(axes.yaxis)
     axes.set_xlabel(panel.across, color=INK, fontsize=9)
     axes.set_title(panel.title, loc="left", color=INK, fontsize=10)

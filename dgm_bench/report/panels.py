@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dgm_bench.records import RunRecord
+from dgm_bench.report.grid import superscript
 from dgm_bench.report.palette import INK
 from dgm_bench.spec import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 
@@ -68,3 +71,13 @@ def panels(
         axes.set_axisbelow(True)
         axes.tick_params(colors=INK, labelsize=8)
     return figure, grid
+
+
+def mark_powers(axis: Axis) -> None:
+    """Write the powers of ten of a logarithmic axis as text: setting formulas takes long."""
+    axis.set_major_formatter(lambda value, _: "10" + raised(round(math.log10(value))))
+
+
+def raised(power: int) -> str:
+    """Return an exponent."""
+    return ("⁻" if power < 0 else "") + superscript(str(abs(power)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dgm_bench.measured import summed_up
 from dgm_bench.records import Metric, RunRecord
 from dgm_bench.report.palette import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
-from dgm_bench.report.panels import panels, runs_by_row
+from dgm_bench.report.panels import mark_powers, panels, runs_by_row
 from dgm_bench.report.plots import WIDTH
 from dgm_bench.spec import Table
 
@@ -63,6 +63,7 @@ def relaxation_plot(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> Fi
             _draw_line(axes, apart, title, style)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        mark_powers(axes.yaxis)
         axes.set_xlabel("temperature", color=INK, fontsize=9)
         axes.set_title(label, loc="left", color=INK, fontsize=10)
         _mark_temperatures(axes, [t for f in by_row.values() for t, _, _ in points_of(f, quantity)])
