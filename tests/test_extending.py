@@ -93,6 +93,7 @@ def test_the_contract_refuses_an_added_model_that_is_wrong(extended, monkeypatch
 def test_an_added_paper_runs_prints_and_is_drawn(extended, tmp_path):
     torch.set_default_dtype(torch.float32)
     results = ("--results", str(tmp_path / "results"))
+    (tmp_path / "results").mkdir()
     listed = json.loads(call("list", "toy/*", "--json", *results))["cells"]
     assert [cell["id"] for cell in listed] == [
         "toy/density/affine/oracle-6-nll",
