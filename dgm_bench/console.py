@@ -19,10 +19,10 @@ from dgm_bench.data.cards import DatasetCard
 from dgm_bench.escaping import plain
 from dgm_bench.planner import Plan, PlannedRun, duration, gigabytes
 from dgm_bench.report.grid import Entry, Heading, Line, Section
-from dgm_bench.report.numbers import measured_text, published_text
+from dgm_bench.report.numbers import how_far, measured_text, published_text
 from dgm_bench.screen import columns
 from dgm_bench.together import why_apart
-from dgm_bench.wording import MEASURED_LEGEND, PUBLISHED_LEGEND, STATES, spoken
+from dgm_bench.wording import MEASURED_LEGEND, PUBLISHED_LEGEND, STATES, listed, spoken
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,26 +172,51 @@ def _row_of(run: PlannedRun) -> str:
 # --------------------------------------------------------------------------- list, doctor
 
 
-def cells_view(pairs: Iterable[tuple[Cell, Verdict]]) -> RenderableType:
-    """Return ``list`` for people: for each table its cells, published and measured, and states."""
+def cells_view(
+    pairs: Sequence[tuple[Cell, Verdict]], own: str = "your results folder"
+) -> RenderableType:
+    """Return ``list`` for people: for each table its cells, published and measured, and states.
+
+    Args:
+        pairs: Cells with their verdicts.
+        own: The folder of the user's own runs, whose seeds are told.
+    """
     parts: list[RenderableType] = []
     for name, group in groupby(pairs, key=lambda pair: f"{pair[0].paper}/{pair[0].table}"):
         parts += [Text(name, style="bold"), _cells_table(list(group)), Text()]
-    legend = (Text(line) for line in (MEASURED_LEGEND, PUBLISHED_LEGEND))
-    return Group(*parts, *legend)
+    said = [MEASURED_LEGEND, PUBLISHED_LEGEND]
+    if any(verdict.unfinished and verdict.unfinished.early_stopping for _, verdict in pairs):
+        said.append("unfinished ~: early stopping not reached, a share of the steps expected.")
+    if any(verdict.own_seeds or verdict.own_unfinished for _, verdict in pairs):
+        said.append(f"yours: seeds of your runs, in {own}; all others came with the suite.")
+    return Group(*parts, *map(Text, said))
 
 
-def _cells_table(pairs: Iterable[tuple[Cell, Verdict]]) -> _CellsTable:
+def _cells_table(pairs: Sequence[tuple[Cell, Verdict]]) -> _CellsTable:
+    own = any(verdict.own_seeds for _, verdict in pairs)
     rows = []
     for cell, verdict in pairs:
         words = STATES[verdict.state]
-        state = Entry((Line(f"{words.mark} {spoken(verdict.state)}", words.style),))
-        name, seeds = f"{cell.row.id}/{cell.column.id}", str(verdict.seeds or "")
-        shown = (name, published_text(cell), measured_text(cell, verdict), seeds)
-        rows.append((*map(Entry.of, shown), state))
-    numbers = [Heading((word,), right=True) for word in ("published", "measured", "seeds")]
+        style = words.style if verdict.state == "unfinished" else ""
+        shown = (f"{cell.row.id}/{cell.column.id}", published_text(cell))
+        measured = Entry((Line(measured_text(cell, verdict), style),))
+        seeds = [Entry.of(str(verdict.seeds or ""))]
+        seeds += [Entry.of(listed(verdict.own_seeds))] if own else []
+        state = Entry((Line(f"{words.mark} {_state(verdict)}", words.style),))
+        rows.append((*map(Entry.of, shown), measured, *seeds, state))
+    names = ("published", "measured", "seeds", *(["yours"] if own else []))
+    numbers = [Heading((word,), right=True) for word in names]
     headings = (Heading(("row/column",)), *numbers, Heading(("state",)))
     return _CellsTable(Section("", headings, tuple(rows)))
+
+
+def _state(verdict: Verdict) -> str:
+    """Return a state in words, and how far unfinished runs are: of the cell, or the user's own."""
+    said = spoken(verdict.state)
+    if verdict.unfinished is not None:
+        return f"{said} {how_far(verdict.unfinished)}".removesuffix(" done")
+    ahead = verdict.own_unfinished
+    return said if ahead is None else f"{said} (yours {how_far(ahead).removesuffix(' done')})"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,6 +91,29 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+def whose(seeds: int, own: Sequence[int]) -> str:
+    """Return which of a number's seeds are of the user's own runs; empty where none is.
+
+    Args:
+        seeds: How many the number is over.
+        own: Those that are the user's, in order.
+    """
+    if len(own) == seeds and own:
+        return ", yours"
+    return f" (seed{'s' * (len(own) > 1)} {listed(own)} yours)" if own else ""
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Return rising numbers as people write them: ``0-2, 5``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if run[1:] else f"{run[0]}" for run in runs)
+
+
 # --------------------------------------------------------------------------- what ± means
 
 #: Error of a single run.
@@ -169,6 +192,8 @@ State = Literal[
     "not-run",
     "measured",
 ]
+#: States of a cell of which nothing is measured: no verdict.
+UNMEASURED: tuple[State, ...] = ("unfinished", "not-run")
 #: States of a row of a comparison, those first that want attention.
 RowState = Literal[
     "worse",

@@ -2,7 +2,7 @@
 
 import io
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from factories import make_cell, make_column, make_metric, make_published, make_recipe, make_record
@@ -17,7 +17,7 @@ from dgm_bench.spec import (
     YES_NO,
     Row,
 )
-from dgm_bench.verdict import Verdict
+from dgm_bench.verdict import Unfinished, Verdict
 from dgm_bench.wording import RUN_LEGEND
 
 RECIPE = make_recipe("maf", data="digits")
@@ -258,6 +258,50 @@ def test_the_list_fits(width):
     ):
         assert part in text
     assert max(map(len, text.splitlines())) <= width
+
+
+def listed(*verdicts, own="dgm-results"):
+    cells = [a_cell(f"row-{at}", "power", "-0.24", "0.01") for at, _ in enumerate(verdicts)]
+    pairs = [(c, replace(v, cell=c.id)) for c, v in zip(cells, verdicts, strict=True)]
+    return [" ".join(line.split()) for line in shown(console.cells_view(pairs, own)).splitlines()]
+
+
+MEASURED = Verdict("", "measured", "", mean=1.0, seeds=3)
+AHEAD = Unfinished(9.0, 0.4, 0.25, early_stopping=True)
+
+
+def test_the_list_tells_yours_from_stored():
+    lines = listed(MEASURED, replace(MEASURED, own_seeds=(0, 2)))
+    assert lines[1] == "row/column published measured seeds yours state"
+    assert lines[3:5] == [
+        "row-0/power -0.24 ±0.01 1.00 3 • measured",
+        "row-1/power -0.24 ±0.01 1.00 3 0, 2 • measured",
+    ]
+    assert "yours: seeds of your runs, in dgm-results; all others came with the suite." in lines
+    assert "yours" not in " ".join(listed(MEASURED))
+
+
+def test_the_list_tells_how_far_unfinished_runs_are():
+    short = Verdict("", "unfinished", "", unfinished=AHEAD)
+    lines = listed(short, replace(MEASURED, own_unfinished=AHEAD))
+    assert lines[3:5] == [
+        "row-0/power -0.24 ±0.01 (9.00 so far) … unfinished ~25 %",
+        "row-1/power -0.24 ±0.01 1.00 3 • measured (yours ~25 %)",
+    ]
+    assert any(line.startswith("unfinished ~: early stopping not reached") for line in lines)
+
+
+def test_an_unfinished_number_of_the_list_is_grey():
+    cell = a_cell("maf", "power", "-0.24", "0.01")
+    short = Verdict(cell.id, "unfinished", "", unfinished=AHEAD)
+    (segment,) = [
+        part
+        for part in Console(file=io.StringIO(), width=120).render(
+            console.cells_view([(cell, short)])
+        )
+        if "so far" in part.text
+    ]
+    assert segment.style.dim
 
 
 def test_text_with_brackets_is_shown_as_it_is(monkeypatch, capsys):

@@ -11,10 +11,12 @@ from factories import (
     make_published,
     make_quality,
     make_record,
+    make_table,
 )
+from two_stores import store_of
 
 from dgm_bench.spec import Cost, StoppingSpec
-from dgm_bench.verdict import Pool, judge
+from dgm_bench.verdict import Pool, judge, judge_table
 
 
 def runs(cell, *values, **overrides):
@@ -152,3 +154,23 @@ def test_complete_runs_count_before_those_cut_short(cell):
     verdict = judge(cell, records, Pool())
     assert (verdict.state, verdict.seeds) == ("reproduced", 3)
     assert "1 seed cut short by the budget left out" in verdict.reason
+
+
+def judged(cell, own, stored):
+    table = make_table([cell])
+    return judge_table(table, store_of(own, stored))[cell.id]
+
+
+def test_ones_own_unfinished_run_is_told_beside_the_stored_number(cell):
+    mine = cut_short(with_most(cell, 1200), 99.0, steps=600).model_copy(update={"run_id": "mine"})
+    cell = with_most(cell, 1200)
+    stored = runs(cell, 10.0, 10.002, 9.998)
+    found = judged(cell, [mine], stored)
+    assert (found.state, found.seeds, found.own_seeds) == ("reproduced", 3, ())
+    assert (found.own_unfinished.fraction, found.own_unfinished.so_far) == (0.5, 99.0)
+    alone = judged(cell, [mine], [])
+    assert (alone.state, alone.own_seeds, alone.own_unfinished) == ("unfinished", (0,), None)
+    assert judged(cell, [], [mine, *stored]).own_unfinished is None
+    ended = make_record(cell, value=10.0, seed=1, run_id="ended")
+    found = judged(cell, [mine, ended], stored)
+    assert (found.own_seeds, found.own_unfinished) == ((1,), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
@@ -76,13 +76,20 @@ def make_plan(
 
 
 def cell_json(cell: Cell, verdict: Verdict) -> dict[str, Any]:
-    """Return a cell as ``list --json`` prints it."""
+    """Return a cell as ``list --json`` prints it.
+
+    Beside what is promised: ``own_seeds`` are those of the user's own runs among the measured, and
+    ``unfinished`` and ``own_unfinished`` are how far runs got that their budget cut short.
+    """
     return {
         **identity_fields(cell),
         "published": _published_json(cell.published) if cell.published else None,
         "runnable": runnable(cell)[0],
         "state": verdict.state,
         "measured": _measured_json(verdict),
+        "own_seeds": list(verdict.own_seeds),
+        "unfinished": verdict.unfinished and asdict(verdict.unfinished),
+        "own_unfinished": verdict.own_unfinished and asdict(verdict.own_unfinished),
     }
 
 

@@ -25,6 +25,7 @@ from dgm_bench.cli.options import (
     typed,
 )
 from dgm_bench.errors import UsageError
+from dgm_bench.paths import shown
 
 if TYPE_CHECKING:
     from dgm_bench.context import RunContext
@@ -67,7 +68,7 @@ def list_cells(
         print_json({"cells": [queries.cell_json(cell, verdicts[cell.id]) for cell in cells]})
     else:
         pairs = [(cell, verdicts[cell.id]) for cell in cells]
-        console.make_console().print(console.cells_view(pairs))
+        console.make_console().print(console.cells_view(pairs, shown(results)))
 
 
 @click.command(
@@ -224,7 +225,8 @@ def _rendered(chosen: Table, style: Format, verdicts: Mapping[str, Verdict], sto
 
     times = times_of(chosen.cells, verdicts, store)
     width, colour = width_and_colour()
-    text = render_table(chosen, verdicts, style, width=width, colour=colour, times=times)
+    own = shown(store.results)
+    text = render_table(chosen, verdicts, style, width=width, colour=colour, times=times, own=own)
     return text.rstrip("\n")
 
 

@@ -20,6 +20,7 @@ from dgm_bench.cli.options import (
     strict_option,
 )
 from dgm_bench.errors import UsageError
+from dgm_bench.paths import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,4 +95,4 @@ def _list(catalog: Catalog, cells: Sequence[Cell], store: Store) -> None:
 
     verdicts = queries.verdicts_of(catalog, cells, store)
     pairs = [(cell, verdicts[cell.id]) for cell in cells]
-    console.make_console().print(console.cells_view(pairs))
+    console.make_console().print(console.cells_view(pairs, shown(store.results)))

@@ -41,16 +41,20 @@ def cell_fields(cell: Cell, verdict: Verdict, times: TimeToQuality | None = None
     fields |= {name: value for name, value in asdict(verdict).items() if name != "cell"}
     fields["low"], fields["high"] = fields.pop("interval") or (None, None)
     fields |= unfinished_fields(fields.pop("unfinished"))
+    fields["own_seeds"] = list(verdict.own_seeds)
+    fields |= unfinished_fields(fields.pop("own_unfinished"), "own_unfinished")
     fields |= quality_fields(times)
     fields["remarks"] = list(verdict.remarks)
     fields["errata"] = [erratum.id for erratum in cell.errata]
     return fields
 
 
-def unfinished_fields(unfinished: Mapping[str, Any] | None) -> dict[str, Any]:
+def unfinished_fields(
+    unfinished: Mapping[str, Any] | None, prefix: str = "unfinished"
+) -> dict[str, Any]:
     """Return how far runs got that their budget cut short; null for all other cells."""
     names = [field.name for field in dataclass_fields(Unfinished)]
-    return {f"unfinished_{name}": unfinished[name] if unfinished else None for name in names}
+    return {f"{prefix}_{name}": unfinished[name] if unfinished else None for name in names}
 
 
 def to_csv(
@@ -62,7 +66,9 @@ def to_csv(
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(rows[0] if rows else ["id"])
     for row in rows:
-        writer.writerow(csv_cell("; ".join(v) if isinstance(v, list) else v) for v in row.values())
+        writer.writerow(
+            csv_cell("; ".join(map(str, v)) if isinstance(v, list) else v) for v in row.values()
+        )
     return file.getvalue()
 
 

@@ -10,6 +10,7 @@ from dgm_bench.spec import YES_NO, Cell, Published, Table
 from dgm_bench.verdict import Unfinished, Verdict, not_run
 from dgm_bench.wording import (
     STATES,
+    UNMEASURED,
     as_printed,
     decimals_of,
     share,
@@ -79,7 +80,10 @@ def how_far(unfinished: Unfinished) -> str:
 
 
 def count_line(table: Table, verdicts: Mapping[str, Verdict]) -> str:
-    """Return how many of the paper's numbers, or of ours, are in which state, in one sentence."""
+    """Return how many of the paper's numbers, or of ours, are in which state, in one sentence.
+
+    What is unfinished or was not run is counted apart: it has no verdict.
+    """
     printed = [
         cell
         for cell in table.cells
@@ -87,6 +91,9 @@ def count_line(table: Table, verdicts: Mapping[str, Verdict]) -> str:
     ]
     counted = printed or [cell for cell in table.cells if not cell.repeats]
     states = Counter((verdicts.get(cell.id) or not_run(cell)).state for cell in counted)
-    counts = ", ".join(f"{states[state]} {spoken(state)}" for state in STATES if states[state])
+    judged = [state for state in STATES if states[state] and state not in UNMEASURED]
+    missing = [state for state in UNMEASURED if states[state]]
+    parts = [", ".join(f"{states[s]} {spoken(s)}" for s in group) for group in (judged, missing)]
     what = f"Of {len(printed)} published numbers" if printed else "No published numbers; of ours"
+    counts = "; not measured: ".join(filter(None, parts))
     return f"{what}: {counts or 'none declared'}."

@@ -13,7 +13,7 @@ from dgm_bench.report.numbers import count_line, how_far, measured_text, publish
 from dgm_bench.report.time_to_quality import TimeToQuality, machine_notes, quality_section
 from dgm_bench.spec import YES_NO, Cell, Column, Direction, Row, Table
 from dgm_bench.verdict import Verdict, extrapolated, not_run
-from dgm_bench.wording import MEASURED_LEGEND, STATES, counted, published_legend
+from dgm_bench.wording import MEASURED_LEGEND, STATES, counted, published_legend, whose
 
 Format = Literal["text", "markdown", "csv", "json", "latex"]
 
@@ -28,6 +28,7 @@ def render_table(
     width: int = 160,
     colour: bool = False,
     times: Mapping[str, TimeToQuality] | None = None,
+    own: str = "your results folder",
 ) -> str:
     """Return a table of a paper, published against measured.
 
@@ -39,6 +40,7 @@ def render_table(
         width: Most columns of a line of text; wider tables are continued below.
         colour: Whether text has the colours of a terminal.
         times: Time to quality by cell, where it is known.
+        own: The folder of the user's own runs, whose numbers are marked.
     """
     times = times or {}
     known = {cell.id: verdicts.get(cell.id) or not_run(cell) for cell in table.cells}
@@ -46,7 +48,7 @@ def render_table(
         return fields.to_csv(table, known, times)
     if format == "json":
         return fields.to_json(table, known, times)
-    page = _Layout(table, known, times).page()
+    page = _Layout(table, known, times, own).page()
     if format == "text":
         return grid.to_text(page, width, colour)
     return grid.to_markdown(page) if format == "markdown" else grid.to_latex(page)
@@ -73,8 +75,9 @@ class _Layout:
         table: Table,
         verdicts: Mapping[str, Verdict],
         times: Mapping[str, TimeToQuality],
+        own: str,
     ) -> None:
-        self.table, self.verdicts, self.times = table, verdicts, times
+        self.table, self.verdicts, self.times, self.own = table, verdicts, times, own
         shown = [cell for cell in table.cells if not cell.repeats]
         self.cells = {(cell.row.id, cell.column.id): cell for cell in shown}
         self.reasons, self.errata = Footnotes(), Errata(table)
@@ -199,7 +202,9 @@ class _Layout:
             yield MEASURED_LEGEND
         known = (words for state, words in STATES.items() if state in states)
         yield "; ".join(f"{words.mark} {words.brief}" for words in known) + "."
-        if states & {"not-run", "not-comparable"}:
+        if any(verdict.own_seeds or verdict.own_unfinished for verdict in self.verdicts.values()):
+            yield f"yours: of your runs, in {self.own}; all others came with the suite."
+        if states & {"not-run", "not-comparable", "unfinished"}:
             yield f"To run what can run: dgm-bench run '{self.table.name}/*'"
 
     def _reading(self, directions: Collection[Direction]) -> Iterable[str]:
@@ -272,6 +277,8 @@ class _Styled:
         if verdict.unfinished is not None and verdict.unfinished.forecast is not None:
             ahead = f"forecast {extrapolated(verdict.unfinished)}"
             lines.append(Line(ahead, STATES[verdict.state].style))
+        if verdict.own_unfinished is not None:
+            lines.append(Line(f"yours {how_far(verdict.own_unfinished)}", "dim"))
         return Entry((*lines, *self._context(cell, verdict)))
 
     def _cell(self, row: Row) -> Cell | None:
@@ -316,11 +323,13 @@ class _Styled:
 
 
 def _extent(verdict: Verdict) -> str:
-    """Return over how many seeds a number is, or how far an unfinished run got."""
+    """Return over how many seeds a number is, or how far an unfinished run got, and whose it is."""
+    own, yours = verdict.own_seeds, ", yours" * bool(verdict.own_seeds)
     if verdict.unfinished is not None:
-        return how_far(verdict.unfinished)
+        return how_far(verdict.unfinished) + yours
     if not verdict.seeds:
-        return "failed" if verdict.state == "failed" else ""
-    if not verdict.more_seeds:
-        return counted(verdict.seeds, "seed")
-    return f"{verdict.seeds}+{verdict.more_seeds} seeds"
+        return f"failed{yours}" if verdict.state == "failed" else ""
+    seeds = counted(verdict.seeds, "seed")
+    if verdict.more_seeds:
+        seeds = f"{verdict.seeds}+{verdict.more_seeds} seeds"
+    return seeds + whose(verdict.seeds, own)

@@ -71,7 +71,8 @@ def test_list_json_has_exactly_the_promised_keys(call):
     cells = json.loads(result.stdout)["cells"]
     for cell in cells:
         assert list(cell) == ["id", "row", "column", "metric", "unit", "direction", "published",
-                              "runnable", "state", "measured"]  # fmt: skip
+                              "runnable", "state", "measured", "own_seeds", "unfinished",
+                              "own_unfinished"]  # fmt: skip
         if cell["published"]:
             assert list(cell["published"]) == ["value", "pm", "pm_kind", "selection", "source"]
             assert isinstance(cell["published"]["value"], float)

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+from dataclasses import replace
 
 import pytest
 from factories import make_cell, make_column, make_published, make_recipe, make_table
@@ -95,9 +97,64 @@ def test_the_same_reason_is_noted_once(table):
 
 
 def test_published_numbers_are_counted_by_state(table, verdicts):
-    expected = "Of 5 published numbers: 1 reproduced, 1 inconclusive, 3 not run."
+    expected = "Of 5 published numbers: 1 reproduced, 1 inconclusive; not measured: 3 not run."
     assert count_line(table, verdicts) == expected
     assert expected in render_table(table, verdicts)
+
+
+def test_what_is_unfinished_is_counted_apart_from_verdicts(table, verdicts):
+    mnist = "ffjord/density/maf/mnist"
+    short = Verdict(mnist, "unfinished", "cut short", unfinished=Unfinished(1.0, 2.0, 0.1))
+    assert count_line(table, verdicts | {mnist: short}) == (
+        "Of 5 published numbers: 1 reproduced, 1 inconclusive; not measured: 1 unfinished, "
+        "2 not run."
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ((), "? 3+2 seeds ¹"),
+        ((0, 1, 2), "? 3+2 seeds, yours ¹"),
+        ((1,), "? 3+2 seeds (seed 1 yours) ¹"),
+        ((0, 1), "? 3+2 seeds (seeds 0-1 yours) ¹"),
+        ((0, 2), "? 3+2 seeds (seeds 0, 2 yours) ¹"),
+    ],
+)
+def test_whose_seeds_a_number_is_of_stands_below_it_and_is_explained_once(
+    table, verdicts, own, said
+):
+    power = "ffjord/density/maf/power"
+    given = verdicts | {power: replace(verdicts[power], own_seeds=own)}
+    text = render_table(table, given, own="dgm-results")
+    assert said in lines_of(text)
+    explained = "yours: of your runs, in dgm-results; all others came with the suite."
+    assert " ".join(text.split()).count(explained) == bool(own)
+    cells = json.loads(render_table(table, given, "json"))["cells"]
+    assert [cell["own_seeds"] for cell in cells if cell["id"] == power] == [list(own)]
+    rows = csv.DictReader(io.StringIO(render_table(table, given, "csv")))
+    assert next(rows)["own_seeds"] == "; ".join(map(str, own))
+
+
+@pytest.mark.parametrize("format", ["text", "markdown", "latex"])
+def test_ones_own_unfinished_run_is_told_beside_the_stored_number(table, verdicts, format):
+    power, ahead = "ffjord/density/maf/power", Unfinished(9.99, 2.0, 0.25, early_stopping=True)
+    text = render_table(
+        table, verdicts | {power: replace(verdicts[power], own_unfinished=ahead)}, format
+    )
+    assert "yours" in text
+    assert "25" in text
+    assert "9.99" not in text
+    assert "-0.236" in text
+
+
+def test_machines_find_ones_own_unfinished_run_apart(table, verdicts):
+    power, ahead = "ffjord/density/maf/power", Unfinished(9.99, 2.0, 0.25)
+    given = verdicts | {power: replace(verdicts[power], own_unfinished=ahead)}
+    first, second = json.loads(render_table(table, given, "json"))["cells"][:2]
+    assert (first["mean"], first["unfinished_so_far"]) == (-0.2361, None)
+    assert (first["own_unfinished_so_far"], first["own_unfinished_fraction"]) == (9.99, 0.25)
+    assert second["own_unfinished_so_far"] is None
 
 
 def test_rows_and_columns_of_ours_stand_apart(table, verdicts):
@@ -135,9 +192,24 @@ def test_decimal_points_stand_below_each_other(table, verdicts):
     assert len({line.index(".") for line in numbers}) == 1
 
 
-def unfinished(so_far=3.5, epochs=0.4, fraction=0.0013):
-    found = Unfinished(so_far, epochs, fraction)
+def unfinished(so_far=3.5, epochs=0.4, fraction=0.0013, **more):
+    found = Unfinished(so_far, epochs, fraction, **more)
     return Verdict("ffjord/density/made/power", "unfinished", "cut short", unfinished=found)
+
+
+def test_a_share_of_what_is_only_expected_is_marked(table, verdicts):
+    """Where early stopping ends a run, nobody knows how long it would go on."""
+    short = unfinished(fraction=0.13, early_stopping=True)
+    text = " ".join(render_table(table, verdicts | {short.cell: short}).split())
+    assert "… ~13 % done" in text
+    assert "~ where early stopping was not reached" in text
+
+
+def test_an_unfinished_number_is_grey(table, verdicts):
+    short = unfinished()
+    text = render_table(table, verdicts | {short.cell: short}, colour=True)
+    (line,) = [line for line in text.splitlines() if "(3.50 so far)" in line]
+    assert re.search(r"\x1b\[2m *\(3.50 so far\)", line)
 
 
 @pytest.mark.parametrize("format", ["text", "markdown", "latex"])
