@@ -25,6 +25,7 @@ EXAMPLES = {
     "seeds": 3,
     "offline": True,
     "tracking": False,
+    "tracker": "tensorboard",
     "tracking_uri": "http://localhost:5000",
 }
 

@@ -58,7 +58,10 @@ class Defaults(Spec):
         None, description="Runs of each recipe."
     )
     offline: bool | None = Field(None, description="Whether nothing is downloaded.")
-    tracking: bool | None = Field(None, description="Whether runs are logged to MLflow.")
+    tracking: bool | None = Field(None, description="Whether runs are logged to a tracker.")
+    tracker: Literal["mlflow", "tensorboard", "wandb", "none"] | None = Field(
+        None, description="Which shows runs: mlflow, tensorboard, wandb or none."
+    )
     tracking_uri: str | None = Field(None, description="Where MLflow keeps them.")
 
 

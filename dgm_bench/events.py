@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dgm_bench.planner import Plan
-    from dgm_bench.records import RunRecord
+    from dgm_bench.records import Data, RunRecord
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,31 @@ class Progress:
     bad_validations: int
     patience: int | None
     stage: str = ""
+
+
+@dataclass(frozen=True)
+class CurveRows:
+    """Numbers of a run under way, for whoever draws its curve before it ends.
+
+    Attributes:
+        run_id: Of the run, as its record will have it.
+        recipe_hash: With the seed, tells which run of a plan it is.
+        seed: Of the run.
+        time: When they were told, in milliseconds since 1970.
+        stage: Name of the stage, empty where a run has only one.
+        rows: In the order of the curve's columns: those of the curve itself, as they are added,
+            and about once a second between two validations what is known then, with None for the
+            rest. A run that begins has none, and one that goes on those of its checkpoint.
+        data: What it is trained on, as its record will have it; told when a stage begins.
+    """
+
+    run_id: str
+    recipe_hash: str
+    seed: int
+    time: int
+    stage: str = ""
+    rows: tuple[tuple[float | None, ...], ...] = ()
+    data: Data | None = None
 
 
 class Reporter:

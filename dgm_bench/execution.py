@@ -22,6 +22,7 @@ from dgm_bench.errors import (
     RunFailure,
     UsageError,
 )
+from dgm_bench.events import CurveRows
 from dgm_bench.kept import Journal, scope
 from dgm_bench.keyed_tensors import weights_hash
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
@@ -149,7 +150,29 @@ class Execution(StagedTraining):
 
     def open_stage(self, index: int, limit: float | None) -> Trainer:
         """Return the trainer of a stage; one that was evaluated already takes no further step."""
-        return super().open_stage(index, 0.0 if self._state.evaluating else limit)
+        trainer = super().open_stage(index, 0.0 if self._state.evaluating else limit)
+        trainer.tell = lambda row: self._tell(trainer.stage, [row])
+        self._tell(trainer.stage, trainer.tally.curve, self._data())
+        return trainer
+
+    def _tell(
+        self,
+        stage: Stage,
+        rows: Sequence[Sequence[float | None]],
+        data: Data | None = None,
+    ) -> None:
+        """Tell the numbers of a stage under way; of one that begins, what it is trained on too."""
+        self.context.live(
+            CurveRows(
+                run_id=self._state.run_id,
+                recipe_hash=self.recipe.content_hash,
+                seed=self.run_.seed,
+                time=int(1000 * time.time()),
+                stage=stage.name if len(self.recipe.stages) > 1 else "",
+                rows=tuple(map(tuple, rows)),
+                data=data,
+            )
+        )
 
     def trained_elsewhere(self, ended: str, seconds: float) -> tuple[Outcome, nn.Module]:
         """Return outcome and model of a run whose only stage somebody else has trained to its end.

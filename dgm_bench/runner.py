@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import torch
 
@@ -25,6 +26,7 @@ from dgm_bench.session import DataSource, Session
 from dgm_bench.store import ensure_writable
 from dgm_bench.summary import RunSummary
 from dgm_bench.team import gathered
+from dgm_bench.tracking.beside import LoggingBeside, logging_beside
 from dgm_bench.turns import Turns
 from dgm_bench.workdir import require_scratch
 
@@ -52,10 +54,10 @@ def run_plan(plan: Plan, context: RunContext, engine: Engine | None = None) -> R
     with (
         context.control.catching_signals(),
         context.control.active(ask_in_modules),
-        closing(tracking.RunLogger(context.results, context.control)) as logger,
+        closing(_logger(context, engine)) as logger,
     ):
         if context.track and plan.chosen:
-            logger.begin()
+            logger.begin(plan.chosen)
         tidy(context.results)
         wait_for_workers(context)
         for run in plan.left_out:
@@ -71,6 +73,11 @@ def run_plan(plan: Plan, context: RunContext, engine: Engine | None = None) -> R
     return summary
 
 
+def _logger(context: RunContext, engine: Engine | None) -> tracking.RunLogger:
+    here = engine is None or engine.name == "local"
+    return tracking.RunLogger(context.results, context.control, context.tracker, machine=here)
+
+
 def _run_here(
     plan: Plan, context: RunContext, summary: RunSummary, logger: tracking.RunLogger
 ) -> Sequence[PlannedRun]:
@@ -79,14 +86,26 @@ def _run_here(
         torch.set_num_threads(context.threads)
     keep_freed_memory()
     device = resolve_device(context.device)
-    board = OwnBoard(plan, context)
+    with logging_beside(logger, context) as logging:
+        context = context if logging is None else replace(context, live=logging.live)
+        return _take_turns(OwnBoard(plan, context), plan, context, device, summary, logging)
+
+
+def _take_turns(
+    board: OwnBoard,
+    plan: Plan,
+    context: RunContext,
+    device: torch.device,
+    summary: RunSummary,
+    logging: LoggingBeside | None,
+) -> Sequence[PlannedRun]:
     turns = Turns(
         plan,
         lambda run, reason: summary.skip(run.cell.id, reason, context),
         tell=context.reporter.planned_again,
     )
     with gathered(context, device) as team, board.shown(), closing(turns):
-        session = Session(board.context, device, DataSource(board.context), logger, summary, team)
+        session = Session(board.context, device, DataSource(board.context), logging, summary, team)
         while (turn := turns.next()) is not None:
             undone = turn[0] if board.withdrawn(turn[0]) else board.done(session, *turn)
             turns.over(turn[0], done=summary.new)

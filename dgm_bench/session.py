@@ -26,7 +26,7 @@ from dgm_bench.records import RunRecord, read_record
 from dgm_bench.spec import DataSpec, Recipe
 from dgm_bench.summary import RunSummary
 from dgm_bench.team import Team
-from dgm_bench.tracking import RunLogger
+from dgm_bench.tracking.beside import LoggingBeside
 from dgm_bench.workdir import WorkFolder
 
 
@@ -75,7 +75,7 @@ class Session:
         context: Folders, device, limits and the reporter.
         device: Where to compute.
         source: Loads the data.
-        logger: Logs to MLflow; None where another process does.
+        logger: Logs runs, and what they tell; None where another process does.
         summary: What became of the runs so far.
         team: The processes that each run is computed by.
     """
@@ -83,7 +83,7 @@ class Session:
     context: RunContext
     device: torch.device
     source: DataSource
-    logger: RunLogger | None = None
+    logger: LoggingBeside | None = None
     summary: RunSummary = field(default_factory=RunSummary)
     team: Team = field(default_factory=Team)
 

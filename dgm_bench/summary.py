@@ -10,7 +10,7 @@ from dgm_bench.control import TIME_LIMIT
 from dgm_bench.errors import DgmBenchError
 from dgm_bench.planner import PlannedRun
 from dgm_bench.records import FAILED, RunRecord
-from dgm_bench.tracking import RunLogger
+from dgm_bench.tracking.beside import LoggingBeside
 
 
 @dataclass
@@ -41,20 +41,21 @@ class RunSummary:
     cancelled: list[str] = field(default_factory=list)
     broken: DgmBenchError | None = None
 
-    def take(self, record: RunRecord, context: RunContext, logger: RunLogger | None) -> None:
+    def take(self, record: RunRecord, context: RunContext, logger: LoggingBeside | None) -> None:
         """Take in the record of a run that ended; tell of it, and log it where it is wanted.
 
         Args:
             record: The record.
-            context: Its reporter, and whether to log.
-            logger: Logs to MLflow; None where another process does.
+            context: Its reporter.
+            logger: Logs it; None where nobody wants it, or another process does.
         """
         (self.failed if record.outcome.status in FAILED else self.finished).append(record)
         self.new.append(record)
         context.reporter.run_finished(record)
-        trouble = logger.log(record) if logger is not None and context.track else None
-        if trouble is not None:
-            context.reporter.message(trouble)
+        if logger is not None:
+            logger.log(record)
+            for trouble in logger.troubles():
+                context.reporter.message(trouble)
 
     def skip(self, cell_id: str, reason: str, context: RunContext) -> None:
         """Note that a cell does not run, and tell why."""

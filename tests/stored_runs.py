@@ -40,12 +40,20 @@ METRICS = """select tags.value, key_, step, n from (
     from metrics join runs on runs.run_uuid = metrics.run_uuid
     where lifecycle_stage = 'active' group by 1, 2, 3)
     join tags on tags.run_uuid = run and tags.key = 'dgm_bench.run_id'"""
+#: How many runs of records there are, and below how many others, that are there too.
+SHOWN = """select count(*) from tags join runs on runs.run_uuid = tags.run_uuid
+    where key = 'dgm_bench.run_id' and lifecycle_stage = 'active'"""
+BELOW = """select count(*), count(distinct value) from tags
+    join runs on runs.run_uuid = tags.run_uuid join runs as above on above.run_uuid = value
+    where key = 'mlflow.parentRunId' and runs.lifecycle_stage = above.lifecycle_stage
+    and runs.lifecycle_stage = 'active'"""
 
 
 def assert_each_once(database, records, steps=3):
     """Check that MLflow shows each record in one run, with each metric once at each step."""
-    shown = rows(database, "select count(*) from runs where lifecycle_stage = 'active'")
-    assert shown == [(len(records),)]
+    cells = {(record.row, record.column) for record in records}
+    assert rows(database, SHOWN) == [(len(records),)]
+    assert rows(database, BELOW) == [(len(records), len(cells))]
     found = rows(database, METRICS)
     assert {number for *_, number in found} == {1}
     expected = {(r.run_id, "lr", 100 * (i + 1)) for r in records for i in range(steps)}

@@ -70,7 +70,16 @@ def recipe(steps=12, patience=None, lr=0.02, every=4, model=MADE, data="digits")
     return Recipe(name="small", stages=(stage,), cost=cost)
 
 
-def run(folder, *, control=None, stop_after_first=False, budget=None, seconds=None, **settings):
+def run(
+    folder,
+    *,
+    control=None,
+    stop_after_first=False,
+    budget=None,
+    seconds=None,
+    live=lambda _: None,
+    **settings,
+):
     wanted = recipe(**settings)
     cell = make_cell("made", "digits", recipe=wanted)
     runs = [
@@ -79,7 +88,7 @@ def run(folder, *, control=None, stop_after_first=False, budget=None, seconds=No
     ]
     control = control or Control()
     told = Titles(control if stop_after_first else None)
-    context = make_context(folder, track=False, reporter=told, control=control)
+    context = make_context(folder, track=False, reporter=told, control=control, live=live)
     return run_plan(Plan(tuple(runs), budget, Machine.here("cpu")), context), told
 
 
@@ -136,6 +145,34 @@ def test_a_command_that_is_stopped_goes_on_with_all_seeds(stop, alone, tmp_path)
     rest, _ = run(tmp_path)
     assert_same(alone, rest.finished, tmp_path)
     assert [record.budget.seeds_together for record in rest.finished] == [SEEDS] * SEEDS
+
+
+def curves(told):
+    """The rows of curves that runs told while they went on, by run, as their files have them."""
+    found = {}
+    for rows in told:
+        found.setdefault(rows.run_id, []).extend(r for r in rows.rows if r[4] is not None)
+    return found
+
+
+def test_runs_tell_their_curves_while_they_go_on_and_again_from_a_checkpoint(tmp_path):
+    told = []
+    assert run(tmp_path, control=StopAfter(30), live=told.append)[0].interrupted
+    before = {run_id: rows[:] for run_id, rows in curves(told).items()}
+    told.clear()
+    records = run(tmp_path, live=told.append)[0].finished
+    assert {first.run_id for first in told[:SEEDS]} == before.keys() == curves(told).keys()
+    assert all(first.data.fingerprints == records[0].data.fingerprints for first in told[:SEEDS])
+    assert not any(rows.data for rows in told[SEEDS:])
+    for record in records:
+        (key,) = {(r.recipe_hash, r.seed) for r in told if r.run_id == record.run_id}
+        assert key == (record.recipe_hash, record.seed)
+        lines = record.path(tmp_path / "results").with_suffix(".csv").read_text().split()[1:]
+        stored = [tuple(float(v) if v else None for v in line.split(",")) for line in lines]
+        rows = curves(told)[record.run_id]
+        assert rows == stored
+        assert rows[: len(before[record.run_id])] == before[record.run_id]
+        assert any(before.values())
 
 
 class Killed(BaseException):

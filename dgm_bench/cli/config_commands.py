@@ -93,6 +93,7 @@ def _built_in() -> Mapping[str, object]:
         "seeds": 1,
         "offline": False,
         "tracking": True,
+        "tracker": "mlflow",
     }
 
 

@@ -428,6 +428,13 @@ def typed(name: str, value: T) -> T | None:
 strict_option = click.option(
     "--strict", is_flag=True, help="A file in place of a record that is none is an error: for CI."
 )
+tracker_option = click.option(
+    "--tracker",
+    type=click.Choice(["mlflow", "tensorboard", "wandb", "none"]),
+    default="mlflow",
+    show_default=True,
+    help="Where runs are shown while they train, and kept.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

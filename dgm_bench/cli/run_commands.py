@@ -23,6 +23,7 @@ from dgm_bench.cli.options import (
     setting,
     stored_option,
     strict_option,
+    tracker_option,
     work_option,
 )
 from dgm_bench.errors import DataError, UsageError
@@ -92,7 +93,8 @@ if TYPE_CHECKING:
     "do not use it.",
 )
 @click.option("--offline", is_flag=True, help="Download nothing.")
-@click.option("--no-tracking", is_flag=True, help="Do not log to MLflow.")
+@tracker_option
+@click.option("--no-tracking", is_flag=True, help="As --tracker none.")
 @data_root_option
 @results_option()
 @stored_option
@@ -117,6 +119,7 @@ def run(
     engine_settings: Mapping[str, str],
     settings: Sequence[str],
     offline: bool,
+    tracker: str,
     no_tracking: bool,
     data_root: Path,
     results: Path,
@@ -159,7 +162,8 @@ def run(
         device=choice.device(device),
         threads=threads,
         offline=offline,
-        track=not no_tracking,
+        track=not no_tracking and tracker != "none",
+        tracker=tracker,
         devices=devices,
         accumulate=accumulate,
         control=Control(limit),
@@ -201,13 +205,16 @@ def run(
     show_default=True,
     help="Leave after this time; the same command goes on from there.",
 )
+@tracker_option
 @results_option(read=True)
 @click.pass_context
-def sync(context: click.Context, time_limit: str, results: Path) -> None:
-    """Log stored records to MLflow that it does not have yet, once each.
+def sync(context: click.Context, time_limit: str, tracker: str, results: Path) -> None:
+    """Log stored records to MLflow that it does not have yet in full, once each.
 
-    They go to MLFLOW_TRACKING_URI, or else to a SQLite file beside the results. It ends when no
-    record gets through for 20 seconds, whatever a server does; what is logged by then stays.
+    They go to MLFLOW_TRACKING_URI, or else to a SQLite file beside the results: an experiment a
+    table, a run a cell with its seeds below. Runs that an earlier version logged are kept, and
+    brought into that shape. It ends when no record gets through for 20 seconds, whatever a server
+    does; what is logged by then stays.
 
     Exits with 0 when MLflow has every record, 1 when it does not, 130 when interrupted.
     """
@@ -216,8 +223,9 @@ def sync(context: click.Context, time_limit: str, results: Path) -> None:
     from dgm_bench.tracking import sync as sync_records
 
     control = Control(planner.parse_duration(time_limit, "--time-limit"))
+    tracker = "mlflow" if tracker == "none" else tracker  # a default, and this was asked for
     with control.catching_signals():
-        done = sync_records(results, control=control)
+        done = sync_records(results, control=control, tracker=tracker)
     left = f", {len(done.left)} left" if done.left else ""
     streams.say(f"{len(done.logged)} logged, {len(done.already)} there already{left}")
     for reason, runs in _by_reason(done.failed):
@@ -226,7 +234,8 @@ def sync(context: click.Context, time_limit: str, results: Path) -> None:
         streams.tell(f"stopped ({done.stopped}); the same command goes on from here")
     elif done.stopped:
         streams.tell(f"error: {done.stopped}")
-    context.exit(INTERRUPTED if done.interrupted else int(bool(done.failed or done.left)))
+    missed = done.failed or done.left or done.stopped
+    context.exit(INTERRUPTED if done.interrupted else int(bool(missed)))
 
 
 def _by_reason(failed: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:

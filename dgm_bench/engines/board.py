@@ -26,7 +26,7 @@ from dgm_bench.engines.tasks import Task, Terms
 from dgm_bench.errors import DgmBenchError, ResultsError, refused
 from dgm_bench.events import Progress
 from dgm_bench.processes import own_mark
-from dgm_bench.records import new_run_id, utc_now
+from dgm_bench.records import Data, new_run_id, utc_now
 from dgm_bench.sealed import write_atomically
 
 State = Literal["waiting", "running", "done", "stopped", "failed", "lost"]
@@ -77,6 +77,18 @@ class Beginning(_File):
     resumed_at_step: int | None = None
 
 
+class LiveRows(_File):
+    """Newest rows of a run's curve, as :class:`~dgm_bench.events.CurveRows` has them."""
+
+    run_id: str
+    recipe_hash: str
+    seed: int
+    time: int
+    stage: str = ""
+    rows: list[list[float | None]] = []
+    data: Data | None = None
+
+
 class Ending(_File):
     """A run that left a record: the record's place below ``runs``, and how to speak of the run.
 
@@ -116,6 +128,8 @@ class TaskState(_File):
         quiet_seconds: Since the work last asked whether to stop, which it does every few seconds.
         messages: What the worker would have printed, in order: the last ones, after so many as
             ``forgotten`` says.
+        curves: Numbers of the runs under way, in order: the newest, after so many as
+            ``curves_forgotten`` says. Whoever reads them now and then may miss some.
         begun: Runs that this attempt began.
         records: Of the runs that this attempt brought to an end.
         earlier: Places of the records of runs that were finished before.
@@ -153,6 +167,8 @@ class TaskState(_File):
     quiet_seconds: float = 0.0
     messages: list[str] = []
     forgotten: int = 0
+    curves: list[LiveRows] = []
+    curves_forgotten: int = 0
     begun: list[Beginning] = []
     records: list[Ending] = []
     earlier: list[str] = []

@@ -26,7 +26,7 @@ from dgm_bench.planner import Plan, PlannedRun
 from dgm_bench.records import read_record
 from dgm_bench.summary import RunSummary
 from dgm_bench.tracking import RunLogger
-from dgm_bench.tracking.beside import LoggingBeside
+from dgm_bench.tracking.beside import LoggingBeside, logging_beside
 from dgm_bench.turns import Turns
 from dgm_bench.workdir import WorkFolder
 
@@ -59,13 +59,8 @@ def run_on(
     """
     if engine.slots is None:
         prepare(plan, context)
-    logging = LoggingBeside(logger) if context.track else None
-    try:
-        with closing(engine):
-            left = _followed(_Head(engine, plan, context, summary, logging))
-    finally:
-        for trouble in logging.close() if logging else ():
-            context.reporter.message(trouble)
+    with logging_beside(logger, context) as logging, closing(engine):
+        left = _followed(_Head(engine, plan, context, summary, logging))
     summary.sort(plan.chosen)
     return left
 

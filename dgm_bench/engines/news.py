@@ -7,9 +7,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from dgm_bench.context import RunContext
-from dgm_bench.engines.board import Beginning, Board, TaskState
+from dgm_bench.engines.board import Beginning, Board, LiveRows, TaskState
 from dgm_bench.engines.tasks import Job
 from dgm_bench.errors import DamagedError, ResultsError
+from dgm_bench.events import CurveRows
 from dgm_bench.planner import PlannedRun, duration
 from dgm_bench.records import RunRecord, read_record
 from dgm_bench.summary import RunSummary
@@ -41,6 +42,7 @@ class Running:
     begun: int = 0
     messages: int = 0
     records: int = 0
+    curves: int = 0
 
     @property
     def name(self) -> str:
@@ -91,6 +93,8 @@ class News:
         for ending in state.records[running.records :]:
             self._reporter.about(ending.title, ending.published)
             self.take(running, ending.place)
+        self._log_rows(state.curves[max(running.curves - state.curves_forgotten, 0) :])
+        running.curves = state.curves_forgotten + len(state.curves)
         running.begun, running.records = len(state.begun), len(state.records)
         running.messages = state.forgotten + len(state.messages)
 
@@ -136,6 +140,12 @@ class News:
         elif beginning.resumed_at_step is not None:
             step = beginning.resumed_at_step
             self._reporter.message(f"{beginning.title}: goes on at step {step}")
+
+    def _log_rows(self, told: Sequence[LiveRows]) -> None:
+        if self._logging is not None:
+            for new in told:
+                rows = tuple(map(tuple, new.rows))
+                self._logging.live(CurveRows(**{**dict(new), "rows": rows}))
 
     def _log(self, record: RunRecord) -> None:
         if self._logging is not None:

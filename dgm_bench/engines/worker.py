@@ -12,17 +12,18 @@ import platform
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import torch
 
 from dgm_bench.allocator import keep_freed_memory
 from dgm_bench.context import RunContext
 from dgm_bench.control import CANCELLED, Control, every
-from dgm_bench.engines.board import Beginning, Board, Ending, Fault, TaskState
+from dgm_bench.engines.board import Beginning, Board, Ending, Fault, LiveRows, TaskState
 from dgm_bench.engines.declared import declared_cells
 from dgm_bench.engines.tasks import Job, Task
 from dgm_bench.errors import DgmBenchError, ResultsError, UnexpectedError, UsageError
-from dgm_bench.events import Progress, Reporter
+from dgm_bench.events import CurveRows, Progress, Reporter
 from dgm_bench.execution import resolve_device
 from dgm_bench.kept import ask_in_modules
 from dgm_bench.planner import PlannedRun
@@ -37,6 +38,8 @@ PAUSE = 1.0
 EXIT_AT_ONCE = 130
 #: How many messages of a task are kept: the last ones.
 MOST_MESSAGES = 100
+#: How many rows of curves are kept likewise: those of a second or two.
+MOST_ROWS = 20
 
 
 def do(job: Job, board: Board, gone: Callable[[], str | None] = lambda: None) -> TaskState:
@@ -76,6 +79,7 @@ def _begun(job: Job, before: TaskState | None) -> TaskState:
     if before is not None and before.attempt == job.attempt:
         state.messages, state.forgotten = before.messages, before.forgotten
         state.begun, state.records = before.begun, before.records
+        state.curves, state.curves_forgotten = before.curves, before.curves_forgotten
     return state
 
 
@@ -96,6 +100,7 @@ def _do(job: Job, state: TaskState, board: Board, control: Control) -> None:
         accumulate=terms.accumulate,
         control=control,
         reporter=reporter_to(state, board),
+        live=partial(note_rows, state),
     )
     device = resolve_device(terms.device)
     with (
@@ -178,6 +183,14 @@ def planned_runs(task: Task) -> list[PlannedRun]:
 def sign(state: TaskState) -> None:
     """Say in a task's state that this process does it."""
     state.host, state.process, state.mark = platform.node(), os.getpid(), own_mark()
+
+
+def note_rows(state: TaskState, told: CurveRows) -> None:
+    """Put the newest numbers of a run under way into a task's state, for who logs them."""
+    rows = [list(row) for row in told.rows[-MOST_ROWS:]]
+    kept = [*state.curves, LiveRows(**{**vars(told), "rows": rows})]
+    state.curves_forgotten += len(kept[:-MOST_ROWS])
+    state.curves = kept[-MOST_ROWS:]
 
 
 def reporter_to(state: TaskState, board: Board | None = None) -> Reporter:

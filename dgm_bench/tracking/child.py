@@ -5,7 +5,8 @@ this process, which can be ended at any moment; what it has begun then is done a
 
 A job is a line of JSON, and so is each answer: ``path`` with ``new`` or ``error`` for a record,
 ``trouble`` for a server that may come back, ``alive`` for progress, ``stop`` for what ends the job
-before it is done, ``done`` for its end.
+before it is done, ``done`` for its end. What runs under way tell (``told``) has no answer: it is
+shown when there is nothing else to do.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from dgm_bench.errors import DgmBenchError
 from dgm_bench.tracking.address import (
+    LATER,
     VARIABLE,
     Address,
     RequestLost,
@@ -31,6 +35,8 @@ from dgm_bench.tracking.address import (
     TrackingError,
     without_secrets,
 )
+from dgm_bench.tracking.live import Live
+from dgm_bench.tracking.tracker import make_tracker
 
 #: Seconds between two attempts to log a run to a server that was there and is away.
 RETRY_SECONDS = 0.5
@@ -49,13 +55,21 @@ class Worker:
         channel: Where answers go.
         results: The results folder.
         address: Where MLflow is.
+        tracker: Which.
+        machine: Whether to measure this machine.
     """
 
-    def __init__(self, channel: IO[str], results: Path, address: Address) -> None:
-        from dgm_bench.tracking.client import Log
-
+    def __init__(
+        self,
+        channel: IO[str],
+        results: Path,
+        address: Address,
+        tracker: str = "mlflow",
+        machine: bool = False,
+    ) -> None:
         self._channel, self._address = channel, address
-        self._log = Log(results, address, alive=lambda: self._say(alive=True))
+        self._log = make_tracker(tracker, results, address, lambda: self._say(alive=True))
+        self._live = Live(self._log, machine)
         self._reached = False
         self._turn = time.monotonic()
 
@@ -63,30 +77,55 @@ class Worker:
         """Ask MLflow something before there is a job."""
         self._log.trouble()
 
+    def next(self, jobs: queue.SimpleQueue[str]) -> None:
+        """Wait for a job and do it; in the meantime show the runs under way."""
+        try:
+            job = json.loads(jobs.get(timeout=self._live.seconds_left()))
+        except queue.Empty:
+            return self._live.show()
+        return self._live.hear(job) if "told" in job else self.do(job)
+
     def do(self, job: dict[str, Any]) -> None:
-        """Do a job: log ``paths``, or only ask whether MLflow is well."""
+        """Do a job: log ``paths``, say that runs have stopped, or ask whether MLflow is well."""
+        if "leave" in job:
+            with suppress(Exception):
+                self._live.show()
+                self._log.leave()
+            return self._say(done=True)
         if "paths" not in job:
             trouble = self._log.trouble()
             return self._say(done=True) if trouble is None else self._say(stop=_parts(trouble))
         for path in job["paths"]:
-            if not self._logged(path, job["many"]):
+            self._live.forget(Path(path).stem)
+            if not self._done(path, job["many"], partial(self._once, path, job["many"])):
                 return None
             self._let_others()
+        if not self._done(None, job["many"], partial(self._log.settle, many=job["many"])):
+            return None
         return self._say(done=True)
 
-    def _logged(self, path: str, many: bool) -> bool:
-        """Log a record, for as long as it takes; return False where no record can be."""
+    def _once(self, path: str, many: bool) -> None:
+        self._say(path=path, new=self._log.once(Path(path), many=many))
+        self._reached = True
+
+    def _done(self, path: str | None, many: bool, work: Callable[[], None]) -> bool:
+        """Log something, for as long as it takes; return False where nothing can be.
+
+        Args:
+            path: Of the record; None for what is said of several.
+            many: Whether it is tried again.
+            work: Logs it.
+        """
         tries = 0
         while True:
             try:
-                self._say(path=path, new=self._log.once(Path(path), many=many))
-                self._reached = True
+                work()
             except RequestLost as lost:
                 tries += 1
                 if many and tries < TRIES:
                     self._wait(lost)
                     continue
-                self._failed(path, lost)
+                return self._failed(path, lost)
             except ServerAway as away:
                 if not (many and self._reached):
                     return self._stop(away)
@@ -95,17 +134,21 @@ class Worker:
             except TrackingError as error:
                 return self._stop(error)
             except Exception as error:  # one bad run must not stop the others
-                self._failed(path, error)
+                return self._failed(path, error)
             return True
 
     def _wait(self, error: ServerAway) -> None:
         self._say(trouble=_parts(error))
         time.sleep(RETRY_SECONDS)
 
-    def _failed(self, path: str, error: Exception) -> None:
+    def _failed(self, path: str | None, error: Exception) -> bool:
         text = str(error) or type(error).__name__
         text = text if isinstance(error, DgmBenchError) else f"{type(error).__name__}: {text}"
-        self._say(path=path, error=without_secrets(text, self._address))
+        text = without_secrets(text, self._address)
+        if path is None:
+            return self._stop(TrackingError("MLflow", text, LATER))
+        self._say(path=path, error=text)
+        return True
 
     def _stop(self, error: TrackingError) -> bool:
         self._say(stop=_parts(error))
@@ -139,16 +182,20 @@ def main() -> None:
     if address.folder is not None:
         # MLflow would put the folder's name into SQL as it is, quotes and all.
         os.environ[_ARTIFACT_ROOT] = (address.folder / "mlartifacts").as_uri()
-    worker = Worker(channel, Path(start["results"]), address)
-    with suppress(Exception):  # what is wrong with it is told when it is used
-        import mlflow  # noqa: F401
+    tracker = start["tracker"]
+    worker = Worker(channel, Path(start["results"]), address, tracker, start["machine"])
+    if tracker == "mlflow":
+        with suppress(Exception):  # what is wrong with it is told when it is used
+            import mlflow  # noqa: F401
     channel.write('{"ready": true}\n')
     channel.flush()
-    if not address.is_server:  # its tables take seconds to be made, and there is a run to wait for
+    if (
+        tracker == "mlflow" and not address.is_server
+    ):  # its tables take seconds to be made, and there is a run to wait for
         with suppress(Exception):
             worker.prepare()
     while True:
-        worker.do(json.loads(jobs.get()))
+        worker.next(jobs)
 
 
 def _listen(jobs: queue.SimpleQueue[str]) -> None:

@@ -1,53 +1,84 @@
-"""MLflow's side: one stored run at a time, each once; used in the process that logs."""
+"""MLflow's side: runs as they go on and end, each once; used in the process that logs."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import zip_longest
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from dgm_bench.errors import DgmBenchError, ResultsError
 from dgm_bench.extras import install
 from dgm_bench.locks import holding
-from dgm_bench.records import FAILED, RunRecord, kept_pictures, read_record
-from dgm_bench.report.curves import learning_curve, standalone
+from dgm_bench.records import Data, RunRecord, read_record
 from dgm_bench.store import Store
 from dgm_bench.tracking.address import LATER, Address, TrackingError, without_secrets
-from dgm_bench.tracking.content import (
-    Curve,
-    curve_metrics,
-    final_metrics,
-    run_params,
-    run_tags,
-    span,
+from dgm_bench.tracking.begun import Begun, Told, experiment_of, group_of
+from dgm_bench.tracking.content import as_metrics, data_inputs, live_points
+from dgm_bench.tracking.groups import GROUP_TAG, Groups, summaries
+from dgm_bench.tracking.runs import (
+    PARENT_TAG,
+    RUN_ID_TAG,
+    begin_run,
+    is_whole,
+    log_metrics,
+    log_run,
+    the_run,
 )
 from dgm_bench.tracking.trouble import lost_request, not_mlflow, server_trouble
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, Run
+    from mlflow.entities import Experiment, Metric, Run
 
-T = TypeVar("T")
-
-#: Marks a run of MLflow as logged by this project, and says which record it shows.
-RUN_ID_TAG = "dgm_bench.run_id"
-#: Set last: a run without it was interrupted while it was being logged.
-LOGGED_TAG = "dgm_bench.logged"
-
-# MLflow takes a thousand of all and a hundred parameters at a time. Of runs it could give more at
-# a time, and would take longer for an answer.
-METRICS_PER_BATCH, PARAMS_PER_BATCH, RUNS_PER_PAGE = 800, 100, 50
+#: How many runs are asked for at a time: MLflow could give more, and would take longer.
+RUNS_PER_PAGE = 50
 #: Seconds that another process may take to log its run; it may be making the tables of a database.
 SERVER_LOCK_SECONDS, FILE_LOCK_SECONDS = 10.0, 30.0
+#: Lets MLflow show an experiment as one of model training, with its charts.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class ExperimentError(DgmBenchError):
     """An experiment that takes no runs."""
+
+
+@dataclass
+class _UnderWay:
+    """A run that is shown while it goes on.
+
+    Attributes:
+        begun: What is known of it.
+        id: MLflow's.
+        started: When it began, in milliseconds since 1970; it may have been interrupted since.
+        last: The last step of each metric that MLflow has.
+    """
+
+    begun: Begun
+    id: str
+    started: int
+    last: dict[str, int] = field(default_factory=dict)
+
+    def new(self, metrics: Sequence[Metric]) -> list[Metric]:
+        """Return what comes after all that was logged before, each step once."""
+        last, found = dict(self.last), []
+        for metric in metrics:
+            if metric.step > last.get(metric.key, -1):
+                last[metric.key] = metric.step
+                found.append(metric)
+        return found
+
+    def log(self, client: MlflowClient, metrics: Sequence[Metric]) -> None:
+        """Log what is new of these."""
+        new = self.new(metrics)
+        log_metrics(client, self.id, new)
+        self.last |= {metric.key: metric.step for metric in new}
 
 
 class Log:
@@ -67,11 +98,14 @@ class Log:
         self._client: MlflowClient | None = None
         self._experiments: dict[str, str] = {}
         self._complete: dict[str, set[str]] = {}
+        self._under_way: dict[str, _UnderWay] = {}
+        self._unsettled: set[str] = set()
 
     def once(self, path: Path, *, many: bool = False) -> bool:
-        """Log a stored run: parameters, metrics by step, tags, record, curve and pictures.
+        """Log a stored run: parameters, metrics by step, tags, data, record, curve and pictures.
 
-        A run that an earlier process left half-logged is removed and logged anew.
+        Of a run that MLflow has in part, because it was shown while it went on, an earlier process
+        left it, or its layout is an earlier one, only what is missing is logged.
 
         Args:
             path: The file of the record.
@@ -85,20 +119,98 @@ class Log:
             TrackingError: When MLflow is not installed or not to be had.
             DgmBenchError: When the record, its curve or its experiment cannot be used.
         """
+        paper, table, column, row = path.parts[-5:-1]
+        self._unsettled.add(f"{paper}/{table}/{row}/{column}")
         if many and self._has(path):
             return False
         record = read_record(path)
-        try:
-            return self._once(record, many)
-        except DgmBenchError:
-            raise
-        except Exception as error:
-            trouble = self.trouble()
-            if trouble is None and self.address.is_server:
-                trouble = lost_request(self.address, error)
-            if trouble is None:
+        with self._told_apart(), self._locked():
+            new = self._once(record, many)
+        self._under_way.pop(record.run_id, None)
+        return new
+
+    def settle(self, *, many: bool = False) -> None:
+        """Bring the runs of those cells up to date whose records were logged, or looked for.
+
+        Args:
+            many: As for :meth:`once`: whether the records are those that there were before.
+
+        Raises:
+            TrackingError: As :meth:`once`.
+        """
+        store = self._store if many else Store(self.results)
+        groups, busy = set(self._unsettled), {group_of(run.begun) for run in self._busy}
+        if groups:
+            with self._told_apart(), self._locked():
+                self._connected()
+                self._groups.settle(list(summaries(store, groups)), busy)
+        self._unsettled -= groups
+
+    # ---------------------------------------------------------------- runs under way
+
+    def live(self, begun: Begun, told: Sequence[Told], data: Data | None) -> None:
+        """Show a run while it goes on: its parameters and tags at first, and its newest numbers.
+
+        Args:
+            begun: The run.
+            told: What is to be logged now; of that, what comes after all that there is.
+            data: What it is trained on, when that is told.
+
+        Raises:
+            Exception: MLflow does not take it; nothing is lost by that.
+        """
+        client = self._connected()
+        with ExitStack() as stack:
+            if begun.run_id not in self._under_way or not self.address.is_server:
+                stack.enter_context(self._locked())
+            run = self._shown(begun)
+            try:
+                run.log(client, as_metrics([point for rows in told for point in live_points(rows)]))
+                if data is not None:
+                    client.log_inputs(run.id, data_inputs(data))
+            except Exception:  # somebody may have deleted it: it is looked for again
+                del self._under_way[begun.run_id]
                 raise
-            raise trouble from error
+
+    def measured(self, numbers: Mapping[str, float]) -> None:
+        """Log what was measured of this machine with each run that is under way."""
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        for run in self._busy:
+            step = max(now - run.started, 0) // 1000
+            metrics = [Metric(f"system/{key}", value, now, step) for key, value in numbers.items()]
+            run.log(self._connected(), metrics)
+
+    def leave(self) -> None:
+        """Say of the runs under way, and of their cells, that they have stopped for now."""
+        for run in self._busy:
+            parent = self._groups.id_of(self._experiments[experiment_of(run.begun)], run.begun)
+            for run_id in (run.id, parent):
+                self._connected().update_run(run_id, status="KILLED")
+
+    @property
+    def _busy(self) -> Collection[_UnderWay]:
+        return self._under_way.values()
+
+    def _shown(self, begun: Begun) -> _UnderWay:
+        """Return MLflow's run of one under way; where it is new here, with what MLflow has of it.
+
+        It may have been shown by a process that was interrupted; it goes on from a checkpoint then.
+        """
+        if (known := self._under_way.get(begun.run_id)) is not None:
+            return known
+        client, experiment = self._connected(), self._experiment_of(begun, many=False)
+        parent = self._groups.begin(experiment, begun)
+        run = begin_run(client, experiment, parent, begun)
+        shown = _UnderWay(begun, run.info.run_id, run.info.start_time)
+        for key in run.data.metrics:
+            history = client.get_metric_history(shown.id, key)
+            shown.last[key] = max(metric.step for metric in history)
+        self._under_way[begun.run_id] = shown
+        return shown
+
+    # ---------------------------------------------------------------- stored runs
 
     def _has(self, path: Path) -> bool:
         """Say whether MLflow has the run of a record in its place, by what it was asked before."""
@@ -119,33 +231,48 @@ class Log:
             return TrackingError(self.address.shown, self._said(error), self._remedy())
         return None
 
-    def _once(self, record: RunRecord, many: bool) -> bool:
-        with self._locked():
-            client = self._connected()
-            name = f"{record.paper}/{record.table}"
-            if not (many and name in self._experiments):
-                self._experiments[name] = self._experiment(client, name)
-            experiment = self._experiments[name]
-            if many and record.run_id in self._listed(client, experiment):
-                return False
-            if has_in_full(client, experiment, record.run_id):
-                return False
-            return self._logged_once(client, experiment, record)
+    @contextmanager
+    def _told_apart(self) -> Iterator[None]:
+        """Tell an MLflow that is not well from one that refuses something."""
+        try:
+            yield
+        except DgmBenchError:
+            raise
+        except Exception as error:
+            trouble = self.trouble()
+            if trouble is None and self.address.is_server:
+                trouble = lost_request(self.address, error)
+            if trouble is None:
+                raise
+            raise trouble from error
 
-    def _logged_once(self, client: MlflowClient, experiment: str, record: RunRecord) -> bool:
+    def _once(self, record: RunRecord, many: bool) -> bool:
+        client, experiment = self._connected(), self._experiment_of(record, many)
+        if many and record.run_id in self._listed(client, experiment):
+            return False
+        parent = self._groups.id_of(experiment, record)
+        if has_in_full(client, experiment, parent, record.run_id):
+            return False
+        return self._logged_once(client, experiment, parent, record)
+
+    def _logged_once(
+        self, client: MlflowClient, experiment: str, parent: str, record: RunRecord
+    ) -> bool:
         """Log a run; of two processes that do at once, of machines that share no lock, one wins.
 
         Each looks again when it is done, and both remove the same one; who finds its run removed by
         the other has nothing left to do.
         """
         try:
-            log_run(client, experiment, record, self._store.curve(record), self.results)
+            log_run(client, experiment, parent, record, self._store.curve(record), self.results)
         except Exception:
             with suppress(Exception):  # what is wrong is told of the first error
-                if has_in_full(client, experiment, record.run_id):
+                if has_in_full(client, experiment, parent, record.run_id):
                     return False
             raise
-        return has_in_full(client, experiment, record.run_id)
+        return has_in_full(client, experiment, parent, record.run_id)
+
+    # ---------------------------------------------------------------- MLflow itself
 
     def _connected(self) -> MlflowClient:
         if self._client is None:
@@ -157,6 +284,10 @@ class Log:
             _make_database(self.address)
             self._client = MlflowClient(self.address.uri)
         return self._client
+
+    @cached_property
+    def _groups(self) -> Groups:
+        return Groups(self._connected())
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -182,6 +313,13 @@ class Log:
             return self.results / "work" / "mlflow.lock"
         return file.with_name(f"{file.name}.lock")
 
+    def _experiment_of(self, run: Begun | RunRecord, many: bool) -> str:
+        """Return the id of a run's experiment; of many it is asked for once."""
+        name = experiment_of(run)
+        if not (many and name in self._experiments):
+            self._experiments[name] = self._experiment(self._connected(), name)
+        return self._experiments[name]
+
     def _experiment(self, client: MlflowClient, name: str) -> str:
         """Return the id of the experiment, made where it does not exist."""
         found = client.get_experiment_by_name(name) or self._created(client, name)
@@ -190,6 +328,9 @@ class Log:
         if found.lifecycle_stage != "active":
             remedy = self._restore(found.experiment_id)
             raise ExperimentError(f"MLflow experiment {name}", "is deleted", remedy)
+        for key, value in _KIND.items():
+            if key not in found.tags:  # somebody may have chosen another
+                client.set_experiment_tag(found.experiment_id, key, value)
         return str(found.experiment_id)
 
     def _created(self, client: MlflowClient, name: str) -> Experiment:
@@ -215,11 +356,21 @@ class Log:
     def _listed(self, client: MlflowClient, experiment: str) -> set[str]:
         """Return the runs that an experiment has in full, once each; asked for once."""
         if experiment not in self._complete:
-            marks: dict[str, list[bool]] = {}
+            parents: dict[str, str] = {}
+            marks: dict[str, list[str]] = {}
             for run in self._runs(client, experiment):
-                if (run_id := run.data.tags.get(RUN_ID_TAG)) is not None:
-                    marks.setdefault(run_id, []).append(LOGGED_TAG in run.data.tags)
-            self._complete[experiment] = {run for run, full in marks.items() if full == [True]}
+                tags = run.data.tags
+                if (group := tags.get(GROUP_TAG)) is not None:
+                    parents[run.info.run_id] = group
+                elif (run_id := tags.get(RUN_ID_TAG)) is not None:
+                    place = tags.get(PARENT_TAG, "") if is_whole(run) else ""
+                    marks.setdefault(run_id, []).append(place)
+            self._groups.know(parents)
+            self._complete[experiment] = {
+                run_id
+                for run_id, (first, *others) in marks.items()
+                if first in parents and not others
+            }
         return self._complete[experiment]
 
     def _runs(self, client: MlflowClient, experiment: str) -> Iterator[Run]:
@@ -244,74 +395,17 @@ class Log:
         )
 
 
-# --------------------------------------------------------------------------- one run
-
-
-def has_in_full(client: MlflowClient, experiment: str, run_id: str) -> bool:
-    """Say whether the run is logged to its end; remove what else there is of it.
+def has_in_full(client: MlflowClient, experiment: str, parent: str, run_id: str) -> bool:
+    """Say whether a run is logged to its end, below the run of its cell.
 
     Args:
         client: Of MLflow.
         experiment: The experiment's id.
+        parent: The id of the run of its cell.
         run_id: Of the record.
     """
-    found = client.search_runs([experiment], f"tags.`{RUN_ID_TAG}` = '{run_id}'")
-    found = sorted(found, key=lambda run: (LOGGED_TAG not in run.data.tags, run.info.run_id))
-    has = bool(found) and LOGGED_TAG in found[0].data.tags
-    for run in found[has:]:  # a process that was stopped, or one of another machine, left it
-        client.delete_run(run.info.run_id)
-    return has
-
-
-def log_run(
-    client: MlflowClient, experiment: str, record: RunRecord, curve: Curve, results: Path
-) -> None:
-    """Log a run that is not there.
-
-    Args:
-        client: Of MLflow.
-        experiment: The experiment's id.
-        record: The run.
-        curve: Its curve's rows.
-        results: The results folder that it lies in.
-    """
-    started, ended = span(record)
-    name = f"{record.row} {record.column} seed {record.seed}"
-    tags = {RUN_ID_TAG: record.run_id}
-    run = client.create_run(experiment, start_time=started, tags=tags, run_name=name)
-    run_id = run.info.run_id
-    _log_numbers(client, run_id, record, curve)
-    _log_files(client, run_id, record, results)
-    if curve:
-        picture = standalone(learning_curve(curve, record))
-        client.log_text(run_id, picture, "pictures/learning-curve.svg")
-    status = "FAILED" if record.outcome.status in FAILED else "FINISHED"
-    client.set_terminated(run_id, status=status, end_time=ended)
-    client.set_tag(run_id, LOGGED_TAG, "yes")
-
-
-def _log_numbers(client: MlflowClient, run_id: str, record: RunRecord, curve: Curve) -> None:
-    from mlflow.entities import Param, RunTag
-
-    tags = [RunTag(key, text) for key, text in run_tags(record).items()]
-    params = [Param(key, text) for key, text in run_params(record).items()]
-    numbers = [*final_metrics(record), *curve_metrics(record, curve)]
-    batches = _chunks(params, PARAMS_PER_BATCH), _chunks(numbers, METRICS_PER_BATCH), [tags]
-    for few, some, marks in zip_longest(*batches, fillvalue=()):
-        client.log_batch(run_id, params=few, metrics=some, tags=marks)
-
-
-def _log_files(client: MlflowClient, run_id: str, record: RunRecord, results: Path) -> None:
-    path = record.path(results)
-    for file in (path, path.with_suffix(".csv")):
-        if file.exists():
-            client.log_artifact(run_id, str(file), "record")
-    for picture in kept_pictures(record, results):
-        client.log_artifact(run_id, str(picture), "pictures")
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
+    run = the_run(client, experiment, run_id)
+    return run is not None and is_whole(run) and run.data.tags.get(PARENT_TAG) == parent
 
 
 def _make_database(address: Address) -> None:

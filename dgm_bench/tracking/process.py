@@ -20,6 +20,8 @@ from dgm_bench.tracking.address import LATER, Address, TrackingError
 SERVER_SECONDS, FILE_SECONDS = 20.0, 60.0
 #: Seconds that MLflow may take to be imported, from a slow network folder.
 START_SECONDS = 60.0
+#: Seconds that it may take to read what has no answer, and to say that runs have stopped.
+TELL_SECONDS, LEAVE_SECONDS = 5.0, 1.0
 #: Seconds between two questions whether to stop.
 POLL_SECONDS = 0.1
 
@@ -57,10 +59,23 @@ class LoggingProcess:
         results: The results folder.
         address: Where MLflow is.
         stop_reason: Says why to stop now, or None to go on.
+        tracker: Which (:func:`dgm_bench.tracking.tracker.make_tracker`).
+        machine: Whether this machine computes the runs under way, and is to be measured.
+
+    Attributes:
+        starts: How often a process was started: each knows only what it was told itself.
     """
 
-    def __init__(self, results: Path, address: Address, stop_reason: StopReason) -> None:
+    def __init__(
+        self,
+        results: Path,
+        address: Address,
+        stop_reason: StopReason,
+        tracker: str = "mlflow",
+        machine: bool = False,
+    ) -> None:
         self._results, self._address, self._stop_reason = results, address, stop_reason
+        self._tracker, self._machine, self.starts = tracker, machine, 0
         self._seconds = SERVER_SECONDS if address.is_server else FILE_SECONDS
         self._process: subprocess.Popen[bytes] | None = None
         self._unread, self._ready = b"", False
@@ -73,11 +88,35 @@ class LoggingProcess:
         """
         if self._process is None:
             self._process, self._ready = self._new(), False
-            results = str(self._results.absolute())
-            moved = self._address.folder is not None
-            self._send(
-                self._process, {"results": results, "shown": self._address.shown, "moved": moved}
-            )
+            self.starts += 1
+            start = {
+                "results": str(self._results.absolute()),
+                "shown": self._address.shown,
+                "moved": self._address.folder is not None,
+                "tracker": self._tracker,
+                "machine": self._machine,
+            }
+            self._send(self._process, start, TELL_SECONDS)
+
+    def tell(self, message: dict[str, object]) -> bool:
+        """Send what has no answer; return False, the process ended, where it does not take it."""
+        self.begin()
+        assert self._process is not None
+        taken = self._send(self._process, message, TELL_SECONDS)
+        if not taken:
+            self.close()
+        return taken
+
+    def leave(self) -> None:
+        """Give the process a moment to say that the runs under way have stopped; then end it."""
+        if self._process is not None and self._send(self._process, {"leave": True}, 0.0):
+            deadline = time.monotonic() + LEAVE_SECONDS
+            self._stop_reason = lambda: None
+            with suppress(TrackingError):
+                while (line := self._line(self._process, deadline)) is not None:
+                    if "done" in json.loads(line):
+                        break
+        self.close()
 
     def close(self) -> None:
         """End the process, whatever it does."""
@@ -108,7 +147,7 @@ class LoggingProcess:
 
     def _answers(self, job: dict[str, object]) -> Iterator[Answer]:
         process = self._started()
-        self._send(process, job)
+        self._send(process, job, self._seconds)
         deadline, trouble = time.monotonic() + self._seconds, self._silent()
         while (line := self._line(process, deadline)) is not None:
             answer: Answer = json.loads(line)
@@ -141,24 +180,36 @@ class LoggingProcess:
 
     def _new(self) -> subprocess.Popen[bytes]:
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM, json.dumps(module_paths())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 cwd=self._address.folder,
+                bufsize=0,
                 env={**os.environ, **_ENVIRONMENT, **self._address.environment()},
                 start_new_session=True,  # Ctrl-C in a terminal is for the command alone
             )
         except OSError as error:
             reason = f"its process cannot be started ({error.strerror or error})"
             raise TrackingError("MLflow", reason, LATER) from error
-
-    def _send(self, process: subprocess.Popen[bytes], job: dict[str, object]) -> None:
         assert process.stdin is not None
-        with suppress(BrokenPipeError):  # that it is gone is seen when its answer is waited for
-            process.stdin.write(json.dumps(job).encode() + b"\n")
-            process.stdin.flush()
+        os.set_blocking(process.stdin.fileno(), False)
+        return process
+
+    def _send(
+        self, process: subprocess.Popen[bytes], job: dict[str, object], seconds: float
+    ) -> bool:
+        """Send a job; return whether the process took it within so many seconds."""
+        assert process.stdin is not None
+        left, deadline = json.dumps(job).encode() + b"\n", time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector, suppress(BrokenPipeError):
+            # that it is gone is seen when its answer is waited for
+            selector.register(process.stdin, selectors.EVENT_WRITE)
+            while left and selector.select(max(deadline - time.monotonic(), 0.0)):
+                left = left[os.write(process.stdin.fileno(), left) :]
+            return not left
+        return True
 
     def _line(self, process: subprocess.Popen[bytes], deadline: float) -> bytes | None:
         """Return the next answer, or None where there is none until the deadline."""

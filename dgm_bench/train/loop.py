@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
@@ -76,6 +77,8 @@ class Trainer:
         self.saves_itself = True
         self.clock = Stopwatch()
         self._shown = time.perf_counter()
+        #: Told the rows of the curve as they come, and between them what is known.
+        self.tell: Callable[[Sequence[float | None]], None] = lambda _: None
 
     @property
     def tally(self) -> Tally:
@@ -298,6 +301,7 @@ class Trainer:
         evaluations = state.function_evaluations
         row = [tally.step, state.epoch, tally.seconds, train_loss, value, lr, evaluations]
         tally.curve.append([*row, tally.train_seconds])
+        self.tell(tally.curve[-1])
         self._show(train_loss, lr)
         state.forget_train_loss()
 
@@ -333,7 +337,7 @@ class Trainer:
         if saves:
             self.save()
         if shows:
-            self._show(self.state.mean_train_loss(), self.state.schedule.lr(self.tally.step))
+            self._show_between()
 
     def save(self) -> None:
         """Save; the time that takes is charged to nothing."""
@@ -358,6 +362,13 @@ class Trainer:
             self.tally.validating = False
             if ended != "budget":
                 self.save()
+
+    def _show_between(self) -> None:
+        """Show what is known between two validations."""
+        step, train_loss = self.tally.step, self.state.mean_train_loss()
+        lr = self.state.schedule.lr(step)
+        self._show(train_loss, lr)
+        self.tell([step, self.state.epoch, None, train_loss, None, lr])
 
     def _show(self, train_loss: float | None, lr: float) -> None:
         self._shown = time.perf_counter()

@@ -27,14 +27,16 @@ FAILED = SyncReport(failed=dict.fromkeys("abcde", "no") | {"f": "worse"})
     ],
 )  # fmt: skip
 def test_sync_says_in_few_lines_what_it_did(report, out, err, code, tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "sync", lambda results, control: report)
+    monkeypatch.setattr(tracking, "sync", lambda results, control, tracker: report)
     done = CliRunner().invoke(cli, ["sync", "--results", str(tmp_path)])
     assert (done.stdout.strip(), done.stderr.strip(), done.exit_code) == (out, err, code)
 
 
 def test_a_time_limit_is_kept(tmp_path, monkeypatch):
     controls = []
-    monkeypatch.setattr(tracking, "sync", lambda _, control: controls.append(control) or WHOLE)
+    monkeypatch.setattr(
+        tracking, "sync", lambda _, control, tracker: controls.append(control) or WHOLE
+    )
     CliRunner().invoke(cli, ["sync", "--results", str(tmp_path), "--time-limit", "0.001s"])
     time.sleep(0.01)
     assert controls[0].stop_reason() == "time limit"

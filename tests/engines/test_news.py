@@ -70,6 +70,29 @@ def test_where_runs_stand_is_shown(context):
     assert (title, event.step) == ("Going", 5)
 
 
+def test_rows_of_curves_are_handed_on_once(context):
+    class Shows(Logger):
+        def __init__(self):
+            super().__init__()
+            self.steps = []
+
+        def tell(self, told):
+            self.steps += [row[0] for rows in told for row in rows.rows]
+
+    def tells(engine, job):
+        known = {"run_id": "r", "recipe_hash": job.task.recipe_hash, "seed": 0, "time": 7}
+        kept = [{**known, "rows": [[n, 0.5]]} for n in range(engine.polls, engine.polls + 3)]
+        fields = {"curves": kept, "curves_forgotten": engine.polls}
+        if engine.polls >= 5:
+            return done(engine, job, **fields)
+        engine.state(job, "running", **fields)
+        return None
+
+    logger = Shows()
+    follow(context, {"a": [tells]}, logger=logger)
+    assert logger.steps == [1, 2, 3, 4, 5, 6, 7]
+
+
 def test_mlflow_holds_up_nobody(context):
     holding = threading.Event()
 

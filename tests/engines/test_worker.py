@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from dgm_bench.engines import worker
 from dgm_bench.engines.board import Board
 from dgm_bench.engines.tasks import Job, task_of, terms_of
 from dgm_bench.errors import DataError, ResultsError
-from dgm_bench.events import Progress
+from dgm_bench.events import CurveRows, Progress
 from dgm_bench.planner import PlannedRun
 from dgm_bench.session import Session
 from dgm_bench.spec import DataSpec
@@ -120,6 +121,21 @@ def test_of_many_messages_the_last_are_kept_and_the_others_counted(do):
     assert state.forgotten == 7
     assert state.messages[0] == "7"
     assert len(state.messages) == worker.MOST_MESSAGES
+
+
+def test_of_the_rows_of_curves_the_newest_are_kept_and_the_others_counted(do):
+    def act(session, group, limit):
+        tell = partial(CurveRows, "run", "hash", 1, 7)
+        session.context.live(tell(rows=tuple((n, 0.5, float("nan")) for n in range(50))))
+        for n in range(worker.MOST_ROWS + 2):
+            session.context.live(tell(stage="prior", rows=((50 + n, None, 1.0),)))
+        return []
+
+    state = do(act)
+    assert state.curves_forgotten == 3
+    assert [told.rows[0][0] for told in state.curves] == [*range(52, 72)]
+    assert (state.curves[0].run_id, state.curves[0].stage) == ("run", "prior")
+    assert state.model_dump_json().count("null") < 60, "the data is not repeated"
 
 
 def test_what_the_package_warns_of_is_a_message(do, job):

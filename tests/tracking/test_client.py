@@ -13,7 +13,9 @@ from stored_runs import CELL, store_run
 from dgm_bench.records import Outcome
 from dgm_bench.tracking import client as mlflow_side
 from dgm_bench.tracking.address import TrackingError, read_address
-from dgm_bench.tracking.client import LOGGED_TAG, RUN_ID_TAG, ExperimentError, Log
+from dgm_bench.tracking.client import ExperimentError, Log
+from dgm_bench.tracking.groups import GROUP_TAG
+from dgm_bench.tracking.runs import LAYOUT, LOGGED_TAG, PARENT_TAG, RUN_ID_TAG
 
 
 def log_of(results):
@@ -24,13 +26,19 @@ def once(results, record, **how):
     return log_of(results).once(record.path(results), **how)
 
 
-def runs_of(results):
-    """Return the runs that MLflow shows."""
+def all_runs(results):
+    """Return the runs that MLflow shows, those of cells among them."""
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{results}/mlflow.db")
     experiment = client.get_experiment_by_name("ffjord/density")
     return client, list(client.search_runs([experiment.experiment_id]))
+
+
+def runs_of(results):
+    """Return the runs of records that MLflow shows."""
+    client, runs = all_runs(results)
+    return client, [run for run in runs if GROUP_TAG not in run.data.tags]
 
 
 @pytest.fixture
@@ -134,7 +142,7 @@ def test_a_run_left_half_logged_is_redone(fresh, monkeypatch, call):
 
     assert once(fresh, record) is True
     client, (run,) = runs_of(fresh)
-    assert run.data.tags[LOGGED_TAG] == "yes"
+    assert run.data.tags[LOGGED_TAG] == LAYOUT
     assert run.data.metrics["nll"] == -0.24
     assert len(client.get_metric_history(run.info.run_id, "validation")) == 3
 
@@ -146,7 +154,7 @@ def tagged(client, like, **tags):
 
 
 @pytest.mark.parametrize("many", [False, True])
-@pytest.mark.parametrize("of", [[RUN_ID_TAG], [RUN_ID_TAG, LOGGED_TAG]])
+@pytest.mark.parametrize("of", [[RUN_ID_TAG], [RUN_ID_TAG, LOGGED_TAG, PARENT_TAG]])
 def test_of_several_runs_for_one_record_one_whole_one_is_kept(fresh, many, of):
     record = store_run(fresh)
     once(fresh, record)
@@ -172,15 +180,18 @@ def test_of_two_that_log_a_run_at_once_one_is_kept(fresh, monkeypatch, other_is_
 
     def meanwhile(client, run_id, **how):
         monkeypatch.setattr(MlflowClient, "set_terminated", real)
-        mlflow_side.log_run(client, experiment, record, [], fresh)
-        if other_is_first:  # it looks again, and removes what is not whole
-            mlflow_side.has_in_full(client, experiment, record.run_id)
+        parent = client.get_run(run_id).data.tags[PARENT_TAG]
+        tags = {RUN_ID_TAG: record.run_id, PARENT_TAG: parent}
+        other = client.create_run(experiment, tags=tags).info.run_id
+        if other_is_first:  # it is whole, and the one that is under way is removed
+            client.set_tag(other, LOGGED_TAG, LAYOUT)
+            assert mlflow_side.has_in_full(client, experiment, parent, record.run_id)
         real(client, run_id, **how)
 
     monkeypatch.setattr(MlflowClient, "set_terminated", meanwhile)
     assert once(fresh, record) is not other_is_first
     _, (run,) = runs_of(fresh)
-    assert run.data.tags[LOGGED_TAG] == "yes"
+    assert run.data.tags[LOGGED_TAG] == LAYOUT
     assert once(fresh, record) is False
 
 

@@ -49,7 +49,9 @@ def test_a_server_that_goes_and_comes_back_has_each_metric_once(tmp_path, databa
     threading.Thread(target=cut, daemon=True).start()
     report = tracking.sync(tmp_path / "results")
     server.stop()
-    assert (report.logged, report.left) == ([r.run_id for r in records], [])
+    # An answer may be lost of a run that is whole by then.
+    assert sorted(report.logged + report.already) == [r.run_id for r in records]
+    assert report.left == []
     assert (report.failed, report.stopped, cuts) == ({}, "", [])
     assert_each_once(tmp_path / "mlflow.db", records)
     kept = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
