@@ -38,17 +38,19 @@ class Check:
     remedy: str = ""
 
 
-def checks(results: Path, data_root: Path) -> Iterator[Check]:
+def checks(results: Path, stored: Path | None, data_root: Path) -> Iterator[Check]:
     """Look at everything a run depends on; imports torch.
 
     Args:
         results: The results folder.
+        stored: That of the results that came with the suite; None for none.
         data_root: The data root.
     """
     yield Check("python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}")
     yield from torch_checks()
     yield memory_check(provenance.memory_bytes())
-    yield folder_check("results", results)
+    yield folder_check("your results", results)
+    yield stored_check(stored, results)
     yield folder_check("data root", data_root)
     yield data_check(data_root)
     yield tracking_check(results)
@@ -101,14 +103,29 @@ def memory_check(size: int) -> Check:
 def folder_check(name: str, folder: Path) -> Check:
     """Look at whether a folder can be written, or made, and has room."""
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    option = "--results DIR" if name == "results" else "--data-root DIR"
+    option = "--data-root DIR" if name == "data root" else "--results DIR"
     if not (there.is_dir() and os.access(there, os.W_OK)):
-        return Check(name, "missing", f"{folder} cannot be written", f"name another with {option}")
+        return Check(
+            name,
+            "missing",
+            f"{paths.shown(folder)} cannot be written",
+            f"name another with {option}",
+        )
     free = shutil.disk_usage(there).free
-    found = f"{folder}, {gigabytes(free)} free"
+    found = f"{paths.shown(folder)}, {gigabytes(free)} free"
     if free < LOW_DISK:
         return Check(name, "warn", found, f"free some space, or name another with {option}")
     return Check(name, "ok", found)
+
+
+def stored_check(stored: Path | None, results: Path) -> Check:
+    """Look at whether there are stored results to show beside the user's own."""
+    if stored is None or not (stored / "runs").is_dir():
+        remedy = "name a results folder with --stored DIR; a checkout has one"
+        return Check("stored results", "warn", "none, so that yours stand alone", remedy)
+    if stored.resolve() == results.resolve():
+        return Check("stored results", "ok", f"{paths.shown(stored)}, where yours go too")
+    return Check("stored results", "ok", f"{paths.shown(stored)}, which are only read")
 
 
 def data_check(data_root: Path) -> Check:

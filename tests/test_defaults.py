@@ -4,6 +4,7 @@ import json
 import os
 import tomllib
 from itertools import product
+from pathlib import Path
 from unittest import mock
 
 import click
@@ -73,6 +74,7 @@ def test_an_option_counts_more_than_all(homes, monkeypatch):
         lambda results, *_, **__: looked.append(str(results)) or overview.Overview([], [], 0, []),
     )  # fmt: skip
     write(homes[0], results="mine")
+    Path("other").mkdir()
     for words in ((), ("--results", "other")):
         call("status", *words)
     assert looked == [str(homes[0].parent / "mine"), "other"]

@@ -8,9 +8,11 @@ from dgm_bench import doctor, paths, provenance
 
 
 def test_it_looks_at_everything_and_every_complaint_has_a_remedy(tmp_path):
-    found = {check.name: check for check in doctor.checks(tmp_path / "results", tmp_path / "data")}
-    assert {"python", "torch", "cpu", "gpu", "memory", "results", "data root", "data", "mlflow",
-            "checkout"} == set(found)  # fmt: skip
+    found = {
+        check.name: check for check in doctor.checks(tmp_path / "results", None, tmp_path / "data")
+    }
+    assert {"python", "torch", "cpu", "gpu", "memory", "your results", "stored results",
+            "data root", "data", "mlflow", "checkout"} == set(found)  # fmt: skip
     for check in found.values():
         assert (check.state == "ok") == (check.remedy == ""), check
     assert not (tmp_path / "results").exists()
@@ -31,6 +33,15 @@ def test_a_file_in_the_way_is_a_missing_folder(tmp_path):
 def test_a_folder_without_permission_is_missing(tmp_path):
     tmp_path.chmod(0o500)
     assert doctor.folder_check("data root", tmp_path / "data").state == "missing"
+
+
+def test_stored_results_are_told_from_ones_own(tmp_path):
+    own, stored = tmp_path / "own", tmp_path / "stored"
+    assert doctor.stored_check(None, own).state == "warn"
+    assert doctor.stored_check(stored, own).state == "warn"
+    (stored / "runs").mkdir(parents=True)
+    assert doctor.stored_check(stored, own).detail == f"{stored}, which are only read"
+    assert "where yours go too" in doctor.stored_check(stored, stored).detail
 
 
 def test_a_full_disk_is_a_warning(tmp_path, monkeypatch):

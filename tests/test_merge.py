@@ -283,7 +283,7 @@ def test_the_verb_says_what_became_of_all(verb, tmp_path):
     code, said, told = verb("a", "b", "--results", "all")
     assert (code, tree(tmp_path / "all")) == (1, before)
     counted = "0 runs merged, 1 there already, 1 in conflict, 1 damaged, 1 of another version"
-    assert said == f"{counted}\n"
+    assert said == f"all: {counted}\n"
     conflict, damaged, version = told
     assert "has the run_id of all/runs" in conflict
     assert "broken.json: not a run record" in damaged
@@ -295,7 +295,7 @@ def test_the_verb_says_what_became_of_all(verb, tmp_path):
 def test_a_dry_run_says_the_same_and_writes_nothing(verb, tmp_path):
     store_run(tmp_path / "a")
     code, said, _ = verb("a", "--dry-run", "--results", "all")
-    assert (code, said) == (0, "1 run to merge, 0 there already\n")
+    assert (code, said) == (0, "all: 1 run to merge, 0 there already\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 

@@ -9,6 +9,7 @@ import click
 
 from dgm_bench.cli import streams
 from dgm_bench.cli.options import ResultsFolder, collecting_seldom, examples, results_option
+from dgm_bench.paths import shown
 
 
 @click.command(
@@ -30,7 +31,7 @@ from dgm_bench.cli.options import ResultsFolder, collecting_seldom, examples, re
 @click.pass_context
 @collecting_seldom()
 def merge(context: click.Context, folders: Sequence[Path], dry_run: bool, results: Path) -> None:
-    """Put the records of results folders into one, with their curves and artifacts.
+    """Put the records of results folders into yours, with their curves and artifacts.
 
     The same run twice is one. Where two files of one run differ, the one that is there stays, and
     a line tells of the other; so it does of damaged ones. Nothing is overwritten, and a merge that
@@ -43,5 +44,5 @@ def merge(context: click.Context, folders: Sequence[Path], dry_run: bool, result
     report = merge_folders(folders, results, dry_run=dry_run)
     for line in report.lines():
         streams.tell(line)
-    streams.say(report.summary(dry_run=dry_run))
+    streams.say(f"{shown(results)}: {report.summary(dry_run=dry_run)}")
     context.exit(int(not report.whole))

@@ -139,6 +139,7 @@ def plan(
         print_json(queries.plan_json(planned))
     else:
         console.make_console().print(console.plan_view(planned))
+        streams.say(f"New results go to {shown(results)}.")
 
 
 @click.command(
@@ -297,10 +298,11 @@ def report(
 )
 @data_root_option
 @results_option()
-def doctor(data_root: Path, results: Path) -> None:
+@stored_option
+def doctor(data_root: Path, results: Path, stored: Path | None) -> None:
     """Say what this machine can do, and what is missing."""
     from dgm_bench import console
     from dgm_bench.doctor import checks
 
-    rows = [(c.name, c.state, c.detail, c.remedy) for c in checks(results, data_root)]
+    rows = [(c.name, c.state, c.detail, c.remedy) for c in checks(results, stored, data_root)]
     console.make_console().print(console.checks_view(rows))

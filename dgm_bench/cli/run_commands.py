@@ -27,6 +27,7 @@ from dgm_bench.cli.options import (
     work_option,
 )
 from dgm_bench.errors import DataError, UsageError
+from dgm_bench.paths import shown
 
 #: More than any machine has cores; with very many, libraries end the process.
 MOST_THREADS = 1024
@@ -192,7 +193,7 @@ def run(
 
 
 @click.command(
-    short_help="Log stored records to MLflow.",
+    short_help="Log your records to MLflow.",
     epilog=examples(
         "MLFLOW_TRACKING_URI=http://localhost:5000 dgm-bench sync",
         "dgm-bench sync --time-limit 5m",
@@ -209,7 +210,7 @@ def run(
 @results_option(read=True)
 @click.pass_context
 def sync(context: click.Context, time_limit: str, tracker: str, results: Path) -> None:
-    """Log stored records to MLflow that it does not have yet in full, once each.
+    """Log your records to MLflow that it does not have yet in full, once each.
 
     They go to MLFLOW_TRACKING_URI, or else to a SQLite file beside the results: an experiment a
     table, a run a cell with its seeds below. Runs that an earlier version logged are kept, and
@@ -227,7 +228,8 @@ def sync(context: click.Context, time_limit: str, tracker: str, results: Path) -
     with control.catching_signals():
         done = sync_records(results, control=control, tracker=tracker)
     left = f", {len(done.left)} left" if done.left else ""
-    streams.say(f"{len(done.logged)} logged, {len(done.already)} there already{left}")
+    found = f"{len(done.logged)} logged, {len(done.already)} there already{left}"
+    streams.say(f"{shown(results)}: {found}")
     for reason, runs in _by_reason(done.failed):
         streams.tell(f"{', '.join(runs)}: {reason}")
     if done.interrupted:

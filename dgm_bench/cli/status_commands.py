@@ -18,6 +18,7 @@ from dgm_bench.cli.options import (
     results_option,
 )
 from dgm_bench.errors import UsageError
+from dgm_bench.paths import shown
 
 if TYPE_CHECKING:
     from dgm_bench.overview import Overview, SubmissionView, TaskView
@@ -67,7 +68,7 @@ def status(
         else:
             if watch:
                 screen.clear()
-            screen.print(status_view(found))
+            screen.print(status_view(found, shown(results)))
         if not (watch and any(view.head == "there" for view in found.submissions)):
             return
         time.sleep(_EVERY)
@@ -108,6 +109,7 @@ def cancel(
     if not chosen:
         thing = " ".join(pattern) or "dgm-bench cancel --all"
         reason = "matches no run that is under way" if pattern else "nothing is under way"
+        reason += f" in {shown(results)}"
         raise UsageError(thing, reason, "see dgm-bench status")
     _request(results, chosen, now)
     running = {

@@ -18,11 +18,16 @@ from dgm_bench.progress import fraction_done, number, time_left
 MOST_ROWS = 40
 
 
-def status_view(found: Overview) -> RenderableType:
-    """Return what runs where, what failed, and what waits to be gone on with."""
+def status_view(found: Overview, where: str) -> RenderableType:
+    """Return what runs where, what failed, and what waits to be gone on with.
+
+    Args:
+        found: What was found.
+        where: The results folder.
+    """
     parts = [part for view in found.submissions for part in _submission(view)]
     if not any(view.head != "ended" for view in found.submissions):
-        parts.append(Text("Nothing is under way."))
+        parts.append(Text(f"Nothing is under way in {where}.", overflow="fold"))
     parts += [_warning(f"{folder} is damaged and not shown") for folder in found.damaged]
     if found.ended:
         which = "1 submission" if found.ended == 1 else f"{found.ended} submissions"

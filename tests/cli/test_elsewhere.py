@@ -20,13 +20,13 @@ CELLS = "ffjord/density/*/power"
 def call(tmp_path, monkeypatch):
     monkeypatch.setenv("DGM_BENCH_DATA", str(tmp_path))
     monkeypatch.setenv("DGM_BENCH_JOBS", "1")  # which is of this machine
+    (tmp_path / "results").mkdir()
     return lambda *words: CliRunner().invoke(
         cli, ["plan", *words, "--results", str(tmp_path / "results")]
     )
 
 
-def test_it_says_hours_cost_efficiency_and_what_bounds_it(call, tmp_path):
-    (tmp_path / "results").mkdir()
+def test_it_says_hours_cost_efficiency_and_what_bounds_it(call):
     answer = call(CELLS, "--on", "8xh200", "--price", "3").output
     head, _, *rows = answer.splitlines()
     assert head == (

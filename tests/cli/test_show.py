@@ -1,6 +1,7 @@
 """show: one cell on one screen, and names that mean several or none."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -18,6 +19,8 @@ def show(tmp_path, monkeypatch):
     monkeypatch.setenv("DGM_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "100")
     folders = [str(tmp_path / name) for name in ("own", "stored")]
+    for folder in folders:
+        Path(folder).mkdir()
 
     def call(name, *words):
         results = ["--results", folders[0], "--stored", folders[1]]
