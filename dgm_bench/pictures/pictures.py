@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+#: Inches of a picture and its panels beside each other: as wide as a README shows it.
+WIDTH, ACROSS = 7.5, 2
 #: Points drawn of data and of the model, in two dimensions.
 POINTS = 2_000
 #: The density is drawn on a grid of this many points a side, so many of them at a time.
@@ -208,10 +211,12 @@ def _inputs(dataset: Dataset, n: int, generator: torch.Generator) -> Tensor:
 def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.1 * count + 0.4, 3.3), dpi=110, layout="constrained")
-    panels = [figure.add_subplot(1, count, index + 1) for index in range(count)]
+    across = min(count, ACROSS)
+    down = math.ceil(count / across)
+    figure = Figure(figsize=(WIDTH, WIDTH / ACROSS * down), dpi=110, layout="constrained")
+    panels = [figure.add_subplot(down, across, index + 1) for index in range(count)]
     for axes in panels:
-        axes.tick_params(labelsize=7)
+        axes.tick_params(labelsize=8)
     figure.suptitle(drawn(title), fontsize=10)
     return figure, panels
 

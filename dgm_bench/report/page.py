@@ -93,6 +93,7 @@ class _Page:
                 yes_no=YES_NO,
                 papers=papers,
                 views=views,
+                part=self._part(),
                 counts=_counts(views),
                 states=STATES,
                 no_verdict=_NO_VERDICT,
@@ -107,6 +108,13 @@ class _Page:
         )
         page.enable_buffering(PIECES)
         yield from page
+
+    def _part(self) -> str:
+        """Return how many of all cells the page shows; empty where it shows all."""
+        if self.chosen is None:
+            return ""
+        count = sum(len(table.cells) for paper in self.papers for table in paper.tables)
+        return f"{len(self.chosen):,} of {count:,} cells"
 
     def _records(self, views: Sequence[TableView]) -> list[RunRecord]:
         """Return the runs that the page tells of, newest first: all, or those of its cells."""

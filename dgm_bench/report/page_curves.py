@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from dgm_bench.quality import VALIDATED, Curve, not_validated, per_nat
+from dgm_bench.quality import VALIDATED, Curve, not_validated
 from dgm_bench.records import RunRecord
 from dgm_bench.spec import Cell, Stage
 
@@ -66,13 +66,28 @@ def learning_rate_drops(curve: Curve) -> list[float | None]:
 
 
 def published_level(cell: Cell, record: RunRecord) -> float | None:
-    """Return the published number where validations are of the same quantity, in nats.
+    """Return the published number in nats, where the run's validations are of the same quantity.
 
-    Numbers in bits per dimension have constants of the data besides, so that they have no level.
+    Bits per dimension are linear in nats, with constants of the data. The slope is the ratio of
+    a run's standard errors in both units, and its numbers in both give the rest.
     """
     if cell.published is None or not_validated(cell, record.recipe):
         return None
-    return short(float(cell.published.value)) if per_nat(cell, record) == 1.0 else None
+    value = float(cell.published.value)
+    if cell.column.unit == "nats":
+        return short(value)
+    known, nats = _number(record, cell.metric), _number(record, f"{cell.metric}_nats")
+    if known is None or nats is None:
+        return None
+    return short(nats[0] + (value - known[0]) * nats[1] / known[1])
+
+
+def _number(record: RunRecord, name: str) -> tuple[float, float] | None:
+    """Return a metric's value and standard error, where it has both."""
+    metric = record.metric(name)
+    if metric is None or metric.value is None or not metric.se:
+        return None
+    return metric.value, metric.se
 
 
 def short(value: float | None) -> float | None:

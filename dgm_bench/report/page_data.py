@@ -26,7 +26,7 @@ from dgm_bench.report.time_to_quality import all_lines, time_to_quality
 from dgm_bench.spec import Cell, Paper, Recipe, Source
 from dgm_bench.store import Store
 from dgm_bench.verdict import Verdict, extrapolated
-from dgm_bench.wording import published_error, so_far
+from dgm_bench.wording import counted, published_error, so_far
 
 Fields = dict[str, Any]
 
@@ -265,7 +265,7 @@ def environment(record: RunRecord) -> list[tuple[str, str]]:
     packages = ", ".join(map(" ".join, where.packages.items()))
     return [
         ("machine", where.gpu or where.device),
-        ("processor", f"{where.cpu}, {where.cores} cores, {where.threads} threads used"),
+        ("processor", f"{where.cpu}, {where.cores} cores, {counted(where.threads, 'thread')} used"),
         ("machine class", where.machine_class),
         ("commit", f"{commit} (dgm-bench {code.version})"),
         ("command", code.command),

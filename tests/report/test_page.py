@@ -27,7 +27,7 @@ from PIL import Image
 from dgm_bench import report
 from dgm_bench.records import write_record
 from dgm_bench.report.page import write_report
-from dgm_bench.report.page_curves import some_rows
+from dgm_bench.report.page_curves import published_level, some_rows
 from dgm_bench.report.page_data import on_printed_scale
 from dgm_bench.report.page_pictures import pictures_of, small
 from dgm_bench.report.page_tables import by_importance, parts_of
@@ -238,6 +238,23 @@ def test_each_run_has_its_curve_its_pictures_and_its_numbers(page):
     assert len(data["newest"]) == len(data["runs"]) == 5
 
 
+def test_a_published_number_in_bits_per_dimension_has_its_place_among_nats():
+    """Of MNIST, 784 pixels: bits = nats / (784 ln 2) + c. The MAF paper prints MADE in both."""
+    column = make_column("mnist", unit="bits/dim")
+    cell = make_cell("made", column, published=make_published("2.04"))
+    nats, slope = 1384.78, 784 * math.log(2)
+    metrics = (
+        make_metric(2.046014, se=2.0 / slope, unit="bits/dim"),
+        make_metric(nats, se=2.0, name="nll_nats"),
+    )
+    found = published_level(cell, make_record(cell, metrics=metrics))
+    assert found == pytest.approx(nats - 0.006014 * slope, abs=0.1)
+    assert found == pytest.approx(1380.8, abs=2.0)
+    assert published_level(cell, make_record(cell, metrics=metrics[:1])) is None
+    other = make_cell("made", make_column("mnist", metric="elbo"), published=make_published("2.04"))
+    assert published_level(other, make_record(other, metrics=metrics)) is None
+
+
 def test_a_part_of_the_page_has_its_cells_and_runs_alone(tmp_path, page):
     target = tmp_path / "part.html"
     store, chosen = Store(tmp_path / "results"), {CELLS[0].id, CELLS[2].id}
@@ -249,6 +266,7 @@ def test_a_part_of_the_page_has_its_cells_and_runs_alone(tmp_path, page):
     whole = told(page)["cells"][CELLS[0].id]
     assert part["cells"][CELLS[0].id]["scale"] == whole["scale"]
     assert "ORACLE-6" not in target.read_text()
+    assert "A part: 2 of 5 cells." in target.read_text()
 
 
 def test_yours_are_told_from_those_that_came_with_the_suite(tmp_path):

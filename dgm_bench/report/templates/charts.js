@@ -61,8 +61,9 @@ function scaleFigure(scale, unit, width) {
   const ends = scale.interval ?? [scale.measured - (scale.error ?? 0), scale.measured + (scale.error ?? 0)];
   const values = [scale.published - reach, scale.published + reach, ...ends, ...(scale.seeds ?? []), scale.so_far, scale.forecast,
     ...(scale.between ?? [])].filter((value) => isNumber(value) && !Number.isNaN(value));
-  const alone = !isNumber(scale.published) && !isNumber(scale.so_far) && !(scale.seeds?.length > 1);
-  if (alone || new Set(values).size < 2) return null;
+  const beside = isNumber(scale.published) || scale.seeds?.length > 1;
+  const something = isNumber(scale.so_far) || (isNumber(scale.measured) && beside);
+  if (!something || new Set(values).size < 2) return null;
   const [low, high] = limits(values);
   const x = between(low, high, left, right);
   const parts = [line(left, floor, right, floor, "axis")];

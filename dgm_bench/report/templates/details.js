@@ -58,7 +58,7 @@ function overSeeds(cell, width) {
     const title = `Curves over seeds${one ? "" : `, stage ${stage}`}`;
     const drawn = curvesFigure({ lines, level, drops, unit: found[0].curve.of, title, width });
     const names = found.map(({ run, number }) => swatch(`seed ${run.seed}${whose(run)}`, look(number)));
-    if (level !== undefined) names.push(swatch("published", { class: "published" }));
+    if (level !== undefined) names.push(swatch("published, on test data", { class: "published" }));
     if (drops?.length) names.push(swatch("learning rate drops", { class: "drop" }));
     return drawn && section(title, figure(drawn, legend(names), made("figcaption", {}, "Thick: validation; thin: training.")));
   });
@@ -83,7 +83,7 @@ function overRows(id, cell, width) {
   const title = `Curves over the rows of ${words(cell.column)}`;
   const drawn = curvesFigure({ lines, level: cell.level, unit: own[0].of, title, width });
   const names = lines.map((each) => swatch(each.name, look(each.look)));
-  if (cell.level !== undefined) names.push(swatch(`published for ${words(cell.row)}`, { class: "published" }));
+  if (cell.level !== undefined) names.push(swatch(`published for ${words(cell.row)}, on test data`, { class: "published" }));
   return drawn && section(title, figure(drawn, legend(names), made("figcaption", {}, "Validation of one run a row, the newest; this row is thick.")));
 }
 
@@ -108,12 +108,12 @@ function measuredSide(cell, runs) {
   if (!newest) return null;
   const where = newest.where.map(split);
   return section("Measured", pairs([
-    [cell.done ? "so far" : "value", cell.measured ? `${cell.measured} ${words(cell.unit)}` : ""],
+    ["value", cell.measured ? `${cell.measured} ${words(cell.unit)}` : ""],
     ["done", cell.done],
     ["forecast", cell.forecast],
     ["yours", cell.yours],
     ["stored", cell.stored],
-    ["yours is", cell.word],
+    ["compared", cell.against && [cell.word, cell.against].filter(Boolean).join(": ")],
     ["seeds", `${runs.length}`],
     ["training", runs.map((run) => run.training).join(", ")],
     ...where.filter(([name]) => FIRST.includes(name)),
@@ -173,9 +173,8 @@ function showCell(id) {
     made("header", {}, made("div", {}, made("p", { className: "eyebrow" }, id), made("h2", { id: "cell-name" }, `${words(cell.row)}, ${words(cell.column)}`)), chip(cell.state), close),
     made("p", { className: "reason" }, words(cell.reason).replace(/^\p{Ll}/u, (letter) => letter.toUpperCase())),
     ...[
-      figure(scaleFigure(cell.scale ?? {}, words(cell.unit), width), made("figcaption", {}, scaleCaption(cell.scale ?? {}))),
+      cell.scale && figure(scaleFigure(cell.scale, words(cell.unit), width), made("figcaption", {}, scaleCaption(cell.scale))),
       made("div", { className: "columns" }, [publishedSide(cell), measuredSide(cell, runs)]),
-      cell.against && made("p", { className: "quiet" }, `Yours against stored: ${cell.against}.`),
       command(id, cell),
       pictures(runs),
       ...overSeeds(cell, width),
@@ -193,9 +192,10 @@ function showCell(id) {
 }
 
 function scaleCaption(scale) {
+  if (isNumber(scale.so_far)) return "Hollow: the number so far, which is no measurement, and what its curve says of the end, with a 90 % interval.";
   const bar = scale.interval ? "the 90 % interval that the verdict is about" : "the error of the measured number, as the table has it; there is no interval yet";
   const band = scale.margin ? " Green: the margin of the verdict." : "";
-  return `${isNumber(scale.measured) ? `Bar: ${bar}.` : "No measurement."}${isNumber(scale.published) ? ` Diamond: the published number.${band}` : ""}`;
+  return `Bar: ${bar}.${isNumber(scale.published) ? ` Diamond: the published number.${band}` : ""}`;
 }
 
 function showRuns(details) {
