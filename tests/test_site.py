@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import click
+import costs_table
 import evidence
 import examples
 import model_pages
@@ -99,3 +100,51 @@ def test_every_verb_and_option_that_a_text_shows_is_there(path):
         there = {name for option in found.params for name in option.opts}
         options = {word.partition("=")[0] for word in rest if word.startswith("-")}
         assert options <= there, f"{' '.join(words)}: {options - there}"
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_costs_in_the_readme_are_those_of_the_planner_and_the_records():
+    """``python docs/generate/costs_table.py`` writes them; draws differ by numpy's version."""
+    table = README.split(costs_table.BEGIN)[1].split(costs_table.END)[0].strip().splitlines()
+    stored = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in table}
+    assert len(stored) == len(evidence.catalog().tables) + 3
+    for name in ("ffjord/vi", "priors/elbo-surgery", "avb/elbo"):
+        now = costs_table.row(f"`{name}`", evidence.catalog().table(name).cells)
+        for said, entry in zip(stored[now[0]], now, strict=True):
+            pattern = r"[\d,.]+"
+            assert re.sub(pattern, "#", said) == re.sub(pattern, "#", entry)
+            numbers = [
+                [float(found.replace(",", "")) for found in re.findall(pattern, text)]
+                for text in (said, entry)
+            ]
+            assert numbers[0] == pytest.approx(numbers[1], rel=0.03, abs=1)
+
+
+def test_the_library_is_as_the_readme_shows_it():
+    tables, model = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+    names = {}
+    exec(tables, names)  # both frames have the columns that are chosen
+    assert set(re.findall(r"\bd\.(\w+)", tables + model)) <= set(names["d"].__all__)
+    shown = set(re.findall(r"`(sample|log_prob|elbo|reconstruct|encode)`", README))
+    assert all(hasattr(names["d"].TrainedModel, method) for method in shown)
+
+
+def test_the_readme_counts_papers_and_tables():
+    catalog, words = evidence.catalog(), ("six", "twelve")
+    assert (len(catalog.papers), len(catalog.tables)) == (6, 12)
+    assert "{} papers, {} tables".format(*words) in README
+
+
+def test_files_that_texts_link_to_are_there():
+    for path in WRITTEN:
+        text = path.read_text(encoding="utf-8")
+        linked = re.findall(r"\]\((?!http|#|\.\./\.\./)([^)#]+)", text)
+        generated = {"tables.md", "commands.md"} | {f"papers/{p.id}.md" for p in CATALOG.papers}
+        missing = [link for link in linked if not (path.parent / link.split(" ")[0]).exists()]
+        assert not [link for link in missing if link.removeprefix("../") not in generated | PAGES]
+
+
+CATALOG = evidence.catalog()
+PAGES = {f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}

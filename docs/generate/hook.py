@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+import command_page
 import evidence
 import examples
 import mathml
@@ -15,7 +17,9 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 DOCS = evidence.ROOT / "docs"
-TABLES = "tables.md"
+TABLES, COMMANDS = "tables.md", "commands.md"
+#: Where a page has a part of the README.
+_README = re.compile(r"^<!-- README: (\w+) -->$", re.M)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -25,7 +29,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         {"Results": [TABLES, "verdicts.md"]},
         {"Papers": [{paper.id: f"papers/{paper.id}.md"} for paper in evidence.catalog().papers]},
         {"Models": _written("models")},
-        {"Guides": ["add.md", "scale.md"]},
+        {"Guides": ["run.md", "data.md", "add.md", "scale.md", COMMANDS, "code.md"]},
         {"Notebooks": [f"notebooks/{name}.md" for name in notebook_pages.names()]},
         {"API": _written("api")},
     ]
@@ -47,6 +51,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def _generated() -> Iterator[tuple[str, str | bytes]]:
     catalog = evidence.catalog()
+    yield COMMANDS, command_page.page()
     yield TABLES, paper_pages.gallery_page(catalog.papers)
     for paper in catalog.papers:
         yield f"papers/{paper.id}.md", paper_pages.paper_page(paper)
@@ -59,6 +64,7 @@ def _generated() -> Iterator[tuple[str, str | bytes]]:
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Run a page's examples; append to a model's page its numbers and code."""
+    markdown = _README.sub(lambda found: paper_pages.readme_part(found[1]), markdown)
     markdown = examples.run_examples(paper_pages.linked(markdown))
     return f"{markdown}\n{model_pages.appended(page.meta)}" if "models" in page.meta else markdown
 

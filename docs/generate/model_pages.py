@@ -20,7 +20,8 @@ def appended(meta: Mapping[str, Any]) -> str:
     Args:
         meta: The page's header. ``models`` are names as recipes have them, with ``args`` only
             where a stage has those arguments, and ``objectives`` only where it has one of those;
-            ``code`` are further classes below ``dgm_bench.models``.
+            ``also`` are models whatever their arguments; ``code`` are further classes below
+            ``dgm_bench.models``.
     """
     cells = [cell for cell in evidence.catalog().cells if _concerns(cell, meta)]
     parts = ["## Published and measured", *_numbers(cells)]
@@ -57,9 +58,12 @@ def _has(recipe: Recipe, meta: Mapping[str, Any]) -> bool:
     """Say whether a stage of a recipe is of a page's models, arguments and objectives."""
     wanted, objectives = meta.get("args", {}), meta.get("objectives")
     return any(
-        (stage.model.name in meta["models"] or "*" in meta["models"])
-        and (objectives is None or stage.objective.name in objectives)
-        and all(stage.model.args.get(key) in _several(value) for key, value in wanted.items())
+        stage.model.name in meta.get("also", ())
+        or (
+            (stage.model.name in meta["models"] or "*" in meta["models"])
+            and (objectives is None or stage.objective.name in objectives)
+            and all(stage.model.args.get(key) in _several(value) for key, value in wanted.items())
+        )
         for stage in recipe.stages
     )
 

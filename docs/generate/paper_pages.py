@@ -7,7 +7,7 @@ from collections import Counter
 
 import evidence
 
-from dgm_bench.spec import Paper, Table
+from dgm_bench.spec import Cell, Paper, Table
 from dgm_bench.wording import STATES
 
 
@@ -23,7 +23,7 @@ def paper_page(paper: Paper) -> str:
 def gallery_page(papers: tuple[Paper, ...]) -> str:
     """Return all tables, with how many cells are in which state, and all figures."""
     parts = ["# Tables and figures", GALLERY]
-    for paper in papers:
+    for paper in sorted(papers, key=lambda paper: -len(_published(paper))):
         parts += [f"## {paper.id}", f"[{paper.title}](papers/{paper.id}.md)", _overview(paper)]
         parts += [_picture(file, "figures") for file in evidence.figures_of(paper.id)]
     return "\n\n".join(parts) + "\n"
@@ -57,11 +57,15 @@ def _cited(paper: Paper) -> str:
 
 
 def _counts(paper: Paper) -> str:
-    published = [cell for table in paper.tables for cell in table.cells if cell.published]
+    published = _published(paper)
     states = Counter(evidence.verdicts()[cell.id].state for cell in published)
     counted = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
     said = f"Of {len(published)} published numbers: {counted}. " if published else ""
     return said + "[How verdicts work](../verdicts.md)."
+
+
+def _published(paper: Paper) -> list[Cell]:
+    return [cell for table in paper.tables for cell in table.cells if cell.published]
 
 
 def _heading(table: Table) -> str:
@@ -92,3 +96,11 @@ def linked(text: str) -> str:
     text = re.sub(r"\]\(\.\./(\w+)/README\.md", r"](\1.md", text)
     text = re.sub(r"\]\(\.\./reproductions/(\w+)/README\.md", r"](papers/\1.md", text)
     return re.sub(r"(?<!!)\[([^]]+)\]\(\.\./\.\./[^)]*\)", r"\1", text)
+
+
+def readme_part(name: str) -> str:
+    """Return a part of the project's README, which it marks, with links that hold on the site."""
+    text = (evidence.ROOT / "README.md").read_text(encoding="utf-8")
+    part = text.split(f"<!-- {name}: begin -->\n")[1].split(f"<!-- {name}: end -->")[0]
+    part = part.replace("](docs/", "](")
+    return re.sub(r"\[([^]]+)\]\((?!\w+\.md|http)[^)]*\)", r"\1", part)
