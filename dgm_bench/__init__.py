@@ -16,16 +16,19 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from dgm_bench.library.frames import published, results
     from dgm_bench.library.loading import load
+    from dgm_bench.library.running import plan, run
     from dgm_bench.library.trained import TrainedModel
 
-__all__ = ["TrainedModel", "load", "published", "results"]
+__all__ = ["TrainedModel", "load", "plan", "published", "results", "run"]
 
 #: Where each name of the library is.
 _HOMES = {
     "TrainedModel": "trained",
     "load": "loading",
+    "plan": "running",
     "published": "frames",
     "results": "frames",
+    "run": "running",
 }
 
 

@@ -15,22 +15,22 @@ from dgm_bench.records import WEIGHTS, write_record
 CELLS = {cell.id: cell for cell in load_catalog().cells}
 
 
-def disturbed(model):
-    """The model with other weights than it begins with: the identity would hide much."""
+def disturbed(model, scale):
+    """Change the weights that a model begins with: the identity would hide much."""
     noise = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for weight in model.parameters():
-            weight += 0.05 * torch.randn(weight.shape, generator=noise, dtype=weight.dtype)
-    return model
+            weight += scale * torch.randn(weight.shape, generator=noise, dtype=weight.dtype)
 
 
-def keep(results, cell_id, *, metrics=(), seed=0, **overrides):
+def keep(results, cell_id, *, metrics=(), seed=0, scale_of_noise=0.05, **overrides):
     """Write the record and the weights of a model of a cell, evaluated by some of its metrics."""
     cell = CELLS[cell_id]
     spec = cell.recipe.stages[0]
     data = datasets.load(spec.data.name, results, args=spec.data.args, seed=seed)
     data = data.to("cpu", dtype_of(spec))
-    model = disturbed(_untrained(cell.recipe, seed, data.event_shape))
+    model = _untrained(cell.recipe, seed, data.event_shape)
+    disturbed(model, scale_of_noise)
     measured = ()
     if metrics:
         asked = cell.recipe.evaluation.model_copy(update={"metrics": metrics})

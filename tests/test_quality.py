@@ -47,8 +47,7 @@ LAYERS = (
     ("session",),
     ("engines",),
     ("runner",),
-    ("library",),
-    ("console", "screen", "progress", "overview", "doctor", "cli", "perf", "__main__"),
+    ("console", "screen", "progress", "overview", "doctor", "cli", "library", "perf", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -286,6 +286,7 @@ def data_list(data_root: Path) -> None:
     epilog=examples(
         "dgm-bench data fetch mnist",
         "dgm-bench data fetch power gas --data-root /scratch/data",
+        "dgm-bench data fetch ffjord/density/nsf-coupling/digits",
     ),
 )
 @click.argument(
@@ -293,12 +294,26 @@ def data_list(data_root: Path) -> None:
 )
 @data_root_option
 def data_fetch(names: Sequence[str], data_root: Path) -> None:
-    """Download the files of data sets, or a network's weights; continues a broken download."""
+    """Download the files of data sets, or a network's weights; continues a broken download.
+
+    A cell stands for the weights of its trained model, which are checked by its record.
+    """
     from dgm_bench import data as sets
 
     for name in names:
+        if "/" in name:
+            streams.say(str(_fetched_model(name, data_root)))
+            continue
         paths = sets.fetch(name, data_root, progress=sys.stderr.isatty())
         streams.say("\n".join(map(str, paths)) or f"{name}: {NO_FILES}")
+
+
+def _fetched_model(cell: str, data_root: Path) -> Path:
+    from dgm_bench.library.folders import open_store
+    from dgm_bench.library.weights import fetch_weights, one_cell
+
+    progress = sys.stderr.isatty()
+    return fetch_weights(one_cell(cell), open_store(), data_root, progress=progress)
 
 
 @data.command(

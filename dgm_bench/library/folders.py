@@ -6,24 +6,30 @@ import os
 from pathlib import Path
 
 from dgm_bench import data, defaults, paths
+from dgm_bench.errors import UsageError
 from dgm_bench.store import Store
 
 #: A folder; of results also an address, such as ``s3://bucket/results``.
 Folder = str | os.PathLike[str] | None
 
 
-def own_folder(results: Folder) -> Path:
+def own_folder(results: Folder, *, read: bool = True) -> Path:
     """Return the user's results folder; of an address its copy, with what is new there fetched.
 
     Args:
         results: The folder or address; None for ``$DGM_BENCH_RESULTS``, else ``dgm-results``.
+        read: It is only read: one that is named has to be there.
 
     Raises:
+        UsageError: It is not there.
         ResultsError: The address does not answer.
     """
     named = os.fspath(_chosen("results", results) or paths.own_results())
     if not paths.is_address(named):
-        return Path(named).expanduser()
+        folder = Path(named).expanduser()
+        if read and results is not None and not folder.exists():
+            raise UsageError(folder, "no such results folder", "name one that is there, or none")
+        return folder
     from dgm_bench.remote import Remote
 
     return Remote(named).fetch()

@@ -35,11 +35,11 @@ def results(pattern: str = "*", *, results: Folder = None, stored: Folder = None
             ``"none"`` for no others.
 
     Raises:
-        UsageError: The pattern matches no cell.
+        UsageError: The pattern matches no cell, or the folder is not there.
         ResultsError: An address does not answer.
 
     Example:
-        >>> frame = results("ffjord/density/*/digits", results="none-yet")
+        >>> frame = results("ffjord/density/*/digits")
         >>> {"cell", "metric", "value", "standard_error", "unit", "seed", "origin"} <= {*frame}
         True
     """

@@ -6,14 +6,18 @@ import os
 from pathlib import Path
 
 from dgm_bench import data as datasets
-from dgm_bench.catalog import load_catalog
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import ResultsError, UsageError, reading
 from dgm_bench.execution import resolve_device
 from dgm_bench.library.folders import Folder, data_folder, open_store
 from dgm_bench.library.rebuilt import dtype_of, rebuilt
 from dgm_bench.library.trained import TrainedModel
-from dgm_bench.library.weights import read_weights, record_to_load, require_recipe
+from dgm_bench.library.weights import (
+    one_cell,
+    read_weights,
+    record_to_load,
+    require_recipe,
+)
 from dgm_bench.records import RunRecord
 from dgm_bench.spec import Cell, Recipe
 from dgm_bench.store import Store
@@ -70,19 +74,6 @@ def load(
     data = _data(recipe, seed, root, device)
     module = rebuilt(recipe, seed, data, content, where)
     return TrainedModel(chosen.id, recipe, seed, record, module, data, root)
-
-
-def one_cell(cell: str) -> Cell:
-    """Return the cell of that name, or the only one of a pattern.
-
-    Raises:
-        UsageError: There is none, or several match.
-    """
-    found = load_catalog().select(cell)
-    if len(found) > 1:
-        reason = f"names {len(found)} cells, {found[0].id} and others"
-        raise UsageError(cell, reason, "name one of them")
-    return found[0]
 
 
 def _record(cell: Cell, store: Store, seed: int, run: str | None) -> RunRecord:

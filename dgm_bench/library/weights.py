@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dgm_bench.catalog import load_catalog
 from dgm_bench.data.cards import Download
 from dgm_bench.errors import DataError, ResultsError, UsageError
 from dgm_bench.planner import run_command
@@ -23,6 +24,19 @@ RELEASE = "https://github.com/dgm-bench/dgm-bench/releases/download/weights"
 FOLDER = "models"
 #: Bytes that a file of weights has at most: in double precision, with a mask beside each matrix.
 _BYTES_A_WEIGHT, _BYTES_BESIDES = 16, 2**20
+
+
+def one_cell(cell: str) -> Cell:
+    """Return the cell of that name, or the only one of a pattern.
+
+    Raises:
+        UsageError: There is none, or several match.
+    """
+    found = load_catalog().select(cell)
+    if len(found) > 1:
+        reason = f"names {len(found)} cells, {found[0].id} and others"
+        raise UsageError(cell, reason, "name one of them")
+    return found[0]
 
 
 def require_recipe(cell: Cell) -> Recipe:

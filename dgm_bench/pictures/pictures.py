@@ -38,6 +38,8 @@ GRID, CHUNK = 200, 10_000
 #: Images drawn, in a square; the first row decides whether there is time for the others, as
 #: an autoregressive model takes one pass for each pixel.
 IMAGES_ACROSS, SECONDS_FOR_FIRST_ROW = 8, 10.0
+#: Dots that the longer side of a grid of small images has at most.
+GRID_DOTS = 720
 
 Box = tuple[float, float, float, float]
 
@@ -95,6 +97,45 @@ def _figures(
         yield "density", _plane_figure(model, dataset, title, generator)
 
 
+@torch.no_grad()
+def sample_picture(
+    samples: Float[Tensor, "n *event"],
+    title: str,
+    kind: str = "png",
+    log_density: LogDensity | None = None,
+) -> bytes:
+    """Return a picture of samples: images in a square, or points of the plane.
+
+    Args:
+        samples: Images with pixels in [0, 1] of shape ``(n, channels, height, width)``, or points
+            of two dimensions.
+        title: The heading of points.
+        kind: Of the file, which matplotlib knows.
+        log_density: Of points, which is drawn beside them; None for points alone.
+    """
+    if samples.dim() == 4:
+        return _grid_of_images(samples, kind)
+    box = _box(samples)
+    figure, panels = _panels(1 if log_density is None else 2, title)
+    _scatter(panels[0], f"samples ({len(samples):,})", samples)
+    if log_density is not None:
+        _draw_densities(figure, panels[1:], {"density of the model": log_density}, box, samples)
+    _frame(panels, box)
+    return _picture(figure, kind)
+
+
+def _grid_of_images(images: Float[Tensor, "n channels height width"], kind: str) -> bytes:
+    """Return images in a square, each pixel as a square of whole dots."""
+    from matplotlib.image import imsave
+
+    tiled = tile_images(torch.nan_to_num(images).clamp(0, 1), math.isqrt(len(images) - 1) + 1)
+    zoom = max(1, GRID_DOTS // max(tiled.shape[:2]))
+    dots = tiled.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
+    file = io.BytesIO()
+    imsave(file, dots.expand(-1, -1, 3).numpy(), format=kind, vmin=0, vmax=1)
+    return file.getvalue()
+
+
 # --------------------------------------------------------------------------- two dimensions
 
 
@@ -115,9 +156,13 @@ def _plane_figure(
     for axes, (name, where) in zip(panels, points.items(), strict=False):
         _scatter(axes, name, where)
     _draw_densities(figure, panels[len(points) :], densities, box, data)
+    _frame(panels, box)
+    return figure
+
+
+def _frame(panels: Sequence[Axes], box: Box) -> None:
     for axes in panels:
         axes.set(xlim=box[:2], ylim=box[2:], xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
-    return figure
 
 
 def _box(points: Float[Tensor, "n 2"]) -> Box:
@@ -222,6 +267,10 @@ def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
 
 
 def _save(figure: Figure, path: Path) -> None:
+    write_atomically(path, _picture(figure, "png"))
+
+
+def _picture(figure: Figure, kind: str) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png")
-    write_atomically(path, file.getvalue())
+    figure.savefig(file, format=kind)
+    return file.getvalue()

@@ -24,6 +24,7 @@ def store(folder, cell=MADE, **overrides):
 
 @pytest.fixture
 def folders(tmp_path):
+    (tmp_path / "own").mkdir()
     return {"results": tmp_path / "own", "stored": tmp_path / "stored"}
 
 
