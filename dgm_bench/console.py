@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.segment import Segment
-from rich.style import Style
+from rich.style import Style, StyleType
 from rich.table import Table
-from rich.text import Text
+from rich.text import Span, Text
 
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.escaping import plain
 from dgm_bench.planner import Plan, PlannedRun, duration, gigabytes
 from dgm_bench.report.grid import Entry, Heading, Line, Section
 from dgm_bench.report.numbers import how_far, measured_text, published_text
-from dgm_bench.screen import columns
+from dgm_bench.screen import columns, fitting
 from dgm_bench.together import why_apart
 from dgm_bench.wording import MEASURED_LEGEND, PUBLISHED_LEGEND, STATES, listed, spoken
 
@@ -48,7 +48,8 @@ class _Console(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        for segment in super().render(renderable, options):
+        shown = fitted(renderable) if isinstance(renderable, Text) else renderable
+        for segment in super().render(shown, options):
             text = segment.text if segment.control else plain(segment.text)
             yield segment if text == segment.text else Segment(text, segment.style)
 
@@ -56,9 +57,36 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+def fitted(text: Text) -> Text:
+    """Return a text with the marks that standard output has, and its styles."""
+    if fitting(text.plain) == text.plain:
+        return text
+    whole = text.blank_copy()
+    ends = sorted({place for span in text.spans for place in (span.start, span.end)})
+    for part in text.divide(ends):
+        part.plain = fitting(part.plain)
+        part.spans = [Span(0, len(part), span.style) for span in part.spans]
+        whole.append_text(part)
+    return whole
+
+
+class _Table(Table):
+    """A table that is laid out by what standard output shows."""
+
+    def add_row(
+        self,
+        *renderables: RenderableType | None,
+        style: StyleType | None = None,
+        end_section: bool = False,
+    ) -> None:
+        texts = (Text(each) if isinstance(each, str) else each for each in renderables)
+        shown = (fitted(each) if isinstance(each, Text) else each for each in texts)
+        super().add_row(*shown, style=style, end_section=end_section)
+
+
 def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
     """Return an empty table; columns named in ``right`` hold numbers."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    table = _Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
     numbers = set(right)
     for column in columns:
         table.add_column(
@@ -227,7 +255,7 @@ class _CellsTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table."""
-        lines = self.section.padded(options.max_width, spaced=False)
+        lines = self.section.escaped(fitting).padded(options.max_width, spaced=False)
         if lines is None:
             yield self._folded()
         spans = (span for line in lines or () for span in (*line, ("\n", "")))

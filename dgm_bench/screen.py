@@ -1,13 +1,43 @@
-"""The screen that text is laid out for: how wide it is, and whether it has colours."""
+"""The screen that text is laid out for: how wide it is, its colours, and which marks it has."""
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
+
+from dgm_bench.escaping import in_ascii, plain
 
 #: Columns where no terminal says how many it has.
 WIDTH = 120
 NARROWEST, WIDEST = 40, 2000
+#: Writes marks that an encoding lacks in ASCII.
+IN_ASCII = "dgm_bench.in_ascii"
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return in_ascii(plain(error.object[error.start : error.end])), error.end
+
+
+codecs.register_error(IN_ASCII, _in_ascii)
+
+
+def has_all_marks() -> bool:
+    """Return whether standard output can show every character."""
+    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
+
+
+def fitting(text: str) -> str:
+    """Return text as standard output shows it, so that it can be laid out: ± may take two columns.
+
+    It has no control characters.
+    """
+    known = plain(text)
+    encoding = getattr(sys.stdout, "encoding", None)
+    if known.isascii() or has_all_marks() or not encoding:
+        return known
+    return known.encode(encoding, IN_ASCII).decode(encoding)
 
 
 def columns(*, terminal: bool) -> int | None:

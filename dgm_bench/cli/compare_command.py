@@ -65,7 +65,7 @@ def compare(
     something did, 3 when they are not comparable.
     """
     from dgm_bench.report.comparison import render_comparison
-    from dgm_bench.screen import width_and_colour
+    from dgm_bench.screen import fitting, width_and_colour
 
     sides = new or _yours(results), baseline or _stored(stored, new or results)
     comparison = _compared(*sides, strict=strict)
@@ -75,7 +75,13 @@ def compare(
         shown(sides[1]) if baseline else f"stored ({shown(sides[1])})",
     )
     text = render_comparison(
-        comparison, style, width=width, colour=colour, everything=everything, names=names
+        comparison,
+        style,
+        width=width,
+        colour=colour,
+        everything=everything,
+        names=names,
+        fit=fitting,
     )
     streams.show(text.rstrip("\n"))
     context.exit(comparison.exit_code)

@@ -26,6 +26,7 @@ from dgm_bench.errors import (
     shortened,
 )
 from dgm_bench.escaping import one_line
+from dgm_bench.screen import has_all_marks
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -457,5 +458,5 @@ def examples(*lines: str) -> str:
 
 def print_json(value: object) -> None:
     """Print JSON on stdout; nothing else goes there."""
-    ascii_only = not streams.has_all_marks()
+    ascii_only = not has_all_marks()
     streams.show(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=ascii_only))

@@ -222,12 +222,21 @@ def _rendered(chosen: Table, style: Format, verdicts: Mapping[str, Verdict], sto
     """Return a table as it is printed."""
     from dgm_bench.report.tables import render_table
     from dgm_bench.report.time_to_quality import times_of
-    from dgm_bench.screen import width_and_colour
+    from dgm_bench.screen import fitting, width_and_colour
 
     times = times_of(chosen.cells, verdicts, store)
     width, colour = width_and_colour()
     own = shown(store.results)
-    text = render_table(chosen, verdicts, style, width=width, colour=colour, times=times, own=own)
+    text = render_table(
+        chosen,
+        verdicts,
+        style,
+        width=width,
+        colour=colour,
+        times=times,
+        own=own,
+        fit=fitting,
+    )
     return text.rstrip("\n")
 
 

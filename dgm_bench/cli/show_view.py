@@ -8,12 +8,13 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from dgm_bench.cli import streams
 from dgm_bench.cli.cell_facts import Facts
+from dgm_bench.console import fitted
 from dgm_bench.planner import duration, gigabytes
 from dgm_bench.records import RunRecord
 from dgm_bench.report.interval import bars_of, drawn
 from dgm_bench.report.numbers import measured_text, published_text
+from dgm_bench.screen import has_all_marks
 from dgm_bench.wording import (
     PLUS_MINUS,
     RUN_LEGEND,
@@ -37,7 +38,8 @@ def show_view(facts: Facts) -> RenderableType:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in _lines(facts):
-        grid.add_row(name, Text(value, overflow="fold") if isinstance(value, str) else value)
+        shown = Text(value, overflow="fold") if isinstance(value, str) else value
+        grid.add_row(fitted(Text(name)), fitted(shown) if isinstance(shown, Text) else shown)
     return Group(Text(facts.cell.id, style="bold", overflow="fold"), grid)
 
 
@@ -102,7 +104,7 @@ class _Drawing:
         """Yield a line for each range, and what it is below."""
         name = max(len(bar.name) for bar in self.bars) + 2
         columns = min(options.max_width - name, WIDEST)
-        lines = drawn(self.bars, columns, ascii_only=not streams.has_all_marks())
+        lines = drawn(self.bars, columns, ascii_only=not has_all_marks())
         for bar, line in zip(self.bars, lines, strict=False):
             yield Text(f"{bar.name:<{name}}{line}", no_wrap=True)
         yield Text(f"{self.unit:<{name}.{name - 1}}{lines[-1]}", style="dim", no_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import errno
 import io
 import logging
@@ -12,12 +11,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from dgm_bench.errors import OutputError
-from dgm_bench.escaping import in_ascii, one_line, plain
+from dgm_bench.escaping import one_line, plain
+from dgm_bench.screen import IN_ASCII
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
-
-_IN_ASCII = "dgm_bench.in_ascii"
 
 
 class _Output(io.FileIO):
@@ -68,7 +66,6 @@ def prepare() -> None:
     for name in ("COLUMNS", "LINES"):
         if not _is_size(os.environ.get(name, "1")):
             del os.environ[name]  # libraries read it too
-    codecs.register_error(_IN_ASCII, _in_ascii)
     logging.getLogger("dgm_bench").addHandler(_Warnings())
     sys.stdout = _stream(sys.stdout, _Output(1, "w", closefd=False))
     sys.stderr = _stream(sys.stderr, _Messages(2, "w", closefd=False))
@@ -88,21 +85,11 @@ def _hold_closed_descriptors() -> None:
 
 def _stream(given: TextIO | None, raw: io.FileIO) -> io.TextIOWrapper:
     if os.name == "nt" and isinstance(given, io.TextIOWrapper) and given.isatty():
-        given.reconfigure(errors=_IN_ASCII)  # a console of Windows takes no bytes
+        given.reconfigure(errors=IN_ASCII)  # a console of Windows takes no bytes
         return given
     encoding = given.encoding if given is not None else "utf-8"
     at_once = isinstance(raw, _Messages) or raw.isatty()
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, _IN_ASCII, line_buffering=at_once)
-
-
-def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeEncodeError)
-    return in_ascii(plain(error.object[error.start : error.end])), error.end
-
-
-def has_all_marks() -> bool:
-    """Return whether standard output can show every character."""
-    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, IN_ASCII, line_buffering=at_once)
 
 
 def say(text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from dgm_bench import escaping
 from dgm_bench.compare import ComparedRow, Comparison, Side, SpeedRow
@@ -25,7 +25,11 @@ def called(row: ComparedRow) -> str:
 
 
 def changes_text(
-    comparison: Comparison, names: tuple[str, str], width: int = 160, colour: bool = False
+    comparison: Comparison,
+    names: tuple[str, str],
+    width: int = 160,
+    colour: bool = False,
+    fit: Callable[[str], str] = escaping.plain,
 ) -> str:
     """Return what changed, a line each, and in how many numbers nothing did.
 
@@ -34,18 +38,21 @@ def changes_text(
         names: Of the new records and the baseline.
         width: Most columns of a line.
         colour: Whether lines have the colours of a terminal.
+        fit: Gives a text the characters that what shows it has.
     """
     reasons, room = Footnotes(), min(width, grid.NOTE_WIDTH)
     lines = [*_numbers(comparison, reasons), *map(_time, _news_of_times(comparison))]
-    texts = [grid.wrapped(escaping.plain(text), width, "  ")[2:] for text, _ in lines]
+    texts = [grid.wrapped(fit(text), width, "  ")[2:] for text, _ in lines]
     if colour:
         pairs = zip(texts, lines, strict=True)
         texts = [grid.coloured(text, style) if style else text for text, (_, style) in pairs]
     said = [" ".join(_counts(comparison)) or "Nothing to compare.", *comparison.remarks]
     blocks = [f"{names[0]} against {names[1]}", "\n".join(texts)] if texts else []
-    blocks += [grid.wrapped(escaping.plain(text), room) for text in said]
-    notes = Notes("", tuple((label, escaping.plain(text)) for label, text in reasons.items()))
-    return "\n\n".join([*blocks, *([grid.note_text(notes, room)] if notes.items else [])]) + "\n"
+    blocks += [grid.wrapped(fit(text), room) for text in said]
+    notes = Notes("", tuple((label, fit(text)) for label, text in reasons.items()))
+    return (
+        "\n\n".join([*blocks, *([grid.note_text(notes, room, fit)] if notes.items else [])]) + "\n"
+    )
 
 
 # --------------------------------------------------------------------------- lines

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Literal
 
 from dgm_bench.compare import ComparedRow, Comparison, Side, SpeedRow
-from dgm_bench.escaping import csv_cell
+from dgm_bench.escaping import csv_cell, plain
 from dgm_bench.report import grid
 from dgm_bench.report.changes import called, changes_text
 from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
@@ -25,6 +25,7 @@ def render_comparison(
     colour: bool = False,
     everything: bool = True,
     names: tuple[str, str] = ("new", "baseline"),
+    fit: Callable[[str], str] = plain,
 ) -> str:
     """Return a comparison for people (``text``, ``markdown``) or machines (``csv``, ``json``).
 
@@ -37,6 +38,7 @@ def render_comparison(
         colour: Whether text has the colours of a terminal.
         everything: Whether text has every number; else what changed, a line each, and counts.
         names: Of the new records and the baseline, for text.
+        fit: Gives a text the characters that what shows it has.
     """
     if format == "json":
         said = {"summary": comparison.summary, "exit_code": comparison.exit_code}
@@ -44,9 +46,11 @@ def render_comparison(
     if format == "csv":
         return _csv(comparison)
     if format == "text" and not everything:
-        return changes_text(comparison, names, width, colour)
+        return changes_text(comparison, names, width, colour, fit)
     page = _page(comparison)
-    return grid.to_markdown(page) if format == "markdown" else grid.to_text(page, width, colour)
+    if format == "markdown":
+        return grid.to_markdown(page)
+    return grid.to_text(page, width, colour, fit)
 
 
 def _csv(comparison: Comparison) -> str:

@@ -74,6 +74,12 @@ class Section:
         """Whether rows are set apart: where an entry has several lines."""
         return any(len(entry.lines) > 1 for row in self.rows for entry in row)
 
+    def escaped(self, escape: Callable[[str], str]) -> Section:
+        """Return the table with every text as a format or screen needs it."""
+        headings = (replace(h, lines=tuple(map(escape, h.lines))) for h in self.headings)
+        rows = (tuple(_escaped_entry(entry, escape) for entry in row) for row in self.rows)
+        return Section(escape(self.title), tuple(headings), tuple(rows))
+
     def padded(self, width: int, *, spaced: bool | None = None) -> list[list[Span]] | None:
         """Return its lines of at most ``width`` columns; None where something has to be folded.
 
@@ -107,7 +113,7 @@ class Page:
         """Return the page with every text as a format needs it."""
         return Page(
             escape(self.title),
-            tuple(_escaped_section(section, escape) for section in self.sections),
+            tuple(section.escaped(escape) for section in self.sections),
             tuple(
                 Notes(
                     escape(notes.title), tuple((label, escape(text)) for label, text in notes.items)
@@ -115,12 +121,6 @@ class Page:
                 for notes in self.notes
             ),
         )
-
-
-def _escaped_section(section: Section, escape: Callable[[str], str]) -> Section:
-    headings = (replace(h, lines=tuple(map(escape, h.lines))) for h in section.headings)
-    rows = (tuple(_escaped_entry(entry, escape) for entry in row) for row in section.rows)
-    return Section(escape(section.title), tuple(headings), tuple(rows))
 
 
 def _escaped_entry(entry: Entry, escape: Callable[[str], str]) -> Entry:
@@ -139,17 +139,24 @@ def superscript(label: str) -> str:
 # --------------------------------------------------------------------------- text
 
 
-def to_text(page: Page, width: int = 160, colour: bool = False) -> str:
+def to_text(
+    page: Page,
+    width: int = 160,
+    colour: bool = False,
+    fit: Callable[[str], str] = escaping.plain,
+) -> str:
     """Return the page as text of at most ``width`` columns.
 
-    Tables that are too wide are continued below, broken where a group of columns ends.
+    Tables that are too wide are continued below, broken where a group of columns ends. ``fit``
+    gives a text the characters that what shows it has.
     """
-    page = page.escaped(escaping.plain)
+    page = page.escaped(fit)
     blocks = [wrapped(page.title, width)]
     for section in page.sections:
         tables = [_table_text(part, width, colour) for part in _parts(section, width)]
         blocks.append("\n\n".join([*_title(section, width), *tables]))
-    blocks += [note_text(notes, min(width, NOTE_WIDTH)) for notes in page.notes if notes.items]
+    room = min(width, NOTE_WIDTH)
+    blocks += [note_text(notes, room, fit) for notes in page.notes if notes.items]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -225,11 +232,12 @@ def _rich_text(table: RichTable, width: int, colour: bool) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines())
 
 
-def note_text(notes: Notes, width: int) -> str:
-    """Return notes as text of at most ``width`` columns."""
+def note_text(notes: Notes, width: int, fit: Callable[[str], str] = escaping.plain) -> str:
+    """Return notes as text of at most ``width`` columns; ``fit`` is that of :func:`to_text`."""
     lines = [wrapped(notes.title, width)] if notes.title else []
-    indent = max((len(label) for label, _ in notes.items), default=0)
-    for label, text in notes.items:
+    items = [(fit(label), text) for label, text in notes.items]
+    indent = max((len(label) for label, _ in items), default=0)
+    for label, text in items:
         lead = f"{label.rjust(indent)} " if indent else ""
         lines.append(wrapped(text, width, lead))
     return "\n".join(lines)

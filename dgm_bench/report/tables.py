@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dgm_bench.escaping import plain
 from dgm_bench.report import fields, grid
 from dgm_bench.report.footnotes import Errata, Footnotes, Placement
 from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
@@ -29,6 +30,7 @@ def render_table(
     colour: bool = False,
     times: Mapping[str, TimeToQuality] | None = None,
     own: str = "your results folder",
+    fit: Callable[[str], str] = plain,
 ) -> str:
     """Return a table of a paper, published against measured.
 
@@ -41,6 +43,7 @@ def render_table(
         colour: Whether text has the colours of a terminal.
         times: Time to quality by cell, where it is known.
         own: The folder of the user's own runs, whose numbers are marked.
+        fit: Gives a text the characters that what shows it has.
     """
     times = times or {}
     known = {cell.id: verdicts.get(cell.id) or not_run(cell) for cell in table.cells}
@@ -50,7 +53,7 @@ def render_table(
         return fields.to_json(table, known, times)
     page = _Layout(table, known, times, own).page()
     if format == "text":
-        return grid.to_text(page, width, colour)
+        return grid.to_text(page, width, colour, fit)
     return grid.to_markdown(page) if format == "markdown" else grid.to_latex(page)
 
 

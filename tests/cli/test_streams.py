@@ -1,14 +1,17 @@
 """Output that is closed, full or has few characters, and folders that are gone: one line each."""
 
-import codecs
 import io
 import json
 import os
 
 import pytest
 from cli.commands import CLOSED, FULL, command
+from factories import make_record
 
+from dgm_bench import screen
+from dgm_bench.catalog import load_catalog
 from dgm_bench.cli import faults, streams
+from dgm_bench.records import write_record
 
 EMPTY = ("--results", "empty")
 CELLS = ("list", "avb/*/*/digits*", *EMPTY)
@@ -54,11 +57,25 @@ def test_messages_that_nobody_can_read_change_no_exit_code(run):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-@pytest.mark.parametrize("words", [("table", "discrete/gumbel", *EMPTY), PLAN])
-def test_marks_that_an_encoding_lacks_are_written_in_ascii(run, encoding, words):
-    done = run(*words, PYTHONIOENCODING=encoding)
-    assert (done.code, done.err) == (0, "")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("table", "discrete/gumbel", *EMPTY),
+        ("table", "ffjord/density", *EMPTY),
+        ("list", "ffjord/density/*", *EMPTY),
+        ("compare", "two", "one", "--all"),
+        PLAN,
+    ],
+)
+def test_marks_that_an_encoding_lacks_are_written_in_ascii(run, tmp_path, encoding, words):
+    for folder, value in (("one", 15.0), ("two", 15.1)):
+        cells = load_catalog().select("ffjord/density/*/miniboone")
+        for cell in cells if "compare" in words else ():
+            write_record(make_record(cell, value=value), tmp_path / folder)
+    done = run(*words, PYTHONIOENCODING=encoding, COLUMNS="80")
+    assert (done.code in (0, 1), done.err) == (True, "")
     lines = done.out.encode("utf-8", "surrogateescape").decode(encoding).splitlines()
+    assert max(map(len, lines)) <= 80, "a mark may take two columns of ASCII"
     assert any("---" in line or "───" in line for line in lines)
     assert "?" not in "".join(lines).replace("? inconclusive", "").replace(" ? ", "")
 
@@ -68,11 +85,10 @@ def test_a_console_of_windows_is_written_to_by_characters(console, monkeypatch):
     given = io.TextIOWrapper(io.BytesIO(), "ascii")
     given.isatty = lambda: console
     monkeypatch.setattr(streams.os, "name", "nt")
-    codecs.register_error(streams._IN_ASCII, streams._in_ascii)
     stream = streams._stream(given, io.FileIO(os.open(os.devnull, os.O_WRONLY), "w"))
     monkeypatch.undo()
     assert (stream is given) == console
-    assert stream.errors == streams._IN_ASCII
+    assert stream.errors == screen.IN_ASCII
 
 
 def test_json_is_the_same_in_every_encoding(run):
