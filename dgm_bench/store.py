@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dgm_bench.errors import DamagedError, ResultsError, did_you_mean
 from dgm_bench.record_files import Reading, read_all, record_files, root_of
-from dgm_bench.records import FAILED, RunRecord, read_record
+from dgm_bench.records import COMPLETE, FAILED, RunRecord, read_record
 from dgm_bench.sealed import read_known
 from dgm_bench.spec import Cell, Recipe
 
@@ -79,6 +79,10 @@ class Store:
         The user's own counts before a stored one, unless it was cut short and the other was not.
         """
         return [] if cell.recipe is None else self._of_recipe(cell.recipe.content_hash)
+
+    def measuring(self, cell: Cell) -> list[RunRecord]:
+        """Return the records that count for a cell and are complete: others measure nothing."""
+        return [record for record in self.for_cell(cell) if record.outcome.status in COMPLETE]
 
     def own_unfinished(self, cell: Cell) -> list[RunRecord]:
         """Return the user's own runs of a cell that were cut short, where no other one ended.

@@ -67,7 +67,7 @@ class Facts:
     @cached_property
     def counting(self) -> frozenset[str]:
         """The runs among them that the verdict is of."""
-        return frozenset(record.run_id for record in self.store.for_cell(self.cell))
+        return frozenset(record.run_id for record in self.store.measuring(self.cell))
 
     def origin(self, record: RunRecord) -> str:
         """Return whose a record is."""

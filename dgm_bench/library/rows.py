@@ -36,7 +36,7 @@ def result_rows(catalog: Catalog, store: Store, *patterns: str) -> Iterator[Row]
     cells = {cell.id: cell for cell in catalog.cells}
     wanted = {cell.id for cell in catalog.select(*(patterns or ("*",)))}
     recipes = {cell.recipe.content_hash: cell for cell in cells.values() if cell.recipe}
-    counting = {r.run_id for cell in recipes.values() for r in store.for_cell(cell)}
+    counting = {r.run_id for cell in recipes.values() for r in store.measuring(cell)}
     for record in store.records():
         if wanted.isdisjoint(record.cells):
             continue

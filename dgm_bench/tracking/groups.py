@@ -17,7 +17,7 @@ from dgm_bench.spec import Cell, Table
 from dgm_bench.store import Store
 from dgm_bench.tracking.begun import Begun, group_of
 from dgm_bench.tracking.content import TAG_LENGTH, metric_name, source_tags, span
-from dgm_bench.verdict import Pool, Verdict, judge, neighbour_gap, pool_variances
+from dgm_bench.verdict import Pool, Verdict, judge_cell, pool_variances
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -175,7 +175,7 @@ def _summary(
     for place, cell_id in enumerate(ids):
         if cell_id in declared:
             table, cell = declared[cell_id]
-            verdict = _judged(table, cell, store, pool)
+            verdict = judge_cell(table, cell, store, pool)
             before = f"{cell.row.id}/{cell.column.id}/" if place else ""
             metrics |= {f"{before}{key}": value for key, value in _numbers(cell, verdict)}
             tags |= {f"dgm_bench.{before}verdict": verdict.state}
@@ -184,11 +184,6 @@ def _summary(
     tags["mlflow.note.content"] = "\n\n".join(said)
     cut = {key: text[:TAG_LENGTH] for key, text in tags.items() if text}
     return Summary(group, max(span(record)[1] for record in records), metrics, cut)
-
-
-def _judged(table: Table, cell: Cell, store: Store, pool: Pool) -> Verdict:
-    records = store.for_cell(cell) or store.of_older_code(cell)
-    return judge(cell, records, pool, neighbour_gap(table, cell), store.known_curve)
 
 
 def _numbers(cell: Cell, verdict: Verdict) -> Iterator[tuple[str, float]]:

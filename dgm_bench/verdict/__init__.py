@@ -14,7 +14,7 @@ number. For columns of ours it still counts, and the reason says so.
 from dgm_bench.verdict.judgement import Unfinished, Verdict
 from dgm_bench.verdict.pool import Pool, pool_variances
 from dgm_bench.verdict.reasons import extrapolated
-from dgm_bench.verdict.rule import FLOORS, judge, judge_table, neighbour_gap, not_run
+from dgm_bench.verdict.rule import FLOORS, judge, judge_cell, judge_table, neighbour_gap, not_run
 from dgm_bench.verdict.unfinished import furthest
 from dgm_bench.wording import State
 
@@ -27,6 +27,7 @@ __all__ = [
     "extrapolated",
     "furthest",
     "judge",
+    "judge_cell",
     "judge_table",
     "neighbour_gap",
     "not_run",

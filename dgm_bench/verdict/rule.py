@@ -32,10 +32,18 @@ _POSITION_STATES: Mapping[stats.Position, State] = {
 def judge_table(table: Table, store: Store, pool: Pool | None = None) -> dict[str, Verdict]:
     """Judge every cell of a table by the records of a store; returns verdicts by cell."""
     pool = pool if pool is not None else pool_variances(store.records())
-    return {cell.id: _judged_in(table, cell, store, pool) for cell in table.cells}
+    return {cell.id: judge_cell(table, cell, store, pool) for cell in table.cells}
 
 
-def _judged_in(table: Table, cell: Cell, store: Store, pool: Pool) -> Verdict:
+def judge_cell(table: Table, cell: Cell, store: Store, pool: Pool) -> Verdict:
+    """Judge a cell of a table by the records of a store.
+
+    Args:
+        table: Its table, with the published numbers beside it.
+        cell: The cell.
+        store: Of the records.
+        pool: Variance priors of all of them.
+    """
     records, curve_of = records_of(cell, store), store.known_curve
     found = judge(cell, records, pool, neighbour_gap(table, cell), curve_of, store.is_own)
     short = store.own_unfinished(cell) if found.unfinished is None else []
