@@ -47,8 +47,8 @@ class Defaults(Spec):
     jobs: Literal["auto"] | Count | None = Field(
         None, description="Runs at once on this machine, or auto."
     )
-    device: Literal["auto", "cpu", "cuda"] | None = Field(
-        None, description="Where to compute: auto, cpu or cuda."
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = Field(
+        None, description="Where to compute: auto, cpu, cuda or mps."
     )
     threads: Count | None = Field(None, description="CPU threads of a run.")
     budget: Annotated[str, BeforeValidator(_budget)] | None = Field(

@@ -48,6 +48,7 @@ from dgm_bench.staged_training import StagedTraining, checkpoint_seconds
 from dgm_bench.store import parse_curve
 from dgm_bench.team import ALONE, Team
 from dgm_bench.train import objectives
+from dgm_bench.train.apple import home_of, is_apple
 from dgm_bench.train.latents import code_shape
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.memory import failures
@@ -186,7 +187,7 @@ class Execution(StagedTraining):
         return self._trained([ended])
 
     def _trained(self, ends: Sequence[str]) -> tuple[Outcome, nn.Module]:
-        models = [trainer.model for trainer in self.trainers]
+        models = [trainer.model.to(home_of(self.device)) for trainer in self.trainers]
         return outcome_of(ends, self.trainers), compose(self.recipe.stages, models)
 
     def _announce(self, trainer: Trainer, resumed_at_step: int | None) -> None:
@@ -240,22 +241,27 @@ class Execution(StagedTraining):
         return hashlib.sha256(f"{torch.__version__} {parts}".encode()).hexdigest()[:16]
 
     def _evaluate(self, model: nn.Module, journal: Journal) -> list[Metric]:
-        data, spec = self.trainers[0].data, self.recipe.evaluation
+        data, spec = self._data_at_home, self.recipe.evaluation
         prepare(model, data, spec)
         metrics = evaluate(model, data, spec, self.run_.seed, self.context.data_root, journal)
         # What an interrupted process drew after it does not count.
         self.evaluation_seconds = float(journal.text("evaluated", lambda: repr(journal.seconds)))
         return metrics
 
+    @property
+    def _data_at_home(self) -> Dataset:
+        data = self.trainers[0].data
+        return data.to(home_of(self.device)) if is_apple(self.device) else data
+
     def _keep_artifacts(self, state: RunState, model: nn.Module, metrics: list[Metric]) -> None:
         """Keep the weights, without code, and pictures where there is something to see."""
         folder = self.folder.results / "artifacts" / state.run_id
         weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
         write_atomically(folder / WEIGHTS, to_safetensors(weights))
-        noise = torch.Generator(self.device).manual_seed(self.run_.seed)
+        noise = torch.Generator(home_of(self.device)).manual_seed(self.run_.seed)
         try:
             with failures(), scope("pictures"):
-                data, root = self.trainers[0].data, self.context.data_root
+                data, root = self._data_at_home, self.context.data_root
                 make_pictures(model, data, self._title(), folder, noise, metrics, root)
         except RunFailure as failure:
             self.context.reporter.message(f"no picture of {self._title()}: {failure.reason}")
@@ -416,11 +422,17 @@ def _require_parameters(stage: Stage, model: nn.Module) -> None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device that ``auto``, ``cpu`` or ``cuda`` is on this machine.
+    """Return the device that a name, or ``auto``, is on this machine.
+
+    ``auto`` is no Apple GPU: what comes of training there is checked less.
 
     Raises:
-        UsageError: There is no GPU.
+        UsageError: There is no such GPU.
     """
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise UsageError("--device mps", "torch finds no Apple GPU", "use --device cpu")
+        return torch.device(name)
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
         raise UsageError(

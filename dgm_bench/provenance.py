@@ -243,10 +243,10 @@ def machine_class(device: str, gpu: str | None = None) -> str:
     """Return a short hash of what decides speed: CPU, GPU in use, cores and torch's version.
 
     Args:
-        device: ``cpu`` or ``cuda``; a GPU that is not used does not count.
+        device: ``cpu``, ``cuda`` or ``mps``; a GPU that is not used does not count.
         gpu: The GPU's name, where it is known already.
     """
-    used = (gpu or gpu_name() or "gpu") if device == "cuda" else ""
+    used = (gpu or gpu_name() or "gpu") if device == "cuda" else device.replace("cpu", "")
     torch_version = ".".join((version_of("torch") or "none").split(".")[:2])
     parts = (cpu_name(), used, str(cores()), torch_version)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
@@ -261,7 +261,8 @@ def environment(device: str, threads: int) -> Environment:
     """
     import torch
 
-    on_gpu = device.startswith("cuda")
+    kind = device.partition(":")[0]
+    on_gpu = kind == "cuda"
     gpu = torch.cuda.get_device_name(device) if on_gpu else None
     return Environment(
         python=platform.python_version(),
@@ -271,11 +272,11 @@ def environment(device: str, threads: int) -> Environment:
         cores=cores(),
         threads=threads,
         memory_bytes=memory_bytes(),
-        device="cuda" if on_gpu else "cpu",
+        device=kind,
         gpu=gpu,
         cuda=torch.version.cuda if on_gpu else None,
-        machine_class=machine_class("cuda" if on_gpu else "cpu", gpu),
-        determinism="statistical" if on_gpu else "exact",
+        machine_class=machine_class(kind, gpu),
+        determinism="exact" if kind == "cpu" else "statistical",
     )
 
 

@@ -10,12 +10,14 @@ from contextlib import suppress
 from functools import cached_property
 
 import torch
+from torch import nn
 
 from dgm_bench.context import RunContext
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import UsageError, shortened
 from dgm_bench.models.build import build
 from dgm_bench.spec import Recipe, Stage
+from dgm_bench.train.apple import EXAMPLES, is_apple, require_same
 from dgm_bench.train.checkpoint import CheckpointFile, ForeignCheckpointError, StageCheckpoint
 from dgm_bench.train.latents import latents
 from dgm_bench.train.loop import Trainer
@@ -102,7 +104,10 @@ class StagedTraining:
         dtype = torch.float64 if stage.precision == "float64" else torch.float32
         data = self._stage_data(stage)
         torch.manual_seed(self.seed + index)
-        model = build(stage.model, data.event_shape).to(self.device, dtype)
+        model = build(stage.model, data.event_shape).to(dtype=dtype)
+        if is_apple(self.device):
+            self._require_same(model, data, dtype)
+        model = model.to(self.device)
         return Trainer(
             stage,
             model,
@@ -114,6 +119,12 @@ class StagedTraining:
             shown_as=stage.name if len(self.recipe.stages) > 1 else "",
             split=self.split,
         )
+
+    def _require_same(self, model: nn.Module, data: Dataset, dtype: torch.dtype) -> None:
+        """Refuse Apple's GPU where it computes something else than the CPU."""
+        examples = data.splits["train"][:EXAMPLES].to("cpu")
+        x = data.dequantised(examples, torch.Generator().manual_seed(self.seed))
+        require_same(model, x.to(dtype) if x.is_floating_point() else x, self.device)
 
     def _checkpoint(self, stage: Stage, data: Dataset) -> StageCheckpoint:
         if self.kept_in is None:

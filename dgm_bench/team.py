@@ -256,6 +256,8 @@ def require_devices(count: int, device: torch.device) -> None:
     Raises:
         UsageError: There are not so many.
     """
+    if device.type == "mps" and count > 1:
+        raise UsageError(f"--devices {count}", "an Apple GPU is a single one", "leave it out")
     there = torch.cuda.device_count()
     if device.type == "cuda" and count > there:
         reason = f"torch finds {there} GPU{'s' * (there != 1)}"

@@ -11,7 +11,7 @@ from train.tiny import Traits, features, log_density, make_data, make_model
 from dgm_bench.catalog import load_catalog
 from dgm_bench.control import Control, Interrupted
 from dgm_bench.errors import UsageError
-from dgm_bench.execution import Execution
+from dgm_bench.execution import Execution, resolve_device
 from dgm_bench.planner import PlannedRun
 from dgm_bench.records import read_record
 from dgm_bench.spec import (
@@ -122,6 +122,44 @@ def test_a_validation_that_is_stopped_leaves_the_training_s_noise_as_it_was(
     (whole, weights), (record, kept) = found
     assert record.metrics == whole.metrics
     assert all((kept[name] == value).all() for name, value in weights.items())
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_on_an_apple_gpu_the_model_is_compared_before_it_is_trained(refused, tmp_path, monkeypatch):
+    """One that this machine plays: what is compared, and that nothing is trained without it."""
+    compared = []
+
+    def compare(model, x, device):
+        compared.append((model.values(), x))
+        if refused:
+            raise UsageError(f"--device {device.type}", "is off")
+
+    for name in ("staged_training", "execution"):
+        monkeypatch.setattr(f"dgm_bench.{name}.is_apple", lambda device: True)
+    monkeypatch.setattr("dgm_bench.staged_training.require_same", compare)
+    wanted = recipe("last", None)
+    if refused:
+        with pytest.raises(UsageError, match="is off"):
+            run(tmp_path, wanted, Traits(), 3, monkeypatch)
+        assert not list(tmp_path.rglob("*.safetensors"))
+    else:
+        found, _ = run(tmp_path, wanted, Traits(), 3, monkeypatch)
+        assert found.metrics == run(tmp_path / "x", wanted, Traits(), 3, monkeypatch)[0].metrics
+    weights, x = compared[0]
+    torch.manual_seed(3)
+    assert (weights["weight"] == make_model(Traits()).values()["weight"]).all()
+    raw = make_data("dequantised").splits["train"]
+    assert x.shape == raw.shape
+    assert (x != raw).all()  # dequantised, as the model sees them
+
+
+def test_an_apple_gpu_that_is_not_here_is_told(monkeypatch):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(UsageError, match="--device mps: torch finds no Apple GPU; use --device"):
+        resolve_device("mps")
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert resolve_device("mps") == torch.device("mps")
+    assert resolve_device("auto").type != "mps"
 
 
 def test_another_seed_is_another_start(tmp_path, monkeypatch):

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil  # noqa: F401  that of Linux is made with what a test takes away
 import pytest
 import torch
 from factories import make_record
 
 from dgm_bench import paths, provenance
+from dgm_bench.planner import Machine, most_workers
 from dgm_bench.records import Code, Environment, read_record, write_record
 
 
@@ -234,6 +236,13 @@ def test_environment_on_a_cpu_is_exact_and_agrees_with_the_planner():
     assert environment.machine_class == provenance.machine_class("cpu")
     assert environment.packages["torch"]
     assert environment.memory_bytes > 1e8
+
+
+def test_an_apple_gpu_is_a_device_of_its_own():
+    environment = provenance.environment("mps", threads=1)
+    assert (environment.device, environment.determinism) == ("mps", "statistical")
+    assert environment.machine_class == Machine.here("mps").kind != provenance.machine_class("cpu")
+    assert most_workers(Machine.here("mps"), None) == 1
 
 
 def test_memory_and_processor_are_known_on_systems_without_linuxs_files(tmp_path, monkeypatch):

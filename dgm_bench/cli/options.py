@@ -293,10 +293,10 @@ def planning_options(function: Function) -> Function:
     for option in (
         click.option(
             "--device",
-            type=click.Choice(["auto", "cpu", "cuda"]),
+            type=click.Choice(["auto", "cpu", "cuda", "mps"]),
             default="auto",
             show_default=True,
-            help="Where to compute.",
+            help="Where to compute; on mps, an Apple GPU, a model is compared with the CPU first.",
         ),
         click.option(
             "--budget",

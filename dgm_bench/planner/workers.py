@@ -24,6 +24,8 @@ def most_workers(machine: Machine, threads: int | None = None) -> int:
         machine: Where.
         threads: Of each worker, where it is said.
     """
+    if machine.device == "mps":
+        return 1
     each = 1 if machine.device == "cuda" else threads or 1
     return max(provenance.cores() // each, 1)
 

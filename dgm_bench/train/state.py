@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dgm_bench.errors import RunFailure
 from dgm_bench.models.capabilities import SolvesODE
+from dgm_bench.models.precise import widest
 from dgm_bench.spec import OptimizerSpec, Stage
 from dgm_bench.train.averaging import ParameterAverage
 from dgm_bench.train.flat import FlatParameters
@@ -68,7 +69,7 @@ class TrainingState:
         decay = stage.average_decay
         self.average = ParameterAverage(model, decay) if decay is not None else None
         self.best_parameters: dict[str, Tensor] | None = None
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.loss_sum = torch.zeros((), dtype=widest(self.device), device=self.device)
         self.tally = Tally()
         #: What steps and validations compute in, on this hardware.
         self.precision = precision_on(self.device, stage.precision)
@@ -270,13 +271,13 @@ class TrainingState:
         self.held_generators = None
 
     def _generators(self) -> dict[str, Tensor | None]:
-        on_gpu = self.device.type == "cuda"
+        on_gpu = self.device.type != "cpu"
         return {
             "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state() if on_gpu else None,
+            "cuda_rng": torch.get_device_module(self.device).get_rng_state() if on_gpu else None,
         }
 
     def _set_generators(self, state: dict[str, Any]) -> None:
         torch.set_rng_state(state["torch_rng"])
-        if state["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"])
+        if state["cuda_rng"] is not None and self.device.type != "cpu":
+            torch.get_device_module(self.device).set_rng_state(state["cuda_rng"])

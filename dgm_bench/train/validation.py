@@ -13,6 +13,7 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.kept import each
 from dgm_bench.metrics.bounds.likelihood import log_likelihoods
 from dgm_bench.models.capabilities import CalibratesOnData, HasLogProb, SolvesODE
+from dgm_bench.models.precise import widest
 from dgm_bench.models.whole_batch import by_slices
 from dgm_bench.spec import Stage
 from dgm_bench.train.losses import Objective
@@ -100,7 +101,7 @@ class Validation:
         """
         device, step, model = self.state.device, self.state.tally.step, self.state.model
         noise = torch.Generator(device).manual_seed(self.seed)
-        total = torch.zeros((), dtype=torch.float64, device=device)
+        total = torch.zeros((), dtype=widest(device), device=device)
 
         def of_examples(own: Num[Tensor, "own *event"]) -> Float[Tensor, "1"]:
             return (self.objective(model, own, step, noise).total * len(own)).view(1)

@@ -14,6 +14,7 @@ from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.finite import require_finite
 from dgm_bench.metrics.registry import metric
 from dgm_bench.models.capabilities import HasLogProb, HasLogProbEstimate
+from dgm_bench.models.precise import precise
 from dgm_bench.models.whole_batch import rows_of
 from dgm_bench.records import Metric
 from dgm_bench.spec import EvaluationSpec, ValidationSpec
@@ -45,7 +46,8 @@ def log_likelihoods(
             values = rows_of(model, "log_prob_estimate", batch, generator)
         else:
             values = rows_of(model, "log_prob", batch)
-        return [values.double()] if data.dequantise is None else [values.double(), batch]
+        values = precise(values)
+        return [values] if data.dequantise is None else [values, batch]
 
     values, *inputs = zip(*each(x.split(rule.batch_size), measured, generator), strict=True)
     return torch.cat(values), torch.cat(inputs[0]) if inputs else x

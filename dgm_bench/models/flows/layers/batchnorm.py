@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.models import whole_batch
+from dgm_bench.models.precise import precise
 
 
 class FlowBatchNorm(nn.Module):
@@ -50,10 +51,10 @@ class FlowBatchNorm(nn.Module):
     @torch.no_grad()
     def calibrate(self, x: Float[Tensor, "n dim"], batch_size: int = 10_000) -> None:
         """Store the mean and the biased variance of all of ``x``, summed in double precision."""
-        mean = torch.stack([part.double().sum(0) for part in torch.split(x, batch_size)]).sum(
+        mean = torch.stack([precise(part).sum(0) for part in torch.split(x, batch_size)]).sum(
             0
         ) / len(x)
-        squares = [(part.double() - mean).square().sum(0) for part in torch.split(x, batch_size)]
+        squares = [(precise(part) - mean).square().sum(0) for part in torch.split(x, batch_size)]
         self.mean.copy_(mean)
         self.variance.copy_(torch.stack(squares).sum(0) / len(x))
 
