@@ -9,11 +9,12 @@ import sys
 import textwrap
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from dgm_bench import locks
-from dgm_bench.errors import ResultsError
+from dgm_bench.errors import HeldError, ResultsError
 from dgm_bench.locks import holding
 
 NONE = {"no flock": errno.ENOLCK, "no call": errno.ENOSYS, "not there": errno.EOPNOTSUPP}
@@ -70,6 +71,22 @@ def test_a_lock_leaves_nothing(mode, tmp_path):
     with holding(tmp_path / "folder" / "lock", "it runs", "wait"):
         assert list((tmp_path / "folder").iterdir())
     assert not list((tmp_path / "folder").iterdir())
+
+
+def test_nobody_else_has_it_when_its_file_is_removed(tmp_path, monkeypatch):
+    """Else a third process would lock a new file beside the second one's, which has no name."""
+    remove, refused = Path.unlink, []
+
+    def unlink(path, missing_ok=False):
+        with pytest.raises(HeldError), holding(tmp_path / "lock", "it runs", "wait"):
+            pass
+        refused.append(path.name)
+        remove(path, missing_ok)
+
+    with holding(tmp_path / "lock", "it runs", "wait"):
+        monkeypatch.setattr(Path, "unlink", unlink)
+    assert refused == ["lock"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_second_holder_is_told_of_the_first(mode, tmp_path):
