@@ -10,6 +10,7 @@ import examples
 import model_pages
 import paper_pages
 import pytest
+import terminal
 import yaml
 
 from dgm_bench.cli import cli
@@ -148,3 +149,22 @@ def test_files_that_texts_link_to_are_there():
 
 CATALOG = evidence.catalog()
 PAGES = {f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "assets").glob("*.svg")), ids=lambda p: p.stem)
+def test_pictures_ask_for_nothing_elsewhere(path):
+    svg = path.read_text(encoding="utf-8").replace('xmlns="http://www.w3.org/2000/svg"', "")
+    assert "<text" in svg
+    assert not re.findall(r"url\((?!#)|(?:href|src)=|@import|@font-face", svg)
+
+
+def test_a_terminals_picture_has_its_command_and_as_many_lines_as_it_may():
+    svg = terminal.drawn(
+        terminal.Picture(("list", "a/*"), lines=2), "one\n\x1b[1mtwo\x1b[0m\nthree\n"
+    )
+    texts = [text.replace("&#160;", " ") for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+    shown = "".join(texts)
+    assert "$ dgm-bench list &#x27;a/*&#x27;" in shown
+    assert "two" in shown
+    assert "three" not in shown
+    assert "@font-face" not in svg

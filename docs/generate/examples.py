@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import shlex
+import tempfile
 from typing import Any
 
 from click.testing import CliRunner
@@ -45,8 +46,11 @@ def _python(code: str, names: dict[str, Any]) -> str:
 
 
 def _command(line: str) -> str:
+    """Return what a command prints where there are neither data nor results of the user's."""
     words = shlex.split(line.removeprefix("$ dgm-bench "))
-    done = CliRunner().invoke(cli, words, env={"COLUMNS": WIDTH}, catch_exceptions=False)
+    with tempfile.TemporaryDirectory() as empty:
+        around = {"COLUMNS": WIDTH, "DGM_BENCH_DATA": empty, "DGM_BENCH_RESULTS": empty}
+        done = CliRunner().invoke(cli, words, env=around, catch_exceptions=False)
     if done.exit_code not in (0, 1):
         raise RuntimeError(f"{line.strip()}: exit code {done.exit_code}: {done.output}")
     return done.output
