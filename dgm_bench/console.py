@@ -22,7 +22,7 @@ from dgm_bench.report.grid import Entry, Heading, Line, Section
 from dgm_bench.report.numbers import how_far, measured_text, published_text
 from dgm_bench.screen import columns, fitting
 from dgm_bench.together import why_apart
-from dgm_bench.wording import MEASURED_LEGEND, PUBLISHED_LEGEND, STATES, listed, spoken
+from dgm_bench.wording import MEASURED_LEGEND, PUBLISHED_LEGEND, STATES, spoken
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -213,38 +213,44 @@ def cells_view(
     for name, group in groupby(pairs, key=lambda pair: f"{pair[0].paper}/{pair[0].table}"):
         parts += [Text(name, style="bold"), _cells_table(list(group)), Text()]
     said = [MEASURED_LEGEND, PUBLISHED_LEGEND]
-    if any(verdict.unfinished and verdict.unfinished.early_stopping for _, verdict in pairs):
+    shares = [v.unfinished or v.own_unfinished for _, v in pairs]
+    if any(share is not None and share.early_stopping for share in shares):
         said.append("unfinished ~: early stopping not reached, a share of the steps expected.")
     if any(verdict.own_seeds or verdict.own_unfinished for _, verdict in pairs):
-        said.append(f"yours: seeds of your runs, in {own}; all others came with the suite.")
+        said.append(f"yours: of your runs, in {own}; all others came with the suite.")
     return Group(*parts, *map(Text, said))
 
 
-def _cells_table(pairs: Sequence[tuple[Cell, Verdict]]) -> _CellsTable:
-    own = any(verdict.own_seeds for _, verdict in pairs)
+def _cells_table(pairs: Iterable[tuple[Cell, Verdict]]) -> _CellsTable:
     rows = []
     for cell, verdict in pairs:
-        words = STATES[verdict.state]
-        style = words.style if verdict.state == "unfinished" else ""
-        shown = (f"{cell.row.id}/{cell.column.id}", published_text(cell))
+        style = STATES[verdict.state].style if verdict.state == "unfinished" else ""
         measured = Entry((Line(measured_text(cell, verdict), style),))
-        seeds = [Entry.of(str(verdict.seeds or ""))]
-        seeds += [Entry.of(listed(verdict.own_seeds))] if own else []
-        state = Entry((Line(f"{words.mark} {_state(verdict)}", words.style),))
-        rows.append((*map(Entry.of, shown), measured, *seeds, state))
-    names = ("published", "measured", "seeds", *(["yours"] if own else []))
-    numbers = [Heading((word,), right=True) for word in names]
+        shown = (f"{cell.row.id}/{cell.column.id}", published_text(cell))
+        rows.append((*map(Entry.of, shown), measured, Entry.of(_seeds(verdict)), _state(verdict)))
+    numbers = [Heading((word,), right=True) for word in ("published", "measured", "seeds")]
     headings = (Heading(("row/column",)), *numbers, Heading(("state",)))
     return _CellsTable(Section("", headings, tuple(rows)))
 
 
-def _state(verdict: Verdict) -> str:
+def _seeds(verdict: Verdict) -> str:
+    """Return how many seeds a number is over, and how many of them are the user's own."""
+    own, seeds = len(verdict.own_seeds), str(verdict.seeds or "")
+    if not (own and seeds):
+        return seeds
+    return f"{seeds} yours" if own == verdict.seeds else f"{seeds}, {own} yours"
+
+
+def _state(verdict: Verdict) -> Entry:
     """Return a state in words, and how far unfinished runs are: of the cell, or the user's own."""
-    said = spoken(verdict.state)
+    words, ahead = STATES[verdict.state], verdict.own_unfinished
+    said = f"{words.mark} {spoken(verdict.state)}"
     if verdict.unfinished is not None:
-        return f"{said} {how_far(verdict.unfinished)}".removesuffix(" done")
-    ahead = verdict.own_unfinished
-    return said if ahead is None else f"{said} (yours {how_far(ahead).removesuffix(' done')})"
+        said += f" {how_far(verdict.unfinished)}".removesuffix(" done")
+        said += ", yours" if verdict.own_seeds else ""
+    lines = [Line(said, words.style)]
+    lines += [] if ahead is None else [Line(f"  yours {how_far(ahead)}", "dim")]
+    return Entry(tuple(lines))
 
 
 @dataclass(frozen=True)

@@ -271,22 +271,26 @@ AHEAD = Unfinished(9.0, 0.4, 0.25, early_stopping=True)
 
 
 def test_the_list_tells_yours_from_stored():
-    lines = listed(MEASURED, replace(MEASURED, own_seeds=(0, 2)))
-    assert lines[1] == "row/column published measured seeds yours state"
-    assert lines[3:5] == [
+    shares = ((), (0, 2), (0, 1, 2))
+    lines = listed(*(replace(MEASURED, own_seeds=own) for own in shares))
+    assert lines[3:6] == [
         "row-0/power -0.24 ±0.01 1.00 3 • measured",
-        "row-1/power -0.24 ±0.01 1.00 3 0, 2 • measured",
+        "row-1/power -0.24 ±0.01 1.00 3, 2 yours • measured",
+        "row-2/power -0.24 ±0.01 1.00 3 yours • measured",
     ]
-    assert "yours: seeds of your runs, in dgm-results; all others came with the suite." in lines
+    assert "yours: of your runs, in dgm-results; all others came with the suite." in lines
     assert "yours" not in " ".join(listed(MEASURED))
 
 
 def test_the_list_tells_how_far_unfinished_runs_are():
     short = Verdict("", "unfinished", "", unfinished=AHEAD)
-    lines = listed(short, replace(MEASURED, own_unfinished=AHEAD))
-    assert lines[3:5] == [
+    mine = replace(short, own_seeds=(0,))
+    lines = listed(short, mine, replace(MEASURED, own_unfinished=AHEAD))
+    assert lines[3:7] == [
         "row-0/power -0.24 ±0.01 (9.00 so far) … unfinished ~25 %",
-        "row-1/power -0.24 ±0.01 1.00 3 • measured (yours ~25 %)",
+        "row-1/power -0.24 ±0.01 (9.00 so far) … unfinished ~25 %, yours",
+        "row-2/power -0.24 ±0.01 1.00 3 • measured",
+        "yours ~25 % done",
     ]
     assert any(line.startswith("unfinished ~: early stopping not reached") for line in lines)
 
