@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -22,7 +23,7 @@ from dgm_bench.report.grid import Entry, Heading, Line, Section
 from dgm_bench.report.numbers import how_far, measured_text, published_text
 from dgm_bench.screen import columns, fitting
 from dgm_bench.together import why_apart
-from dgm_bench.wording import MEASURED_LEGEND, PUBLISHED_LEGEND, STATES, spoken
+from dgm_bench.wording import MEASURED_LEGEND, PUBLISHED_LEGEND, STATES, counted, spoken
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +100,47 @@ def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
 
 
 # --------------------------------------------------------------------------- plan
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """Return how many of a plan's runs run, for how many cells, and why the others do not."""
+    limit, machine = plan.budget_seconds, plan.machine
+    served, cells = (
+        len({cell for run in runs for cell in run.cells}) for runs in (plan.chosen, plan.runs)
+    )
+    whom = counted(cells, "cell") if served == cells else f"{served} of {cells} cells"
+    budget = "" if limit is None else f" of the budget of {duration(limit)}"
+    at_once = f", {machine.workers} at once" if machine.workers > 1 else ""
+    lines = [
+        f"{len(plan.chosen)} of {len(plan.runs)} runs, for {whom}: "
+        f"about {duration(plan.expected_end_seconds)}{budget}{at_once} on {machine.device}"
+    ]
+    why = Counter(map(_kind, plan.left_out))
+    if why:
+        lines.append("Not run: " + ", ".join(f"{n} {kind}" for kind, n in why.most_common()))
+    return lines
+
+
+def _kind(run: PlannedRun) -> str:
+    """Return why a run does not run, in a few words."""
+    if run.recipe is None:
+        return "without a recipe"
+    if run.waits:
+        return "over the budget"
+    if run.data in ("missing", "incomplete"):
+        return "without their data"
+    memory = run.reason.startswith("needs") and "memory" in run.reason
+    return "over the memory" if memory else run.reason.partition(":")[0]
+
+
+def plan_brief(plan: Plan) -> RenderableType:
+    """Return what runs, in order, and in a line why the others do not."""
+    lines = [Text(line) for line in plan_lines(plan)]
+    if any(not run.runs for run in plan.runs):
+        lines[-1].append("; dgm-bench plan --all lists them")
+    if not plan.chosen:
+        return Group(*lines)
+    return Group(_plan_table(plan.chosen), *_seeds_in_words(plan.chosen), Text(), *lines)
 
 
 def plan_view(plan: Plan) -> RenderableType:

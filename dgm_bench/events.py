@@ -84,6 +84,9 @@ class Reporter:
     def run_finished(self, record: RunRecord) -> None:
         """A run left its record."""
 
+    def run_kept(self, record: RunRecord) -> None:
+        """A run was finished by an earlier command, and is not done again."""
+
     def run_stopped(self, reason: str) -> None:
         """The run that was begun last stopped, with what is done kept."""
 

@@ -1,9 +1,10 @@
-"""Progress of runs on the console: a line for each event, and at a terminal a live display."""
+"""Progress of runs on the console: a row for each that ended, and at a terminal a live display."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -11,16 +12,21 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from dgm_bench.console import make_console, plan_view
+from dgm_bench.console import make_console, plan_lines
+from dgm_bench.errors import OutputError
 from dgm_bench.events import Progress, Reporter, stopped_line
-from dgm_bench.measured import error_bar
-from dgm_bench.planner import Plan, duration
-from dgm_bench.records import FAILED, Metric, RunRecord
-from dgm_bench.spec import YES_NO
-from dgm_bench.wording import RUN_LEGEND, with_error, yes_or_no
-
-#: Of a finished run, in one line; its record has all.
-MOST_NUMBERS = 3
+from dgm_bench.planner import Plan, PlannedRun, duration
+from dgm_bench.records import FAILED, RunRecord
+from dgm_bench.run_rows import (
+    Key,
+    Layout,
+    Row,
+    Shared,
+    StoredNumbers,
+    row_of,
+    runs_by_key,
+    shared_rows,
+)
 
 
 def number(value: float | None) -> str:
@@ -45,7 +51,12 @@ def time_left(event: Progress) -> float | None:
 
 
 def fraction_done(event: Progress) -> float | None:
-    """Return how far a run is by whichever ends it first: time, steps or patience; 0 to 1."""
+    """Return how far a run is by whichever ends it first, time or steps: 0 to 1.
+
+    Where patience may end it, nobody knows: None.
+    """
+    if event.patience is not None:
+        return None
     shares = []
     if event.limit_seconds:
         shares.append(event.seconds / event.limit_seconds)
@@ -55,67 +66,76 @@ def fraction_done(event: Progress) -> float | None:
 
 
 def progress_line(event: Progress) -> str:
-    """Return where a run stands in one line: epoch, losses, bad validations, time."""
+    """Return where a run stands in one line: epoch, losses, patience, time."""
     parts = [event.stage] if event.stage else []
     parts += [f"epoch {event.epoch:.1f}", f"loss {number(event.train_loss)}"]
     if event.validation is not None:
         parts.append(f"val {number(event.validation)} (best {number(event.best)})")
-    if event.patience is not None:
-        parts.append(f"bad {event.bad_validations}/{event.patience}")
-    left = time_left(event)
-    parts.append(duration(event.seconds) + (f", {duration(left)} left" if left is not None else ""))
-    return "  ".join(parts)
+    return "  ".join([*parts, *_how_far(event), _time(event)])
 
 
 def short_line(event: Progress) -> str:
-    """Return where one of several runs stands: epoch, loss, best validation, time left."""
+    """Return where one of several runs stands: epoch, best loss, patience, time left."""
     parts = [event.stage] if event.stage else []
-    parts += [f"epoch {event.epoch:.1f}", f"loss {number(event.train_loss)}"]
-    parts += [f"best {number(event.best)}"] if event.best is not None else []
+    parts.append(f"epoch {event.epoch:.0f}" if event.epoch >= 10 else f"epoch {event.epoch:.1f}")
+    best = event.best if event.best is not None else event.train_loss
+    name = "best" if event.best is not None else "loss"
+    parts.append(f"{name} {number(best)}")
+    return ", ".join([*parts, *_how_far(event), _time(event)])
+
+
+def _how_far(event: Progress) -> list[str]:
+    """Return how long the best validation ago is, of so many that patience waits, or a share."""
+    if event.patience is not None:
+        return [f"best {event.bad_validations}/{event.patience} ago"]
+    done = fraction_done(event)
+    return [] if done is None else [f"{done:.0%}"]
+
+
+def _time(event: Progress) -> str:
     left = time_left(event)
-    parts.append(duration(event.seconds) if left is None else f"{duration(left)} left")
-    return "  ".join(parts)
+    return duration(event.seconds) if left is None else f"{duration(left)} left"
 
 
-def _in_words(metric: Metric) -> str:
-    """Return a metric's name and value: a number with its error and unit, or yes or no."""
-    if metric.unit == YES_NO and metric.value is not None:
-        return f"{metric.name} {yes_or_no(metric.value)}"
-    if metric.value is None or metric.se is None:
-        return f"{metric.name} {number(metric.value)} {metric.unit}"
-    decimals = 3 if abs(metric.value) < 1e5 else 0
-    shown = with_error(metric.value, error_bar(None, metric.se), decimals)
-    return f"{metric.name} {shown} {metric.unit}"
-
-
-def outcome_line(title: str, record: RunRecord, published: str | None) -> str:
-    """Return how a run ended in one line: number, published number, time, or what broke."""
-    outcome, spent = record.outcome, record.budget
-    if outcome.status in FAILED:
-        hint = f"; {outcome.hint}" if outcome.hint else ""
-        return f"{title}: {outcome.status}: {outcome.reason}{hint}"
-    # A column that is one of a run's many metrics has its name at the end of its own.
-    metrics = sorted(record.metrics, key=lambda metric: not record.column.endswith(metric.name))
-    numbers = [_in_words(metric) for metric in metrics[:MOST_NUMBERS]]
-    left = len(record.metrics) - len(numbers)
-    numbers += [f"{left} more numbers"] if left else []
-    so_far, how = ("so far ", f", unfinished: {outcome.reason}") if outcome.cut_short else ("", "")
-    beside = f" (published {published})" if published else ""
-    took = duration(spent.train_seconds + spent.validation_seconds + spent.evaluation_seconds)
-    return f"{title}: {so_far}{', '.join(numbers)}{beside}, {took}{how}"
+def failure_line(title: str, record: RunRecord) -> str:
+    """Return what broke a run, and a hint, in one line."""
+    outcome = record.outcome
+    hint = f"; {outcome.hint}" if outcome.hint else ""
+    return f"{title}: {outcome.status}: {outcome.reason}{hint}"
 
 
 class PlainReporter(Reporter):
-    """One line for each event of note, for logs: progress at most every ``interval`` seconds."""
+    """One row for each run that ended, for logs; where a run stands only after a long silence.
 
-    def __init__(self, console: Console, interval: float = 15.0) -> None:
+    Args:
+        console: Where to.
+        stored: What runs are compared with.
+        interval: Seconds of silence after which it is said where a run stands; each time twice as
+            many, until something else is said.
+        lost: Told once where the output cannot be written: runs go on.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        stored: StoredNumbers | None = None,
+        interval: float = 60.0,
+        lost: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
         self.console, self.interval = console, interval
+        self.stored, self._lost = stored or StoredNumbers(), lost
         self.title = ""
         self.published: str | None = None
-        self._last = 0.0
-        self._total = self._done = 0
-        self._told: set[str] = set()
-        self._said: dict[str, float] = {}
+        self.total = self.ended = 0
+        self.budget: float | None = None
+        self._runs: Mapping[Key, PlannedRun] = {}
+        self._shared: dict[Key, Shared] = {}
+        self._layout = Layout()
+        self._began = self._last = time.monotonic()
+        self._silence = interval
+        self._told = set[str]()
+        self._said = dict[str, float]()
+        self._open = True
 
     def __enter__(self) -> PlainReporter:
         return self
@@ -124,15 +144,23 @@ class PlainReporter(Reporter):
         self.close()
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Tell what is left of shared rows; leave the terminal as it was."""
+        for shared in dict.fromkeys(map(id, self._shared.values())):
+            row = next(s for s in self._shared.values() if id(s) == shared).told()
+            if row is not None:
+                self._show(row)
 
     def plan(self, plan: Plan) -> None:
-        """Show what will run, and what will not and why."""
-        self._total = len(plan.chosen)
-        self._told = {run.cell.id for run in plan.left_out}
-        self.console.print(plan_view(plan))
+        """Say how many runs there will be, and why others will not."""
+        self.total, self.budget = len(plan.chosen), plan.budget_seconds
+        self._told |= {run.cell.id for run in plan.left_out}
+        self._runs, self._shared = runs_by_key(plan), shared_rows(plan)
+        self._layout = Layout(plan.chosen)
+        self._began = time.monotonic()
+        for line in plan_lines(plan):
+            self._say(Text(line))
         if plan.chosen:
-            self.message(RUN_LEGEND)
+            self._say(self._layout.heading(self.console.width))
 
     def run_started(
         self,
@@ -141,80 +169,140 @@ class PlainReporter(Reporter):
         limit_seconds: float | None,
         resumed_at_step: int | None,
     ) -> None:
-        """Print which run begins or continues."""
+        """Note which run begins; say only where it goes on."""
         self.about(title, published)
-        self._last = time.monotonic()
-        self._done += 1
-        count = f"[{self._done}/{self._total}] " if self._total else ""
-        limit = f", at most {duration(limit_seconds)}" if limit_seconds is not None else ""
-        resumed = f", goes on at step {resumed_at_step}" if resumed_at_step else ""
-        beside = f", published {published}" if published else ""
-        self.message(f"{count}{title}{beside}{limit}{resumed}")
+        if resumed_at_step:
+            self.message(f"{title}: goes on at step {resumed_at_step}")
 
     def about(self, title: str, published: str | None) -> None:
         """Begin what follows with this title."""
         self.title, self.published = title, published
 
     def progress(self, event: Progress) -> None:
-        """Say where the run stands, unless that was said a moment ago."""
-        now = time.monotonic()
-        if now - self._last >= self.interval:
-            self._last = now
-            self.message(f"{self.title}: {progress_line(event)}")
+        """Say where the run stands, unless something was said not long ago."""
+        self.going([(self.title, event)])
 
     def going(self, runs: Sequence[tuple[str, Progress]]) -> None:
-        """Say where one of the runs stands, in turns, unless another's was said a moment ago."""
+        """Say where one of the runs stands, in turns, unless something was said not long ago."""
         now = time.monotonic()
-        if runs and now - self._last >= self.interval:
-            self._last = now
+        if runs and now - self._last >= self._silence:
             title, event = min(runs, key=lambda run: self._said.get(run[0], 0.0))
             self._said[title] = now
-            self.message(f"{title}: {progress_line(event)}")
+            silence = 2 * self._silence
+            self._say(Text(f"{title}: {progress_line(event)}"))
+            self._silence = silence
 
     def run_stopped(self, reason: str) -> None:
         """Say why it stopped."""
         self.message(stopped_line(reason))
 
     def run_finished(self, record: RunRecord) -> None:
-        """Say how the run ended."""
-        style = "red" if record.outcome.status in FAILED else "green"
-        self._say(Text(outcome_line(self.title, record, self.published), style=style))
+        """Show the run's row, or what broke it."""
+        self._end(record, kept=False)
+
+    def run_kept(self, record: RunRecord) -> None:
+        """Show the row of a run that an earlier command finished."""
+        self._end(record, kept=True)
+
+    def _end(self, record: RunRecord, *, kept: bool) -> None:
+        self.ended += 1
+        key = record.recipe_hash, record.seed
+        run = self._runs.get(key)
+        if record.outcome.status in FAILED or run is None:
+            title = self.title or f"{record.row}/{record.column} seed {record.seed}"
+            self._say(Text(failure_line(title, record), style="red"))
+            return
+        row: Row | None = row_of(run, record, self.stored, kept=kept)
+        if row is not None and key in self._shared:
+            row = self._shared[key].take(key, row)
+        if row is not None:
+            self._show(row)
 
     def run_skipped(self, cell_id: str, reason: str) -> None:
         """Say which cell does not run, and why, unless the plan said so."""
         if cell_id not in self._told:
             self._say(Text(f"{cell_id}: not run: {reason}", style="yellow"))
 
+    def planned_again(self, text: str, runs: int) -> None:
+        """Say so."""
+        self.total = runs
+        self._say(Text(text, style="cyan"))
+
     def message(self, text: str) -> None:
-        """Say anything else."""
-        self._say(Text(text))
+        """Say anything else, once."""
+        if text not in self._told:
+            self._told.add(text)
+            self._say(Text(text))
+
+    def say(self, view: RenderableType) -> None:
+        """Print what is no event, as long as the output can be written."""
+        self._silence, self._last = self.interval, time.monotonic()
+        if self._open:
+            with self._written():
+                self.console.print(view, soft_wrap=isinstance(view, Text))
+
+    def _show(self, row: Row) -> None:
+        self._say(self._layout.line(row, self.console.width))
 
     def _say(self, text: Text) -> None:
-        self.console.print(text, soft_wrap=True)
+        self.say(text)
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Go on without an output that cannot be written: no run is to be lost by it."""
+        try:
+            yield
+        except (OutputError, OSError) as error:
+            self._open = False
+            self._lost(error)
+
+
+class QuietReporter(PlainReporter):
+    """Only what fails."""
+
+    def plan(self, plan: Plan) -> None:
+        """Note the runs."""
+        self._told |= {run.cell.id for run in plan.left_out}
+        self._runs = runs_by_key(plan)
+
+    def going(self, runs: Sequence[tuple[str, Progress]]) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+    def planned_again(self, text: str, runs: int) -> None:
+        """Nothing."""
+
+    def _show(self, row: Row) -> None:
+        """Nothing."""
 
 
 class RichReporter(PlainReporter):
-    """The same lines, and below them the run under way, live."""
+    """The same rows, and below them what is under way, live."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console, interval=0.0)
+    def __init__(
+        self,
+        console: Console,
+        stored: StoredNumbers | None = None,
+        lost: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
+        super().__init__(console, stored, lost=lost)
         self._live: Live | None = None
-        self._several = False
 
     def close(self) -> None:
         """Take the live lines away."""
         if self._live is not None:
-            self._live.stop()
+            with self._written():
+                self._live.stop()
             self._live = None
-
-    def progress(self, event: Progress) -> None:
-        """Redraw the live lines."""
-        self._draw(self.view(event))
+        super().close()
 
     def going(self, runs: Sequence[tuple[str, Progress]]) -> None:
-        """Redraw the live lines of several runs."""
-        self._several = True
-        self._draw(self.view_of(runs))
+        """Redraw the live lines."""
+        if self._open:
+            with self._written():
+                self._draw(self.view_of(runs))
 
     def _draw(self, view: RenderableType) -> None:
         if self._live is None:
@@ -223,34 +311,41 @@ class RichReporter(PlainReporter):
         self._live.update(view, refresh=True)
 
     def view_of(self, runs: Sequence[tuple[str, Progress]]) -> RenderableType:
-        """Return one line for each run, as many as the terminal shows beside the last messages."""
-        lines = Table.grid(Column(), Column(no_wrap=True), Column(no_wrap=True), padding=(0, 1))
-        room = max(self.console.size.height - 4, 1)
+        """Return one line for each run, as many as the terminal shows, and one of them all."""
+        lines = Table.grid(Column(no_wrap=True), Column(no_wrap=True), padding=(0, 1))
+        room = max(self.console.size.height - 5, 1)
         for title, event in runs[:room] if len(runs) > room + 1 else runs[: room + 1]:
-            done = fraction_done(event)
-            bar = ProgressBar(total=1.0, completed=done or 0.0, width=10, pulse=done is None)
-            lines.add_row(bar, Text(title, style="bold"), Text(short_line(event)))
+            name = title.removesuffix(", seed 0")
+            lines.add_row(Text(name, style="bold"), Text(short_line(event), style="cyan"))
         if len(runs) > lines.row_count:
-            lines.add_row("", Text(f"and {len(runs) - lines.row_count} more", style="dim"), "")
-        return lines
+            lines.add_row(Text(f"and {len(runs) - lines.row_count} more", style="dim"), "")
+        return Group(lines, self._overall()) if self.total > 1 else lines
 
-    def view(self, event: Progress) -> RenderableType:
-        """Return the live lines: a bar with title and published value, and where the run stands."""
-        done = fraction_done(event)
-        bar = ProgressBar(total=1.0, completed=done or 0.0, width=24, pulse=done is None)
-        head = Table.grid(padding=(0, 1))
-        beside = f"published {self.published}" if self.published else ""
-        head.add_row(bar, Text(self.title, style="bold"), Text(beside, style="cyan"))
-        return Group(head, Text(progress_line(event), overflow="ellipsis", no_wrap=True))
-
-    def run_finished(self, record: RunRecord) -> None:
-        """Say how the run ended, in place of its live lines or above those of others."""
-        if not self._several:
-            self.close()
-        super().run_finished(record)
+    def _overall(self) -> RenderableType:
+        """Return how many runs ended, and how much of the budget is over."""
+        spent = duration(time.monotonic() - self._began)
+        limit = f" of at most {duration(self.budget)}" if self.budget is not None else ""
+        line = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=self.total, completed=min(self.ended, self.total), width=20)
+        told = f"{self.ended} of {self.total} runs, {spent}{limit}"
+        line.add_row(bar, Text(told, style="dim", no_wrap=True))
+        return line
 
 
-def make_reporter() -> PlainReporter:
-    """Return a live reporter at a terminal, and a plain one anywhere else."""
-    console = make_console(stderr=True)
-    return RichReporter(console) if console.is_terminal else PlainReporter(console)
+def make_reporter(
+    stored: StoredNumbers | None = None,
+    lost: Callable[[Exception], None] = lambda error: None,
+    *,
+    quiet: bool = False,
+) -> PlainReporter:
+    """Return a live reporter at a terminal, and a plain one anywhere else.
+
+    Args:
+        stored: What runs are compared with.
+        lost: Told once where standard output cannot be written.
+        quiet: Whether only what fails is told.
+    """
+    console = make_console()
+    if quiet:
+        return QuietReporter(console, stored, lost=lost)
+    return (RichReporter if console.is_terminal else PlainReporter)(console, stored, lost=lost)

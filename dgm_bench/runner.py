@@ -101,7 +101,7 @@ def _take_turns(
 ) -> Sequence[PlannedRun]:
     turns = Turns(
         plan,
-        lambda run, reason: summary.skip(run.cell.id, reason, context),
+        lambda run, reason: summary.left_out.append((run.cell.id, reason)),
         tell=context.reporter.planned_again,
     )
     with gathered(context, device) as team, board.shown(), closing(turns):

@@ -131,8 +131,7 @@ class Session:
         finished = self._finished_before(folder, data)
         if finished is None:
             return Execution(run, data, folder, self.context, limit, self.team)
-        path = finished.path(self.context.results)
-        self.context.reporter.message(f"{run.cell.id} seed {run.seed} is finished: {path}")
+        self.context.reporter.run_kept(finished)
         self.summary.finished.append(finished)
         left.remove(run)
         return None

@@ -22,6 +22,7 @@ class RunSummary:
         failed: Records of runs that broke.
         new: Those of both that this command made.
         skipped: Cells that did not run, and why.
+        left_out: Cells that the budget had no time for, and the command that runs each.
         unfinished: Cells that a time limit or the budget left in the middle, or ahead.
         unavailable: Whether data of a planned run could not be fetched.
         interrupted: Whether somebody stopped the command.
@@ -34,6 +35,7 @@ class RunSummary:
     failed: list[RunRecord] = field(default_factory=list)
     new: list[RunRecord] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
     unavailable: bool = False
     interrupted: bool = False
@@ -68,7 +70,7 @@ class RunSummary:
         cells = {run.cell.id: at for at, run in reversed(list(enumerate(runs)))}
         for records in (self.finished, self.failed):
             records.sort(key=lambda record: place.get((record.recipe_hash, record.seed), -1))
-        for reasons in (self.skipped, self.lost):
+        for reasons in (self.skipped, self.left_out, self.lost):
             reasons.sort(key=lambda known: cells.get(known[0], -1))
         for ids in (self.unfinished, self.cancelled):
             ids.sort(key=lambda cell_id: cells.get(cell_id, -1))
@@ -79,14 +81,12 @@ class RunSummary:
         self.interrupted = reason not in (None, TIME_LIMIT)
         if not self.interrupted:
             self.unfinished += [run.cell.id for run in left]
-            self._tell_unfinished(context)
         if n := len(self.cancelled):
             self.interrupted = True
             what = "1 run was" if n == 1 else f"{n} runs were"
             context.reporter.message(f"{what} cancelled; the same command goes on")
 
-    def _tell_unfinished(self, context: RunContext) -> None:
-        short = sum(record.outcome.cut_short for record in self.finished)
-        if n := len(self.unfinished) + short:
-            what = "1 run is" if n == 1 else f"{n} runs are"
-            context.reporter.message(f"{what} not finished; the same command goes on")
+    @property
+    def cut_short(self) -> int:
+        """How many runs the budget or a time limit left in the middle, or ahead."""
+        return len(self.unfinished) + sum(record.outcome.cut_short for record in self.finished)

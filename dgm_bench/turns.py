@@ -29,6 +29,9 @@ from dgm_bench.wording import counted
 PRIOR_SECONDS = 30.0
 #: The rest is planned again after this share of the budget: not for each small change.
 AGAIN_AFTER = 0.1
+#: A run may take so many times what is expected of it, and some seconds more, before it is cut
+#: short for those after it.
+OVERRUN, OVERRUN_SECONDS = 3.0, 10.0
 
 Group = Sequence[PlannedRun]
 
@@ -129,9 +132,10 @@ class Turns:
         self.spare.clear()
 
     def _too_late(self, run: PlannedRun) -> str:
-        needs = duration(self._expected([run])) if run.seconds else ""
-        why = f"it needs about {needs}, and a fifth of that was not left of the budget"
-        return f"{why if needs else 'the budget was used up before it'}: {run.command}"
+        needs, why = self._expected([run]), "the budget was used up before it"
+        if LEAST_SHARE * needs > 1:
+            why = f"it needs about {duration(needs)}, and a fifth of that was not left"
+        return f"{why}: {run.command}"
 
     # ---------------------------------------------------------------- planning again
 
@@ -150,8 +154,9 @@ class Turns:
         if out or took:
             self._runs += took - out
             what = f"{counted(out, 'run')} left out" if out else f"{counted(took, 'run')} added"
-            pace = f"runs take {self._pace.factor:.1f} times as long as expected"
-            self._tell(f"planned again: {pace}, {what}", self._runs)
+            factor = f"{self._pace.factor:.1f}"
+            pace = "" if factor == "1.0" else f"runs take {factor} times as long as expected, "
+            self._tell(f"planned again: {pace}{what}", self._runs)
 
     def _free(self) -> float:
         """Return the seconds that all workers have until the end of the budget."""
@@ -192,7 +197,10 @@ class Turns:
         taken, later = self._expected(group), self._expected(self.left())
         # Where all workers end at the same time, this one does so much after this group.
         after = (self._of_others(now) + taken + later) / self._workers - taken
-        limit = share_of(self._remaining(now), taken or None, min(max(after, 0.0), later))
+        remaining = self._remaining(now)
+        limit = share_of(remaining, taken or None, min(max(after, 0.0), later))
+        if limit is not None:  # what begins is to end: others are left out in its place
+            limit = max(limit, min(OVERRUN * taken + OVERRUN_SECONDS, remaining))
         return None if limit is None else limit / len(group)
 
     def _remaining(self, now: float) -> float:

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, field, replace
 
 import pytest
-from factories import make_cell, make_column, make_metric, make_published, make_recipe, make_record
+from factories import make_cell, make_column, make_published, make_recipe
 from rich.console import Console
 
 from dgm_bench import console, progress
@@ -18,7 +18,6 @@ from dgm_bench.spec import (
     Row,
 )
 from dgm_bench.verdict import Unfinished, Verdict
-from dgm_bench.wording import RUN_LEGEND
 
 RECIPE = make_recipe("maf", data="digits")
 
@@ -30,34 +29,16 @@ def a_cell(row="maf-5", column="digits", value="2.31", pm="0.02"):
 
 
 @dataclass
-class MetricOf:
-    name: str = "nll"
-    value: float | None = 2.3456
-    se: float | None = 0.0123
-    unit: str = "bits/dim"
-
-
-@dataclass
 class RecordOf:
     """As much of a RunRecord as the console reads."""
 
     status: str = "complete"
     reason: str = "30 validations without improvement"
     hint: str = ""
-    column: str = "digits"
-    metrics: tuple = (MetricOf(),)
-    train_seconds: float = 35.0
-    validation_seconds: float = 4.0
-    evaluation_seconds: float = 1.0
     outcome: object = field(init=False)
-    budget: object = field(init=False)
 
     def __post_init__(self):
-        self.outcome = self.budget = self
-
-    @property
-    def cut_short(self):
-        return self.status == "budget"
+        self.outcome = self
 
 
 def an_event(**changes):
@@ -93,18 +74,18 @@ def test_the_reporters_answer_to_every_event():
             assert getattr(kind, name) is not getattr(Reporter, name)
 
 
-def test_a_start_names_run_published_value_limit_and_where_it_goes_on():
-    reporter = PlainReporter(screen())
+def test_a_start_is_told_only_where_it_goes_on():
+    reporter = started(PlainReporter(screen()))
+    assert reporter.console.file.getvalue() == ""
     reporter.run_started("MAF (5) on digits", "2.31 ±0.02", 120.0, 400)
-    text = reporter.console.file.getvalue()
-    assert text == "MAF (5) on digits, published 2.31 ±0.02, at most 2 min, goes on at step 400\n"
+    assert reporter.console.file.getvalue() == "MAF (5) on digits: goes on at step 400\n"
 
 
 def test_plain_progress_is_rate_limited():
     reporter = started(PlainReporter(screen(), interval=3600))
     for _ in range(50):
         reporter.progress(an_event())
-    assert reporter.console.file.getvalue().count("\n") == 1
+    assert reporter.console.file.getvalue() == ""
 
 
 def test_plain_progress_is_one_line_with_everything():
@@ -112,7 +93,7 @@ def test_plain_progress_is_one_line_with_everything():
     reporter.progress(an_event())
     line = reporter.console.file.getvalue().splitlines()[-1]
     for part in ("MAF (5) on digits", "epoch 3.2", "loss 2.500", "val 2.600 (best 2.400)",
-                 "bad 3/30", "30 s", "2 min left"):  # fmt: skip
+                 "best 3/30 ago", "2 min left"):  # fmt: skip
         assert part in line
 
 
@@ -123,62 +104,46 @@ def test_time_left_is_what_ends_first():
     assert progress.time_left(an_event(limit_seconds=10.0)) == 0
 
 
-def test_fraction_done_never_passes_one():
-    assert progress.fraction_done(an_event()) == 0.25
-    assert progress.fraction_done(an_event(max_steps=400)) == 1
-    assert progress.fraction_done(an_event(limit_seconds=None)) is None
+def test_fraction_done_never_passes_one_and_is_none_where_patience_decides():
+    ends = {"patience": None, "bad_validations": 0}
+    assert progress.fraction_done(an_event(**ends)) == 0.25
+    assert progress.fraction_done(an_event(max_steps=400, **ends)) == 1
+    assert progress.fraction_done(an_event(limit_seconds=None, **ends)) is None
+    assert progress.fraction_done(an_event(max_steps=400)) is None
+    assert "3/30" in progress.short_line(an_event())
+    assert "%" not in progress.short_line(an_event())
+    assert "25%" in progress.short_line(an_event(**ends))
 
 
 def test_nothing_measured_yet_is_shown_as_such():
     line = progress.progress_line(an_event(train_loss=None, validation=None, patience=None))
     assert "loss -" in line
     assert "val" not in line
-    assert "bad" not in line
-
-
-def test_a_finished_run_shows_number_error_published_and_time():
-    reporter = started(PlainReporter(screen()))
-    reporter.run_finished(RecordOf())
-    assert (
-        "MAF (5) on digits: nll 2.346 ±0.025 bits/dim (published 2.31 ±0.02), 40 s"
-        in reporter.console.file.getvalue()
-    )
-
-
-def test_a_run_of_many_metrics_tells_its_columns_own_first():
-    metrics = tuple(MetricOf(f"{name}-1") for name in ("bias", "variance", "time", "memory"))
-    line = progress.outcome_line("ST", RecordOf(metrics=metrics, column="own-memory-1"), None)
-    told = [line.index(f"{name}-1 2.346") for name in ("memory", "bias", "variance")]
-    assert told == sorted(told)
-    assert "time-1" not in line
-    assert "1 more numbers" in line
-
-
-def test_a_run_that_ended_with_its_budget_says_so():
-    line = progress.outcome_line("MAF", RecordOf(status="budget", reason="time limit"), None)
-    assert line.startswith("MAF: so far nll 2.346")
-    assert line.endswith("unfinished: time limit")
+    assert "ago" not in line
 
 
 def test_a_failed_run_shows_status_reason_and_hint():
     broken = RecordOf(status="diverged", reason="loss is NaN at step 7", hint="lower the rate")
-    line = progress.outcome_line("MAF", broken, "2.31")
+    line = progress.failure_line("MAF", broken)
     assert line == "MAF: diverged: loss is NaN at step 7; lower the rate"
 
 
-def test_live_progress_shows_title_published_and_losses_and_goes_away():
+def test_live_progress_shows_title_and_losses_and_goes_away():
     reporter = started(RichReporter(screen(terminal=True)))
     reporter.progress(an_event())
     live = reporter.console.file.getvalue()
-    assert "MAF (5) on digits published 2.31 ±0.02" in live
-    assert "val 2.600 (best 2.400)" in live
-    reporter.run_finished(RecordOf())
+    assert "MAF (5) on digits" in live
+    assert "best 2.400" in live
+    reporter.close()
     assert reporter._live is None
 
 
 def test_live_lines_fit_a_narrow_terminal():
     reporter = started(RichReporter(screen()))
-    assert len(shown(reporter.view(an_event()), width=40).splitlines()) <= 3
+    reporter.total = 5
+    lines = shown(reporter.view_of([(reporter.title, an_event())]), width=40).splitlines()
+    assert len(lines) == 2
+    assert "0 of 5 runs" in lines[1]
 
 
 def test_the_terminal_is_restored_after_an_exception():
@@ -229,18 +194,14 @@ def test_a_skipped_cell_that_the_plan_has_named_is_not_named_again():
     assert "file is broken" in reporter.console.file.getvalue()
 
 
-def test_a_plan_with_runs_says_what_the_errors_of_their_numbers_are():
-    for runs, told in (((RUNS,), True), ((WAITS,), False)):
-        reporter = PlainReporter(screen())
-        reporter.plan(Plan(runs, None, MACHINE))
-        assert (RUN_LEGEND in reporter.console.file.getvalue()) == told
-
-
-def test_runs_are_counted():
-    reporter = PlainReporter(screen())
-    reporter.plan(Plan((RUNS, RUNS), None, MACHINE))
-    started(started(reporter))
-    assert "[2/2] MAF" in reporter.console.file.getvalue()
+def test_a_short_plan_counts_what_does_not_run_by_reason():
+    over = replace(WAITS, data="here", waits=True, reason="needs about 2 h, over the budget: x")
+    text = shown(console.plan_brief(Plan((RUNS, WAITS, over, over, *BARE), 600.0, MACHINE)), 200)
+    assert "ffjord/density/maf-5/digits" in text
+    assert "power" not in text
+    told = "1 of 7 runs, for 2 of 6 cells: about 40 s of the budget of 10 min on cpu\n"
+    assert told + "Not run: 3 without a recipe, 2 over the budget, 1 without their data; " in text
+    assert text.rstrip().endswith("dgm-bench plan --all lists them")
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -341,9 +302,6 @@ def test_a_property_is_told_as_yes_or_no():
     verdict = Verdict(cell.id, "better", "checked", mean=1.0, seeds=1)
     text = " ".join(shown(console.cells_view([(cell, verdict)]), 100).split())
     assert "maf/one-pass no yes 1" in text
-    metric = make_metric(1.0, name="one-pass", unit=YES_NO, se=None)
-    line = progress.outcome_line("MAF", make_record(cell, metrics=(metric,)), None)
-    assert line.startswith("MAF: one-pass yes, ")
 
 
 @pytest.mark.parametrize("width", [48, 120])

@@ -62,7 +62,7 @@ def test_a_time_limit_leaves_in_good_order_and_the_same_command_goes_on(tmp_path
     words = arguments(tmp_path)
     first = dgm_bench(*words, "--time-limit", "0.2s")
     assert first.returncode == 0, first.stderr
-    assert first.stderr.splitlines()[-1] == "1 run is not finished; the same command goes on"
+    assert first.stdout.splitlines()[-1].startswith("1 unfinished in ")
     assert not list((tmp_path / "runs").rglob("*.json"))
     second = dgm_bench(*words)
     assert second.returncode == 0, second.stderr
@@ -76,7 +76,7 @@ def test_a_time_limit_leaves_in_good_order_and_the_same_command_goes_on(tmp_path
     assert record.recipe_hash == record.recipe.content_hash
     third = dgm_bench(*words)
     assert third.returncode == 0
-    assert "is finished" in third.stderr
+    assert third.stdout.splitlines()[-1].startswith("1 done before in ")
     assert the_record(tmp_path) == record
 
 
@@ -99,7 +99,7 @@ def test_sigterm_checkpoints_and_the_same_command_goes_on(tmp_path):
 def test_a_run_out_of_budget_says_so_and_more_budget_supersedes_it(tmp_path):
     words = [*arguments(tmp_path), "--set", "model.args.layers=5"]
     said = dgm_bench(*words, "--budget", "1.5s")  # more than a fifth of its time
-    assert (said.returncode, "1 run is not finished" in said.stderr) == (0, True)
+    assert (said.returncode, "1 unfinished in" in said.stdout) == (0, True)
     short = the_record(tmp_path)
     assert short.outcome.status == "budget"
     assert dgm_bench(*words, "--budget", "none").returncode == 0

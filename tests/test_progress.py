@@ -39,18 +39,26 @@ def clock(monkeypatch):
     return now
 
 
-def test_logs_say_in_turns_where_runs_stand_and_seldom(clock):
+def test_logs_say_in_turns_where_runs_stand_and_ever_more_seldom(clock):
+    """After 15, 30, 60 and 120 seconds of silence; anything that is said begins it anew."""
     reporter = PlainReporter(screen(terminal=False), interval=15.0)
-    for _ in range(61):
+    said = []
+    for second in range(300):
+        before = reporter.console.file.tell()
         reporter.going([("A", event()), ("B", event()), ("C", event())])
+        if reporter.console.file.tell() > before:
+            said.append(second)
+        if second == 230:
+            reporter.message("something else")
         clock[0] += 1.0
     told = [line.partition(":")[0] for line in reporter.console.file.getvalue().splitlines()]
-    assert told == ["A", "B", "C", "A", "B"]
+    assert told == ["A", "B", "C", "A", "something else", "B", "C"]
+    assert said == [15, 45, 105, 225, 245, 275]
 
 
 def test_a_line_each_has_title_epoch_loss_best_and_time_left():
     (line,) = lines_of([("MAF on digits, seed 0", event(stage="prior"))])
-    for part in ("MAF on digits, seed 0", "prior", "epoch 1.5", "loss 2.500", "best 2.400"):
+    for part in ("MAF on digits", "prior", "epoch 1.5", "best 2.400", "10%"):
         assert part in line
     assert line.rstrip().endswith("4 min left") or line.rstrip().endswith("270 s left")
 
@@ -59,6 +67,7 @@ def test_of_what_nobody_knows_the_end_the_time_so_far_is_shown():
     (line,) = lines_of([("A", event(max_steps=None, best=None))])
     assert "left" not in line
     assert "best" not in line
+    assert "loss 2.500" in line
     assert line.rstrip().endswith("30 s")
 
 
@@ -83,4 +92,4 @@ def test_the_live_lines_stay_while_one_of_the_runs_ends():
         assert reporter._live is not None
         reporter.going([("B", event())])
     assert reporter._live is None
-    assert "A: nll" in reporter.console.file.getvalue()
+    assert "A: complete" in reporter.console.file.getvalue()

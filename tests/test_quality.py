@@ -47,6 +47,7 @@ LAYERS = (
     ("session",),
     ("engines",),
     ("runner",),
+    ("run_rows",),
     ("console", "screen", "progress", "overview", "doctor", "cli", "library", "perf", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

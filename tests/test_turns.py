@@ -15,8 +15,10 @@ from dgm_bench.turns import Pace, Turns
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that the test sets."""
+    """A clock that the test sets; no run may take the time of others."""
     now = [0.0]
+    monkeypatch.setattr(turns, "OVERRUN", 1.0)
+    monkeypatch.setattr(turns, "OVERRUN_SECONDS", 0.0)
     monkeypatch.setattr(turns.time, "monotonic", lambda: now[0])
     return now
 
@@ -122,7 +124,8 @@ def ended(group, seconds, whole=True):
 
 
 def simulated(clock, given, workers, takes):
-    """Do what there is; yield each group with its limit, and the time at which it began.
+    """Do what there is; return each group with its limit, the time at which it began, and how
+    long it was expected to take then.
 
     Args:
         clock: Set to the time of each event.
@@ -137,7 +140,7 @@ def simulated(clock, given, workers, takes):
             took = takes(group[0])
             cut = limit is not None and took > limit
             going.append((clock[0] + (limit if cut else took), len(done), group, cut))
-            done.append((group, limit, clock[0]))
+            done.append((group, limit, clock[0], given._expected(group)))
         if not going:
             return done
         going.sort(key=lambda run: run[:2])
@@ -167,8 +170,8 @@ def test_nothing_is_begun_below_a_fifth_and_nothing_ends_late(seconds, budget, w
             clock, waiting, workers, lambda run: run.seconds * pace * dice.uniform(0.7, 1.4)
         )
         waiting.close()
-    assert all(limit >= LEAST_SHARE * group[0].seconds - 1e-9 for group, limit, _ in done)
-    assert all(began + limit <= budget + 1e-6 for _, limit, began in done)
+    assert all(limit >= LEAST_SHARE * needs - 1e-9 for _, limit, _, needs in done)
+    assert all(began + limit <= budget + 1e-6 for _, limit, began, _ in done)
     ran = [group[0].cell.id for group, *_ in done]
     left = [run.cell.id for run, _ in skipped]
     assert sorted([*ran, *left]) == sorted(cell.id for cell in cells)  # each of them, once
@@ -189,7 +192,7 @@ def many(clock, pace, seconds=50, budget=300, count=20):
 def test_on_a_slow_machine_runs_are_left_out_aloud_so_that_others_end(clock):
     done, told = many(clock, pace=2.0)
     assert len(done) <= 3
-    assert all(limit >= 100 for _, limit, _ in done[:2])
+    assert all(limit >= 100 for _, limit, *_ in done[:2])
     assert "times as long as expected, " in told[0][0]
     assert told[0][0].endswith(" left out")
 
@@ -205,7 +208,16 @@ def test_on_a_fast_machine_runs_are_added_aloud(clock):
 def test_as_expected_nothing_is_planned_again(clock):
     done, told = many(clock, pace=1.0)
     assert len(done) == int(PLANNED_SHARE * 300 / 50) + 1  # and what the reserve has time for
-    assert [text.rpartition(", ")[2] for text, _ in told] == ["1 run added"]
+    assert [text for text, _ in told] == ["planned again: 1 run added"]
+
+
+def test_a_run_that_was_begun_may_take_three_times_as_long_before_others_count(clock, monkeypatch):
+    monkeypatch.undo()
+    given, _ = make_turns(20, 50, 50, budget=125)
+    monkeypatch.setattr(turns.time, "monotonic", lambda: clock[0])
+    given._started = clock[0]
+    assert given.next()[1] == pytest.approx(70)
+    assert given.next()[1] == pytest.approx(125)
 
 
 def test_those_left_out_are_the_least_urgent(clock):

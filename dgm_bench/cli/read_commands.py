@@ -85,6 +85,7 @@ def list_cells(
 @planning_options
 @jobs_option
 @fleet_options
+@click.option("--all", "everything", is_flag=True, help="Also every run that does not run.")
 @data_root_option
 @results_option(read=True)
 @stored_option
@@ -107,8 +108,9 @@ def plan(
     stored: Path | None,
     strict: bool,
     as_json: bool,
+    everything: bool,
 ) -> None:
-    """Show what would run, and what every other cell would take.
+    """Show what would run; with --all, what every other cell would take, too.
 
     Says for each the state of its data, the expected time and memory, and why it does not run.
     With --on, what all of it would take on a machine that is not here, data that is missing here
@@ -138,7 +140,8 @@ def plan(
     if as_json:
         print_json(queries.plan_json(planned))
     else:
-        console.make_console().print(console.plan_view(planned))
+        view = console.plan_view if everything else console.plan_brief
+        console.make_console().print(view(planned))
         streams.say(f"New results go to {shown(results)}.")
 
 

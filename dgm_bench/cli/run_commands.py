@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,8 @@ if TYPE_CHECKING:
 @click.option("--offline", is_flag=True, help="Download nothing.")
 @tracker_option
 @click.option("--no-tracking", is_flag=True, help="As --tracker none.")
+@click.option("-q", "--quiet", is_flag=True, help="Print what fails, and the last lines.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, and do nothing.")
 @data_root_option
 @results_option()
 @stored_option
@@ -122,6 +125,8 @@ def run(
     offline: bool,
     tracker: str,
     no_tracking: bool,
+    quiet: bool,
+    dry_run: bool,
     data_root: Path,
     results: Path,
     stored: Path | None,
@@ -131,15 +136,17 @@ def run(
 
     Exits with 0 when every cell that was planned to run finished, 1 when one failed, 2 for a
     wrong command or file, 130 when interrupted, after a checkpoint. A run that --time-limit or
-    --budget cut short is no failure: the last line says how many there are.
+    --budget cut short is unfinished, which is no failure: the last line says how many there are.
     """
-    from dgm_bench import planner
+    from dgm_bench import console, planner
     from dgm_bench.catalog import load_catalog
     from dgm_bench.cli import queries
+    from dgm_bench.cli.closing import Closing, show_closing
     from dgm_bench.context import RunContext
     from dgm_bench.control import Control
     from dgm_bench.overrides import change_cells
     from dgm_bench.progress import make_reporter
+    from dgm_bench.run_rows import StoredNumbers
     from dgm_bench.store import Store
 
     limit = planner.parse_duration(time_limit, "--time-limit") if time_limit else None
@@ -172,21 +179,35 @@ def run(
     if follows_another(context):
         return
     store = Store(results, stored, strict=strict)
-    planned = queries.make_plan(
-        cells,
-        context,
-        store,
-        budget=budget,
-        seeds=seeds,
-        jobs=jobs if engine == "local" else 1,  # on a cluster they do not share a machine
-        memory_bytes=choice.memory_bytes(),
-    )
-    with make_reporter() as reporter:
+
+    def make_plan(budget: str) -> planner.Plan:
+        return queries.make_plan(
+            cells,
+            context,
+            store,
+            budget=budget,
+            seeds=seeds,
+            jobs=jobs if engine == "local" else 1,  # on a cluster they do not share a machine
+            memory_bytes=choice.memory_bytes(),
+        )
+
+    planned = make_plan(budget)
+    if dry_run:
+        console.make_console().print(console.plan_brief(planned))
+        return
+    began = time.monotonic()
+    with make_reporter(StoredNumbers(store), streams.without_output, quiet=quiet) as reporter:
         context = replace(context, reporter=reporter)
         summary = run_plan(planned, context, make_engine(choice, context, planned.machine))
+    now = Store(results, stored, strict=strict)
+    words = [*(("--paper", paper) if paper else pattern), *_repeated(command, settings)]
+    seconds = time.monotonic() - began
+    closing = Closing(catalog, now, planned, summary, words, make_plan, seconds)
+    show_closing(closing, reporter.say, results)
     done = summary.finished or summary.failed or summary.unfinished or summary.lost
     if not (done or summary.interrupted):
-        why = summary.skipped[0][1] if summary.skipped else "no cell was left to run"
+        reasons = [reason for _, reason in (*summary.skipped, *summary.left_out)]
+        why = reasons[0] if reasons else "no cell was left to run"
         raise UsageError("nothing ran", why, "dgm-bench plan shows every cell")
     missed = bool(summary.failed or summary.lost) or summary.unavailable
     command.exit(INTERRUPTED if summary.interrupted else int(missed))
@@ -245,6 +266,15 @@ def _by_reason(failed: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
     for reason in dict.fromkeys(failed.values()):
         runs = [run for run, why in failed.items() if why == reason]
         yield reason, runs if len(runs) <= 3 else [runs[0], f"{len(runs) - 1} others"]
+
+
+def _repeated(command: click.Context, settings: Sequence[str]) -> list[str]:
+    """Return the options of a command that belong into the next one."""
+    words = [word for text in settings for word in ("--set", text)]
+    for name in ("results", "data_root", "device"):
+        if command.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            words += [f"--{name.replace('_', '-')}", str(command.params[name])]
+    return words
 
 
 def _patterns(catalog: Catalog, pattern: Sequence[str], paper: str | None) -> Sequence[str]:

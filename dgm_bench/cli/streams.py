@@ -129,6 +129,13 @@ def finish() -> None:
         raise
 
 
+def without_output(error: Exception) -> None:
+    """Go on without standard output, and say so: what is under way is not to be lost by it."""
+    discard()
+    if isinstance(error, OutputError):
+        tell(f"warning: {error}; the runs go on without it")
+
+
 def discard() -> None:
     """Let what is left to write go nowhere."""
     with suppress(OSError, ValueError):

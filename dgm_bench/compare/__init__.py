@@ -9,7 +9,7 @@ changed, and not judged.
 Times of training steps (:mod:`dgm_bench.performance`) are compared within a class of machines.
 """
 
-from dgm_bench.compare.beside import Beside, beside_stored
+from dgm_bench.compare.beside import Beside, beside, beside_stored
 from dgm_bench.compare.matching import compare, declared_directions
 from dgm_bench.compare.rows import ComparedRow, Comparison, Side, SpeedRow
 from dgm_bench.compare.speed import with_speed
@@ -22,6 +22,7 @@ __all__ = [
     "RowState",
     "Side",
     "SpeedRow",
+    "beside",
     "beside_stored",
     "compare",
     "declared_directions",

@@ -79,15 +79,23 @@ def beside_stored(cells: Iterable[Cell], store: Store) -> list[Beside]:
     stored = by_recipe(record for record in counting if not store.is_own(record))
     pool = pool_variances(record for record in counting if not store.is_own(record))
     return [
-        _beside(cell, yours.get(known, []), stored.get(known, []), pool)
+        beside(cell, yours.get(known, []), stored.get(known, []), pool)
         for cell in cells
         if cell.recipe and (known := cell.recipe.content_hash)
     ]
 
 
-def _beside(
+def beside(
     cell: Cell, yours: Sequence[RunRecord], stored: Sequence[RunRecord], pool: Pool
 ) -> Beside:
+    """Return a cell with the number of the user's runs and that of the stored ones.
+
+    Args:
+        cell: The cell.
+        yours: The user's own runs of its recipe, one for each seed.
+        stored: Likewise those that came with the suite.
+        pool: Variance priors of the stored records.
+    """
     if not (yours or stored):
         return Beside(cell, Side(), Side(), "", "nothing is stored, and nothing was run")
     pair = Pair(cell.id, cell.metric, yours, stored, cell.column.direction)

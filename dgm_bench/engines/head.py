@@ -290,7 +290,7 @@ class _Head:
             skipped = [(run.cell.id, reason)]
             with suppress(ResultsError):
                 self.board.note(TaskState(task=self._id_of(run), state="done", skipped=skipped))
-        self.summary.skip(run.cell.id, reason, self.context)
+        self.summary.left_out.append((run.cell.id, reason))
 
     def _noted(self, group: Sequence[PlannedRun]) -> str:
         """Return the task of runs, which is put on the board where it was planned later."""

@@ -127,6 +127,9 @@ class _Both(Reporter):
         for reporter in (self.own, self.board):
             reporter.run_finished(record)
 
+    def run_kept(self, record: RunRecord) -> None:
+        self.own.run_kept(record)
+
     def run_stopped(self, reason: str) -> None:
         for reporter in (self.own, self.board):
             reporter.run_stopped(reason)

@@ -117,6 +117,7 @@ class News:
         running.recorded.add(record.seed)
         if not new:
             self._summary.finished.append(record)
+            self._reporter.run_kept(record)
             return
         self._summary.take(record, self._context, None)
         self._log(record)

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 from cpu_time import YARDSTICK
+from factories import make_record
 
 from dgm_bench import paths, record_index, runner
 from dgm_bench.catalog import load_catalog
@@ -46,7 +47,7 @@ def fake_run(monkeypatch):
             context.reporter.plan(plan)
             if error:
                 raise error
-            return runner.RunSummary(**{"finished": ["a record"], **ending})
+            return runner.RunSummary(**{"finished": [make_record()], **ending})
 
         monkeypatch.setattr(runner, "run_plan", run_plan)
         return calls
@@ -211,7 +212,7 @@ def test_run_hands_its_options_on(call, fake_run, tmp_path, monkeypatch):
     assert not context.track
     assert context.results == tmp_path / "results"
     assert context.data_root == tmp_path / "data"
-    assert result.stdout == ""
+    assert result.stdout.startswith("2 of 2 runs, for 1 cell: about ")
 
 
 def test_a_wrong_change_is_told_before_anything_is_planned(call, fake_run, monkeypatch):
@@ -224,11 +225,11 @@ def test_a_wrong_change_is_told_before_anything_is_planned(call, fake_run, monke
 def test_run_exits_with_0_1_or_130(call, fake_run):
     fake_run()
     assert call("run", CELL).exit_code == 0
-    fake_run(failed=["a record"])
+    fake_run(failed=[make_record(status="diverged")])
     assert call("run", CELL).exit_code == 1
     fake_run(unavailable=True)
     assert call("run", CELL).exit_code == 1
-    fake_run(failed=["a record"], interrupted=True)
+    fake_run(failed=[make_record(status="diverged")], interrupted=True)
     assert call("run", CELL).exit_code == 130
 
 
@@ -316,7 +317,7 @@ def test_the_list_and_the_plan_are_readable(call):
     listed = call("list", "ffjord/density/*/power").stdout
     assert "ffjord/density" in listed
     assert "maf-5/power" in listed
-    assert "runs, about" in call("plan").stdout
+    assert " runs, for " in call("plan").stdout
 
 
 def test_comparing_nothing_with_nothing_is_not_comparable(call, tmp_path):

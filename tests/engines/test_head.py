@@ -310,4 +310,4 @@ def test_a_damaged_record_is_told_at_the_end(context):
 
 def test_the_budget_leaves_runs_out_that_it_has_no_time_for(context):
     _, summary, _ = follow(context, {"a": [done], "b": [done]}, budget=1e-9)
-    assert [cell for cell, _ in summary.skipped] == [f"ffjord/density/{r}/digits" for r in "ab"]
+    assert [cell for cell, _ in summary.left_out] == [f"ffjord/density/{r}/digits" for r in "ab"]

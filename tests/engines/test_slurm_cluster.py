@@ -153,7 +153,7 @@ def test_a_plan_gives_the_records_of_one_process_and_small_runs_share_jobs(slurm
     assert 2 <= len(jobs) < sum(len(names) for _, names in jobs)
     command.ended()
     assert differences(alone(PLAN), tmp_path / "r") == []
-    assert "is finished" in slurm.start(tmp_path / "r", *PLAN).ended()
+    assert "done before" in slurm.start(tmp_path / "r", *PLAN).ended()
     assert differences(alone(PLAN), tmp_path / "r") == []
 
 
@@ -212,7 +212,7 @@ def test_jobs_that_somebody_cancels_are_left_and_not_tried_again(slurm, alone, t
     command.in_the_middle()
     jobs = command.jobs()
     slurm.cluster.run("scancel", f"--user={getpass.getuser()}")
-    assert "2 runs are not finished; the same command goes on" in command.ended()
+    assert "2 unfinished in" in command.ended()
     assert {slurm.jobs().get(job, "CANCELLED") for job, _ in jobs} == {"CANCELLED"}
     slurm.here(tmp_path / "r", *LONG)
     assert segments(tmp_path / "r") == 2

@@ -1,0 +1,149 @@
+"""What a run prints, with runs that are over at once: a row each, and a few last lines."""
+
+import re
+
+import pytest
+from cli.commands import CLOSED, FULL, command
+from factories import make_metric, make_record
+
+from dgm_bench import runner
+from dgm_bench.planner import Plan, PlannedRun
+from dgm_bench.records import write_record
+from dgm_bench.summary import RunSummary
+
+FFJORD = ("run", "--paper", "ffjord", "--budget", "10m", "--jobs", "2")
+DIGITS = ("run", *(f"ffjord/density/{m}/digits" for m in ("made", "maf-5")), "--budget", "10m")
+
+
+def record_of(run: PlannedRun, **changes):
+    """The record of a run that ended as planned."""
+    cell, number = run.cell, make_metric(2.5, name=run.cell.metric, unit=run.cell.column.unit)
+    gap = make_metric(0.25, name="gap", unit="nats")
+    return make_record(cell, seed=run.seed, recipe=run.recipe, cells=run.cells,
+                       metrics=(number, gap), **changes)  # fmt: skip
+
+
+def fake(plan: Plan, context, engine=None, status="complete"):
+    """Do nothing, and say that it was done."""
+    context.reporter.plan(plan)
+    summary = RunSummary()
+    for run in plan.chosen:
+        record = record_of(run, status=status)
+        write_record(record, context.results)
+        summary.take(record, context, None)
+    return summary
+
+
+@pytest.fixture
+def first_run(tmp_path, monkeypatch):
+    """Do a command in an empty folder whose runs take no time; return what it printed."""
+    monkeypatch.setattr(runner, "run_plan", fake)
+
+    def call(*words, **options):
+        known = {"HOME": str(tmp_path), "DGM_BENCH_STORED": "none", "PATH": "/usr/bin:/bin"}
+        known |= options.pop("environment", {})
+        return command(*words, "--no-tracking", cwd=tmp_path, environment=known, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+def test_the_first_run_of_a_paper_is_told_in_forty_lines(first_run, tmp_path, columns):
+    done = first_run(*FFJORD, environment={"COLUMNS": columns})
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert len(lines) <= 40
+    head, _, rest = done.out.partition("gap\n" if columns != "60" else "vs stored\n")
+    count = int(re.match(r"(\d+) of \d+ runs, for \d+ of \d+ cells: about", head)[1])
+    assert "Not run: " in head
+    rows = rest.partition("\n\n")[0].splitlines()
+    told = [int(found[1]) if (found := re.search(r" (\d+) runs: ", row)) else 1 for row in rows]
+    assert sum(told) == count  # each run is in one row
+    assert max(map(len, [*rows, *head.splitlines()[2:]])) <= int(columns)
+    assert lines[-1].startswith(f"{count} done in ")
+    assert (tmp_path / "dgm-results/tables/ffjord-density.txt").read_text().count("\n") > 40
+
+
+def test_a_row_has_model_data_number_unit_and_gap(first_run):
+    (row,) = [x for x in first_run(*DIGITS).out.splitlines() if x.startswith("MADE ")]
+    assert re.fullmatch(r"MADE +digits +2\.500 ±\S+ +bits/dim none stored +0\.250", row)
+
+
+def test_runs_are_compared_with_what_was_there_before(first_run):
+    first_run(*DIGITS, "--results", "stored")
+    again = first_run(*DIGITS, environment={"DGM_BENCH_STORED": "stored"}).out
+    assert re.search(r"^MADE +digits .* equal ", again, re.MULTILINE)
+    assert re.search(r"^ffjord/density +(\d+) cells +\1 cells ", again, re.MULTILINE)
+
+
+def test_what_the_budget_cut_short_is_unfinished_and_no_failure(first_run, monkeypatch):
+    monkeypatch.setattr(runner, "run_plan", lambda *given: fake(*given, status="budget"))
+    done = first_run(*DIGITS)
+    assert done.code == 0
+    assert re.search(r"^MADE +digits +\(2.500 so far\) +bits/dim unfinished \d", done.out, re.M)
+    assert re.fullmatch(
+        r"\d+ unfinished in .*; the same command goes on", done.out.splitlines()[-1]
+    )
+
+
+def test_quiet_prints_the_last_lines_alone(first_run):
+    loud, quiet = first_run(*DIGITS).out, first_run(*DIGITS, "-q", "--results", "other").out
+    assert "MADE  " in loud
+    assert "MADE  " not in quiet
+    assert "1 of " not in quiet
+    assert "yours" in quiet
+    assert quiet.splitlines()[-1].startswith("2 done in ")
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(first_run, tmp_path):
+    done = first_run(*DIGITS, "--dry-run")
+    assert done.code == 0
+    assert "ffjord/density/maf-5/digits" in done.out
+    assert "runs, for" in done.out
+    assert not (tmp_path / "dgm-results").exists()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_rows_are_written_in_the_marks_that_there_are(first_run, encoding):
+    done = first_run(*DIGITS, environment={"PYTHONIOENCODING": encoding})
+    assert done.code == 0
+    lines = done.out.encode("utf-8", "surrogateescape").decode(encoding).splitlines()
+    (row,) = [line for line in lines if line.startswith("MADE ")]
+    assert ("+-" if encoding == "ascii" else "±") in row
+
+
+@pytest.mark.parametrize("out", [FULL, CLOSED])
+def test_no_run_is_lost_by_an_output_that_nobody_can_write(first_run, tmp_path, out):
+    done = first_run(*DIGITS, out=out)
+    assert done.code == 0
+    (warning,) = done.told
+    assert warning.startswith("warning: standard output: ")
+    assert warning.endswith("; the runs go on without it")
+    assert list((tmp_path / "dgm-results/runs").rglob("*.json"))
+
+
+# --------------------------------------------------------------------------- what to type next
+
+
+def next_commands(done):
+    lines = done.out.partition("Next:\n")[2].splitlines()
+    return [line.strip().partition("  # ") for line in lines if line.startswith("  ")]
+
+
+def test_advice_is_what_the_command_line_takes_and_does_what_it_says(first_run):
+    """The next larger budget, which does so many runs more."""
+    advised = {what: command for command, _, what in next_commands(first_run(*FFJORD))}
+    (more,) = [what for what in advised if what.endswith(" more") and "data" not in what]
+    words = advised[more].split()
+    assert words[:4] == ["dgm-bench", "run", "--paper", "ffjord"]
+    elsewhere = ("--dry-run", "--results", "other")  # what is done there says how long it takes
+    dry = first_run(*words[1:], "--jobs", "2", *elsewhere).out
+    now = first_run(*FFJORD, *elsewhere).out
+    runs = [int(re.search(r"^(\d+) of \d+ runs", text, re.MULTILINE)[1]) for text in (dry, now)]
+    assert runs[0] - runs[1] == int(more.split()[0]) > 0
+
+
+def test_no_budget_is_advised_that_takes_this_machine_a_week(first_run):
+    for command_, _, _ in next_commands(first_run(*FFJORD)):
+        budget = re.search(r"--budget (\d+)([mh])", command_)
+        assert budget is None or int(budget[1]) * {"m": 1, "h": 60}[budget[2]] <= 72 * 60
