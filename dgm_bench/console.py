@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.segment import Segment
 from rich.style import Style, StyleType
 from rich.table import Table
@@ -18,9 +19,10 @@ from rich.text import Span, Text
 
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.escaping import plain
-from dgm_bench.planner import Plan, PlannedRun, duration, gigabytes
+from dgm_bench.planner import Plan, PlannedRun, duration, durations, gigabytes
 from dgm_bench.report.grid import Entry, Heading, Line, Section
 from dgm_bench.report.numbers import how_far, measured_text, published_text
+from dgm_bench.report.padded import Span as PaddedSpan
 from dgm_bench.screen import columns, fitting
 from dgm_bench.together import why_apart
 from dgm_bench.wording import MEASURED_LEGEND, PUBLISHED_LEGEND, STATES, counted, spoken
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from dgm_bench.spec import Cell
     from dgm_bench.verdict import Verdict
 
+#: Of what stands below a name.
+INDENT = "    "
 STYLES = {"ok": "green", "warn": "yellow", "missing": "red"}
 
 
@@ -152,9 +156,8 @@ def plan_view(plan: Plan) -> RenderableType:
     without = [run for run in plan.left_out if run.recipe is None]
     costed = [run for run in plan.left_out if run.recipe is not None]
     if costed:
-        head = _aligned("Does not run", "data", "time", "1 H200", "memory")
-        head.stylize("bold")
-        parts += [head, *_by_reason(costed), Text()]
+        names = ("Does not run", "data", "time", "1 H200", "memory")
+        parts += [_Aligned(*names, style="bold"), *_by_reason(costed), Text()]
     if without:
         parts += [Text("Has no recipe", style="bold"), *_without_recipe(without), Text()]
     return Group(*parts, plan_summary(plan))
@@ -200,7 +203,8 @@ def _served(run: PlannedRun) -> Entry:
 
 
 def _cost(run: PlannedRun) -> tuple[str, str, str]:
-    return duration(run.seconds), duration(run.h200_seconds), gigabytes(run.memory_bytes)
+    here, there = durations(run.seconds, run.h200_seconds)
+    return here, there, gigabytes(run.memory_bytes)
 
 
 def _by_reason(runs: Sequence[PlannedRun]) -> list[RenderableType]:
@@ -209,20 +213,39 @@ def _by_reason(runs: Sequence[PlannedRun]) -> list[RenderableType]:
     for reason, group in groupby(runs, key=lambda run: run.reason):
         for run in group:
             parts.append(_left_out(run))
-        parts.append(Text(f"    {reason}", style="yellow", overflow="fold"))
+        reason_below = Text(reason, style="yellow", overflow="fold")
+        parts.append(Padding(reason_below, (0, 0, 0, 4), expand=False))
     return parts
 
 
-def _left_out(run: PlannedRun) -> Text:
-    return _aligned(_name(run), run.data, *_cost(run))
+def _left_out(run: PlannedRun) -> _Aligned:
+    return _Aligned(_name(run), run.data, *_cost(run))
 
 
 def _name(run: PlannedRun) -> str:
     return run.cells[0] + (f" seed {run.seed}" if run.seed else "")
 
 
-def _aligned(name: str, data: str, here: str, h200: str, memory: str) -> Text:
-    return Text(f"{name:<44} {data:<10} {here:>8} {h200:>8} {memory:>8}")
+@dataclass(frozen=True)
+class _Aligned:
+    """A line of the runs that are left out; its name stands alone where there is no room."""
+
+    name: str
+    data: str
+    here: str
+    h200: str
+    memory: str
+    style: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield it."""
+        numbers = f"{self.data:<10} {self.here:>8} {self.h200:>8} {self.memory:>8}"
+        line = f"{self.name:<42} {numbers}"
+        if len(line) <= options.max_width:
+            yield Text(line, style=self.style)
+        else:
+            yield Text(self.name, style=self.style, overflow="fold")
+            yield Text(f"    {numbers}", style=self.style, overflow="fold")
 
 
 def _without_recipe(runs: Sequence[PlannedRun]) -> list[RenderableType]:
@@ -303,7 +326,9 @@ class _CellsTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table."""
-        lines = self.section.escaped(fitting).padded(options.max_width, spaced=False)
+        section = self.section.escaped(fitting)
+        lines = section.padded(options.max_width, spaced=False)
+        lines = lines or _stacked(section, options.max_width)
         if lines is None:
             yield self._folded()
         spans = (span for line in lines or () for span in (*line, ("\n", "")))
@@ -317,6 +342,29 @@ class _CellsTable:
         for row in self.section.rows:
             table.add_row(*(_folding(entry) for entry in row))
         return table
+
+
+def _stacked(section: Section, width: int) -> list[list[PaddedSpan]] | None:
+    """Return a table too wide for a screen with each name on a line of its own, above its numbers.
+
+    Args:
+        section: Its first column has the names.
+        width: Most columns of a line.
+
+    Returns:
+        None where the numbers alone are too wide, or a name is.
+    """
+    rest = Section("", section.headings[1:], tuple(row[1:] for row in section.rows))
+    names = [[(line.text, line.shown) for line in row[0].lines] for row in section.rows]
+    single = all(len(entry.lines) < 2 for row in rest.rows for entry in row)
+    numbers = rest.padded(width - len(INDENT), spaced=False) if single else None
+    if numbers is None or any(len(text) > width for name in names for text, _ in name):
+        return None
+    head, rule, *rows = ([(INDENT, ""), *line] for line in numbers)
+    lines = [[(section.headings[0].lines[0], "bold")], head, rule]
+    for (first, *others), row in zip(names, rows, strict=True):
+        lines += [[first], row, *([span] for span in others)]
+    return lines
 
 
 def _folding(entry: Entry) -> Text:
@@ -340,11 +388,13 @@ def data_view(
     return Group(table, Text(), *remedies, where)
 
 
-def files_view(checks: Iterable[FileCheck]) -> Table:
-    """Return the table of ``data verify``."""
+def files_view(checks: Iterable[FileCheck], root: Path) -> Table:
+    """Return the table of ``data verify``, with files as they are called below the data root."""
     table = new_table("file", "state", "found")
     for check in checks:
-        table.add_row(str(check.path), check.outcome, check.detail)
+        inside = check.path.is_relative_to(root)
+        name = check.path.relative_to(root) if inside else check.path
+        table.add_row(str(name), check.outcome, check.detail)
     return table
 
 

@@ -68,6 +68,28 @@ def started(reporter):
     return reporter
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_names_and_numbers_are_whole_on_a_narrow_screen(width):
+    """Where both do not fit beside each other, the name stands above its numbers."""
+    cells = a_cell(), a_cell("nsf-autoregressive", "8gaussians")
+    pairs = [(cell, Verdict(cell.id, "not-run", "why")) for cell in cells]
+    lines = shown(console.cells_view(pairs), width).splitlines()
+    assert max(map(len, lines)) <= width
+    for cell, _ in pairs:
+        (place,) = (n for n, line in enumerate(lines) if f"{cell.row.id}/{cell.column.id}" in line)
+        below = lines[place : place + 2]
+        assert any("2.31 ±0.02" in line and "not run" in line for line in below)
+    runs = [PlannedRun(cell, (cell.id,), 0, RECIPE, "here", 60.0, 10**9, reason="no time at all")
+            for cell, _ in pairs]  # fmt: skip
+    machine = Machine("cpu", "here", Speed(1e9, 1e-5), 10**10)
+    lines = shown(console.plan_view(Plan(tuple(runs), 600.0, machine)), width).splitlines()
+    assert max(map(len, lines)) <= width
+    for run in runs:
+        assert any(run.cells[0] in line for line in lines)
+    assert sum("1.0 min" in line and "1.0 GB" in line for line in lines) == 2
+    assert "    no time at all" in [line.rstrip() for line in lines]
+
+
 def test_the_reporters_answer_to_every_event():
     for name in (name for name in vars(Reporter) if not name.startswith("_")):
         for kind in (PlainReporter, RichReporter):
@@ -306,9 +328,9 @@ def test_a_property_is_told_as_yes_or_no():
 
 @pytest.mark.parametrize("width", [48, 120])
 def test_costs_stand_beside_the_first_of_the_cells_that_a_run_serves(width):
-    """Also where rich folds the names of cells."""
+    """Or below it, where there is no room."""
     lines = shown(console.plan_view(Plan((RUNS,), None, MACHINE)), width).splitlines()
-    (costs,) = [line for line in lines if "0.1 GB" in line]
-    assert costs.startswith("ffjord/")
+    ((place, costs),) = [(n, line) for n, line in enumerate(lines) if "0.1 GB" in line]
+    assert (costs if width == 120 else lines[place - 1]).startswith(RUNS.cell.id)
     assert costs.split()[-5:] == ["40", "s", "unknown", "0.1", "GB"]
-    assert len(costs.rstrip()) == len(lines[1].rstrip())
+    assert len(costs.rstrip()) == len(lines[1 if width == 120 else 2].rstrip())

@@ -16,6 +16,7 @@ from dgm_bench.cli import (
     compare_command,
     completion,
     config_commands,
+    data_commands,
     export_command,
     merge_command,
     model_commands,
@@ -25,7 +26,7 @@ from dgm_bench.cli import (
     status_commands,
     streams,
 )
-from dgm_bench.cli.options import Verbs, examples, verbose_option
+from dgm_bench.cli.options import Verbs, examples, quiet_option, verbose_option
 from dgm_bench.control import end_at_once_if_left
 
 
@@ -58,7 +59,7 @@ def cli(context: click.Context) -> None:
 for verb in (
     read_commands.list_cells,
     read_commands.plan,
-    run_commands.data,
+    data_commands.data,
     run_commands.run,
     status_commands.status,
     status_commands.cancel,
@@ -77,7 +78,7 @@ for verb in (
     read_commands.doctor,
 ):
     cli.add_command(verb)
-cli.params.append(verbose_option())
+cli.params += [verbose_option(), quiet_option()]
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from dgm_bench.planner import Plan, duration, gigabytes, parse_duration
 from dgm_bench.planner.faults import Faults
 from dgm_bench.planner.fleet import CORE_PRICE, GPU_PRICE, Fleet, parse_fleet
 from dgm_bench.planner.outlook import Outlook, Work, outlook, plan_on
+from dgm_bench.report.grid import wrapped
 from dgm_bench.spec import Cell
 
 
@@ -79,11 +80,11 @@ def outlook_json(planned: Plan, found: Outlook) -> dict[str, Any]:
     return {**plan_json(planned), "outlook": told}
 
 
-def outlook_text(found: Outlook, asked: Elsewhere) -> str:
-    """Return what a plan would take elsewhere, for people."""
-    lines = [f"{_title(found.fleet)}; nothing of this was measured", ""]
+def outlook_text(found: Outlook, asked: Elsewhere, width: int) -> str:
+    """Return what a plan would take elsewhere, for people, in so many columns at most."""
+    lines = [wrapped(f"{_title(found.fleet)}; nothing of this was measured", width), ""]
     rows = [*_answers(found), ("assumed", _assumed(found, asked))]
-    lines += [f"{name:<14}{text}" for name, text in rows]
+    lines += [wrapped(text, width, f"{name:<14}") for name, text in rows]
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import sys
 import traceback
@@ -49,9 +50,10 @@ class Verbs(click.Group):
 
     Attributes:
         verbose: Whether what ended the command is shown with its place in the code.
+        quiet: Whether progress and warnings are left out.
     """
 
-    verbose = False
+    verbose, quiet = False, False
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the verbs in the order in which people use them."""
@@ -68,8 +70,9 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a verb, which takes ``-v`` too."""
-        cmd.params.append(verbose_option())
+        """Add a verb, which takes ``-v`` and ``-q`` too."""
+        takes = {param.name for param in cmd.params}
+        cmd.params += [verbose_option(), *([] if "quiet" in takes else [quiet_option()])]
         super().add_command(cmd, name)
 
     def invoke(self, ctx: click.Context) -> object:
@@ -89,7 +92,7 @@ class Verbs(click.Group):
         extra["standalone_mode"] = False
         if COMPLETE in os.environ:
             super().main(*args, **{**extra, "complete_var": COMPLETE})
-        self.verbose = False
+        self.verbose = self.quiet = False
         try:
             os.getcwd()  # libraries die without a word where the current folder is gone
             code = super().main(*args, **extra)
@@ -146,6 +149,24 @@ def verbose_option() -> click.Option:
         is_eager=True,
         callback=listen,
         help="Show where in the code an error is from.",
+    )
+
+
+def quiet_option() -> click.Option:
+    """Return ``-q``, which every verb takes."""
+
+    def listen(context: click.Context, _: click.Parameter, value: bool) -> None:
+        root_of(context).quiet |= value
+        if value:
+            logging.getLogger("dgm_bench").setLevel(logging.ERROR)
+
+    return click.Option(
+        ["-q", "--quiet"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=listen,
+        help="Say nothing but the answer and errors: no progress, no warnings.",
     )
 
 

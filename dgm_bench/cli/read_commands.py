@@ -132,7 +132,9 @@ def plan(
         if as_json:
             print_json(elsewhere.outlook_json(there, found))
         else:
-            streams.say(elsewhere.outlook_text(found, asked))
+            from dgm_bench.screen import width_and_colour
+
+            streams.say(elsewhere.outlook_text(found, asked, width_and_colour()[0]))
         return
     context = RunContext(data_root, results, stored, device=device, offline=True)
     store = Store(results, stored, strict=strict)

@@ -1,8 +1,7 @@
-"""The verbs that change something: run, data, sync."""
+"""The verbs that change something: run, sync."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +14,6 @@ from click.core import ParameterSource
 from dgm_bench.cli import completion, streams
 from dgm_bench.cli.options import (
     INTERRUPTED,
-    Verbs,
     data_root_option,
     engine_options,
     examples,
@@ -27,7 +25,7 @@ from dgm_bench.cli.options import (
     tracker_option,
     work_option,
 )
-from dgm_bench.errors import DataError, UsageError
+from dgm_bench.errors import UsageError
 from dgm_bench.paths import shown
 
 #: More than any machine has cores; with very many, libraries end the process.
@@ -282,96 +280,3 @@ def _patterns(catalog: Catalog, pattern: Sequence[str], paper: str | None) -> Se
         remedy = "name cells, such as 'ffjord/*/*/digits', or --paper ffjord"
         raise UsageError("dgm-bench run", "takes either a PATTERN or a paper", remedy)
     return [f"{catalog.paper(paper).id}/*"] if paper is not None else pattern
-
-
-# --------------------------------------------------------------------------- data
-
-NO_FILES = "has no files; it comes with a library or is generated"
-
-
-@click.group(cls=Verbs, short_help="Where data is, getting it, checking it.")
-def data() -> None:
-    """Say where data is, get it, and check that it is the real thing."""
-
-
-@data.command(
-    "list",
-    epilog=examples(
-        "dgm-bench data list",
-        "dgm-bench data list --data-root /scratch/data",
-    ),
-)
-@data_root_option
-def data_list(data_root: Path) -> None:
-    """List the data sets and weights of networks, and whether their files are here."""
-    from dgm_bench import console
-    from dgm_bench import data as sets
-
-    rows = [(card, sets.state(card.name, data_root)) for card in sets.cards()]
-    console.make_console().print(console.data_view(rows, data_root))
-
-
-@data.command(
-    "fetch",
-    epilog=examples(
-        "dgm-bench data fetch mnist",
-        "dgm-bench data fetch power gas --data-root /scratch/data",
-        "dgm-bench data fetch ffjord/density/nsf-coupling/digits",
-    ),
-)
-@click.argument(
-    "names", metavar="NAME...", nargs=-1, required=True, shell_complete=completion.data_sets
-)
-@data_root_option
-def data_fetch(names: Sequence[str], data_root: Path) -> None:
-    """Download the files of data sets, or a network's weights; continues a broken download.
-
-    A cell stands for the weights of its trained model, which are checked by its record.
-    """
-    from dgm_bench import data as sets
-
-    for name in names:
-        if "/" in name:
-            streams.say(str(_fetched_model(name, data_root)))
-            continue
-        paths = sets.fetch(name, data_root, progress=sys.stderr.isatty())
-        streams.say("\n".join(map(str, paths)) or f"{name}: {NO_FILES}")
-
-
-def _fetched_model(cell: str, data_root: Path) -> Path:
-    from dgm_bench.library.folders import open_store
-    from dgm_bench.library.weights import fetch_weights, one_cell
-
-    progress = sys.stderr.isatty()
-    return fetch_weights(one_cell(cell), open_store(), data_root, progress=progress)
-
-
-@data.command(
-    "verify",
-    epilog=examples(
-        "dgm-bench data verify mnist",
-    ),
-)
-@click.argument(
-    "names", metavar="NAME...", nargs=-1, required=True, shell_complete=completion.data_sets
-)
-@data_root_option
-def data_verify(names: Sequence[str], data_root: Path) -> None:
-    """Check that files are byte for byte the published ones.
-
-    Exits with 2 when one is missing or is not.
-    """
-    from dgm_bench import console
-    from dgm_bench import data as sets
-
-    for name in names:
-        files = sets.verify(name, data_root)
-        if not files:
-            streams.say(f"{name}: {NO_FILES}")
-            continue
-        console.make_console().print(console.files_view(files))
-        wrong = next((file for file in files if file.outcome not in ("ok", "no checksum")), None)
-        if wrong is not None:
-            fetch = f"dgm-bench data fetch {name}"
-            remedy = fetch if wrong.outcome == "missing" else f"delete it, then {fetch}"
-            raise DataError(wrong.path, wrong.detail or wrong.outcome, remedy)

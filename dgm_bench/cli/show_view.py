@@ -10,7 +10,7 @@ from rich.text import Text
 
 from dgm_bench.cli.cell_facts import Facts
 from dgm_bench.console import fitted
-from dgm_bench.planner import duration, gigabytes
+from dgm_bench.planner import duration, durations, gigabytes
 from dgm_bench.records import RunRecord
 from dgm_bench.report.interval import bars_of, drawn
 from dgm_bench.report.numbers import measured_text, published_text
@@ -117,9 +117,9 @@ def _cost(facts: Facts) -> Iterator[Line]:
     if cell.recipe is None:
         yield "recipe", cell.no_recipe or "none yet"
         return
-    here = f"a seed about {duration(planned.seconds)} here"
+    here, there = durations(planned.seconds, planned.h200_seconds)
     memory = f"{gigabytes(planned.memory_bytes)} of memory"
-    yield "cost", f"{here}, about {duration(planned.h200_seconds)} on one H200; {memory}"
+    yield "cost", f"a seed about {here} here, about {there} on one H200; {memory}"
     yield "data here", planned.data
     if not planned.runs:
         yield "not here", Text(planned.reason, style="yellow")

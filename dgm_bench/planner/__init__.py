@@ -3,6 +3,7 @@
 from dgm_bench.planner.durations import (
     AUTO_BUDGET,
     duration,
+    durations,
     gigabytes,
     option_value,
     parse_budget,
@@ -46,6 +47,7 @@ __all__ = [
     "Speed",
     "Unit",
     "duration",
+    "durations",
     "end_of",
     "expected_end",
     "expected_seconds",

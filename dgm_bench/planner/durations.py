@@ -59,6 +59,31 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
+#: Seconds of a unit, its name, and from how many seconds on nobody would use it, longest first.
+_LINE_UNITS = (
+    (86400, "days", math.inf),
+    (3600, "h", 1000 * 3600),
+    (60, "min", 1000 * 60),
+    (1, "s", 600),
+)
+
+
+def durations(*seconds: float | None) -> list[str]:
+    """Return durations that stand in one line, in one unit where all can be read in it."""
+    known = [number for number in seconds if number]
+    units = [unit for unit in _LINE_UNITS if known and min(known) >= unit[0]]
+    if not units or max(known) >= units[0][2]:
+        return [duration(number) for number in seconds]
+    return [_in_unit(number, *units[0][:2]) for number in seconds]
+
+
+def _in_unit(seconds: float | None, unit: int, name: str) -> str:
+    if seconds is None:
+        return duration(None)
+    number = seconds / unit
+    return f"{number:.1f} {name}" if number < 10 and unit > 1 else f"{number:.0f} {name}"
+
+
 def option_value(seconds: float) -> str:
     """Return a duration that ``--budget`` takes, a quarter more than asked, in whole units."""
     ample = 1.25 * seconds

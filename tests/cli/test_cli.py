@@ -17,7 +17,7 @@ from factories import make_record
 from dgm_bench import paths, record_index, runner
 from dgm_bench.catalog import load_catalog
 from dgm_bench.cli import cli
-from dgm_bench.cli.run_commands import NO_FILES
+from dgm_bench.cli.data_commands import NO_FILES
 from dgm_bench.errors import DataError, ResultsError
 
 CELL = "ffjord/density/maf-5/digits"
@@ -384,7 +384,7 @@ SCRIPT = f"""
 {YARDSTICK}
 import sys
 from dgm_bench.cli import cli
-from dgm_bench.cli.run_commands import NO_FILES
+from dgm_bench.cli.data_commands import NO_FILES
 sys.stdout = open("/dev/null", "w")
 try:
     cli.main(sys.argv[1:], prog_name="dgm-bench")
