@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -276,11 +277,9 @@ class Log:
 
     def _connected(self) -> MlflowClient:
         if self._client is None:
-            try:
-                from mlflow import MlflowClient
-            except ImportError as error:
-                remedy = f"{install('tracking')}, then {LATER}"
-                raise TrackingError("MLflow", "is not installed", remedy) from error
+            _require_mlflow()
+            from mlflow import MlflowClient
+
             _make_database(self.address)
             self._client = MlflowClient(self.address.uri)
         return self._client
@@ -296,6 +295,7 @@ class Log:
         Two that made the tables of a new database at once would spoil it, and of two that log
         the same run neither would see the other's.
         """
+        _require_mlflow()  # and with it what reads addresses of databases
         with ExitStack() as stack:
             try:
                 patience = SERVER_LOCK_SECONDS if self.address.is_server else FILE_LOCK_SECONDS
@@ -406,6 +406,17 @@ def has_in_full(client: MlflowClient, experiment: str, parent: str, run_id: str)
     """
     run = the_run(client, experiment, run_id)
     return run is not None and is_whole(run) and run.data.tags.get(PARENT_TAG) == parent
+
+
+def _require_mlflow() -> None:
+    """Tell how to install MLflow where it is not.
+
+    Raises:
+        TrackingError: It is not.
+    """
+    if find_spec("mlflow") is None:
+        remedy = f"{install('tracking')}, then {LATER}"
+        raise TrackingError("MLflow", "is not installed", remedy)
 
 
 def _make_database(address: Address) -> None:

@@ -331,6 +331,7 @@ def test_a_broken_database_is_told_in_one_line(fresh):
 
 def test_without_mlflow_there_is_one_line(fresh, monkeypatch):
     record = store_run(fresh)
-    monkeypatch.setitem(sys.modules, "mlflow", None)
+    for module in ("mlflow", "sqlalchemy"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(TrackingError, match=r"not installed; pip install 'dgm-bench\[tracking\]'"):
         once(fresh, record)
