@@ -32,7 +32,11 @@ READING = [
     ["list"],
     ["plan", "ffjord/density/*/digits"],
     ["table", "--paper", "avb"],
+    ["show", "avb/elbo/avb/digits-binary-negative-elbo"],
     ["compare", "nothing", "nothing"],
+    ["cite", "avb"],
+    ["export", "avb/*"],
+    ["config", "show"],
     ["report", "-o", "page.html"],
     ["show", "avb/elbo/avb/8gaussians-negative-elbo"],
     ["cite", "avb"],
@@ -70,10 +74,14 @@ def test_what_only_reads_works_without_any_extra_and_on_no_unix(site, tmp_path):
 
 
 def test_a_verb_says_which_extra_it_needs(site, tmp_path):
-    words = ["run", "ffjord/density/made/digits"]
-    told = run_without(["torch"], words, site=site, folder=tmp_path).stderr.splitlines()
-    line = "error: dgm-bench run needs torch: pip install 'dgm-bench[train]'"
-    assert told == [line, f"exit 2: {' '.join(words)}"]
+    cell, picture = "avb/elbo/vae/digits-binary-negative-elbo", tmp_path / "x.png"
+    verbs = [["run", cell], ["sample", cell, "-o", str(picture)], ["evaluate", cell]]
+    told = run_without(["torch"], *verbs, site=site, folder=tmp_path).stderr.splitlines()
+    assert told[1::2] == [f"exit 2: {' '.join(words)}" for words in verbs]
+    assert {line.partition(" needs ")[2] for line in told[::2]} == {
+        "torch: pip install 'dgm-bench[train]'"
+    }
+    assert told[0].startswith("error: dgm-bench run needs ")
 
 
 def test_modules_of_extras_are_those_that_the_project_declares():
