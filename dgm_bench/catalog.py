@@ -131,17 +131,18 @@ def default_folder() -> Path:
 
 
 def _suggestion(pattern: str, ids: list[str]) -> str:
-    """Return ``did you mean ...?`` for a pattern, correcting it part by part."""
-    if any(fnmatchcase(cell_id, f"{pattern.rstrip('/')}/*") for cell_id in ids):
-        return f"did you mean '{pattern.rstrip('/')}/*'?"
-    columns = list(zip(*(cell_id.split("/") for cell_id in ids), strict=True))
-    parts = pattern.split("/")
-    if len(parts) == len(columns):
-        corrected = "/".join(
-            _nearest(part, set(known)) for part, known in zip(parts, columns, strict=True)
-        )
-        if any(fnmatchcase(cell_id, corrected) for cell_id in ids):
-            return f"did you mean {corrected!r}?"
+    """Return ``did you mean ...?`` for a pattern, correcting it part by part.
+
+    It may be the beginning of a name, or the end of one.
+    """
+    columns = [set(known) for known in zip(*(cell_id.split("/") for cell_id in ids), strict=True)]
+    parts = pattern.rstrip("/").split("/")
+    for known, shapes in ((columns, ("{}", "{}/*")), (columns[-len(parts) :], ("*/{}",))):
+        pairs = zip(parts, known, strict=False)
+        corrected = "/".join(_nearest(part, names) for part, names in pairs)
+        for meant in (shape.format(corrected) for shape in shapes):
+            if len(parts) <= len(known) and any(fnmatchcase(each, meant) for each in ids):
+                return f"did you mean {meant!r}?"
     return did_you_mean(pattern, ids)
 
 

@@ -294,6 +294,10 @@ def test_select_by_shell_patterns_in_declared_order_each_once(catalog):
         ("toy/first/deep/powr", "did you mean 'toy/first/deep/power'?"),
         ("toy/frist/*/digits", "did you mean 'toy/first/*/digits'?"),
         ("toy/first", "did you mean 'toy/first/*'?"),
+        ("TOY/*", "did you mean 'toy/*'?"),
+        ("toy/First/*", "did you mean 'toy/first/*'?"),
+        ("power", "did you mean '*/power'?"),
+        ("deep/powr", "did you mean '*/deep/power'?"),
         ("zebra", "see dgm-bench list"),
     ],
 )

@@ -108,13 +108,27 @@ def test_no_tracking_and_variables_reach_a_run(homes, monkeypatch):
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://x:1"
 
 
+def test_the_library_reads_the_same_folders(homes):
+    from dgm_bench.library import folders
+
+    assert folders.own_folder(None) == homes[0].parent / "dgm-results"
+    write(homes[0], results="mine", stored="none", data_root="data")
+    here = homes[0].parent
+    assert folders.own_folder(None) == here / "mine"
+    assert folders.stored_folder(None) is None
+    assert folders.data_folder(None) == here / "data"
+    os.environ["DGM_BENCH_RESULTS"] = "/variable"
+    assert str(folders.own_folder(None)) == "/variable"
+    assert "DGM_BENCH_DATA" not in os.environ
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("budgte = '2h'", f"{config.NAME}:2: [defaults]: unknown key 'budgte'; did you mean"),
         ("budget = 'soon'", ":2: [defaults]: budget: not a time above zero: write 90s"),
         ("seeds = 0", ":2: [defaults]: seeds: Input should be greater than or equal to 1"),
-        ("device = 'tpu'", ":2: [defaults]: device: Input should be 'auto', 'cpu' or 'cuda'"),
+        ("device = 'tpu'", ":2: [defaults]: device: Input should be 'auto', 'cpu', 'cuda'"),
     ],
 )
 def test_a_mistake_in_the_file_ends_every_verb_but_config_path(homes, text, told):
