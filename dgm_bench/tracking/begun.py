@@ -70,7 +70,8 @@ def group_of(run: Begun | RunRecord) -> str:
 
 def name_of(run: Begun | RunRecord) -> str:
     """Return how to speak of a run among others of its experiment."""
-    return f"{run.row} {run.column} seed {run.seed}"
+    modified = ", modified" if run.modified else ""
+    return f"{run.row} {run.column} seed {run.seed}{modified}"
 
 
 class Told(BaseModel):

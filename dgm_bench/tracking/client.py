@@ -265,7 +265,8 @@ class Log:
         the other has nothing left to do.
         """
         try:
-            log_run(client, experiment, parent, record, self._store.curve(record), self.results)
+            curve = self._store.curve(record)
+            log_run(client, experiment, parent, record, curve, self.results, self.alive)
         except Exception:
             with suppress(Exception):  # what is wrong is told of the first error
                 if has_in_full(client, experiment, parent, record.run_id):

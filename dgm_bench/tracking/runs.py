@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -20,6 +20,7 @@ from dgm_bench.tracking.content import (
     run_tags,
     span,
 )
+from dgm_bench.tracking.model import log_model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,8 +37,6 @@ PARENT_TAG = "mlflow.parentRunId"
 
 # MLflow takes a thousand of all and a hundred parameters at a time.
 METRICS_PER_BATCH, PARAMS_PER_BATCH = 800, 100
-#: Bytes of the largest file of weights that is logged with its run.
-LARGEST_MODEL = 16 * 2**20
 
 
 def is_whole(run: Run) -> bool:
@@ -82,6 +81,7 @@ def log_run(
     record: RunRecord,
     curve: Curve,
     results: Path,
+    alive: Callable[[], None] = lambda: None,
 ) -> None:
     """Log what MLflow does not have of a run that has ended.
 
@@ -92,6 +92,7 @@ def log_run(
         record: The run.
         curve: Its curve's rows.
         results: The results folder that it lies in.
+        alive: Called before and after what takes seconds.
     """
     started, ended = span(record)
     run = the_run(client, experiment, record.run_id)
@@ -105,7 +106,7 @@ def log_run(
     client.log_inputs(run_id, data_inputs(record.data))
     if not earlier:
         _log_files(client, run_id, record, curve, results)
-    _log_model(client, run_id, record, results)
+    log_model(client, run, record, results, alive)
     status = "FAILED" if record.outcome.status in FAILED else "FINISHED"
     client.set_terminated(run_id, status=status, end_time=ended)
     client.set_tag(run_id, LOGGED_TAG, LAYOUT)
@@ -170,13 +171,6 @@ def _log_files(
     if curve:
         drawn = standalone(learning_curve(curve, record))
         client.log_text(run_id, drawn, "pictures/learning-curve.svg")
-
-
-def _log_model(client: MlflowClient, run_id: str, record: RunRecord, results: Path) -> None:
-    """Log the weights of a trained model, where they were kept and are small."""
-    weights = results / "weights" / f"{record.run_id}.safetensors"
-    if weights.is_file() and weights.stat().st_size <= LARGEST_MODEL:
-        client.log_artifact(run_id, str(weights), "model")
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[Sequence[T]]:

@@ -1,14 +1,20 @@
 """MLflow's side: runs that are shown while they go on, and cells that sum up their seeds."""
 
+import hashlib
 from types import SimpleNamespace
 
 import pytest
+import torch
 from factories import make_data, make_metric, make_published, make_table
+from safetensors.torch import save as to_safetensors
 from stored_runs import CELL, METRICS, rows, store_run
 
+from dgm_bench.catalog import load_catalog
+from dgm_bench.models.build import build
 from dgm_bench.planner import PlannedRun
-from dgm_bench.records import Outcome
+from dgm_bench.records import WEIGHTS, Outcome
 from dgm_bench.tracking import groups as cells_side
+from dgm_bench.tracking import model as model_side
 from dgm_bench.tracking.address import read_address
 from dgm_bench.tracking.begun import Begun, Told
 from dgm_bench.tracking.client import Log
@@ -223,21 +229,68 @@ def test_runs_of_an_earlier_layout_are_kept_and_put_below_their_cell(results):
     assert kept.inputs.dataset_inputs
 
 
-def test_the_weights_of_a_run_are_logged_where_they_are_kept_and_small(results, monkeypatch):
-    from dgm_bench.tracking import runs
+def store_model(results, **overrides):
+    """Store a run of a small model with its weights, and return its record and the model."""
+    (cell,) = load_catalog().select("ffjord/density/made/8gaussians")
+    args = {**cell.recipe.stages[0].model.args, "hidden": [8]}
+    model = cell.recipe.stages[0].model.model_copy(update={"args": args})
+    stage = cell.recipe.stages[0].model_copy(update={"model": model})
+    recipe = cell.recipe.model_copy(update={"stages": (stage,)})
+    torch.manual_seed(0)
+    module = build(model, (2,))
+    content = to_safetensors(module.state_dict())
+    known = {WEIGHTS: hashlib.sha256(content).hexdigest()}
+    where = {"row": "made", "column": "8gaussians", "cells": (cell.id,), "artifacts": known}
+    record = store_run(results, recipe=recipe, data=make_data("8gaussians"), **where, **overrides)
+    file = record.weights_file(results)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return record, module
 
-    records = [store_run(results, seed=seed) for seed in range(2)]
-    (results / "weights").mkdir()
-    for record, size in zip(records, (5, 50), strict=True):
-        (results / "weights" / f"{record.run_id}.safetensors").write_bytes(b"w" * size)
-    monkeypatch.setattr(runs, "LARGEST_MODEL", 10)
-    for record in records:
-        end(log_of(results), record)
-    client, _, found = shown(results)
-    names = {run.data.params["seed"]: client.list_artifacts(run.info.run_id, "model")
-             for run in found}  # fmt: skip
-    assert [file.path for file in names["0"]] == [f"model/{records[0].run_id}.safetensors"]
-    assert names["1"] == []
+
+def models_of(results):
+    client, _, (run,) = shown(results)
+    found = client.search_logged_models([run.info.experiment_id])
+    return run, found
+
+
+def test_a_small_model_is_logged_with_its_signature_and_gives_densities(results, monkeypatch):
+    import mlflow
+
+    record, module = store_model(results)
+    end(log_of(results), record)
+    run, (model,) = models_of(results)
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    assert (model.status, model.source_run_id) == ("READY", run.info.run_id)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{results}/mlflow.db")
+    loaded = mlflow.pyfunc.load_model(model.model_uri)
+    assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 2)
+    x = torch.randn(5, 2)
+    found = loaded.predict(x.float().numpy())
+    assert found == pytest.approx(module.log_prob(x).detach().numpy(), rel=1e-5)
+    assert loaded.metadata.signature.outputs.inputs[0].shape == (-1,)
+
+
+@pytest.mark.parametrize("lost", ["finalize_logged_model", "log_outputs"])
+def test_a_model_that_was_logged_by_half_is_logged_anew(results, monkeypatch, lost):
+    from mlflow import MlflowClient
+
+    record, _ = store_model(results)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, lost, lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            end(log_of(results), record)
+    end(log_of(results), record)
+    run, (model,) = models_of(results)
+    assert model.status == "READY"
+    assert model.model_id in [output.model_id for output in run.outputs.model_outputs]
+
+
+def test_a_large_model_is_not_logged(results, monkeypatch):
+    record, _ = store_model(results)
+    monkeypatch.setattr(model_side, "LARGEST", 10)
+    end(log_of(results), record)
+    assert models_of(results)[1] == []
 
 
 def test_experiments_are_of_model_training_unless_somebody_chose_otherwise(results):
