@@ -1,4 +1,4 @@
-"""A page of all commands: what each says of itself."""
+"""A page of all commands, and what the library offers: what each says of itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 from click.testing import CliRunner
 
+import dgm_bench
 from dgm_bench.cli import cli
 
 WIDTH = 86
@@ -29,3 +30,9 @@ def _verbs(group: click.Group) -> Iterator[tuple[str, ...]]:
             continue
         inner = _verbs(command) if isinstance(command, click.Group) else [()]
         yield from ((name, *words) for words in inner)
+
+
+def library() -> str:
+    """Return what ``import dgm_bench`` offers, to be described where it is defined."""
+    homes = ((name, dgm_bench._HOMES[name]) for name in dgm_bench.__all__)
+    return "\n\n".join(f"::: dgm_bench.library.{home}.{name}" for name, home in homes)

@@ -65,6 +65,7 @@ def _generated() -> Iterator[tuple[str, str | bytes]]:
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Run a page's examples; append to a model's page its numbers and code."""
     markdown = _README.sub(lambda found: paper_pages.readme_part(found[1]), markdown)
+    markdown = markdown.replace("<!-- library -->", command_page.library())
     markdown = examples.run_examples(paper_pages.linked(markdown))
     return f"{markdown}\n{model_pages.appended(page.meta)}" if "models" in page.meta else markdown
 

@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "docs/assets"
 #: Rich's pictures ask another host for a font.
 _FONT = re.compile(r"@font-face \{.*?\}\s*", re.S)
+#: Of a terminal: the cursor hidden, and shown again.
+_CURSOR = re.compile(r"\x1b\[\?25[lh]")
 
 
 class Picture(NamedTuple):
@@ -41,7 +43,7 @@ class Picture(NamedTuple):
 
 
 PICTURES = {
-    "run": Picture(("run", "ffjord/density/*/8gaussians", "--budget", "2m")),
+    "run": Picture(("run", "ffjord/density/*/digits", "--budget", "3m"), width=92),
     "show": Picture(("show", "ffjord/density/gaussian/mnist"), width=100, lines=24),
 }
 
@@ -55,7 +57,7 @@ def drawn(picture: Picture, output: str) -> str:
     """
     console = Console(record=True, width=picture.width, file=io.StringIO())
     console.print(Text(f"$ dgm-bench {' '.join(map(_quoted, picture.words))}", style="bold"))
-    lines = output.rstrip("\n").split("\n")
+    lines = _CURSOR.sub("", output).rstrip("\n").split("\n")
     for line in lines[: picture.lines]:
         console.print(Text.from_ansi(line), soft_wrap=True)
     svg = console.export_svg(title="dgm-bench", theme=MONOKAI, unique_id="terminal")
@@ -65,12 +67,11 @@ def drawn(picture: Picture, output: str) -> str:
 def printed(picture: Picture) -> str:
     """Return what a command prints in a terminal of that width, in a folder without results."""
     words = [sys.executable, "-m", "dgm_bench", *picture.words]
-    wide = {"COLUMNS": str(picture.width), "FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    # Rows are printed one below the other, as a picture cannot show a line that changes.
+    screen = {"COLUMNS": str(picture.width), "FORCE_COLOR": "1", "TTY_INTERACTIVE": "0"}
+    around = os.environ | screen | {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as folder:
-        paths = {"PYTHONPATH": str(ROOT), "DGM_BENCH_RESULTS": f"{folder}/dgm-results"}
-        done = subprocess.run(
-            words, env=os.environ | wide | paths, cwd=folder, capture_output=True, text=True
-        )
+        done = subprocess.run(words, env=around, cwd=folder, capture_output=True, text=True)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"{' '.join(words)}: exit code {done.returncode}: {done.stderr}")
     return done.stdout
