@@ -33,7 +33,7 @@ _STYLES = {"equal": "green", "worse": "red", "better": "magenta", "unfinished": 
 _HEADINGS = ("model", "data", f"measured {PLUS_MINUS}2se", "", "vs stored", "gap")
 #: Columns that never shrink below these widths, and the space that they share for names.
 _LEAST_NAME, _LEAST_DATA = 10, 8
-_NUMBER, _AGAINST, _GAP = 15, 13, 6
+_NUMBER, _AGAINST, _GAP = 14, 12, 6
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,11 @@ def _number(cell: Cell, metric: Metric | None, record: RunRecord) -> str:
         return NO_NUMBER
     if metric.unit == YES_NO:
         return yes_or_no(metric.value)
-    decimals = decimals_of(cell.published) if cell.published else 3
+    decimals = decimals_of(cell.published)
     if record.outcome.cut_short:
         return so_far(with_error(metric.value, None, decimals))
-    return with_error(metric.value, error_bar(None, metric.se), decimals)
+    error = error_bar(None, metric.se)
+    return with_error(metric.value, error, decimals if cell.published else 3)
 
 
 def _unit(unit: str) -> str:

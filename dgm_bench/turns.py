@@ -29,9 +29,9 @@ from dgm_bench.wording import counted
 PRIOR_SECONDS = 30.0
 #: The rest is planned again after this share of the budget: not for each small change.
 AGAIN_AFTER = 0.1
-#: A run may take so many times what is expected of it, and some seconds more, before it is cut
-#: short for those after it.
-OVERRUN, OVERRUN_SECONDS = 3.0, 10.0
+#: A run may take so many times what is expected of it, and a share of the budget more, before it
+#: is cut short for those after it.
+OVERRUN, OVERRUN_SHARE = 3.0, 0.05
 
 Group = Sequence[PlannedRun]
 
@@ -200,7 +200,8 @@ class Turns:
         remaining = self._remaining(now)
         limit = share_of(remaining, taken or None, min(max(after, 0.0), later))
         if limit is not None:  # what begins is to end: others are left out in its place
-            limit = max(limit, min(OVERRUN * taken + OVERRUN_SECONDS, remaining))
+            most = OVERRUN * taken + OVERRUN_SHARE * self._budget
+            limit = max(limit, min(most, remaining))
         return None if limit is None else limit / len(group)
 
     def _remaining(self, now: float) -> float:

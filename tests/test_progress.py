@@ -5,10 +5,12 @@ import re
 
 import pytest
 from factories import make_record
+from planner_parts import MACHINE, a_cell, a_recipe
 from rich.console import Console
 
 from dgm_bench import progress
 from dgm_bench.events import Progress
+from dgm_bench.planner import Plan, PlannedRun
 from dgm_bench.progress import PlainReporter, RichReporter
 
 
@@ -93,3 +95,15 @@ def test_the_live_lines_stay_while_one_of_the_runs_ends():
         reporter.going([("B", event())])
     assert reporter._live is None
     assert "A: complete" in reporter.console.file.getvalue()
+
+
+def test_rows_that_are_shared_are_told_at_the_end_where_a_run_never_came():
+    cells = [a_cell(f"r{n}", recipe=a_recipe(lr=n + 1)) for n in range(30)]
+    runs = [PlannedRun(cell, (cell.id,), 0, cell.recipe, seconds=1.0, runs=True) for cell in cells]
+    reporter = PlainReporter(screen(terminal=False))
+    with reporter:
+        reporter.plan(Plan(tuple(runs), None, MACHINE))
+        for run in runs[:-1]:
+            reporter.run_finished(make_record(run.cell, recipe=run.recipe))
+        assert "29 runs" not in reporter.console.file.getvalue()
+    assert reporter.console.file.getvalue().count("29 runs: 29 none stored") == 1

@@ -18,7 +18,7 @@ def clock(monkeypatch):
     """A clock that the test sets; no run may take the time of others."""
     now = [0.0]
     monkeypatch.setattr(turns, "OVERRUN", 1.0)
-    monkeypatch.setattr(turns, "OVERRUN_SECONDS", 0.0)
+    monkeypatch.setattr(turns, "OVERRUN_SHARE", 0.0)
     monkeypatch.setattr(turns.time, "monotonic", lambda: now[0])
     return now
 
@@ -213,11 +213,13 @@ def test_as_expected_nothing_is_planned_again(clock):
 
 def test_a_run_that_was_begun_may_take_three_times_as_long_before_others_count(clock, monkeypatch):
     monkeypatch.undo()
-    given, _ = make_turns(20, 50, 50, budget=125)
+    given, _ = make_turns(20, 50, 50, budget=200)
     monkeypatch.setattr(turns.time, "monotonic", lambda: clock[0])
     given._started = clock[0]
-    assert given.next()[1] == pytest.approx(70)
-    assert given.next()[1] == pytest.approx(125)
+    assert given.next()[1] == pytest.approx(100)  # all that nobody needs
+    given.over(given._going[0][0])
+    clock[0] = 100  # which it took
+    assert given.next()[1] == pytest.approx(100)
 
 
 def test_those_left_out_are_the_least_urgent(clock):

@@ -80,7 +80,7 @@ def test_what_the_budget_cut_short_is_unfinished_and_no_failure(first_run, monke
     monkeypatch.setattr(runner, "run_plan", lambda *given: fake(*given, status="budget"))
     done = first_run(*DIGITS)
     assert done.code == 0
-    assert re.search(r"^MADE +digits +\(2.500 so far\) +bits/dim unfinished \d", done.out, re.M)
+    assert re.search(r"^MADE +digits +\(2.50 so far\) +bits/dim unfinished \d", done.out, re.M)
     assert re.fullmatch(
         r"\d+ unfinished in .*; the same command goes on", done.out.splitlines()[-1]
     )
@@ -141,6 +141,11 @@ def test_advice_is_what_the_command_line_takes_and_does_what_it_says(first_run):
     now = first_run(*FFJORD, *elsewhere).out
     runs = [int(re.search(r"^(\d+) of \d+ runs", text, re.MULTILINE)[1]) for text in (dry, now)]
     assert runs[0] - runs[1] == int(more.split()[0]) > 0
+    words = [word if word != "10m" else "3h" for word in FFJORD]
+    longer = {
+        what: command for command, _, what in next_commands(first_run(*words, *elsewhere[1:]))
+    }
+    assert any(command.endswith("--budget 8h") for command in longer.values())
 
 
 def test_no_budget_is_advised_that_takes_this_machine_a_week(first_run):
