@@ -23,7 +23,7 @@ from dgm_bench.report.page_curves import (
 from dgm_bench.report.page_pictures import pictures_of
 from dgm_bench.report.page_tables import Entry
 from dgm_bench.report.time_to_quality import all_lines, time_to_quality
-from dgm_bench.spec import Cell, Paper, Recipe, Source
+from dgm_bench.spec import YES_NO, Cell, Paper, Recipe, Source
 from dgm_bench.store import Store
 from dgm_bench.verdict import Verdict, extrapolated
 from dgm_bench.wording import counted, published_error, so_far
@@ -43,9 +43,9 @@ class PageData:
         self.texts: dict[str, int] = {}
         self.recipes: dict[str, int] = {}
         self.times: dict[str, int] = {}
-        self.settings: list[list[Any]] = []
+        self.settings: list[str] = []
         self.runs: dict[str, int] = {}
-        self.told_runs: list[Fields] = []
+        self.told_runs: list[str] = []
         self.cells: list[str] = []
 
     def pieces(self, records: Iterable[RunRecord]) -> Iterator[str]:
@@ -60,11 +60,13 @@ class PageData:
         yield "}"
         yield f',"newest":{listed},"times":[{",".join(self.times)}]'
         for name, shared in (
-            ("texts", list(self.texts)), ("recipes", self.settings), ("runs", self.told_runs)
-        ):  # fmt: skip
+            ("recipes", self.settings),
+            ("runs", self.told_runs),
+            ("texts", map(_json, self.texts)),
+        ):
             yield f',"{name}":['
             for place, entry in enumerate(shared):
-                yield ("," if place else "") + _json(entry)
+                yield ("," if place else "") + entry
             yield "]"
         yield "}"
 
@@ -94,7 +96,7 @@ class PageData:
             "errata": [[self.text(e.text), self.text(e.source)] for e in cell.errata],
             "runs": [self._result(cell, record) for record in records],
             "times": self._times(cell, verdict, records),
-            "scale": scale_of(cell, verdict, records),
+            "scale": scale_of(cell, verdict, records) if cell.column.unit != YES_NO else {},
             "level": next((published_level(cell, record) for record in records), None),
             **self._progress(verdict),
             **(self._beside(entry.beside) if entry.beside else {}),
@@ -145,7 +147,7 @@ class PageData:
         if key not in self.recipes:
             self.recipes[key] = len(self.recipes)
             pairs = [self.text(f"{name}: {value}") for name, value in _settings(cell.recipe)]
-            self.settings.append([cell.recipe.name, pairs])
+            self.settings.append(_json([cell.recipe.name, pairs]))
         return self.recipes[key]
 
     def _times(self, cell: Cell, verdict: Verdict, records: Sequence[RunRecord]) -> int | None:
@@ -175,7 +177,7 @@ class PageData:
         """Return the number of a run, which is told where it was not yet."""
         if record.run_id not in self.runs:
             self.runs[record.run_id] = len(self.runs)
-            self.told_runs.append(tell(record))
+            self.told_runs.append(_json(tell(record)))
         return self.runs[record.run_id]
 
     def _listed(self, record: RunRecord) -> Fields:

@@ -73,6 +73,23 @@ def test_a_link_opens_a_cell_and_texts_stay_texts(tab):
     assert tab.run("location.hash") == "#ffjord/density"
 
 
+def test_numbers_that_differ_by_rounding_alone_have_no_scale(tab):
+    tab.open(tab.page)
+    assert tab.run("ticks(0.0032931, 0.0032931 + 8e-19, 6).length") < 20
+    assert tab.run("ticks(0.1, 0.5, 4).map(([, text]) => text)") == [
+        "0.1",
+        "0.2",
+        "0.3",
+        "0.4",
+        "0.5",
+    ]
+    drawn = (
+        "scaleFigure({{measured: 0.0032931, error: {}, seeds: [1, 1].fill(0.0032931)}}, '', 600)"
+    )
+    assert tab.run(f"{drawn.format('5e-19')} === null")
+    assert tab.run(f"{drawn.format('5e-5')} !== null")
+
+
 def test_filters_leave_what_was_asked_for(tab):
     tab.open(tab.page)
     put = "document.forms[0].{0}.value = '{1}'; document.forms[0].dispatchEvent(new Event('input'))"

@@ -269,6 +269,20 @@ def test_a_part_of_the_page_has_its_cells_and_runs_alone(tmp_path, page):
     assert "A part: 2 of 5 cells." in target.read_text()
 
 
+def test_a_part_has_the_verdicts_of_the_whole(tmp_path):
+    """Half the distance to the neighbouring row is a margin's bound, whether it is shown or not."""
+    near = make_cell("near", "power", published=make_published("-0.238"))
+    paper = PAPER.model_copy(update={"tables": (make_table([CELLS[0], near]),)})
+    for seed in range(3):
+        write_record(make_record(CELLS[0], value=-0.23 - 0.001 * seed, seed=seed), tmp_path)
+    catalog, target = SimpleNamespace(papers=(paper,)), tmp_path / "page.html"
+    margins = []
+    for chosen in (None, {CELLS[0].id}):
+        write_report(target, catalog=catalog, store=Store(tmp_path), chosen=chosen)
+        margins.append(told(target.read_text())["cells"][CELLS[0].id]["scale"]["margin"])
+    assert margins == [0.001, 0.001]
+
+
 def test_yours_are_told_from_those_that_came_with_the_suite(tmp_path):
     for seed, value in enumerate((-0.2, -0.21)):
         write_record(make_record(CELLS[0], value=value, seed=seed), tmp_path / "stored")
@@ -317,9 +331,14 @@ def test_long_curves_keep_their_ends_and_their_best():
     assert [row["step"] for row in found] == sorted(row["step"] for row in found)
 
 
-def test_the_paper_with_most_published_numbers_comes_first():
-    other = PAPER.model_copy(update={"id": "a", "tables": (make_table(CELLS[3:]),)})
-    assert [paper.id for paper in by_importance((other, PAPER))] == ["ffjord", "a"]
+def test_the_paper_with_most_published_numbers_comes_first(tmp_path):
+    table = make_table(CELLS[3:]).model_copy(update={"paper": "avb", "id": "elbo"})
+    other = PAPER.model_copy(update={"id": "avb", "tables": (table,)})
+    assert [paper.id for paper in by_importance((other, PAPER))] == ["ffjord", "avb"]
+    catalog, target = SimpleNamespace(papers=(other, PAPER)), tmp_path / "page.html"
+    write_report(target, catalog=catalog, store=Store(tmp_path))
+    tables = re.findall(r'<section class="card table" id="([^"]*)"', target.read_text())
+    assert tables == ["ffjord/density", "avb/elbo"]
 
 
 def test_a_wide_table_is_several_that_a_sheet_takes():

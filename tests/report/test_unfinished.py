@@ -33,6 +33,15 @@ def test_the_page_shows_an_unfinished_run_as_such(tmp_path):
     assert (run["status"], cell["runs"][0][1]) == ("unfinished", "(347.2000 so far)")
 
 
+def test_a_finished_run_is_drawn_without_the_unfinished_one(tmp_path):
+    write_record(make_record(CELLS[0], value=-0.2), tmp_path)
+    write_record(make_record(CELLS[0], value=347.2, seed=1, status="budget"), tmp_path)
+    target = tmp_path / "page.html"
+    write_report(target, catalog=SimpleNamespace(papers=(PAPER,)), store=Store(tmp_path))
+    data = json.loads(re.search(r'id="data">(.*?)</script>', target.read_text())[1])
+    assert data["cells"][CELLS[0].id]["scale"]["seeds"] == [-0.2]
+
+
 def test_figures_leave_unfinished_runs_out():
     gap = (make_metric(8.05), make_metric(0.05, name="gap"))
     cells = [make_cell("maf", "oracle-6"), make_cell("made", "oracle-6")]

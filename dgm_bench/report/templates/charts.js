@@ -29,15 +29,18 @@ const line = (x1, y1, x2, y2, kind) => shape("line", { x1, y1, x2, y2, class: ki
 
 // ------------------------------------------------------------------ numbers
 
-// About so many round values between two, each with its text.
+// About so many round values between two, each with its text; few also where the two are as near as rounding.
 function ticks(low, high, count) {
   const raw = (high - low) / count;
   const unit = 10 ** Math.floor(Math.log10(raw));
   const step = unit * [1, 2, 5, 10].find((round) => unit * round >= raw * (1 - 1e-9));
   const decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const found = [];
-  for (let n = Math.ceil(low / step - 1e-9); n <= Math.floor(high / step + 1e-9); n += 1) {
-    found.push([n * step, (n * step || 0).toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals })]);
+  const begin = Math.ceil(low / step - 1e-9);
+  const many = Math.min(Math.floor(high / step + 1e-9) - begin, 2 * count);
+  for (let i = 0; i <= many; i += 1) {
+    const value = (begin + i) * step;
+    found.push([value, (value || 0).toLocaleString("en", { minimumFractionDigits: Math.min(decimals, 20), maximumFractionDigits: Math.min(decimals, 20) })]);
   }
   return found;
 }
@@ -63,7 +66,8 @@ function scaleFigure(scale, unit, width) {
     ...(scale.between ?? [])].filter((value) => isNumber(value) && !Number.isNaN(value));
   const beside = isNumber(scale.published) || scale.seeds?.length > 1;
   const something = isNumber(scale.so_far) || (isNumber(scale.measured) && beside);
-  if (!something || new Set(values).size < 2) return null;
+  const apart = Math.max(...values) - Math.min(...values);
+  if (!something || apart <= 1e-12 * Math.max(...values.map(Math.abs))) return null;  // equal but for rounding
   const [low, high] = limits(values);
   const x = between(low, high, left, right);
   const parts = [line(left, floor, right, floor, "axis")];
@@ -77,7 +81,7 @@ function scaleFigure(scale, unit, width) {
     const at = x(scale.published);
     if (scale.margin) parts.push(shape("rect", { class: "margin", x: x(scale.published - scale.margin), y: 8, width: x(2 * scale.margin) - x(0), height: floor - 8 }));
     parts.push(line(at, 8, at, floor, "published"));
-    if (scale.pm) parts.push(...whisker(26, scale.published - scale.pm, scale.published + scale.pm, "published"));
+    if (scale.pm) parts.push(...whisker(26, scale.published - scale.pm, scale.published + scale.pm, "error"));
     parts.push(shape("path", { class: "published", d: `M${at} 19l7 7-7 7-7-7z` }));
     named(26, "published");
   }

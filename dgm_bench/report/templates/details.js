@@ -52,6 +52,7 @@ function overSeeds(cell, width) {
       { steps: curve.steps, values: curve.training, look: number, thin: true },
       { steps: curve.steps, values: curve.validation, look: number },
     ]);
+    if (!lines.some((each) => each.values.filter(isNumber).length > 1)) return null;
     const one = stages.length === 1;
     const drops = one && found.length ? found[0].run.drops : [];
     const level = one ? cell.level : undefined;
@@ -193,9 +194,9 @@ function showCell(id) {
 
 function scaleCaption(scale) {
   if (isNumber(scale.so_far)) return "Hollow: the number so far, which is no measurement, and what its curve says of the end, with a 90 % interval.";
+  if (!isNumber(scale.published)) return "Bar: the error of the measured number, as the table has it.";
   const bar = scale.interval ? "the 90 % interval that the verdict is about" : "the error of the measured number, as the table has it; there is no interval yet";
-  const band = scale.margin ? " Green: the margin of the verdict." : "";
-  return `Bar: ${bar}.${isNumber(scale.published) ? ` Diamond: the published number.${band}` : ""}`;
+  return `Bar: ${bar}. Diamond: the published number.${scale.margin ? " Green: the margin of the verdict." : ""}`;
 }
 
 function showRuns(details) {
