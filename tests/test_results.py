@@ -1,15 +1,20 @@
 """Stored records are earned: whole, in their place, of committed code, with their curves."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
+import dgm_bench
 from dgm_bench.catalog import load_catalog
-from dgm_bench.records import read_record
+from dgm_bench.records import WEIGHTS, read_record
 from dgm_bench.store import Store
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 STORED = sorted((RESULTS / "runs").rglob("*.json"))
+#: Trained models that come with the package, all of them together and the largest, in bytes.
+MODELS = sorted((RESULTS / "weights").iterdir())
+ALL_MODELS, LARGEST_MODEL = 3_000_000, 2**20
 CELLS = {cell.id: cell for cell in load_catalog().cells}
 RECIPES = {cell.recipe.content_hash: cell.recipe for cell in CELLS.values() if cell.recipe}
 #: What each declared recipe would be by the first code of its models.
@@ -48,3 +53,21 @@ def test_a_stored_recipe_has_its_hash_and_is_declared_or_an_older_revision(path)
 def test_the_real_column_has_stored_runs_of_its_three_models():
     rows = {path.parent.name for path in STORED if path.parent.parent.name == "bsds300-patches"}
     assert rows >= {"made", "real-nvp-5", "maf-5"}
+
+
+def test_stored_weights_are_small_and_those_of_records():
+    digests = {path.stem: read_record(path).artifacts.get(WEIGHTS) for path in STORED}
+    for path in MODELS:
+        assert path.suffix == ".safetensors"
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == digests[path.stem], path
+    sizes = [path.stat().st_size for path in MODELS]
+    assert max(sizes) <= LARGEST_MODEL
+    assert sum(sizes) <= ALL_MODELS
+
+
+@pytest.mark.parametrize("cell", ["ffjord/density/maf-5/8gaussians", "ffjord/density/glow/digits"])
+def test_a_stored_model_gives_the_number_of_its_record(cell, tmp_path):
+    model = dgm_bench.load(cell, results=RESULTS, data_root=tmp_path)
+    again = {metric.name: metric.value for metric in model.evaluate()}
+    for metric in model.record.metrics:
+        assert again[metric.name] == pytest.approx(metric.value, rel=1e-5)

@@ -21,6 +21,7 @@ from dgm_bench.library.weights import (
 from dgm_bench.records import RunRecord
 from dgm_bench.spec import Cell, Recipe
 from dgm_bench.store import Store
+from dgm_bench.train.apple import home_of
 
 
 def load(
@@ -101,4 +102,4 @@ def _data(recipe: Recipe, seed: int, root: Path, device: str) -> Dataset:
     """Return a recipe's data set, on the device and in the precision of its first stage."""
     spec = recipe.stages[0]
     loaded = datasets.load(spec.data.name, root, args=spec.data.args, seed=seed, offline=True)
-    return loaded.to(resolve_device(device), dtype_of(spec))
+    return loaded.to(home_of(resolve_device(device)), dtype_of(spec))

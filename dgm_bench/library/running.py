@@ -93,7 +93,7 @@ def run(
         settings: As for a plan; records are then marked as modified, and verdicts leave them out.
         offline: Download nothing.
         track: Log to MLflow.
-        progress: Show on stderr what the command shows.
+        progress: Show what the command shows.
         results: Where records go; as for a plan.
         stored: As for a plan.
         data_root: As for a plan.

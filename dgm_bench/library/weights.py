@@ -1,7 +1,9 @@
 """Where the weights of a run are: in the results, with the suite, or at its releases.
 
-A record has the SHA-256 of its weights, so that wherever they come from they are those that its
-numbers are of.
+Every run that was evaluated leaves its weights with its pictures, in ``artifacts/<run>`` of the
+user's results, however large they are. With the stored results come those of some small models, as
+``weights/<run>.safetensors``; others are assets of a release under the same name. A record has the
+SHA-256 of its weights: wherever they come from, they are those that its numbers are of.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from dgm_bench.store import Store
 
 #: The release whose assets are weights of stored runs: ``<run>.safetensors``.
 RELEASE = "https://github.com/dgm-bench/dgm-bench/releases/download/weights"
+#: Of the stored results: weights of small models.
+STORED = "weights"
 #: Below the data root: weights that were fetched.
-FOLDER = "models"
+FETCHED = "models"
 #: Bytes that a file of weights has at most: in double precision, with a mask beside each matrix.
 _BYTES_A_WEIGHT, _BYTES_BESIDES = 16, 2**20
 
@@ -78,7 +82,8 @@ def _run(cell: Cell, seed: int) -> str:
 def find_weights(record: RunRecord, store: Store, data_root: Path) -> Path | None:
     """Return the file of a run's weights, or None where it is not on this machine."""
     folder = store.folder_of(record)
-    here = record.weights_file(folder), data_root / _download(record).path
+    stored = folder / STORED / _name(record)
+    here = record.weights_file(folder), stored, data_root / _download(record).path
     if (remote := mirrored_at(folder)) is not None and not here[0].is_file():
         remote.fetch_file(here[0].relative_to(folder).as_posix())
     return next((path for path in here if path.is_file()), None)
@@ -120,11 +125,14 @@ def fetch_weights(
     return data_root / item.path
 
 
+def _name(record: RunRecord) -> str:
+    return f"{record.run_id}.safetensors"
+
+
 def _download(record: RunRecord) -> Download:
-    name = f"{record.run_id}.safetensors"
     return Download(
-        urls=(f"{RELEASE}/{name}",),
-        path=f"{FOLDER}/{name}",
+        urls=(f"{RELEASE}/{_name(record)}",),
+        path=f"{FETCHED}/{_name(record)}",
         size=_BYTES_A_WEIGHT * record.scale.parameters + _BYTES_BESIDES,
         sha256=record.artifacts.get(WEIGHTS),
     )

@@ -41,6 +41,7 @@ def test_images_are_drawn_in_a_square_of_whole_dots(results, command):
     side = 4 * 8 + 3  # dots of four images and the gaps between them
     with Image.open("grid.png") as picture:
         width, height = picture.size
+        assert width // side == height // (3 * 8 + 2) > 1
         assert (width % side, height % (3 * 8 + 2)) == (0, 0)
         assert len(picture.convert("L").getcolors()) > 10
 
@@ -112,4 +113,4 @@ def test_a_cell_of_data_fetch_is_its_models_weights(results, monkeypatch, capsys
     with pytest.raises(SystemExit) as end:
         cli.main(["data", "fetch", TOY, "--data-root", str(tmp_path)])
     assert end.value.code == 0
-    assert capsys.readouterr().out == f"{record.weights_file(results)}\n"
+    assert capsys.readouterr().out == f"{TOY}: {record.weights_file(results)}\n"

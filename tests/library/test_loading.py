@@ -117,6 +117,14 @@ def test_weights_from_a_file_take_the_place_of_the_runs(folders, tmp_path):
         dgm_bench.load(CELL, weights=tmp_path / "text", **folders)
 
 
+def test_weights_that_came_with_the_suite_lie_beside_its_records(folders):
+    record = keep(folders["stored"], CELL)
+    place = folders["stored"] / "weights" / f"{record.run_id}.safetensors"
+    place.parent.mkdir()
+    shutil.move(record.weights_file(folders["stored"]), place)
+    assert dgm_bench.load(CELL, **folders).record == record
+
+
 # ------------------------------------------------------------------------------ a release
 
 

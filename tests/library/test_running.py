@@ -42,7 +42,7 @@ def test_a_run_gives_its_record_and_a_model_with_its_numbers_to_the_bit(folders,
     assert tuple(model.evaluate()) == record.metrics
     again = dgm_bench.run(CELL, budget=None, progress=True, **settled)
     assert again.finished == [record]
-    assert "is finished" in capfd.readouterr().err
+    assert "MADE" in capfd.readouterr().out
 
 
 def test_what_cannot_run_is_told(folders):
