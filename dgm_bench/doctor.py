@@ -12,6 +12,7 @@ from typing import Literal
 
 from dgm_bench import data, paths, provenance
 from dgm_bench.errors import DgmBenchError
+from dgm_bench.escaping import shown
 from dgm_bench.extras import install
 from dgm_bench.planner import gigabytes
 
@@ -108,11 +109,11 @@ def folder_check(name: str, folder: Path) -> Check:
         return Check(
             name,
             "missing",
-            f"{paths.shown(folder)} cannot be written",
+            f"{shown(folder)} cannot be written",
             f"name another with {option}",
         )
     free = shutil.disk_usage(there).free
-    found = f"{paths.shown(folder)}, {gigabytes(free)} free"
+    found = f"{shown(folder)}, {gigabytes(free)} free"
     if free < LOW_DISK:
         return Check(name, "warn", found, f"free some space, or name another with {option}")
     return Check(name, "ok", found)
@@ -124,8 +125,8 @@ def stored_check(stored: Path | None, results: Path) -> Check:
         remedy = "name a results folder with --stored DIR; a checkout has one"
         return Check("stored results", "warn", "none, so that yours stand alone", remedy)
     if stored.resolve() == results.resolve():
-        return Check("stored results", "ok", f"{paths.shown(stored)}, where yours go too")
-    return Check("stored results", "ok", f"{paths.shown(stored)}, which are only read")
+        return Check("stored results", "ok", f"{shown(stored)}, where yours go too")
+    return Check("stored results", "ok", f"{shown(stored)}, which are only read")
 
 
 def data_check(data_root: Path) -> Check:

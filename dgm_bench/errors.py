@@ -7,9 +7,10 @@ import errno
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, TypeVar
 
-from dgm_bench.escaping import one_line
+from dgm_bench.escaping import one_line, shown
 
 T = TypeVar("T")
 
@@ -21,7 +22,7 @@ class DgmBenchError(Exception):
     """Something a user can put right. The command line shows it in one line and exits with 2.
 
     Args:
-        thing: What is wrong: a file, an option, a cell.
+        thing: What is wrong: a file, an option, a cell. A path is told as people write it.
         reason: What is wrong with it.
         remedy: What to do about it; a command where there is one.
     """
@@ -29,7 +30,8 @@ class DgmBenchError(Exception):
     exit_code = 2
 
     def __init__(self, thing: object, reason: str, remedy: str = "") -> None:
-        self.thing, self.reason, self.remedy = str(thing) or "''", reason, remedy
+        name = shown(thing) if isinstance(thing, Path) else str(thing)
+        self.thing, self.reason, self.remedy = name or "''", reason, remedy
         text = f"{self.thing}: {reason}" + (f"; {remedy}" if remedy else "")
         super().__init__(one_line(text))
 

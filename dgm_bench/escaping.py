@@ -5,8 +5,10 @@ Pages of HTML are escaped by their template.
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
+from contextlib import suppress
 from itertools import groupby
 
 #: What moves a terminal's cursor, changes its colours or title, or turns the order of letters:
@@ -100,3 +102,13 @@ def in_ascii(text: str) -> str:
 def _nearest(character: str) -> str:
     alike = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
     return _ASCII.get(character) or alike or "?"
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """Return a path as people write it: from the current folder, or from their home."""
+    with suppress(OSError):  # the current folder may be gone
+        whole = os.path.abspath(path)
+        for folder, before in ((os.getcwd(), ""), (os.path.expanduser("~"), "~/")):
+            if folder != "/" and whole.startswith(f"{folder}/"):
+                return before + whole.removeprefix(f"{folder}/")
+    return os.fspath(path)

@@ -86,15 +86,6 @@ def config_files() -> list[Path]:
     return [path for path in config_places() if path.is_file()]
 
 
-def shown(path: Path) -> str:
-    """Return a path as people write it: from the current folder, or from their home."""
-    whole = os.path.abspath(path)
-    for folder, before in ((os.getcwd(), ""), (os.path.expanduser("~"), "~/")):
-        if whole.startswith(folder.rstrip("/") + "/") and folder.startswith("/"):
-            return before + whole[len(folder.rstrip("/")) + 1 :]
-    return str(path)
-
-
 def is_address(text: str) -> bool:
     """Say whether a text names something elsewhere than in a folder of this machine."""
     return "://" in text and not text.startswith("file://")

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from dgm_bench.errors import DataError, DgmBenchError, ResultsError, explained, reading, refused
+from dgm_bench.escaping import shown
 
 
 def test_every_number_of_the_system_has_a_reason_and_a_remedy_that_deletes_nothing():
@@ -53,3 +54,32 @@ def test_a_current_folder_that_is_gone_is_named(tmp_path, monkeypatch):
 def test_an_error_is_one_line_without_control_characters():
     error = DgmBenchError("a\x1b[31m\nb\udcff", "is\x9b2J\r\u202ewrong")
     assert str(error) == r"a[31m b\udcff: is2J wrong"
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("here/runs/a.json", "runs/a.json"),
+        ("here", "{root}/here"),
+        ("hereafter/a", "{root}/hereafter/a"),
+        ("home/data", "~/data"),
+        ("elsewhere", "{root}/elsewhere"),
+    ],
+)
+def test_a_path_is_told_as_people_write_it(tmp_path, monkeypatch, path, says):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    said = says.format(root=tmp_path)
+    assert shown(tmp_path / path) == said
+    assert DgmBenchError(tmp_path / path, "is wrong").thing == said
+    assert DgmBenchError(str(tmp_path / path), "is wrong").thing == str(tmp_path / path)
+
+
+def test_a_path_is_told_where_the_current_folder_is_gone(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert shown(tmp_path / "x") == str(tmp_path / "x")
+    assert shown("x") == "x"

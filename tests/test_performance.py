@@ -233,4 +233,4 @@ def test_the_command_compares_times_of_two_folders_of_results(tmp_path):
         write_measurement(measurement(maf=timing(ratio)), tmp_path / name)
     done = CliRunner().invoke(cli, ["compare", str(tmp_path / "new"), str(tmp_path / "old")])
     assert done.exit_code == 1
-    assert "1 times compared: 1 worse." in done.output
+    assert "1 time: all worse." in done.output

@@ -17,7 +17,7 @@ from dgm_bench.cli.options import (
     strict_option,
 )
 from dgm_bench.errors import UsageError
-from dgm_bench.paths import shown
+from dgm_bench.escaping import shown
 
 if TYPE_CHECKING:
     from dgm_bench.compare import Comparison

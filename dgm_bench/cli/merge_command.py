@@ -9,7 +9,7 @@ import click
 
 from dgm_bench.cli import streams
 from dgm_bench.cli.options import ResultsFolder, collecting_seldom, examples, results_option
-from dgm_bench.paths import shown
+from dgm_bench.escaping import shown
 
 
 @click.command(

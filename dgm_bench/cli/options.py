@@ -26,7 +26,7 @@ from dgm_bench.errors import (
     explained,
     shortened,
 )
-from dgm_bench.escaping import one_line
+from dgm_bench.escaping import one_line, shown
 from dgm_bench.screen import has_all_marks
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -268,7 +268,7 @@ def _require_there(
     source = context.get_parameter_source(option.name or "")
     if folder and source is click.core.ParameterSource.COMMANDLINE and not folder.exists():
         remedy = f"name one that is there, or leave out {option.opts[0]}"
-        raise UsageError(paths.shown(folder), "no such results folder", remedy)
+        raise UsageError(shown(folder), "no such results folder", remedy)
     return folder
 
 

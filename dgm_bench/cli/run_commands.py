@@ -26,7 +26,7 @@ from dgm_bench.cli.options import (
     work_option,
 )
 from dgm_bench.errors import UsageError
-from dgm_bench.paths import shown
+from dgm_bench.escaping import shown
 
 #: More than any machine has cores; with very many, libraries end the process.
 MOST_THREADS = 1024

@@ -20,7 +20,7 @@ from dgm_bench.cli.options import (
     strict_option,
 )
 from dgm_bench.errors import UsageError
-from dgm_bench.paths import shown
+from dgm_bench.escaping import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,7 @@ from dgm_bench.cli.options import (
     results_option,
 )
 from dgm_bench.errors import UsageError
-from dgm_bench.paths import shown
+from dgm_bench.escaping import shown
 
 if TYPE_CHECKING:
     from dgm_bench.overview import Overview, SubmissionView, TaskView
