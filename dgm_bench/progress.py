@@ -71,7 +71,7 @@ def progress_line(event: Progress) -> str:
     parts += [f"epoch {event.epoch:.1f}", f"loss {number(event.train_loss)}"]
     if event.validation is not None:
         parts.append(f"val {number(event.validation)} (best {number(event.best)})")
-    return "  ".join([*parts, *_how_far(event), _time(event)])
+    return "  ".join([*parts, *how_far(event), _time(event)])
 
 
 def short_line(event: Progress) -> str:
@@ -81,10 +81,10 @@ def short_line(event: Progress) -> str:
     best = event.best if event.best is not None else event.train_loss
     name = "best" if event.best is not None else "loss"
     parts.append(f"{name} {number(best)}")
-    return ", ".join([*parts, *_how_far(event), _time(event)])
+    return ", ".join([*parts, *how_far(event), _time(event)])
 
 
-def _how_far(event: Progress) -> list[str]:
+def how_far(event: Progress) -> list[str]:
     """Return how long the best validation ago is, of so many that patience waits, or a share."""
     if event.patience is not None:
         return [f"best {event.bad_validations}/{event.patience} ago"]

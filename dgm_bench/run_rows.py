@@ -32,8 +32,8 @@ _ALARMS = ("worse", "better", "changed", "unfinished")
 _STYLES = {"equal": "green", "worse": "red", "better": "magenta", "unfinished": "yellow"}
 _HEADINGS = ("model", "data", f"measured {PLUS_MINUS}2se", "", "vs stored", "gap")
 #: Columns that never shrink below these widths, and the space that they share for names.
-_LEAST_NAME, _LEAST_DATA = 10, 8
-_NUMBER, _AGAINST, _GAP = 14, 12, 6
+_LEAST_NAME, _LEAST_DATA = 10, 14
+_NUMBER, _AGAINST, _GAP = 14, 12, 5
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def row_of(run: PlannedRun, record: RunRecord, stored: StoredNumbers, *, kept: b
         number=_number(cell, metric, record),
         unit=_unit(metric.unit) if metric else "",
         against=_against(cell, record, stored),
-        gap="" if known is None or record.outcome.cut_short else f"{known:.3f}",
+        gap="" if known is None or record.outcome.cut_short else f"{known:.3g}",
         kept=kept,
     )
 
@@ -180,7 +180,7 @@ class Layout:
         names = width - sum(fixed) - 4
         gap = _GAP if names - _GAP - 1 >= _LEAST_NAME + _LEAST_DATA else 0
         names -= gap + 1 if gap else 0
-        data = min(self._data, max(names - self._model, _LEAST_DATA))
+        data = min(self._data, max(names - self._model, min(_LEAST_DATA, names - _LEAST_NAME)))
         model = max(min(self._model, names - data), _LEAST_NAME)
         return [model, data, *fixed, gap]
 

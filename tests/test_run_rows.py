@@ -81,7 +81,7 @@ def test_a_row_has_the_number_of_its_cell_alone_and_the_gap():
     metrics = (make_metric(7.0, name="other"), make_metric(2.5, name=run.cell.metric, se=0.01),
                make_metric(0.25, name="gap", unit="nats"))  # fmt: skip
     row = row_of(run, record_of(run, metrics=metrics), StoredNumbers())
-    assert (row.number, row.gap) == ("2.500 ±0.020", "0.250")
+    assert (row.number, row.gap) == ("2.500 ±0.020", "0.25")
     short = row_of(run, record_of(run, status="budget", metrics=metrics), StoredNumbers())
     assert short.number == "(2.50 so far)"
     assert short.against.startswith("unfinished")
@@ -104,7 +104,7 @@ ROWS = [
     Row("MAF", "digits", "2.500 ±0.020", "bits/dim", "equal", "0.250"),
     Row("Sylvester, orthogonal", "digits, binary", "(23.73 so far)", "nats", "unfinished 65 %"),
     Row("a very long name of a model that nobody printed", "and of its data set", "-157.73 ±0.28",
-        "nats", "within noise", "12.345"),
+        "nats", "within noise", "12.3"),
     Row("MADE, MAF (5)", "12 data sets", text="12 runs: 9 equal, 3 within noise"),
 ]  # fmt: skip
 

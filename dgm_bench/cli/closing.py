@@ -150,9 +150,10 @@ class Closing:
         judged = (verdicts[cell_id] for cell_id in self.cells if cell_id in verdicts)
         open_ = [v for v in judged if v.more_seeds and v.state == "inconclusive"]
         few = min(open_, key=lambda verdict: verdict.more_seeds or 0, default=None)
-        if few is not None:
-            seeds = str(few.seeds + (few.more_seeds or 0))
-            return f"dgm-bench run {few.cell} --seeds {seeds}", "should decide that cell"
+        if few is not None and (needs := self._budget_of(few)) is not None:
+            seeds = few.seeds + (few.more_seeds or 0)
+            command = f"dgm-bench run {few.cell} --seeds {seeds} --budget {needs}"
+            return command, "should decide that cell"
         single = [run for run in self.plan.chosen if run.seconds]
         if not single or max(run.seed for run in self.plan.chosen):
             return None
@@ -160,6 +161,13 @@ class Closing:
         if needs is None:
             return None
         return self._run("--seeds", "3", "--budget", needs), "the spread over seeds"
+
+    def _budget_of(self, verdict: Verdict) -> str | None:
+        """Return a budget for the seeds that should decide a cell."""
+        known = (run.seconds for run in self.plan.runs if verdict.cell in run.cells)
+        seconds = next((seconds for seconds in known if seconds is not None), None)
+        more = verdict.more_seeds or 0
+        return None if seconds is None else self._budget(1.25 * seconds * more)
 
     def _budget(self, seconds: float) -> str | None:
         return next((text for text, limit in BUDGETS.items() if limit >= seconds), None)

@@ -206,7 +206,7 @@ def run(
     if not (done or summary.interrupted):
         reasons = [reason for _, reason in (*summary.skipped, *summary.left_out)]
         why = reasons[0] if reasons else "no cell was left to run"
-        raise UsageError("nothing ran", why, "dgm-bench plan shows every cell")
+        raise UsageError("nothing ran", why, "dgm-bench plan --all shows every cell")
     missed = bool(summary.failed or summary.lost) or summary.unavailable
     command.exit(INTERRUPTED if summary.interrupted else int(missed))
 

@@ -12,7 +12,7 @@ from dgm_bench.console import new_table
 from dgm_bench.engines.interrupted import InterruptedRun
 from dgm_bench.overview import Failure, Overview, SubmissionView, TaskView
 from dgm_bench.planner import duration
-from dgm_bench.progress import fraction_done, number, time_left
+from dgm_bench.progress import fraction_done, how_far, number, time_left
 
 #: Tasks and runs that are shown one by one; JSON has all.
 MOST_ROWS = 40
@@ -59,7 +59,7 @@ def _running(views: Sequence[TaskView]) -> RenderableType:
     numbers = ("done", "loss", "best", "left")
     table = new_table("run", "where", "since", "at", *numbers, right=numbers)
     for view in views:
-        state, done = view.state, fraction_done(view.state.progress)
+        state = view.state
         name = Text(state.title or view.name)
         if view.gone:
             name.append("\nits process is gone", style="yellow")
@@ -74,7 +74,7 @@ def _running(views: Sequence[TaskView]) -> RenderableType:
             f"{state.host} {state.device}",
             state.started,
             _place(view),
-            "-" if done is None else f"{done:.0%}",
+            " ".join(how_far(state.progress)) or "-",
             number(loss),
             number(state.best),
             duration(time_left(view.state.progress)),
