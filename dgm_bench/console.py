@@ -113,10 +113,10 @@ def plan_lines(plan: Plan) -> list[str]:
         len({cell for run in runs for cell in run.cells}) for runs in (plan.chosen, plan.runs)
     )
     whom = counted(cells, "cell") if served == cells else f"{served} of {cells} cells"
-    budget = "" if limit is None else f" of the budget of {duration(limit)}"
+    budget = "" if limit is None else f" of {duration(limit)}"
     at_once = f", {machine.workers} at once" if machine.workers > 1 else ""
     lines = [
-        f"{len(plan.chosen)} of {len(plan.runs)} runs, for {whom}: "
+        f"{len(plan.chosen)} of {len(plan.runs)} runs ({whom}): "
         f"about {duration(plan.expected_end_seconds)}{budget}{at_once} on {machine.device}"
     ]
     why = Counter(map(_kind, plan.left_out))

@@ -180,7 +180,8 @@ class Layout:
         names = width - sum(fixed) - 4
         gap = _GAP if names - _GAP - 1 >= _LEAST_NAME + _LEAST_DATA else 0
         names -= gap + 1 if gap else 0
-        data = min(self._data, max(names - self._model, min(_LEAST_DATA, names - _LEAST_NAME)))
+        least = max(min(_LEAST_DATA, names - _LEAST_NAME), 4)
+        data = min(self._data, max(names - self._model, least))
         model = max(min(self._model, names - data), _LEAST_NAME)
         return [model, data, *fixed, gap]
 

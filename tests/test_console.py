@@ -221,7 +221,7 @@ def test_a_short_plan_counts_what_does_not_run_by_reason():
     text = shown(console.plan_brief(Plan((RUNS, WAITS, over, over, *BARE), 600.0, MACHINE)), 200)
     assert "ffjord/density/maf-5/digits" in text
     assert "power" not in text
-    told = "1 of 7 runs, for 2 of 6 cells: about 40 s of the budget of 10 min on cpu\n"
+    told = "1 of 7 runs (2 of 6 cells): about 40 s of 10 min on cpu\n"
     assert told + "Not run: 3 without a recipe, 2 over the budget, 1 without their data; " in text
     assert text.rstrip().endswith("dgm-bench plan --all lists them")
 

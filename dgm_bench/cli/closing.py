@@ -252,16 +252,19 @@ def write_tables(
     return paths
 
 
-def show_closing(closing: Closing, say: Callable[[RenderableType], None], results: Path) -> None:
+def show_closing(
+    closing: Closing, say: Callable[[RenderableType], None], results: Path, *, stopped: bool
+) -> None:
     """Print the last lines of a command, having written the whole tables to files.
 
     Args:
         closing: What it knows.
         say: Prints.
         results: The user's own folder.
+        stopped: Whether it has to leave at once: then the very last line alone.
     """
-    tables = closing.tables()
-    if tables and not closing.summary.interrupted:
+    tables = [] if stopped else closing.tables()
+    if tables:
         verdicts = closing.judged(tables)
         say(Text())
         say(closing.compared(tables, verdicts))

@@ -201,7 +201,8 @@ def run(
     words = [*(("--paper", paper) if paper else pattern), *_repeated(command, settings)]
     seconds = time.monotonic() - began
     closing = Closing(catalog, now, planned, summary, words, make_plan, seconds)
-    show_closing(closing, reporter.say, results)
+    stopped = context.control.stop_reason() is not None
+    show_closing(closing, reporter.say, results, stopped=stopped)
     done = summary.finished or summary.failed or summary.unfinished or summary.lost
     if not (done or summary.interrupted):
         reasons = [reason for _, reason in (*summary.skipped, *summary.left_out)]

@@ -212,7 +212,7 @@ def test_run_hands_its_options_on(call, fake_run, tmp_path, monkeypatch):
     assert not context.track
     assert context.results == tmp_path / "results"
     assert context.data_root == tmp_path / "data"
-    assert result.stdout.startswith("2 of 2 runs, for 1 cell: about ")
+    assert result.stdout.startswith("2 of 2 runs (1 cell): about ")
 
 
 def test_a_wrong_change_is_told_before_anything_is_planned(call, fake_run, monkeypatch):
@@ -317,7 +317,7 @@ def test_the_list_and_the_plan_are_readable(call):
     listed = call("list", "ffjord/density/*/power").stdout
     assert "ffjord/density" in listed
     assert "maf-5/power" in listed
-    assert " runs, for " in call("plan").stdout
+    assert " runs (" in call("plan").stdout
 
 
 def test_comparing_nothing_with_nothing_is_not_comparable(call, tmp_path):

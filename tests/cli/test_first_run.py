@@ -54,7 +54,7 @@ def test_the_first_run_of_a_paper_is_told_in_forty_lines(first_run, tmp_path, co
     lines = done.out.splitlines()
     assert len(lines) <= 40
     head, _, rest = done.out.partition("gap\n" if columns != "60" else "vs stored\n")
-    count = int(re.match(r"(\d+) of \d+ runs, for \d+ of \d+ cells: about", head)[1])
+    count = int(re.match(r"(\d+) of \d+ runs \(\d+ of \d+ cells\): about", head)[1])
     assert "Not run: " in head
     rows = rest.partition("\n\n")[0].splitlines()
     told = [int(found[1]) if (found := re.search(r" (\d+) runs: ", row)) else 1 for row in rows]
@@ -86,6 +86,23 @@ def test_what_the_budget_cut_short_is_unfinished_and_no_failure(first_run, monke
     )
 
 
+def test_a_command_that_has_to_leave_says_so_in_its_last_line_alone(
+    first_run, tmp_path, monkeypatch
+):
+    def stopped(plan, context, engine=None):
+        summary = fake(plan, context)
+        context.control.request("SIGTERM")
+        summary.leave(plan.chosen[-1:], context)
+        return summary
+
+    monkeypatch.setattr(runner, "run_plan", stopped)
+    done = first_run(*DIGITS)
+    assert done.code == 130
+    assert re.fullmatch(r"2 done in .*; the same command goes on", done.out.splitlines()[-1])
+    assert "yours" not in done.out
+    assert not (tmp_path / "dgm-results/tables").exists()
+
+
 def test_quiet_prints_the_last_lines_alone(first_run):
     loud, quiet = first_run(*DIGITS).out, first_run(*DIGITS, "-q", "--results", "other").out
     assert "MADE  " in loud
@@ -99,7 +116,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(first_run, tmp_path):
     done = first_run(*DIGITS, "--dry-run")
     assert done.code == 0
     assert "ffjord/density/maf-5/digits" in done.out
-    assert "runs, for" in done.out
+    assert "2 of 2 runs (" in done.out
     assert not (tmp_path / "dgm-results").exists()
 
 

@@ -145,7 +145,8 @@ class Words:
 
     def plan(self):
         chosen = self.options(seeds=self.number, budget=self.time, device=self.device,
-                              data_root=self.folder, results=self.folder, json=True)  # fmt: skip
+                              data_root=self.folder, results=self.folder, json=True,
+                              all=True)  # fmt: skip
         return [*(self.pattern() for _ in range(self.random.randrange(3))), *chosen]
 
     def table(self):
@@ -174,7 +175,7 @@ class Words:
         """Never one that trains for long."""
         chosen = self.options(
             paper=lambda: "nothing", seeds=self.number, threads=self.number, device=self.device,
-            results=self.folder, data_root=self.folder,
+            results=self.folder, data_root=self.folder, quiet=True, dry_run=True,
         )  # fmt: skip
         bounds = ["--set", "stopping.max_steps=2", "--time-limit", "3s"]
         bounds += ["--offline", "--no-tracking"]
