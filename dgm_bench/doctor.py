@@ -83,6 +83,8 @@ def gpu_check(works: bool, cuda: str | None) -> Check:
 
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         return Check("gpu", "ok", f"{', '.join(names)}, CUDA {cuda}")
+    if has_apple_gpu():
+        return Check("gpu", "ok", "an Apple GPU; --device mps trains on it, and auto does not")
     if provenance.likely_device() == "cpu" and not provenance.has_gpu():
         return Check("gpu", "ok", "none; runs use the CPU, and the budget is ten minutes")
     remedy = (
@@ -91,6 +93,13 @@ def gpu_check(works: bool, cuda: str | None) -> Check:
         else "pip install a CUDA build of torch, or use --device cpu"
     )
     return Check("gpu", "warn", "there is one that torch cannot use", remedy)
+
+
+def has_apple_gpu() -> bool:
+    """Say whether torch can use one."""
+    import torch
+
+    return torch.backends.mps.is_available()
 
 
 def memory_check(size: int) -> Check:

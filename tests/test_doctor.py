@@ -69,6 +69,8 @@ def test_a_gpu_that_torch_cannot_use_is_a_warning(monkeypatch):
     monkeypatch.setattr(provenance, "likely_device", lambda: "cuda")
     assert "driver" in doctor.gpu_check(False, "12.8").remedy
     assert "CUDA build" in doctor.gpu_check(False, None).remedy
+    monkeypatch.setattr(doctor, "has_apple_gpu", lambda: True)
+    assert "--device mps" in doctor.gpu_check(False, None).detail
 
 
 def test_a_server_that_does_not_answer_is_a_warning(tmp_path, monkeypatch):

@@ -231,10 +231,8 @@ def require_shared(folder: Path, partition: Partition) -> None:
 
 def _file_system(folder: Path) -> str:
     """Return the kind of file system that a folder is on; empty where nothing tells."""
-    try:
-        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    except OSError:
-        return ""
-    place = os.path.realpath(folder)
-    above = [m for m in mounts if os.path.commonpath([place, m[1]]) == m[1]]
-    return max(above, key=lambda mount: len(mount[1]))[2] if above else ""
+    import psutil
+
+    place, mounts = os.path.realpath(folder), psutil.disk_partitions(all=True)
+    above = [m for m in mounts if os.path.commonpath([place, m.mountpoint]) == m.mountpoint]
+    return str(max(above, key=lambda mount: len(mount.mountpoint)).fstype) if above else ""

@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from factories import make_context
@@ -177,6 +178,16 @@ def test_a_plan_asks_for_the_memory_of_nodes_and_not_of_the_machine_to_log_in(mo
         )
         assert {run.reason for run in planned.runs} == {reason}
     assert choice.Choice().memory_bytes() is None
+
+
+def test_the_file_system_of_a_folder_is_that_of_the_nearest_mount(tmp_path, monkeypatch):
+    mounts = [("/", "ext4"), (str(tmp_path), "nfs4"), (f"{tmp_path}/my runs", "tmpfs"), ("/x", "x")]
+    found = [SimpleNamespace(mountpoint=place, fstype=kind) for place, kind in mounts]
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: found)
+    for folder, kind in (("my runs/a", "tmpfs"), ("my", "nfs4"), ("..", "ext4")):
+        assert slurm_nodes._file_system(tmp_path / folder) == kind
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: [])
+    assert slurm_nodes._file_system(tmp_path) == ""
 
 
 def test_a_machine_without_slurm_or_submitit_is_told_in_one_line(monkeypatch):
