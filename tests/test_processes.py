@@ -27,6 +27,7 @@ def test_a_process_is_there_until_it_ends(system):
         assert mark.count("-") == 2
         assert "." not in mark  # it is a part of names of files
         assert not is_gone(mark)
+        assert mark.split("-")[1] != own_mark().split("-")[1]  # it began later
         other.communicate(b"\n")
     assert is_gone(mark)
     assert not is_gone(own_mark())
