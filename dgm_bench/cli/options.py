@@ -99,6 +99,7 @@ class Verbs(click.Group):
             streams.finish()
         except BaseException as error:
             code = self._told(error)
+        logging.getLogger("dgm_bench").setLevel(logging.NOTSET)  # for whoever called it from Python
         sys.exit(code if isinstance(code, int) else 0)
 
     def _told(self, error: BaseException) -> int:

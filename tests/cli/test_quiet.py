@@ -13,8 +13,7 @@ CELL = "ffjord/density/gaussian/digits"
 @pytest.fixture
 def call(tmp_path, monkeypatch):
     monkeypatch.setenv("DGM_BENCH_RESULTS", str(tmp_path))
-    yield lambda *words: CliRunner().invoke(cli, words)
-    logging.getLogger("dgm_bench").setLevel(logging.NOTSET)
+    return lambda *words: CliRunner().invoke(cli, words)
 
 
 def test_a_quiet_verb_says_no_warning_and_still_its_errors(call, tmp_path):
@@ -28,7 +27,6 @@ def test_a_quiet_verb_says_no_warning_and_still_its_errors(call, tmp_path):
     try:
         assert call("list", CELL, "-q").exit_code == 0
         assert with_warning == []
-        logging.getLogger("dgm_bench").setLevel(logging.NOTSET)
         call("list", CELL)
         assert with_warning
     finally:
