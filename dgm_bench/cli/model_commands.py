@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dgm_bench.cli import streams
+from dgm_bench.cli import completion, streams
 from dgm_bench.cli.options import (
     data_root_option,
     examples,
@@ -68,7 +68,7 @@ def model_options(function: Function) -> Function:
         "dgm-bench sample ffjord/density/maf-5/8gaussians -n 1000000 -o draws.csv",
     ),
 )
-@click.argument("cell")
+@click.argument("cell", shell_complete=completion.cells)
 @click.option(
     "-o",
     "--output",
@@ -178,7 +178,7 @@ def _loaded(
         "dgm-bench evaluate ffjord/density/maf-5/power --weights other.safetensors",
     ),
 )
-@click.argument("cell")
+@click.argument("cell", shell_complete=completion.cells)
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
