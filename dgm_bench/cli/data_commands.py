@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Card = DatasetCard | WeightsCard
 
-NO_FILES = "has no files: it comes with a library or is generated"
+NO_FILES = "has no files: it is generated, or of a library"
 FINE = ("ok", "no checksum")
 
 

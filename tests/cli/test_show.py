@@ -148,3 +148,7 @@ def test_nothing_is_wider_than_the_screen(show, runs, monkeypatch, columns):
         "vi/iaf/caltech",
     ):
         assert max(map(len, show(name).stdout.splitlines())) <= columns
+    if columns > 40:  # the drawing is whole: both values, and the end of the margin
+        drawing = show(POWER).stdout
+        assert all(drawing.count(mark) == 1 for mark in "┿●├┤")
+        assert "]" in drawing

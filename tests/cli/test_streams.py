@@ -44,7 +44,20 @@ def only(done, code=2):
     return line
 
 
-@pytest.mark.parametrize("words", [(*CELLS, "--json"), ("--help",), TABLE])
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*CELLS, "--json"),
+        ("--help",),
+        TABLE,
+        ("show", "avb/elbo/vae/pinwheel-negative-elbo", *EMPTY),
+        ("cite", "avb"),
+        ("export", "avb/*", *EMPTY),
+        ("config", "show"),
+        ("completion", "zsh"),
+        ("data", "verify", "digits"),
+    ],
+)
 def test_output_that_is_full_or_closed_is_told_in_one_line(run, words):
     assert "No space left on device" in only(run(*words, out=FULL))
     assert "standard output: is closed" in only(run(*words, out=CLOSED))
