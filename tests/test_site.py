@@ -1,6 +1,7 @@
 """The site: every model has a page, what is generated is whole, and what pages say holds."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import click
@@ -130,6 +131,14 @@ def test_the_library_is_as_the_readme_shows_it():
     assert set(re.findall(r"\bd\.(\w+)", tables + model)) <= set(names["d"].__all__)
     shown = set(re.findall(r"`(sample|log_prob|elbo|reconstruct|encode)`", README))
     assert all(hasattr(names["d"].TrainedModel, method) for method in shown)
+
+
+def test_the_readme_has_all_extras_but_those_of_developers():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    table = README.split("| extra | for |")[1].split("\n\n")[0]
+    named = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line[:60])}
+    extras = set(project["optional-dependencies"])
+    assert extras - named == {"all", "dev", "docs", "notebooks", "mutation", "peers"}
 
 
 def test_the_readme_counts_papers_and_tables():
