@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from dgm_bench.paths import default_results
+from dgm_bench.paths import own_results, stored_results
 from dgm_bench.records import Metric, RunRecord, write_record
 from dgm_bench.store import Store
-from dgm_bench.tracking.client import LOGGED_TAG, RUN_ID_TAG
+from dgm_bench.tracking.runs import LOGGED_TAG, RUN_ID_TAG
 
 SIZES = (272, 1000, 5000, 20000)
 #: Relative size of the change of a copied value.
@@ -67,7 +67,7 @@ def make_results(folder: Path, count: int, variant: int = 0) -> None:
         count: How many.
         variant: Of another variant, all values are others.
     """
-    store = Store(default_results())
+    store = Store(stored_results() or own_results())
     stored = store.records()
     with _without_waiting_for_the_disk():
         for place in range(count):
@@ -203,6 +203,7 @@ def rows(sizes: Sequence[int], verbs: Sequence[str], folder: Path) -> Iterator[t
             names |= {"new": str(new), "old": str(old)}
             environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
             environment |= {"MLFLOW_TRACKING_URI": address, "OMP_NUM_THREADS": "1"}
+            environment["DGM_BENCH_STORED"] = "none"
             for verb in verbs:
                 words = [word.format(**names) for word in VERBS[verb]]
                 shutil.rmtree(folder / "cache", ignore_errors=True)

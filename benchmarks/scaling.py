@@ -105,13 +105,13 @@ def _plan(cells: int) -> Callable[[], object]:
     from dgm_bench.catalog import load_catalog
     from dgm_bench.cli.queries import make_plan
     from dgm_bench.context import RunContext
-    from dgm_bench.paths import default_results
+    from dgm_bench.paths import own_results, stored_results
     from dgm_bench.store import Store
 
     chosen = load_catalog().cells[:cells]
-    store = Store(default_results())
+    store = Store(own_results(), stored_results())
     store.records()
-    context = RunContext(Path(tempfile.gettempdir()), default_results(), offline=True)
+    context = RunContext(Path(tempfile.gettempdir()), own_results(), stored_results(), offline=True)
     return lambda: make_plan(chosen, context, store)
 
 
