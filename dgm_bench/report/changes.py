@@ -17,6 +17,7 @@ NEWS: tuple[RowState, ...] = ("worse", "not-comparable", "unfinished", "better",
 #: Of times, seconds of runs are not judged: that they changed is no news.
 _NEWS_OF_TIMES: tuple[RowState, ...] = ("worse", "not-comparable", "better")
 _SAID = {"noise": "within noise", "only-baseline": "only in the baseline"}
+_NOT_COMPARED = ("unfinished", "only new", "only in the baseline")
 
 
 def called(row: ComparedRow) -> str:
@@ -127,18 +128,25 @@ def _time(row: SpeedRow) -> tuple[str, str]:
 
 def _counts(comparison: Comparison) -> Iterator[str]:
     """Yield how many numbers and times are called what, a sentence each, and how to see all."""
-    yield from _sentence("numbers", Counter(map(called, comparison.rows)))
+    numbers = Counter(map(called, comparison.rows))
+    left_out = Counter({word: numbers.pop(word) for word in _NOT_COMPARED if word in numbers})
+    yield from _sentence("numbers", numbers)
     yield from _sentence("times", Counter(spoken(row.state) for row in comparison.speed))
-    quiet = {"equal", "same", "unfinished"}
-    if {called(row) for row in comparison.rows} - quiet:
+    if left_out:
+        yield f"Not compared: {_listed(left_out)}."
+    if not numbers.keys() <= {"equal"} or not left_out.keys() <= {"unfinished"}:
         yield "--all shows each."
 
 
 def _sentence(what: str, counts: Counter[str]) -> Iterator[str]:
-    order = [_SAID.get(state, spoken(state)) for state in ROW_STATES] + ["equal"]
-    found = sorted(counts, key=order.index)
     noun = f"{counts.total():,} {what if counts.total() > 1 else what.removesuffix('s')}"
-    if len(found) == 1:
-        yield f"{noun}: all {found[0]}."
-    elif found:
-        yield f"{noun}: " + ", ".join(f"{counts[word]:,} {word}" for word in found) + "."
+    if len(counts) == 1:
+        yield f"{noun}: all {next(iter(counts))}."
+    elif counts:
+        yield f"{noun}: {_listed(counts)}."
+
+
+def _listed(counts: Counter[str]) -> str:
+    order = [_SAID.get(state, spoken(state)) for state in ROW_STATES]
+    words = sorted(counts, key=[*order, "equal"].index)
+    return ", ".join(f"{counts[word]:,} {word}" for word in words)

@@ -40,7 +40,7 @@ def test_yours_are_compared_with_the_stored_ones(call, words):
         "",
         "▼ ffjord/density/maf/power nll: 10.00 -> 13.00 nats, 26 se worse",
         "",
-        "2 numbers: 1 worse, 1 only in the baseline. --all shows each.",
+        "1 number: all worse. Not compared: 1 only in the baseline. --all shows each.",
     ]
 
 

@@ -96,7 +96,7 @@ def test_what_is_not_finished_now_is_told_and_what_never_was_is_counted():
     (line,) = [line for line in lines if "…" in line]
     assert "power nll: 10.00 -> (12.00 so far) nats, unfinished ¹" in line
     assert line.startswith("\x1b[2m")
-    assert "2 numbers: all unfinished." in lines
+    assert "Not compared: 2 unfinished." in lines
 
 
 def test_lines_keep_to_the_width_and_have_no_colour_unless_asked():
@@ -123,5 +123,6 @@ def test_what_is_within_noise_or_on_one_side_is_counted():
     baseline = [*BASE, *runs(1.0, cell=make_cell("ffjord"))]
     (line,) = told(compare(new, baseline))
     assert line == (
-        "3 numbers: 1 within noise, 1 only new, 1 only in the baseline. --all shows each."
+        "1 number: all within noise. Not compared: 1 only new, 1 only in the baseline. "
+        "--all shows each."
     )
