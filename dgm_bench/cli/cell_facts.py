@@ -81,10 +81,18 @@ class Facts:
 
     @property
     def command(self) -> str:
-        """The command that runs it; empty where none does on this machine."""
-        if not self.planned.runs:
-            return self.planned.command
-        return run_command(self.cell, seeds=self.seeds_to_decide)
+        """The command that runs it, or what is needed first; empty where none does here."""
+        return self.run if self.planned.runs else self.planned.command
+
+    @property
+    def run(self) -> str:
+        """The command that runs it once its data is here; empty without a recipe."""
+        return run_command(self.cell, seeds=self.seeds_to_decide) if self.cell.recipe else ""
+
+    @property
+    def then(self) -> str:
+        """What follows where that command fetches something; empty where it does not."""
+        return self.run if self.command.startswith("dgm-bench data ") else ""
 
     @property
     def to_decide(self) -> str:
@@ -144,6 +152,7 @@ def facts_json(facts: Facts) -> dict[str, Any]:
         "runs_here": planned.runs,
         "reason_not": "" if planned.runs else planned.reason,
         "command": facts.command,
+        "then": facts.then,
         "to_decide": facts.to_decide,
         "records": [_record_json(facts, record) for record in facts.records],
     }

@@ -125,6 +125,8 @@ def _cost(facts: Facts) -> Iterator[Line]:
         yield "not here", Text(planned.reason, style="yellow")
     if facts.command and facts.command not in planned.reason:
         yield "command", Text(facts.command, style="bold")
+    if facts.then:
+        yield "then", Text(facts.then, style="bold")
     yield "cite", f"dgm-bench cite {cell.id}"
 
 

@@ -63,7 +63,7 @@ def duration(seconds: float | None) -> str:
 _LINE_UNITS = (
     (86400, "days", math.inf),
     (3600, "h", 1000 * 3600),
-    (60, "min", 1000 * 60),
+    (60, "min", 600 * 60),
     (1, "s", 600),
 )
 

@@ -65,6 +65,7 @@ def test_everything_about_a_cell_is_on_the_screen(show, runs):
         "validations (every epoch) without improvement",
         "on one H200",
         "dgm-bench data fetch power",
+        f"then dgm-bench run {POWER} --seeds 3",
         f"dgm-bench cite {POWER}",
     ):
         assert part in text, part
@@ -94,6 +95,7 @@ def test_json_has_what_the_screen_has(show, runs):
     assert found["recipe"]["stages"][0]["optimizer"]["lr"] == 1e-4
     assert found["reason_not"] == "data not here: dgm-bench data fetch power"
     assert found["command"] == "dgm-bench data fetch power"
+    assert found["then"] == f"dgm-bench run {POWER} --seeds 3"
 
 
 def test_what_would_decide_is_told_with_its_command(show, tmp_path):
