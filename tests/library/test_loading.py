@@ -4,6 +4,7 @@ import shutil
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import fsspec
 import pytest
 import torch
 from kept_models import CELLS, keep
@@ -174,3 +175,19 @@ def test_a_release_without_the_weights_is_told(folders, release, tmp_path):
     store, cell = Store(folders["results"]), one_cell(CELL)
     with pytest.raises(DataError, match=r"cannot be downloaded \(127.*404\); dgm-bench run"):
         weights.fetch_weights(cell, store, tmp_path, progress=False)
+
+
+def test_of_results_at_an_address_only_the_weights_that_are_loaded_are_fetched(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    address, files = "memory://models/results", fsspec.filesystem("memory")
+    for cell in (CELL, OTHER):
+        keep(tmp_path / "there", cell)
+    files.put(f"{tmp_path / 'there'}/", "/models/results/", recursive=True)
+    try:
+        model = dgm_bench.load(CELL, results=address, stored="none", data_root=tmp_path)
+    finally:
+        files.rm("/models", recursive=True)
+    (fetched,) = (tmp_path / "cache").rglob("*.safetensors")
+    assert fetched.parent.name == model.record.run_id
