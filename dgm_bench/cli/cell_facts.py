@@ -12,6 +12,7 @@ from dgm_bench.catalog import Catalog
 from dgm_bench.cli import queries
 from dgm_bench.context import RunContext
 from dgm_bench.data.cards import DatasetCard
+from dgm_bench.library.weights import weights_in_results
 from dgm_bench.planner import PlannedRun, duration, run_command
 from dgm_bench.records import RunRecord
 from dgm_bench.report.fields import cell_fields
@@ -68,6 +69,12 @@ class Facts:
     def counting(self) -> frozenset[str]:
         """The runs among them that the verdict is of."""
         return frozenset(record.run_id for record in self.store.measuring(self.cell))
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the trained model is here that ``sample`` takes."""
+        of_seed = (r for r in self.records if r.run_id in self.counting and r.seed == 0)
+        return any(weights_in_results(record, self.store) for record in of_seed)
 
     def origin(self, record: RunRecord) -> str:
         """Return whose a record is."""

@@ -121,6 +121,8 @@ def _cost(facts: Facts) -> Iterator[Line]:
     memory = f"{gigabytes(planned.memory_bytes)} of memory"
     yield "cost", f"a seed about {here} here, about {there} on one H200; {memory}"
     yield "data here", planned.data
+    if facts.has_model:
+        yield "model here", f"dgm-bench sample {cell.id} -o samples.png"
     if not planned.runs:
         yield "not here", Text(planned.reason, style="yellow")
     if facts.command and facts.command not in planned.reason:

@@ -81,11 +81,17 @@ def _run(cell: Cell, seed: int) -> str:
 
 def find_weights(record: RunRecord, store: Store, data_root: Path) -> Path | None:
     """Return the file of a run's weights, or None where it is not on this machine."""
+    folder, fetched = store.folder_of(record), data_root / _download(record).path
+    own = record.weights_file(folder)
+    if (remote := mirrored_at(folder)) is not None and not own.is_file():
+        remote.fetch_file(own.relative_to(folder).as_posix())
+    return weights_in_results(record, store) or (fetched if fetched.is_file() else None)
+
+
+def weights_in_results(record: RunRecord, store: Store) -> Path | None:
+    """Return the file of a run's weights among its results, or None where it is not there."""
     folder = store.folder_of(record)
-    stored = folder / STORED / _name(record)
-    here = record.weights_file(folder), stored, data_root / _download(record).path
-    if (remote := mirrored_at(folder)) is not None and not here[0].is_file():
-        remote.fetch_file(here[0].relative_to(folder).as_posix())
+    here = record.weights_file(folder), folder / STORED / _name(record)
     return next((path for path in here if path.is_file()), None)
 
 

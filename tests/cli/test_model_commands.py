@@ -114,3 +114,13 @@ def test_a_cell_of_data_fetch_is_its_models_weights(results, monkeypatch, capsys
         cli.main(["data", "fetch", TOY, "--data-root", str(tmp_path)])
     assert end.value.code == 0
     assert capsys.readouterr().out == f"{TOY}: {record.weights_file(results)}\n"
+
+
+def test_a_model_that_is_here_is_told_with_the_command_that_draws_from_it(results, capsys):
+    record = keep(results, TOY)
+    drawing = f"dgm-bench sample {TOY} -o samples.png"
+    for told in (True, False):
+        with pytest.raises(SystemExit):
+            cli.main(["show", TOY, "--results", str(results)])
+        assert (drawing in capsys.readouterr().out) is told
+        record.weights_file(results).unlink(missing_ok=True)
