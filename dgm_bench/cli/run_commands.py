@@ -19,6 +19,7 @@ from dgm_bench.cli.options import (
     examples,
     planning_options,
     results_option,
+    root_of,
     setting,
     stored_option,
     strict_option,
@@ -193,7 +194,7 @@ def run(
     if dry_run:
         console.make_console().print(console.plan_brief(planned))
         return
-    began = time.monotonic()
+    began, quiet = time.monotonic(), quiet or root_of(command).quiet
     with make_reporter(StoredNumbers(store), streams.without_output, quiet=quiet) as reporter:
         context = replace(context, reporter=reporter)
         summary = run_plan(planned, context, make_engine(choice, context, planned.machine))

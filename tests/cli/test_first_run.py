@@ -110,6 +110,8 @@ def test_quiet_prints_the_last_lines_alone(first_run):
     assert "1 of " not in quiet
     assert "yours" in quiet
     assert quiet.splitlines()[-1].startswith("2 done in ")
+    before_the_verb = first_run("-q", *DIGITS, "--results", "third").out
+    assert before_the_verb.splitlines()[:3] == quiet.splitlines()[:3]
 
 
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(first_run, tmp_path):
