@@ -163,7 +163,8 @@ def _loaded(
     with needing("a trained model"):
         from dgm_bench.library.loading import load
 
-    where = {"results": results, "stored": stored or "none", "data_root": data_root}
+    own = results if results.exists() else None  # the default one may not be there yet
+    where = {"results": own, "stored": stored or "none", "data_root": data_root}
     return load(cell, seed, run, device, weights=weights, **where)
 
 

@@ -124,3 +124,13 @@ def test_a_model_that_is_here_is_told_with_the_command_that_draws_from_it(result
             cli.main(["show", TOY, "--results", str(results)])
         assert (drawing in capsys.readouterr().out) is told
         record.weights_file(results).unlink(missing_ok=True)
+
+
+def test_without_results_of_ones_own_the_stored_model_is_taken(tmp_path, monkeypatch, capsys):
+    keep(tmp_path / "stored", TOY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DGM_BENCH_STORED", str(tmp_path / "stored"))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["sample", TOY, "-n", "3", "-o", "x.csv"])
+    assert (end.value.code, capsys.readouterr().err) == (0, "")
+    assert not (tmp_path / "dgm-results").exists()
