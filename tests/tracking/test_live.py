@@ -219,8 +219,8 @@ def test_a_process_that_reads_nothing_is_given_up_and_the_run_is_logged_by_sync(
     with contextlib.closing(tracking.RunLogger(tmp_path, Control())) as logger:
         logger.begin([planned(record)])
         started = time.monotonic()
-        for _ in range(40):  # more than a pipe holds
-            logger.tell([curve_rows(record, *[(i, 1.0, 2.0) for i in range(100)])])
+        for _ in range(3):  # each is more than a pipe holds
+            logger.tell([curve_rows(record, *[(i, 1.0, 2.0) for i in range(5000)])])
         assert time.monotonic() - started < 3
         assert "`dgm-bench sync` later" in logger.log(record)
 
