@@ -129,7 +129,10 @@ class Closing:
         yield from (advised for advised in chosen if advised is not None)
         patterns = [table.name for table in self.tables()]
         if patterns:
-            yield f"dgm-bench table {patterns[0]}", "the whole table, with every reason"
+            at = list(self.command).index("--results") if "--results" in self.command else None
+            where = [] if at is None else self.command[at : at + 2]
+            command = shlex.join(["dgm-bench", "table", patterns[0], *where])
+            yield command, "the whole table, with every reason"
 
     def _run(self, *options: str) -> str:
         return shlex.join(["dgm-bench", "run", *self.command, *options])

@@ -167,6 +167,12 @@ def test_advice_is_what_the_command_line_takes_and_does_what_it_says(first_run):
     assert any(command.endswith("--budget 8h") for command in longer.values())
 
 
+def test_advice_looks_where_the_results_are(first_run):
+    commands = [command for command, *_ in next_commands(first_run(*DIGITS, "--results", "r 1"))]
+    assert commands[-1] == "dgm-bench table ffjord/density --results 'r 1'"
+    assert all("--results 'r 1'" in command for command in commands if " run " in command)
+
+
 def test_no_budget_is_advised_that_takes_this_machine_a_week(first_run):
     for command_, _, _ in next_commands(first_run(*FFJORD)):
         budget = re.search(r"--budget (\d+)([mh])", command_)
