@@ -65,7 +65,9 @@ def test_stored_weights_are_small_and_those_of_records():
     assert sum(sizes) <= ALL_MODELS
 
 
-@pytest.mark.parametrize("cell", ["ffjord/density/maf-5/8gaussians", "ffjord/density/glow/digits"])
+@pytest.mark.parametrize(
+    "cell", ["ffjord/density/ffjord/8gaussians", "ffjord/vi/no-flow/digits-binary"]
+)
 def test_a_stored_model_gives_the_number_of_its_record(cell, tmp_path):
     model = dgm_bench.load(cell, results=RESULTS, data_root=tmp_path)
     again = {metric.name: metric.value for metric in model.evaluate()}
