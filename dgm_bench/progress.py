@@ -226,7 +226,8 @@ class PlainReporter(Reporter):
     def planned_again(self, text: str, runs: int) -> None:
         """Say so."""
         self.total = runs
-        self._say(Text(text, style="cyan"))
+        if text:
+            self._say(Text(text, style="cyan"))
 
     def message(self, text: str) -> None:
         """Say anything else, once."""

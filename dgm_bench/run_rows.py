@@ -98,9 +98,15 @@ def row_of(run: PlannedRun, record: RunRecord, stored: StoredNumbers, *, kept: b
         number=_number(cell, metric, record),
         unit=_unit(metric.unit) if metric else "",
         against=_against(cell, record, stored),
-        gap="" if known is None or record.outcome.cut_short else f"{known:.3g}",
+        gap="" if known is None or record.outcome.cut_short else _gap(known),
         kept=kept,
     )
+
+
+def _gap(nats: float) -> str:
+    """Return a gap in five characters, up to 999 nats."""
+    decimals = 3 if 0 <= nats < 9.9995 else 2 if nats < 99.995 else 1
+    return f"{nats:.{decimals}f}"
 
 
 def _number(cell: Cell, metric: Metric | None, record: RunRecord) -> str:

@@ -5,6 +5,7 @@ What runs take is measured as they end; what is left is then planned again.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from dgm_bench.wording import counted
 PRIOR_SECONDS = 30.0
 #: The rest is planned again after this share of the budget: not for each small change.
 AGAIN_AFTER = 0.1
+#: It is said what changed after this share of the budget, for all changes together.
+TOLD_AFTER = 0.2
 #: A run may take so many times what is expected of it, and a share of the budget more, before it
 #: is cut short for those after it.
 OVERRUN, OVERRUN_SHARE = 3.0, 0.05
@@ -68,7 +71,8 @@ class Turns:
         plan: Its chosen runs, and the budget they share from now on.
         skip: Told of each run that the budget leaves no time for, with the reason.
         workers: How many groups are done at once.
-        tell: Told in one line what is planned anew, and how many runs there are then.
+        tell: Told in one line what is planned anew, or in an empty one where that was told a moment
+            ago, and how many runs there are then.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Turns:
         self._started = self._planned = time.monotonic()
         self._going: list[tuple[Group, float]] = []
         self._pace = Pace()
+        self._told, self._untold = -math.inf, 0
 
     def next(self) -> tuple[Group, float | None] | None:
         """Return the next group and the seconds that each of its runs may take; None at the end."""
@@ -151,12 +156,19 @@ class Turns:
         self._say(out, took)
 
     def _say(self, out: int, took: int) -> None:
-        if out or took:
-            self._runs += took - out
+        if not (out or took):
+            return
+        self._runs += took - out
+        self._untold += took - out
+        now, text = time.monotonic(), ""
+        if now >= self._told + TOLD_AFTER * (self._budget or 0.0):
+            self._told = now
+            out, took, self._untold = max(-self._untold, 0), max(self._untold, 0), 0
             what = f"{counted(out, 'run')} left out" if out else f"{counted(took, 'run')} added"
             factor = f"{self._pace.factor:.1f}"
             pace = "" if factor == "1.0" else f"runs take {factor} times as long as expected, "
-            self._tell(f"planned again: {pace}{what}", self._runs)
+            text = f"planned again: {pace}{what}" if out or took else ""
+        self._tell(text, self._runs)
 
     def _free(self) -> float:
         """Return the seconds that all workers have until the end of the budget."""

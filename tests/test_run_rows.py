@@ -81,7 +81,7 @@ def test_a_row_has_the_number_of_its_cell_alone_and_the_gap():
     metrics = (make_metric(7.0, name="other"), make_metric(2.5, name=run.cell.metric, se=0.01),
                make_metric(0.25, name="gap", unit="nats"))  # fmt: skip
     row = row_of(run, record_of(run, metrics=metrics), StoredNumbers())
-    assert (row.number, row.gap) == ("2.500 ±0.020", "0.25")
+    assert (row.number, row.gap) == ("2.500 ±0.020", "0.250")
     short = row_of(run, record_of(run, status="budget", metrics=metrics), StoredNumbers())
     assert short.number == "(2.50 so far)"
     assert short.against.startswith("unfinished")

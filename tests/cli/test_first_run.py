@@ -66,7 +66,7 @@ def test_the_first_run_of_a_paper_is_told_in_forty_lines(first_run, tmp_path, co
 
 def test_a_row_has_model_data_number_unit_and_gap(first_run):
     (row,) = [x for x in first_run(*DIGITS).out.splitlines() if x.startswith("MADE ")]
-    assert re.fullmatch(r"MADE +digits +2\.500 ±\S+ +bits/dim none stored +0\.25", row)
+    assert re.fullmatch(r"MADE +digits +2\.500 ±\S+ +bits/dim none stored +0\.250", row)
 
 
 def test_runs_are_compared_with_what_was_there_before(first_run):
