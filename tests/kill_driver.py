@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -267,8 +268,10 @@ def main():
         rounds.append(case.round(folder / f"{case.name}-{len(rounds)}", share, chance))
         print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
         wanted -= max(sum(rounds[-1]["hits"].values()), 1)
-    print(json.dumps(rounds))
+    return rounds
 
 
 if __name__ == "__main__":
-    main()
+    with redirect_stdout(sys.stderr):  # where the runs' rows go too
+        found = main()
+    print(json.dumps(found))

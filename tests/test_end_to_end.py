@@ -84,13 +84,13 @@ def test_sigterm_checkpoints_and_the_same_command_goes_on(tmp_path):
     words = arguments(tmp_path)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DGM_BENCH_CHECKPOINT_SECONDS": "0.05"}
     command = [sys.executable, "-m", "dgm_bench", *words]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not list((tmp_path / "work").glob("*/*/checkpoint.pt")):
             time.sleep(0.01)
         process.terminate()
-        _, told = process.communicate(timeout=300)
-    assert process.returncode == 130, told
-    assert "SIGTERM" in told
+        said, _ = process.communicate(timeout=300)
+    assert process.returncode == 130, said
+    assert "SIGTERM" in said
     assert dgm_bench(*words).returncode == 0
     reasons = [segment.reason for segment in the_record(tmp_path).budget.segments]
     assert reasons == ["SIGTERM", "max_steps"]
@@ -149,7 +149,7 @@ def test_two_processes_on_the_same_run(tmp_path):
         (["run", MAF, "--set", "model.args.hidden=5"], "use a list"),
         (["run", MAF, "--set", "evaluation.split=tset"], "evaluation.split"),
         (["run", MAF, "--set", "model.args.layers=0"], "use a number above 0"),
-        (["run"], "takes either a PATTERN or a paper"),
+        (["run"], "takes a PATTERN or a paper"),
         (["run", "ffjord/density/glow/power"], "nothing ran"),
         (["rum", MAF], "run"),
         (["table", "ffjord/densty"], "ffjord/density"),

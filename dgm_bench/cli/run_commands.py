@@ -36,6 +36,7 @@ MOST_DEVICES = 1024
 
 if TYPE_CHECKING:
     from dgm_bench.catalog import Catalog
+    from dgm_bench.spec import Cell
 
 
 @click.command(
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     "--paper",
     metavar="NAME",
     shell_complete=completion.papers,
-    help="All cells of a paper, in place of PATTERN.",
+    help="All cells of a paper; with PATTERN those that it matches.",
 )
 @planning_options
 @click.option(
@@ -151,7 +152,7 @@ def run(
     limit = planner.parse_duration(time_limit, "--time-limit") if time_limit else None
     overrides = dict(setting("--set", text) for text in settings)
     catalog = load_catalog()
-    cells = change_cells(catalog.select(*_patterns(catalog, pattern, paper)), overrides)
+    cells = change_cells(_chosen(catalog, pattern, paper), overrides)
 
     from dgm_bench.engines.choice import Choice, make_engine
     from dgm_bench.runner import run_plan
@@ -199,7 +200,7 @@ def run(
         context = replace(context, reporter=reporter)
         summary = run_plan(planned, context, make_engine(choice, context, planned.machine))
     now = Store(results, stored, strict=strict)
-    words = [*(("--paper", paper) if paper else pattern), *_repeated(command, settings)]
+    words = [*(pattern or ("--paper", paper or "")), *_repeated(command, settings)]
     seconds = time.monotonic() - began
     closing = Closing(catalog, now, planned, summary, words, make_plan, seconds)
     stopped = context.control.stop_reason() is not None
@@ -277,8 +278,15 @@ def _repeated(command: click.Context, settings: Sequence[str]) -> list[str]:
     return words
 
 
-def _patterns(catalog: Catalog, pattern: Sequence[str], paper: str | None) -> Sequence[str]:
-    if bool(pattern) == (paper is not None):
+def _chosen(catalog: Catalog, pattern: Sequence[str], paper: str | None) -> list[Cell]:
+    """Return the cells of a pattern, of a paper, or of both."""
+    if not pattern and paper is None:
         remedy = "name cells, such as 'ffjord/*/*/digits', or --paper ffjord"
-        raise UsageError("dgm-bench run", "takes either a PATTERN or a paper", remedy)
-    return [f"{catalog.paper(paper).id}/*"] if paper is not None else pattern
+        raise UsageError("dgm-bench run", "takes a PATTERN or a paper", remedy)
+    if paper is None:
+        return catalog.select(*pattern)
+    known = catalog.paper(paper).id
+    cells = catalog.select(*(pattern or [f"{known}/*"]))
+    if other := next((cell for cell in cells if cell.paper != known), None):
+        raise UsageError(other.id, f"is no cell of {known}", "leave out --paper")
+    return cells

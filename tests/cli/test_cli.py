@@ -135,7 +135,7 @@ def test_data_that_is_not_here_is_a_reason_with_the_command(call):
         ),
         (["run", CELL, "--set", "evaluation.judge.keep=1"], "'evaluation.judge' has no parts"),
         (["run"], "PATTERN"),
-        (["run", CELL, "--paper", "ffjord"], "takes either a PATTERN or a paper"),
+        (["run", CELL, "--paper", "iwae"], f"{CELL}: is no cell of iwae; leave out --paper"),
         (["run", "--paper", "fjord"], "fjord: no such paper; did you mean 'ffjord'?"),
         (["list", ""], "'': matches no cell"),
         (["table", "ffjord"], "use --paper ffjord"),
@@ -246,7 +246,9 @@ def test_a_paper_stands_for_all_its_cells(call, fake_run):
     assert call("run", "--paper", "ffjord", "--budget", "none").exit_code == 0
     assert {run.cell.paper for run in calls[0][0].runs} == {"ffjord"}
     assert len(calls[0][0].runs) > 100
-    assert "takes either a PATTERN or a paper" in told(call("run"))
+    assert "takes a PATTERN or a paper" in told(call("run"))
+    assert call("run", "--paper", "ffjord", "ffjord/density/*/digits").exit_code == 0
+    assert {run.cell.column.id for run in calls[1][0].runs} == {"digits"}
 
 
 def test_ctrl_c_anywhere_exits_with_130(call, fake_run):
