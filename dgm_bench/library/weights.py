@@ -8,6 +8,7 @@ SHA-256 of its weights: wherever they come from, they are those that its numbers
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from dgm_bench.catalog import load_catalog
@@ -20,8 +21,8 @@ from dgm_bench.sealed import read_known
 from dgm_bench.spec import Cell, Recipe
 from dgm_bench.store import Store
 
-#: The release whose assets are weights of stored runs: ``<run>.safetensors``.
-RELEASE = "https://github.com/dgm-bench/dgm-bench/releases/download/weights"
+#: Names the address of a release whose assets are weights of stored runs: ``<run>.safetensors``.
+RELEASE = "DGM_BENCH_RELEASE"
 #: Of the stored results: weights of small models.
 STORED = "weights"
 #: Below the data root: weights that were fetched.
@@ -81,7 +82,7 @@ def _run(cell: Cell, seed: int) -> str:
 
 def find_weights(record: RunRecord, store: Store, data_root: Path) -> Path | None:
     """Return the file of a run's weights, or None where it is not on this machine."""
-    folder, fetched = store.folder_of(record), data_root / _download(record).path
+    folder, fetched = store.folder_of(record), data_root / FETCHED / _name(record)
     own = record.weights_file(folder)
     if (remote := mirrored_at(folder)) is not None and not own.is_file():
         remote.fetch_file(own.relative_to(folder).as_posix())
@@ -115,7 +116,8 @@ def fetch_weights(
     """Download the weights of a cell's stored run, unless they are here, and return their file.
 
     Raises:
-        DataError: The release does not have them, or they are not those that the record names.
+        DataError: No release is named, it does not have them, or they are not those that the
+            record names.
         ResultsError: As :func:`record_to_load`.
     """
     record = record_to_load(cell, store, seed)
@@ -123,7 +125,11 @@ def fetch_weights(
         return here
     from dgm_bench.data.download import download
 
-    item = _download(record)
+    address = os.environ.get(RELEASE)
+    if not address:
+        remedy = f"set {RELEASE} to the address of one that has its weights, or {_run(cell, seed)}"
+        raise DataError(cell.id, "no release is named", remedy)
+    item = _download(record, address)
     try:
         download(item, data_root, progress=progress)
     except DataError as error:
@@ -135,9 +141,9 @@ def _name(record: RunRecord) -> str:
     return f"{record.run_id}.safetensors"
 
 
-def _download(record: RunRecord) -> Download:
+def _download(record: RunRecord, address: str) -> Download:
     return Download(
-        urls=(f"{RELEASE}/{_name(record)}",),
+        urls=(f"{address.rstrip('/')}/{_name(record)}",),
         path=f"{FETCHED}/{_name(record)}",
         size=_BYTES_A_WEIGHT * record.scale.parameters + _BYTES_BESIDES,
         sha256=record.artifacts.get(WEIGHTS),

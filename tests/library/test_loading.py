@@ -144,7 +144,7 @@ def release(tmp_path, monkeypatch):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(weights, "RELEASE", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv(weights.RELEASE, f"http://127.0.0.1:{server.server_port}")
     yield folder
     server.shutdown()
     server.server_close()
@@ -167,6 +167,14 @@ def test_weights_are_fetched_by_the_digest_of_the_record(folders, release, tmp_p
     assert dgm_bench.load(CELL, **folders).record == record
     asset.unlink()
     assert weights.fetch_weights(cell, store, tmp_path, progress=False) == fetched
+
+
+def test_where_no_release_is_named_it_is_told(folders, tmp_path, monkeypatch):
+    monkeypatch.delenv(weights.RELEASE, raising=False)
+    keep(folders["results"], CELL)
+    files_of(folders)[0].unlink()
+    with pytest.raises(DataError, match=f"no release is named; set {weights.RELEASE} to"):
+        weights.fetch_weights(one_cell(CELL), Store(folders["results"]), tmp_path)
 
 
 def test_a_release_without_the_weights_is_told(folders, release, tmp_path):
