@@ -109,6 +109,7 @@ def test_data_that_nothing_here_reads_are_unavailable(tmp_path, monkeypatch):
         raise ModuleNotFoundError(module, name="sklearn")
 
     monkeypatch.setattr(data, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # other tests have imported it
     with pytest.raises(DataUnavailable, match="digits needs scikit-learn: pip install"):
         data.load("digits", tmp_path)
 

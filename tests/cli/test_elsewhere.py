@@ -20,6 +20,7 @@ CELLS = "ffjord/density/*/power"
 def call(tmp_path, monkeypatch):
     monkeypatch.setenv("DGM_BENCH_DATA", str(tmp_path))
     monkeypatch.setenv("DGM_BENCH_JOBS", "1")  # which is of this machine
+    monkeypatch.setenv("COLUMNS", "120")
     (tmp_path / "results").mkdir()
     return lambda *words: CliRunner().invoke(
         cli, ["plan", *words, "--results", str(tmp_path / "results")]

@@ -182,12 +182,13 @@ def test_the_process_goes_when_the_one_that_started_it_does(tmp_path):
     words = [sys.executable, "-c", process._PROGRAM, json.dumps(process.module_paths())]
     start = {"results": str(tmp_path), "shown": "nothing", "moved": False}
     environment = {**os.environ, VARIABLE: "http://127.0.0.1:9"}
-    with subprocess.Popen(words, stdin=subprocess.PIPE, env=environment) as child:
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, **pipes, env=environment) as child:
         try:
-            child.communicate(json.dumps(start).encode() + b"\n", timeout=STARTING)
+            _, told = child.communicate(json.dumps(start).encode() + b"\n", timeout=STARTING)
         finally:
             child.kill()
-    assert child.returncode == 0
+    assert (child.returncode, told) == (0, b"")
 
 
 # --------------------------------------------------------------------------- folders

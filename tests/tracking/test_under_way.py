@@ -254,7 +254,7 @@ def models_of(results):
     return run, found
 
 
-def test_a_small_model_is_logged_with_its_signature_and_gives_densities(results, monkeypatch):
+def test_a_small_model_is_logged_with_its_signature_and_gives_densities(results):
     import mlflow
 
     record, module = store_model(results)
@@ -262,8 +262,12 @@ def test_a_small_model_is_logged_with_its_signature_and_gives_densities(results,
     run, (model,) = models_of(results)
     assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
     assert (model.status, model.source_run_id) == ("READY", run.info.run_id)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{results}/mlflow.db")
-    loaded = mlflow.pyfunc.load_model(model.model_uri)
+    before = mlflow.get_tracking_uri()  # another test in this process may have set one
+    mlflow.set_tracking_uri(f"sqlite:///{results}/mlflow.db")
+    try:
+        loaded = mlflow.pyfunc.load_model(model.model_uri)
+    finally:
+        mlflow.set_tracking_uri(before)
     assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 2)
     x = torch.randn(5, 2)
     found = loaded.predict(x.float().numpy())
