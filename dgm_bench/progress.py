@@ -21,6 +21,7 @@ from dgm_bench.run_rows import (
     Key,
     Layout,
     Row,
+    Rows,
     Shared,
     StoredNumbers,
     row_of,
@@ -130,6 +131,7 @@ class PlainReporter(Reporter):
         self.budget: float | None = None
         self._runs: Mapping[Key, PlannedRun] = {}
         self._shared: dict[Key, Shared] = {}
+        self._rows = Rows()
         self._layout = Layout()
         self._began = self._last = time.monotonic()
         self._silence = interval
@@ -145,10 +147,9 @@ class PlainReporter(Reporter):
 
     def close(self) -> None:
         """Tell what is left of shared rows; leave the terminal as it was."""
-        for shared in dict.fromkeys(map(id, self._shared.values())):
-            row = next(s for s in self._shared.values() if id(s) == shared).told()
-            if row is not None:
-                self._show(row)
+        for shared in {id(s): s for s in self._shared.values()}.values():
+            self._show(shared.told())
+        self._show(self._rows.told())
 
     def plan(self, plan: Plan) -> None:
         """Say how many runs there will be, and why others will not."""
@@ -215,8 +216,7 @@ class PlainReporter(Reporter):
         row: Row | None = row_of(run, record, self.stored, kept=kept)
         if row is not None and key in self._shared:
             row = self._shared[key].take(key, row)
-        if row is not None:
-            self._show(row)
+        self._show(row and self._rows.take(row))
 
     def run_skipped(self, cell_id: str, reason: str) -> None:
         """Say which cell does not run, and why, unless the plan said so."""
@@ -242,8 +242,9 @@ class PlainReporter(Reporter):
             with self._written():
                 self.console.print(view, soft_wrap=isinstance(view, Text))
 
-    def _show(self, row: Row) -> None:
-        self._say(self._layout.line(row, self.console.width))
+    def _show(self, row: Row | None) -> None:
+        if row is not None:
+            self._say(self._layout.line(row, self.console.width))
 
     def _say(self, text: Text) -> None:
         self.say(text)
@@ -275,7 +276,7 @@ class QuietReporter(PlainReporter):
     def planned_again(self, text: str, runs: int) -> None:
         """Nothing."""
 
-    def _show(self, row: Row) -> None:
+    def _show(self, row: Row | None) -> None:
         """Nothing."""
 
 

@@ -24,7 +24,9 @@ from dgm_bench.verdict import Pool, pool_variances
 from dgm_bench.wording import PLUS_MINUS, counted, decimals_of, share, so_far, with_error, yes_or_no
 
 #: With more rows than these, runs that take less than so many seconds share rows.
-MOST_ROWS, SHORT_SECONDS = 24, 60.0
+MOST_ROWS, SHORT_SECONDS = 18, 60.0
+#: After so many rows, so many further runs share one.
+TOGETHER = 16
 #: What stands in place of a number that the run does not have.
 NO_NUMBER = "-"
 #: What is worth a row of its own, however many there are.
@@ -238,6 +240,25 @@ class Shared:
         kept = all(row.kept for row in rows)
         text = f"{counted(len(rows), 'run')}: {found}"
         return Row(", ".join(models), what, kept=kept, text=text)
+
+
+class Rows:
+    """Lets the first rows through, and what is worth one; puts the others together."""
+
+    def __init__(self) -> None:
+        self._shown, self._rest = 0, Shared(set())
+
+    def take(self, row: Row) -> Row | None:
+        """Take in a row; return what is to be told now."""
+        if row.text or row.against.startswith(_ALARMS) or self._shown < MOST_ROWS:
+            self._shown += 1
+            return row
+        self._rest.rows.append(row)
+        return self._rest.told() if len(self._rest.rows) == TOGETHER else None
+
+    def told(self) -> Row | None:
+        """Return the row of those that still wait, if there are any."""
+        return self._rest.told()
 
 
 def shared_rows(plan: Plan) -> dict[Key, Shared]:

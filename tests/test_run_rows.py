@@ -8,8 +8,10 @@ from rich.cells import cell_len
 from dgm_bench.planner import Plan, PlannedRun
 from dgm_bench.run_rows import (
     MOST_ROWS,
+    TOGETHER,
     Layout,
     Row,
+    Rows,
     Shared,
     StoredNumbers,
     key_of,
@@ -152,11 +154,11 @@ def test_runs_have_rows_of_their_own_where_there_are_not_too_many():
 
 
 def test_short_runs_of_the_least_priority_share_a_row_first():
-    urgent = [a_run(f"u{n}", lr=n + 1.0, priority=9) for n in range(20)]
+    urgent = [a_run(f"u{n}", lr=n + 1.0, priority=9) for n in range(10)]
     others = many(20)
     found = shared_of([*urgent, *others])
     assert {key_of(run) for run in others} == set(found)
-    assert rows_in([*urgent, *others]) == 21
+    assert rows_in([*urgent, *others]) == 11
 
 
 def test_a_run_of_minutes_never_shares_its_row():
@@ -181,3 +183,29 @@ def test_an_alarm_that_ends_last_leaves_no_run_untold():
     assert shared.take(("a", 0), calm) is None
     assert shared.take(("b", 0), Row("MAF", "rings", against="worse")).against == "worse"
     assert shared.told() == calm
+
+
+@pytest.mark.parametrize("count", [0, 1, MOST_ROWS, MOST_ROWS + 1, MOST_ROWS + TOGETHER, 200])
+def test_runs_that_come_after_many_rows_share_some_and_none_is_lost(count):
+    """Those that are added while a command runs, too."""
+    rows, told = Rows(), []
+    for number in range(count):
+        against = "worse" if number % 50 == 40 else "equal"
+        told.append(rows.take(Row("MADE", f"set {number}", against=against)))
+    told = [row for row in [*told, rows.told()] if row is not None]
+    alarms = [row for row in told if row.against == "worse"]
+    shared = [row for row in told if row.text]
+    runs = sum(int(row.text.partition(" ")[0]) for row in shared)
+    assert runs + len(told) - len(shared) == count
+    assert len(alarms) == len([n for n in range(count) if n % 50 == 40])
+    assert len(told) - len(alarms) <= MOST_ROWS + count / TOGETHER + 1
+    assert rows.told() is None
+
+
+def test_a_shared_row_is_not_shared_again():
+    rows = Rows()
+    for number in range(MOST_ROWS + 3):
+        rows.take(Row("MADE", f"set {number}", against="equal"))
+    whole = Row("MAF", "4 data sets", text="4 runs: 4 equal")
+    assert rows.take(whole) is whole
+    assert rows.told().text == "3 runs: 3 equal"
