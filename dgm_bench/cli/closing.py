@@ -116,9 +116,10 @@ class Closing:
         )
         return (
             table.name,
-            f"{sum(known in own for known in hashes)} cells",
-            f"{sum(known in ours for known in hashes)} cells",
-            f"{len(printed)} numbers" + (f": {found}" if found else ", none tried") * bool(printed),
+            counted(sum(known in own for known in hashes), "cell"),
+            counted(sum(known in ours for known in hashes), "cell"),
+            counted(len(printed), "number")
+            + (f": {found}" if found else ", none tried") * bool(printed),
         )
 
     # ---------------------------------------------------------------- what to type next
