@@ -21,6 +21,7 @@ from dgm_bench.train.apple import EXAMPLES, is_apple, require_same
 from dgm_bench.train.checkpoint import CheckpointFile, ForeignCheckpointError, StageCheckpoint
 from dgm_bench.train.latents import latents
 from dgm_bench.train.loop import Trainer
+from dgm_bench.train.precision import dtype_of
 from dgm_bench.train.split import WHOLE, Split
 from dgm_bench.workdir import WorkFolder
 
@@ -101,7 +102,7 @@ class StagedTraining:
         return max(self.limit_seconds - spent, 0.0) * shares[0] / sum(shares)
 
     def _trainer(self, stage: Stage, index: int, limit: float | None) -> Trainer:
-        dtype = torch.float64 if stage.precision == "float64" else torch.float32
+        dtype = dtype_of(stage)
         data = self._stage_data(stage)
         torch.manual_seed(self.seed + index)
         model = build(stage.model, data.event_shape).to(dtype=dtype)

@@ -87,6 +87,14 @@ class RunSummary:
             context.reporter.message(f"{what} cancelled; the same command goes on")
 
     @property
+    def why_nothing_ran(self) -> str | None:
+        """Why no run was begun; None where one was, or somebody stopped the command."""
+        if self.finished or self.failed or self.unfinished or self.lost or self.interrupted:
+            return None
+        reasons = [reason for _, reason in (*self.skipped, *self.left_out)]
+        return reasons[0] if reasons else "no cell was left to run"
+
+    @property
     def cut_short(self) -> int:
         """How many runs the budget or a time limit left in the middle, or ahead."""
         return len(self.unfinished) + sum(record.outcome.cut_short for record in self.finished)

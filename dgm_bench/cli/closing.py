@@ -14,24 +14,17 @@ from rich.text import Text
 
 from dgm_bench.catalog import Catalog
 from dgm_bench.cli import queries
-from dgm_bench.compare import Beside, Side, beside_stored
+from dgm_bench.compare import Beside, beside_stored
+from dgm_bench.escaping import shown
 from dgm_bench.planner import Plan, PlannedRun, duration
-from dgm_bench.report.numbers import published_text
+from dgm_bench.report.numbers import published_text, side_text
 from dgm_bench.report.tables import render_table
 from dgm_bench.sealed import write_atomically
 from dgm_bench.spec import YES_NO, Cell, Table
 from dgm_bench.store import Store
 from dgm_bench.summary import RunSummary
 from dgm_bench.verdict import Verdict, not_run
-from dgm_bench.wording import (
-    STATES,
-    counted,
-    decimals_of,
-    so_far,
-    spoken,
-    with_error,
-    yes_or_no,
-)
+from dgm_bench.wording import STATES, counted, spoken
 
 #: Cells with a published number that are shown one by one, and tables that are.
 MOST_CELLS, MOST_TABLES = 6, 4
@@ -95,8 +88,8 @@ class Closing:
         grid = Grid.grid(padding=(0, 2))
         grid.add_row(*(Text(name, style="bold") for name in ("", "yours", "ours", "published")))
         published = [cell for cell in self.cells.values() if cell.published is not None]
-        shown = [b for b in beside_stored(published, self.store) if b.cell.column.unit != YES_NO]
-        for found in shown[:MOST_CELLS]:
+        numbers = [b for b in beside_stored(published, self.store) if b.cell.column.unit != YES_NO]
+        for found in numbers[:MOST_CELLS]:
             grid.add_row(*_three(found, verdicts[found.cell.id]))
         for table in tables[:MOST_TABLES]:
             grid.add_row(*self._counts(table, verdicts))
@@ -219,25 +212,12 @@ def _three(found: Beside, verdict: Verdict) -> tuple[str, ...]:
     cell = found.cell
     published = f"{published_text(cell)} {cell.column.unit}  {spoken(verdict.state)}"
     name = f"{cell.row.title}, {cell.column.title}"
-    return (name, _side(cell, found.yours), _side(cell, found.stored), published)
-
-
-def _side(cell: Cell, side: Side) -> str:
-    decimals = decimals_of(cell.published)
-    if side.mean is None:
-        return "-" if side.so_far is None else so_far(with_error(side.so_far, None, decimals))
-    if cell.column.unit == YES_NO:
-        return yes_or_no(side.mean)
-    return with_error(side.mean, side.error, decimals)
+    yours, stored = (side_text(cell, side) or "-" for side in (found.yours, found.stored))
+    return (name, yours, stored, published)
 
 
 def _ids(runs: Iterable[PlannedRun]) -> Iterator[str]:
     return (run.cell.id for run in runs)
-
-
-def _from_here(path: Path) -> Path:
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def write_tables(
@@ -273,7 +253,7 @@ def show_closing(
         say(Text())
         say(closing.compared(tables, verdicts))
         paths = write_tables(tables, verdicts, results)
-        where = _from_here(paths[0] if len(paths) == 1 else paths[0].parent)
+        where = shown(paths[0] if len(paths) == 1 else paths[0].parent)
         say(Text(f"Whole tables, with verdicts and reasons: {where}", style="dim"))
         say(Text("Next:"))
         for command, does in closing.advice(verdicts):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,13 +26,38 @@ if TYPE_CHECKING:
     from dgm_bench.library.trained import TrainedModel
     from dgm_bench.records import Metric
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+    Load = Callable[[str, int], TrainedModel]
 
 PICTURES = (".png", ".pdf", ".svg")
 
 
-def model_options(function: Function) -> Function:
-    """Add what says which trained model is meant, and where it computes."""
+def with_model(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb ``load``, and options that say which trained model it is, and where it computes.
+
+    ``load(cell, seed)`` returns the model.
+    """
+
+    @wraps(function)
+    def verb(
+        run: str | None,
+        weights: Path | None,
+        device: str,
+        data_root: Path,
+        results: Path,
+        stored: Path | None,
+        **own: Any,  # noqa: ANN401  the verb's own options
+    ) -> None:
+        load = partial(
+            _loaded,
+            run=run,
+            weights=weights,
+            device=device,
+            data_root=data_root,
+            results=results,
+            stored=stored,
+        )
+        function(load, **own)
+
     for option in (
         stored_option,
         results_option(read=True),
@@ -56,8 +82,8 @@ def model_options(function: Function) -> Function:
             help="Which run's model.",
         ),
     ):
-        function = option(function)
-    return function
+        verb = option(verb)
+    return verb
 
 
 @click.command(
@@ -93,25 +119,14 @@ def model_options(function: Function) -> Function:
     metavar="N",
     help="Of the noise.",
 )
-@model_options
-def sample(
-    cell: str,
-    output: Path | None,
-    count: int | None,
-    seed: int,
-    run: str | None,
-    weights: Path | None,
-    device: str,
-    data_root: Path,
-    results: Path,
-    stored: Path | None,
-) -> None:
+@with_model
+def sample(load: Load, cell: str, output: Path | None, count: int | None, seed: int) -> None:
     """Draw from the trained model of a cell: yours where you have run it, else the stored one.
 
     Images are drawn in a grid, points of the plane beside the model's density; numbers are
     written one example a line.
     """
-    model = _loaded(cell, 0, run, weights, device, data_root, results, stored)
+    model = load(cell, 0)
     images = model.data.image_shape is not None
     drawable = images or model.data.dim == 2
     output = output or Path(f"{_name(model)}{'.png' if drawable else '.csv'}")
@@ -151,6 +166,7 @@ def _whose(model: TrainedModel) -> str:
 def _loaded(
     cell: str,
     seed: int,
+    *,
     run: str | None,
     weights: Path | None,
     device: str,
@@ -188,25 +204,15 @@ def _loaded(
     metavar="N",
     help="Of the run whose model it is.",
 )
-@model_options
+@with_model
 @json_option
-def evaluate(
-    cell: str,
-    seed: int,
-    run: str | None,
-    weights: Path | None,
-    device: str,
-    data_root: Path,
-    results: Path,
-    stored: Path | None,
-    as_json: bool,
-) -> None:
+def evaluate(load: Load, cell: str, seed: int, as_json: bool) -> None:
     """Measure the trained model of a cell again, by the cell's own protocol.
 
     Each number stands beside the record's. On the machine that made the record they are equal to
     the bit; on another, rounding may differ.
     """
-    model = _loaded(cell, seed, run, weights, device, data_root, results, stored)
+    model = load(cell, seed)
     metrics = model.evaluate()
     before = {metric.name: metric.value for metric in model.record.metrics} if model.record else {}
     if as_json:

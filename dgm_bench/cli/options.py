@@ -143,14 +143,7 @@ def verbose_option() -> click.Option:
     def listen(context: click.Context, _: click.Parameter, value: bool) -> None:
         root_of(context).verbose |= value
 
-    return click.Option(
-        ["-v", "--verbose"],
-        is_flag=True,
-        expose_value=False,
-        is_eager=True,
-        callback=listen,
-        help="Show where in the code an error is from.",
-    )
+    return _flag("--verbose", "Show where in the code an error is from.", listen)
 
 
 def quiet_option() -> click.Option:
@@ -161,13 +154,21 @@ def quiet_option() -> click.Option:
         if value:
             logging.getLogger("dgm_bench").setLevel(logging.ERROR)
 
+    words = "Say nothing but the answer and errors: no progress, no warnings."
+    return _flag("--quiet", words, listen)
+
+
+def _flag(
+    name: str, words: str, listen: Callable[[click.Context, click.Parameter, bool], None]
+) -> click.Option:
+    """Return an option that no verb is given: it is heard before the verb begins."""
     return click.Option(
-        ["-q", "--quiet"],
+        [name[1:3], name],
         is_flag=True,
         expose_value=False,
         is_eager=True,
         callback=listen,
-        help="Say nothing but the answer and errors: no progress, no warnings.",
+        help=words,
     )
 
 

@@ -205,10 +205,7 @@ def run(
     closing = Closing(catalog, now, planned, summary, words, make_plan, seconds)
     stopped = context.control.stop_reason() is not None
     show_closing(closing, reporter.say, results, stopped=stopped)
-    done = summary.finished or summary.failed or summary.unfinished or summary.lost
-    if not (done or summary.interrupted):
-        reasons = [reason for _, reason in (*summary.skipped, *summary.left_out)]
-        why = reasons[0] if reasons else "no cell was left to run"
+    if (why := summary.why_nothing_ran) is not None:
         raise UsageError("nothing ran", why, "dgm-bench plan --all shows every cell")
     missed = bool(summary.failed or summary.lost) or summary.unavailable
     command.exit(INTERRUPTED if summary.interrupted else int(missed))

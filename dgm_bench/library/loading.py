@@ -10,7 +10,7 @@ from dgm_bench.data.dataset import Dataset
 from dgm_bench.errors import ResultsError, UsageError, reading
 from dgm_bench.execution import resolve_device
 from dgm_bench.library.folders import Folder, data_folder, open_store
-from dgm_bench.library.rebuilt import dtype_of, rebuilt
+from dgm_bench.library.rebuilt import rebuilt
 from dgm_bench.library.trained import TrainedModel
 from dgm_bench.library.weights import (
     one_cell,
@@ -22,6 +22,7 @@ from dgm_bench.records import RunRecord
 from dgm_bench.spec import Cell, Recipe
 from dgm_bench.store import Store
 from dgm_bench.train.apple import home_of
+from dgm_bench.train.precision import dtype_of
 
 
 def load(

@@ -15,10 +15,11 @@ import torch
 from dgm_bench import data as datasets
 from dgm_bench.errors import UsageError
 from dgm_bench.library.folders import data_folder
-from dgm_bench.library.rebuilt import dtype_of, rebuilt
+from dgm_bench.library.rebuilt import rebuilt
 from dgm_bench.library.trained import TrainedModel
 from dgm_bench.records import read_record
 from dgm_bench.tracking.model import RECORD, WEIGHTS
+from dgm_bench.train.precision import dtype_of
 
 
 class LogDensity:

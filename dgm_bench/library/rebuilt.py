@@ -15,8 +15,9 @@ from dgm_bench.metrics.evaluate import prepare
 from dgm_bench.models.build import build
 from dgm_bench.models.codes.two_stage import compose
 from dgm_bench.models.revisions import current
-from dgm_bench.spec import Recipe, Stage
+from dgm_bench.spec import Recipe
 from dgm_bench.train.latents import code_shape
+from dgm_bench.train.precision import dtype_of
 
 
 def rebuilt(
@@ -59,8 +60,3 @@ def _untrained(recipe: Recipe, seed: int, event_shape: tuple[int, ...]) -> nn.Mo
             shape = event_shape if source is None else code_shape(models[source], source)
             models[stage.name] = build(stage.model, shape).to(dtype_of(stage))
     return compose(recipe.stages, list(models.values()))
-
-
-def dtype_of(stage: Stage) -> torch.dtype:
-    """Return the precision of a stage's weights."""
-    return torch.float64 if stage.precision == "float64" else torch.float32

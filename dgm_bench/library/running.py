@@ -146,8 +146,6 @@ def _planned(
 
 def _done(summary: RunSummary) -> RunSummary:
     """Return a summary of runs, unless there was none."""
-    begun = summary.finished or summary.failed or summary.unfinished or summary.lost
-    if not begun and not summary.interrupted:
-        why = summary.skipped[0][1] if summary.skipped else "no cell was left to run"
+    if (why := summary.why_nothing_ran) is not None:
         raise UsageError("nothing ran", why, "plan() says why of every cell")
     return summary

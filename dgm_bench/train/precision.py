@@ -7,12 +7,18 @@ from typing import Literal
 import torch
 
 from dgm_bench.provenance import processor_features
+from dgm_bench.spec import Stage
 
 Precision = Literal["float32", "float64", "bfloat16"]
 
 #: Features of processors with products in bfloat16; others compute them at a fraction of the speed
 #: of single precision.
 IN_HARDWARE = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def dtype_of(stage: Stage) -> torch.dtype:
+    """Return the precision of a stage's weights and data."""
+    return torch.float64 if stage.precision == "float64" else torch.float32
 
 
 def has_bfloat16(device: torch.device) -> bool:
