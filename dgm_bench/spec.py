@@ -174,7 +174,8 @@ class ImageEvaluationSpec(Spec):
     (trained on the training set by this project), ``inception-v3-compat`` or ``vgg16`` (weights of
     others). ``neighbours`` is the k of precision and recall. Rejection draws as many more as it
     takes to keep the fraction ``keep`` of which the classifier is surest. ``score`` says whether a
-    classifier is trained on the images, to be tested on real ones.
+    classifier is trained on the images, to be tested on real ones. As many images are drawn and
+    scored again at each of ``truncations`` of the model's noise.
     """
 
     samples: Steps = Field(ge=2)
@@ -187,6 +188,7 @@ class ImageEvaluationSpec(Spec):
     kid_subsets: Steps = 100
     kid_subset_size: Steps = Field(default=1000, ge=2)
     score: Annotated[bool, Field(strict=True)] = True
+    truncations: tuple[NonNegative, ...] = ()
 
     @property
     def drawn(self) -> int:

@@ -221,6 +221,18 @@ def test_a_choice_made_on_test_is_named_where_it_matters():
     assert rule not in judge(cell, runs(cell, 10.0, 10.0, 10.0), pool()).reason
 
 
+def test_runs_of_before_a_metric_was_measured_are_no_failure():
+    cell = make_cell(published=None)
+    older = make_record(cell, metrics=(make_metric(1.0, name="other"),))
+    verdict = judge(cell, [older])
+    assert (verdict.state, verdict.mean) == ("not-run", None)
+    assert verdict.reason == f"not run since {cell.metric} is measured"
+    without = make_record(cell, metrics=(make_metric(None, name=cell.metric),))
+    assert judge(cell, [without]).state == "failed"
+    newer = make_record(cell, value=2.0, seed=1)
+    assert judge(cell, [older, newer]).mean == 2.0
+
+
 def test_cells_without_records_are_not_run():
     assert judge(make_cell(), []).reason == "not run yet"
     assert judge(make_cell(recipe=None), []).reason == "no recipe yet"

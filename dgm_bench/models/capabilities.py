@@ -293,6 +293,17 @@ class DrawsImages(Protocol):
 
 
 @runtime_checkable
+class DrawsTruncated(DrawsImages, Protocol):
+    """Draws images of noise nearer to its centre: of higher fidelity and lower diversity."""
+
+    def draw_truncated(
+        self, labels: Int[Tensor, " n"], truncation: float, generator: torch.Generator
+    ) -> Float[Tensor, "n channels height width"]:
+        """Return an image of each class, pixels in [0, 1]; at 0 all of a class are the same."""
+        ...
+
+
+@runtime_checkable
 class Reconstructs(Protocol):
     """Encodes and decodes images."""
 

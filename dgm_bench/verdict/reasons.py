@@ -24,9 +24,14 @@ def told(verdict: Verdict, text: str, remarks: Sequence[str]) -> Verdict:
 
 
 def failed(cell: Cell, records: Sequence[RunRecord]) -> Verdict:
-    """Return the verdict of a cell of which no run has a value: what the newest one ended with."""
+    """Return the verdict of a cell of which no run has a value: what the newest one ended with.
+
+    Runs of before the metric was measured say nothing of it.
+    """
     outcome = records[-1].outcome
     if outcome.status not in FAILED:
+        if all(record.metric(cell.metric) is None for record in records):
+            return Verdict(cell.id, "not-run", f"not run since {cell.metric} is measured")
         return Verdict(cell.id, "failed", f"the run has no value of {cell.metric}")
     text = ": ".join(part for part in (outcome.status, outcome.reason) if part)
     return told(Verdict(cell.id, "failed", ""), text, [outcome.hint] if outcome.hint else [])

@@ -152,7 +152,7 @@ def vqvae(data: str, *, levels: int, conditional: bool, attention: bool, feature
         name=named(f"{name}{'' if attention or not whole else '-pixelcnn'}", data, images),
         stages=stages,
         evaluation=evaluation(images, setting.batch, SAMPLED if whole else ("samples", "codes")),
-        cost=cost(data, stages, images, 4 if whole else 2),
+        cost=cost(data, stages, images, (4 if whole else 2) + (2 if images.keep else 0)),
         source=SOURCE,
         notes=NOTES,
     )

@@ -110,7 +110,7 @@ def test_the_reference_is_seen_once_in_a_run(metrics, measured, monkeypatch):
 
     monkeypatch.setattr(fidelity, "extract", counted)
     together = measured(BothWays(), metrics, samples=300, compared=100, score=False)
-    assert sorted(seen) == [100] * len(metrics) + [1347]
+    assert sorted(seen) == [100] * (len(metrics) + 1) + [1347]  # once those held out
     for metric in metrics:
         alone = measured(BothWays(), (metric,), samples=300, compared=100, score=False)
         assert alone.items() <= together.items()
@@ -132,6 +132,91 @@ def test_rejection_keeps_what_the_classifier_is_sure_of(digits, measured):
     points = rejection_points(list(found.values()))["classifier"]
     assert [kept for kept, _, _ in points] == [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
     assert points[-1][1] > points[0][1]
+    fids = [found[f"classifier-fid-kept-{kept}%"].value for kept in (100, 70, 50)]
+    assert fids == sorted(fids, reverse=True)
+    assert found["classifier-isc-kept-50%"].n == 200
+    assert not any("cas" in name for name in found)
+
+
+class Truncated(Drawer):
+    """Draws brighter images the less its noise is truncated, of an image of each class."""
+
+    def __init__(self, data, classes=10):
+        first = torch.stack([data.splits["train"][data.labels["train"] == k][0] for k in range(10)])
+        super().__init__(lambda labels: first[labels].float() / 255, classes)
+
+    def draw_truncated(self, labels, truncation, generator):
+        images = self.draw(labels)
+        noise = torch.rand(images.shape, generator=generator).clamp(max=truncation)
+        return (images + noise).clamp(0, 1)
+
+
+def test_truncation_scores_as_many_images_at_each_threshold(digits, measured):
+    many = {"samples": 300, "compared": 100, "truncations": (0.0, 0.5)}
+    found = measured(Truncated(digits), **many)
+    names = {name for name in found if name.endswith("-truncated-0.5")}
+    assert {name.removesuffix("-truncated-0.5") for name in names} == {
+        *(f"classifier-{score}" for score in ("precision", "recall", "isc", "fid")),
+        "cas-top1",
+        "cas-top5",
+    }
+    for score in ("classifier-precision", "classifier-recall", "classifier-fid", "cas-top1"):
+        plain, none, some = (
+            found[f"{score}{end}"] for end in ("", "-truncated-0", "-truncated-0.5")
+        )
+        assert plain.n == none.n == some.n
+        if score != "classifier-fid":  # its bootstrap draws on from the plain samples' noise
+            assert plain.value == none.value
+            assert some.value < none.value
+    assert "noise truncated at 0.5" in found["cas-top1-truncated-0.5"].protocol
+    assert "trained on 300 of these" in found["cas-top1-truncated-0.5"].protocol
+
+
+def test_every_threshold_truncates_the_same_noise(digits, measured):
+    """So a threshold beyond all noise changes nothing, and the order of thresholds does not."""
+    few = {"samples": 120, "score": False}
+    found = measured(Truncated(digits), **few, truncations=(5.0, 0.3, 1.0))
+    assert found["classifier-fid-truncated-5"].value == found["classifier-fid-truncated-1"].value
+    alone = measured(Truncated(digits), **few, truncations=(0.3,))
+    name = "classifier-fid-truncated-0.3"
+    assert found[name] == alone[name]
+
+
+def test_a_model_without_classes_has_no_accuracy_at_any_threshold(digits, measured):
+    found = measured(Truncated(digits, classes=None), samples=100, truncations=(0.5,))
+    assert "classifier-recall-truncated-0.5" in found
+    assert not any(name.startswith("cas") for name in found)
+
+
+def test_a_model_that_cannot_truncate_its_noise_is_refused(digits, measured):
+    with pytest.raises(DeclarationError, match="truncations: truncate noise, which Drawer cannot"):
+        measured(held_out(digits), samples=100, truncations=(0.5,))
+
+
+def test_copies_of_training_images_are_noticed(digits, measured):
+    few = {"samples": 250, "score": False}
+    own = iter(digits.splits["train"].float() / 255)
+    copier = Drawer(lambda labels: torch.stack([next(own) for _ in labels]))
+    found = measured(copier, **few)["classifier-copying"]
+    assert found.value < -4
+    assert "copies of 1347 training images, 250 held out" in found.protocol
+    fresh = measured(held_out(digits), **few)["classifier-copying"]
+    assert abs(fresh.value) < 3 * fresh.se
+
+
+def test_copies_are_sought_among_all_training_images(digits, measured):
+    few = {"samples": 150, "score": False, "reference": 200}
+    protocol = measured(held_out(digits), **few)["classifier-copying"].protocol
+    assert "150 generated against 200 of train" in protocol
+    assert "copies of 1347 training images" in protocol
+
+
+def test_a_classifier_learns_from_several_parts_of_the_drawn_images(digits, measured):
+    found = measured(held_out(digits), samples=100, keep=0.5)
+    learnt = {name for name in found if name.startswith("cas-top1")}
+    assert learnt == {"cas-top1", "cas-top1-kept-80%", "cas-top1-kept-60%"}
+    for name in learnt:
+        assert "trained on 100 of these" in found[name].protocol
 
 
 def test_only_the_first_are_compared_and_all_are_learnt_from(digits, measured):

@@ -15,6 +15,7 @@ from dgm_bench.metrics.images.classifier import require_classes
 from dgm_bench.metrics.images.image_bytes import require_room
 from dgm_bench.metrics.images.image_evaluator import classifier_folder, required_settings
 from dgm_bench.metrics.images.requirements import require_sample_sizes
+from dgm_bench.models.capabilities import DrawsTruncated
 from dgm_bench.spec import EvaluationSpec, ImageEvaluationSpec
 
 
@@ -22,8 +23,8 @@ def require_image_evaluation(evaluation: Evaluation) -> None:
     """Refuse images that cannot be compared with real ones.
 
     Raises:
-        DeclarationError: There are too few images, classes are missing, or rejection is asked of
-            a model that knows no classes.
+        DeclarationError: There are too few images, classes are missing, rejection is asked of a
+            model that knows no classes, or truncation of one that has none.
         DataError: Weights of a network are missing or not the published ones, or the data root
             cannot be written.
         DataUnavailable: What compares images is not installed.
@@ -42,6 +43,9 @@ def require_image_evaluation(evaluation: Evaluation) -> None:
     if settings.keep is not None and getattr(model, "classes", None) is None:
         reason = f"keeps what a classifier is sure of, and {type(model).__name__} knows no classes"
         raise DeclarationError("evaluation.judge.keep", reason, "leave it out")
+    if settings.truncations and not isinstance(model, DrawsTruncated):
+        reason = f"truncate noise, which {type(model).__name__} cannot draw from nearer its centre"
+        raise DeclarationError("evaluation.judge.truncations", reason, "leave them out")
     for name in settings.weights:
         find_weights(name, evaluation.data_root)
 

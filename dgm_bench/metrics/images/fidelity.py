@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dgm_bench.metrics.finite import require_finite
+from dgm_bench.metrics.images.copying import CopyingTest
 from dgm_bench.metrics.images.features import CLASSIFIER, Extractor, extract
 from dgm_bench.metrics.images.precision_recall import (
     PrecisionRecall,
@@ -77,11 +79,13 @@ def score_images(
     settings: ImageEvaluationSpec,
     generator: torch.Generator,
     protocol: str = "",
+    copying: CopyingTest | None = None,
 ) -> list[Metric]:
     """Return all scores of generated images by one network, named ``<network>-<score>``.
 
     With logits: ``isc``, ``fid`` and ``kid``. Always ``precision`` and ``recall``, and
-    ``precision-query`` and ``recall-query`` by the other definition of the radius.
+    ``precision-query`` and ``recall-query`` by the other definition of the radius. With a test of
+    copying, ``copying``.
 
     Args:
         generated: Bytes, or pixels in [0, 1]; in 1 channel or 3.
@@ -89,6 +93,7 @@ def score_images(
         settings: Numbers of neighbours, splits and subsets.
         generator: Source of the bootstrap of FID.
         protocol: How the images were made, in words.
+        copying: Training and held-out images, as the network sees them.
 
     Raises:
         DeclarationError: There are too few images, as :func:`require_sample_sizes`.
@@ -104,7 +109,8 @@ def score_images(
     found: list[Metric] = []
     if used.logits is not None:
         found += _distributional(report, layers[used.logits], features, settings, generator)
-    return found + _manifolds(report, features, settings.neighbours)
+    found += _manifolds(report, features, settings.neighbours)
+    return found + (_copying(report, features, copying) if copying is not None else [])
 
 
 class _Report:
@@ -149,27 +155,64 @@ def _distributional(
     generator: torch.Generator,
 ) -> list[Metric]:
     """Return Inception score, FID and KID."""
-    reference = report.reference
-    score = inception_score(logits, settings.isc_splits)
-    fid = frechet_distance(features, reference.moments, generator)
     kid = kernel_distance(
-        features, reference.features, settings.kid_subsets, settings.kid_subset_size
+        features, report.reference.features, settings.kid_subsets, settings.kid_subset_size
     )
-    own = (_OWN_SCORE,) if report.name == CLASSIFIER else ()
     return [
-        report.metric("isc", score, "classes", "higher", *own),
-        report.metric("fid", fid, "squared distance", "lower"),
+        *_published(report, logits, features, settings, generator),
         report.metric("kid", kid, "squared MMD", "lower"),
     ]
 
 
-def precision_recall(
-    features: Float[Tensor, "n dim"], reference: Reference, neighbours: int, protocol: str
+def _published(
+    report: _Report,
+    logits: Float[Tensor, "n classes"],
+    features: Float[Tensor, "n dim"],
+    settings: ImageEvaluationSpec,
+    generator: torch.Generator,
 ) -> list[Metric]:
-    """Return ``<network>-precision`` and ``<network>-recall`` alone, of features at hand."""
-    report, device = _Report(reference, len(features), protocol), reference.device
+    """Return Inception score and FID."""
+    score = inception_score(logits, settings.isc_splits)
+    fid = frechet_distance(features, report.reference.moments, generator)
+    own = (_OWN_SCORE,) if report.name == CLASSIFIER else ()
+    return [
+        report.metric("isc", score, "classes", "higher", *own),
+        report.metric("fid", fid, "squared distance", "lower"),
+    ]
+
+
+def curve_scores(
+    layers: Mapping[str, Float[Tensor, "n _width"]],
+    reference: Reference,
+    settings: ImageEvaluationSpec,
+    generator: torch.Generator,
+    protocol: str,
+) -> list[Metric]:
+    """Return the scores of one point of a curve: precision, recall and, with logits, IS and FID.
+
+    Args:
+        layers: Of generated images, as the reference extracts them.
+        reference: Real images, with the network.
+        settings: Numbers of neighbours and splits.
+        generator: Source of the bootstrap of FID.
+        protocol: How the images were made, in words.
+    """
+    used, neighbours = reference.extractor.layers, settings.neighbours
+    features, device = layers[used.features], reference.device
+    report = _Report(reference, len(features), protocol)
     found = reference_radius(features.to(device), reference.features.to(device), neighbours)
-    return _fractions(report, found, "", f"k = {neighbours}, radius of the point of the set")
+    scores = _fractions(report, found, "", f"k = {neighbours}, radius of the point of the set")
+    if used.logits is not None:
+        scores += _published(report, layers[used.logits], features, settings, generator)
+    return scores
+
+
+def _copying(
+    report: _Report, features: Float[Tensor, "n dim"], copying: CopyingTest
+) -> list[Metric]:
+    """Return the statistic of the test of copying."""
+    among = f"copies of {len(copying.train)} training images, {len(copying.held_out)} held out"
+    return [report.metric("copying", copying.score(features), "C_T", "none", among)]
 
 
 def _manifolds(report: _Report, features: Float[Tensor, "n dim"], neighbours: int) -> list[Metric]:

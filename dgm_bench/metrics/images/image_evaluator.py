@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Int, Num
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from dgm_bench.data.dataset import Dataset
@@ -26,6 +27,7 @@ from dgm_bench.records import Metric
 from dgm_bench.spec import EvaluationSpec, ImageEvaluationSpec
 
 if TYPE_CHECKING:
+    from dgm_bench.metrics.images.copying import CopyingTest
     from dgm_bench.metrics.images.features import Extractor
     from dgm_bench.metrics.images.fidelity import Reference
 
@@ -72,6 +74,23 @@ class ImageEvaluator:
                 for name in self.settings.features
             }
 
+    @cached_property
+    def copying(self) -> dict[str, CopyingTest]:
+        """The test of copying by each network; our own small one sees the whole training set."""
+        from dgm_bench.metrics.images.copying import CopyingTest
+        from dgm_bench.metrics.images.features import CLASSIFIER
+
+        splits, settings = self.data.splits, self.settings
+        held_out = spread(splits["test"], settings.compared or settings.samples)
+        found = {}
+        with scope("copying"):
+            for name, reference in self.references.items():
+                layer, train = reference.extractor.layers.features, reference.features
+                if name == CLASSIFIER and len(reference) < len(splits["train"]):
+                    train = reference.extract(splits["train"])[layer]
+                found[name] = CopyingTest(train, reference.extract(held_out)[layer])
+        return found
+
     def _extractor(self, name: str) -> Extractor:
         from dgm_bench.metrics.images import features
 
@@ -100,9 +119,22 @@ class ImageEvaluator:
         from dgm_bench.metrics.images.fidelity import score_images
 
         compared, found = images[: self.settings.compared], []
-        for reference in self.references.values():
-            found += score_images(compared, reference, self.settings, generator, protocol)
+        for name, reference in self.references.items():
+            copying = self.copying[name]
+            found += score_images(compared, reference, self.settings, generator, protocol, copying)
         return [metric.model_copy(update={"name": prefix + metric.name}) for metric in found]
+
+    def curve_scores(
+        self,
+        layers: Mapping[str, Float[Tensor, "n _width"]],
+        reference: Reference,
+        generator: torch.Generator,
+        protocol: str,
+    ) -> list[Metric]:
+        """Return the scores of one point of a curve, of what a network gives of its images."""
+        from dgm_bench.metrics.images.fidelity import curve_scores
+
+        return curve_scores(layers, reference, self.settings, generator, protocol)
 
     def scored(
         self,
