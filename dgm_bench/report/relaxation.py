@@ -21,7 +21,14 @@ PANELS = {
     "squared-bias": "squared bias / squared gradient",
     "variance": "variance / squared gradient",
 }
-STYLES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"))
+STYLES = (
+    (BLUE, "o"),
+    (VERMILION, "s"),
+    (GREEN, "^"),
+    (PURPLE, "D"),
+    (ORANGE, "v"),
+    (INK, "P"),
+)
 APART = 1.04  # between rows, so that equal lines do not hide each other
 Point = tuple[float, float, float]
 

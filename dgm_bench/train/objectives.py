@@ -38,6 +38,7 @@ from dgm_bench.spec import ObjectiveSpec
 from dgm_bench.train.adversarial_bayes import adversarial_variational_bayes
 from dgm_bench.train.codebook_objectives import discrete_autoencoding, vector_quantisation
 from dgm_bench.train.discrete_objectives import (
+    NORMALISED,
     baseline_of,
     negative_discrete_elbo,
     negative_prediction,
@@ -247,9 +248,9 @@ class ObjectiveDeclaration:
     check: Callable[[ObjectiveSpec, nn.Module], object] | None = None
 
 
-def _score_function_has_baseline(spec: ObjectiveSpec, model: nn.Module) -> None:
-    if spec.args.get("estimator") == "sf":
-        baseline_of(cast(DiscreteVAE | StructuredPrediction, model))
+def _normalised_has_baseline(spec: ObjectiveSpec, model: nn.Module) -> None:
+    if (estimator := spec.args.get("estimator")) in NORMALISED:
+        baseline_of(cast(DiscreteVAE | StructuredPrediction, model), estimator)
 
 
 def _several_samples_are_draws(spec: ObjectiveSpec, model: nn.Module) -> None:
@@ -277,13 +278,13 @@ OBJECTIVES: dict[str, ObjectiveDeclaration] = {
         negative_discrete_elbo,
         DiscreteVAE,
         "discrete latent variables",
-        check=_score_function_has_baseline,
+        check=_normalised_has_baseline,
     ),
     "prediction": ObjectiveDeclaration(
         negative_prediction,
         StructuredPrediction,
         "structured prediction",
-        check=_score_function_has_baseline,
+        check=_normalised_has_baseline,
     ),
     "reconstruction": ObjectiveDeclaration(reconstruction_error, Reconstructs, "reconstructions"),
     "vq": ObjectiveDeclaration(vector_quantisation, QuantisesImages, "quantised latent variables"),

@@ -7,6 +7,7 @@ Maddison, Mnih and Teh (ICLR 2017, section 5 and appendix C), with one stochasti
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from dgm_bench import costs
@@ -33,6 +34,10 @@ ANNEALED: dict[str, Any] = {"temperature": 1.0, "rate": RATE, "every": EVERY, "f
 #: On digits the temperature falls to 0.5 in 700 steps.
 OUR_ANNEALED: dict[str, Any] = {**ANNEALED, "rate": 1e-3, "every": 50}
 BASELINE = (100,)
+#: Of a VAE by estimator; empty for a running mean alone, of which ``darn`` takes the deviation.
+BASELINES: Mapping[str, tuple[int, ...]] = {"sf": BASELINE, "muprop": BASELINE, "darn": ()}
+#: In structured prediction Gu et al. found no use for the network (section 5.1).
+PREDICTION_BASELINES = {**BASELINES, "muprop": ()}
 
 JANG_NOTES = (
     "learning rate 1e-3, r = 1e-4 and N = 500 are of the paper's grids, from which validation "
@@ -50,6 +55,22 @@ SF_NOTE = (
     "normalisation, as NVIL; the paper says variance normalisation, and its baseline is not known "
     "here"
 )
+VARIANCE_NOTE = (
+    "variance normalisation divides the gradient of the latent layers, with that of a divergence, "
+    "by the running standard deviation, 1 at least, of "
+)
+EXPANSION_NOTES = {
+    "darn": (
+        "the estimator of Gregor et al. (2014) with 1/2, or 1/k for k classes, as Gu et al. (2016, "
+        "section 4.2 and 5.2) have it: what Jang et al. took for k classes is not stated",
+        VARIANCE_NOTE + "the log-likelihood: that of DARN's learning signal is not known here",
+    ),
+    "muprop": (
+        "MuProp's baselines are those of Gu et al. (2016): a running mean, and for the VAE a "
+        "network of the example with 100 tanh units; those of Jang et al. are not stated",
+        VARIANCE_NOTE + "what the expansion leaves",
+    ),
+}
 PRIOR_NOTES = {
     "uniform": "the prior is uniform, as in one text of the paper; in another it is learnt",
     "learnt": "the prior is learnt, as in one text of the paper; in another it is uniform",
@@ -73,7 +94,7 @@ def jang(
 
     Args:
         data: The column's data set.
-        estimator: ``sf``, ``st``, ``gumbel`` or ``st-gumbel``.
+        estimator: ``sf``, ``darn``, ``muprop``, ``st``, ``gumbel`` or ``st-gumbel``.
         classes: 2 for Bernoulli variables, 10 for categorical ones.
         annealed: Whether the temperature falls.
         prior: Of the divergence; texts of the paper differ.
@@ -86,7 +107,7 @@ def jang(
         variables=200 if classes == 2 else 20,
         classes=classes,
         decoder_hidden=hidden,
-        baseline_hidden=BASELINE if estimator == "sf" else None,
+        baseline_hidden=BASELINES.get(estimator),
     )
     if prior == "learnt":
         model = model.model_copy(update={"name": "discrete:LearntPriorDiscreteVAE"})
@@ -94,7 +115,7 @@ def jang(
     stage = _our_stage(model, spec) if ours else _jang_stage(data, model, spec)
     notes: tuple[str, ...] = JANG_NOTES[2:] if ours else JANG_NOTES
     notes += (CATEGORICAL_NOTE,) if classes > 2 else ()
-    notes += (PRIOR_NOTES[prior],) + ((SF_NOTE,) if estimator == "sf" else ())
+    notes += (PRIOR_NOTES[prior], *_signal_notes(estimator))
     name = f"{'annealed-' if estimator == 'st' and annealed else ''}{estimator}-{classes}"
     return Recipe(
         name=f"{name}{'-learnt-prior' if prior == 'learnt' else ''}/{data}",
@@ -113,14 +134,18 @@ def structured(data: str, estimator: str, classes: int, annealed: bool = False) 
 
     Args:
         data: The column's data set.
-        estimator: ``sf``, ``st``, ``gumbel`` or ``st-gumbel``.
+        estimator: ``sf``, ``darn``, ``muprop``, ``st``, ``gumbel`` or ``st-gumbel``.
         classes: 2 for Bernoulli variables, 10 for categorical ones.
         annealed: Whether the temperature falls.
     """
     ours = data == OURS
     schedule = (OUR_ANNEALED if ours else ANNEALED) if annealed else {}
-    hidden = list(BASELINE) if estimator == "sf" else None
-    args = {"variables": 200 if classes == 2 else 20, "classes": classes, "baseline_hidden": hidden}
+    hidden = PREDICTION_BASELINES.get(estimator)
+    args = {
+        "variables": 200 if classes == 2 else 20,
+        "classes": classes,
+        "baseline_hidden": list(hidden) if hidden is not None else None,
+    }
     model = ModelSpec(name="structured_prediction:StructuredPrediction", args=args)
     spec = ObjectiveSpec(name="prediction", args={"estimator": estimator, **schedule})
     stage = _our_stage(model, spec) if ours else _jang_stage(data, model, spec)
@@ -131,8 +156,12 @@ def structured(data: str, estimator: str, classes: int, annealed: bool = False) 
         evaluation=EvaluationSpec(metrics=("prediction",), importance_samples=1_000),
         cost=_structured_cost(data, stage, steps=1_500 if ours else 250_000, tested=1_000),
         source=OWN_COLUMN if ours else "Jang et al., section 4",
-        notes=() if ours else JANG_NOTES[:2] + ((SF_NOTE,) if estimator == "sf" else ()),
+        notes=() if ours else JANG_NOTES[:2] + _signal_notes(estimator),
     )
+
+
+def _signal_notes(estimator: str) -> tuple[str, ...]:
+    return (SF_NOTE,) if estimator == "sf" else EXPANSION_NOTES.get(estimator, ())
 
 
 def _jang_stage(data: str, model: ModelSpec, objective: ObjectiveSpec) -> Stage:

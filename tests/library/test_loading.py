@@ -68,7 +68,7 @@ def test_a_run_that_was_cut_short_is_loaded_by_its_name_alone(folders):
     [
         ("ffjord/density/*/8gaussians", "names .* cells, .* and others; name one of them"),
         ("ffjord/density/maed/8gaussians", "did you mean 'ffjord/density/made/8gaussians'"),
-        ("discrete/gumbel/darn/mnist-bernoulli", "has no recipe"),
+        ("vqvae2/diversity/vqvae-2-rejection-published/isc", "has no recipe"),
     ],
 )
 def test_what_is_no_cell_with_a_recipe_is_told(folders, cell, message):

@@ -25,7 +25,9 @@ from dgm_bench.records import Metric
 TEMPERATURES = (0.1, 0.25, 0.5, 1.0, 2.0)
 EXAMPLES = 100  # of the split
 DRAWS = 1_000  # of a gradient, for each example
-ESTIMATORS = ("gumbel", "st-gumbel", "st", "sf")
+ESTIMATORS = ("gumbel", "st-gumbel", "st", "darn", "sf", "muprop")
+#: Estimators that have no temperature.
+UNTEMPERED = ("darn", "sf", "muprop")
 UNIT = "of squared gradient"
 
 Function = Callable[
@@ -66,21 +68,20 @@ def gradient_draws(
     Args:
         logits: Of one categorical variable for each example.
         function: Of one-hot or relaxed values of the variable.
-        estimator: ``sf``, with the exact mean as its baseline, which a learned one may approach;
-            or ``st``, ``gumbel`` or ``st-gumbel`` as in training.
-        temperature: Of the relaxation; ``sf`` has none.
+        estimator: ``sf`` or ``muprop``, with the exact mean of its learning signal as baseline,
+            which a learned one may approach; or ``st``, ``darn``, ``gumbel`` or ``st-gumbel`` as
+            in training.
+        temperature: Of the relaxation; ``sf``, ``muprop`` and ``darn`` have none.
         draws: Estimates for each example.
         generator: Source of the noise.
     """
     each = logits.detach()[:, None].repeat(1, draws, 1).requires_grad_()
     normalised = each.log_softmax(-1)
-    if estimator == "sf":
-        with torch.no_grad():
-            z = gumbel_max(normalised, generator)
-            probability = logits.softmax(-1)
-            mean = (probability * _values_of_classes(logits, function)).sum(-1, keepdim=True)
-            centred_signal = function(z) - mean
-        target = (centred_signal * (z * normalised).sum(-1)).sum()
+    if estimator in ("sf", "muprop"):
+        slope = _slope_at_mean(logits, function) if estimator == "muprop" else 0 * logits[:, None]
+        z = gumbel_max(normalised.detach(), generator)
+        signal = _centred(logits, lambda z: function(z) - (slope * z).sum(-1), z)
+        target = (signal * (z * normalised).sum(-1)).sum() + (slope * normalised.exp()).sum()
     else:
         target = function(surrogate_values(normalised, estimator, temperature, generator)).sum()
     return torch.autograd.grad(target, each)[0]
@@ -103,8 +104,8 @@ def relaxation_metrics(evaluation: Evaluation, estimator: str) -> list[Metric]:
 
     Both are sums over the examples divided by that of the exact gradient's squared norm. The
     gradient is that of the expected log-likelihood in the logits of one latent variable, another
-    for each example, while the others keep a draw from the posterior. ``sf`` has no temperature: it
-    is measured once, and its values stand under every name.
+    for each example, while the others keep a draw from the posterior. What has no temperature is
+    measured once, and its values stand under every name.
     """
     x, generator = evaluation.examples[:EXAMPLES], evaluation.generator()
     logits, function = one_variable(cast(DiscreteVAE, evaluation.model), x, generator)
@@ -115,7 +116,7 @@ def relaxation_metrics(evaluation: Evaluation, estimator: str) -> list[Metric]:
         found = errors(gradient_draws(*given).double(), exact)
         return found.squared_bias, found.variance, found.squared_gradient
 
-    asked = TEMPERATURES[:1] if estimator == "sf" else TEMPERATURES
+    asked = TEMPERATURES[:1] if estimator in UNTEMPERED else TEMPERATURES
     found = [Errors(*parts) for parts in each(asked, measured, generator)]
     found *= len(TEMPERATURES) // len(found)
     return [
@@ -174,6 +175,26 @@ def ratio(top: Float[Tensor, " n"], bottom: Float[Tensor, " n"]) -> tuple[float,
     value = top.mean() / bottom.mean()
     rest = (top - value * bottom) / bottom.mean()
     return value.item(), rest.std().item() / math.sqrt(len(top))
+
+
+@torch.no_grad()
+def _centred(
+    logits: Float[Tensor, "batch classes"],
+    function: Function,
+    z: Float[Tensor, "batch draws classes"],
+) -> Float[Tensor, "batch draws"]:
+    """Return ``function`` of draws less its exact mean."""
+    probability = logits.softmax(-1)
+    mean = (probability * _values_of_classes(logits, function)).sum(-1, keepdim=True)
+    return function(z) - mean
+
+
+def _slope_at_mean(
+    logits: Float[Tensor, "batch classes"], function: Function
+) -> Float[Tensor, "batch 1 classes"]:
+    """Return the gradient of ``function`` in the variable's values, at their mean."""
+    mean = logits.softmax(-1)[:, None].detach().requires_grad_()
+    return torch.autograd.grad(function(mean).sum(), mean)[0]
 
 
 def _values_of_classes(

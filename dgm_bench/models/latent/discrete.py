@@ -57,14 +57,14 @@ class SignalBaseline(nn.Module):
 
     Args:
         dim: Dimensions of an example.
-        hidden: Widths of the network's hidden layers.
+        hidden: Widths of the network's hidden layers; without any, the running mean is all.
     """
 
     moments: Tensor
 
     def __init__(self, dim: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        self.network = fully_connected([dim, *hidden, 1], nn.Tanh)
+        self.network = fully_connected([dim, *hidden, 1], nn.Tanh) if hidden else None
         self.register_buffer("moments", torch.zeros(3))  # decayed sums of 1, signal, its square
 
     def forward(
@@ -76,7 +76,8 @@ class SignalBaseline(nn.Module):
         """
         weight, first, second = (self.moments / self.moments[0].clamp_min(1e-12)).unbind()
         scale = (second - first.square()).clamp_min(1).sqrt()
-        error = (signal - first) / scale - self.network(x)
+        error = (signal - first) / scale
+        error = error if self.network is None else error - self.network(x)
         first_two = whole_batch.mean(signal), whole_batch.mean(signal.square())
         batch = torch.stack([torch.ones_like(weight), *first_two])
         self.moments = torch.lerp(self.moments, batch, 1 - DECAY)
@@ -100,7 +101,7 @@ class DiscreteVAE(nn.Module):
             means of their inputs, and the decoder's bias starts at the pixels' log-odds in the
             training data, as in Maddison et al., appendix C.
         baseline_hidden: Widths of the network that predicts the learning signal of score-function
-            estimators; None where these are not used.
+            estimators, empty for their running mean alone; None where these are not used.
 
     Example:
         >>> model = DiscreteVAE((4,), variables=2, classes=10, decoder_hidden=[8])

@@ -36,7 +36,7 @@ class StructuredPrediction(nn.Module):
         classes: Classes of each. With 2, a variable enters the next layer as a scalar, otherwise as
             a one-hot vector.
         baseline_hidden: Widths of the network that predicts the learning signal of score-function
-            estimators; None where these are not used.
+            estimators, empty for their running mean alone; None where these are not used.
 
     Example:
         >>> model = StructuredPrediction((4,), variables=3, classes=2)

@@ -54,6 +54,25 @@ def straight_through(
     return hard + (soft - soft.detach())
 
 
+def half_estimator(
+    z: Float[Tensor, "*batch classes"], logits: Float[Tensor, "*batch classes"]
+) -> Float[Tensor, "*batch classes"]:
+    """Return one-hot values whose gradient is that of the estimator of DARN.
+
+    That of ``f(z)`` is ``f'(z) (z - 1/k)`` times the gradient of ``log p(z)``: the score function's
+    with the baseline ``f(z) + f'(z) (1/k - z)``, a Taylor expansion around the draw, whose own
+    mean is left out. For two classes it is ``f'(z) dp / (2 p(z))``, without bias for quadratic
+    functions alone. Gregor et al. (2014, https://arxiv.org/abs/1310.8499), with k classes as Gu et
+    al. (2016, https://arxiv.org/abs/1511.05176), section 4.2, equations 5 to 7.
+
+    Args:
+        z: Draws.
+        logits: Normalised.
+    """
+    log_p = (z * logits).sum(-1, keepdim=True)
+    return straight_through(z, (z - 1 / z.shape[-1]) * log_p)
+
+
 def concrete_log_density(
     log_z: Float[Tensor, "*batch classes"],
     logits: Float[Tensor, "*batch classes"],
@@ -85,10 +104,13 @@ def surrogate_values(
 
     Args:
         logits: Normalised.
-        estimator: ``st``, ``gumbel`` or ``st-gumbel``.
-        temperature: Temperature of the relaxation, or for ``st`` of the softmax of the gradient.
+        estimator: ``st``, ``darn``, ``gumbel`` or ``st-gumbel``.
+        temperature: Temperature of the relaxation, or for ``st`` of the softmax of the gradient;
+            ``darn`` has none.
         generator: Source of the Gumbel noise.
     """
+    if estimator == "darn":
+        return half_estimator(gumbel_max(logits.detach(), generator), logits)
     if estimator == "st":
         soft = (logits / temperature).softmax(-1)
         return straight_through(gumbel_max(logits.detach(), generator), soft)

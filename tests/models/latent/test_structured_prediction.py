@@ -15,7 +15,11 @@ from dgm_bench.metrics.evaluate import require_fit
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.models.latent.structured_prediction import StructuredPrediction
 from dgm_bench.spec import EvaluationSpec
-from dgm_bench.train.discrete_objectives import PREDICTION_ESTIMATORS, negative_prediction
+from dgm_bench.train.discrete_objectives import (
+    NORMALISED,
+    PREDICTION_ESTIMATORS,
+    negative_prediction,
+)
 
 
 def tiny(classes=3, variables=1, **args):
@@ -118,7 +122,7 @@ def test_the_latent_layers_gradient_is_in_units_of_the_signals_deviation():
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("estimator", PREDICTION_ESTIMATORS)
 def test_every_estimator_reaches_every_parameter(estimator, classes, generator):
-    model = tiny(classes, 2, baseline_hidden=[4] if estimator == "sf" else None)
+    model = tiny(classes, 2, baseline_hidden=[4] if estimator in NORMALISED else None)
     negative_prediction(estimator)(model, binary(9), 0, generator).total.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().max() > 0, name
