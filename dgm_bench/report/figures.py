@@ -17,6 +17,7 @@ from dgm_bench.report.plots import comparison_plot, gap_plot, literal
 from dgm_bench.report.ranking import ranking_plots
 from dgm_bench.report.relaxation import relaxation_plot
 from dgm_bench.report.surgery import surgery_plots
+from dgm_bench.report.thresholds import threshold_plots
 from dgm_bench.report.tradeoff import tradeoff_plots
 from dgm_bench.sealed import write_atomically
 from dgm_bench.spec import Table
@@ -118,6 +119,17 @@ FIGURES: tuple[FigureKind, ...] = (
         "Precision against recall",
         "Precision over recall: up is more like real images, right is more of their variety. A "
         "line follows a model's samples as more and more of them are rejected. Means over seeds; "
+        f"bars: {ERROR_BARS}",
+    ),
+    FigureKind(
+        "thresholds",
+        "runs",
+        threshold_plots,
+        "What rejection and truncation trade",
+        "Precision over recall, FID over Inception score, and the accuracy of a classifier trained "
+        "on the images over the threshold. Solid lines go from all samples, in a ring, on as more "
+        "of them are rejected, dashed ones from noise that is not truncated, in a ring, on as it "
+        "is truncated more; every point of a panel is of equally many images. Means over seeds; "
         f"bars: {ERROR_BARS}",
     ),
 )
