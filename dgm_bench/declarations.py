@@ -9,6 +9,7 @@ import importlib.util
 import math
 import sys
 import traceback
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -143,7 +144,7 @@ class _ErratumEntry(Spec):
 def _recipe_functions(path: Path) -> Mapping[str, RecipeFunction]:
     """Return the public functions of a ``recipes.py``; none where there is no such file.
 
-    Those that it imports from files beside it count as its own.
+    Those that it imports from files beside it, or from another paper's, count as its own.
     """
     if not path.is_file():
         return {}
@@ -153,12 +154,12 @@ def _recipe_functions(path: Path) -> Mapping[str, RecipeFunction]:
         for name, value in vars(module).items()
         if callable(value)
         and not name.startswith("_")
-        and str(getattr(value, "__module__", "")).split(".")[0] == module.__name__
+        and str(getattr(value, "__module__", "")).split(".")[0] == module.__name__.split(".")[0]
     }
 
 
 def _execute(path: Path) -> ModuleType:
-    name = f"dgm_bench_recipes_{path.parent.name}"
+    name = f"{_package_of(path.parent.parent)}.{path.parent.name}"
     _forget(name)
     spec = importlib.util.spec_from_file_location(
         name, path, submodule_search_locations=[str(path.parent)]
@@ -172,6 +173,16 @@ def _execute(path: Path) -> ModuleType:
     except Exception as error:  # anything may go wrong in a file that a person writes
         raise DeclarationError(f"{path}:{_line_in(path, error)}", _reason(error)) from error
     return module
+
+
+def _package_of(folder: Path) -> str:
+    """Return the package that the papers of a folder are in, so that one imports from another."""
+    name = f"dgm_bench_recipes_{zlib.crc32(str(folder.resolve()).encode()):08x}"
+    if name not in sys.modules:
+        package = ModuleType(name)
+        package.__path__ = [str(folder)]
+        sys.modules[name] = package
+    return name
 
 
 def _forget(name: str) -> None:

@@ -52,6 +52,7 @@ from dgm_bench.train.apple import home_of, is_apple
 from dgm_bench.train.latents import code_shape
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.memory import failures
+from dgm_bench.train.players import require_classes, require_players
 from dgm_bench.train.summary import budget_of, curve_csv, outcome_of, scale_of
 from dgm_bench.workdir import RunState, WorkFolder
 
@@ -384,6 +385,8 @@ def require_runnable(recipe: Recipe, data: Dataset, data_root: Path) -> None:
     for stage in recipe.stages:
         model = sketch(stage.model, _event_shape(stage, data, models), provenance.memory_bytes())
         objectives.require_fit(stage.objective, model, data_root)
+        require_players(stage, model)
+        require_classes(stage, model, data)
         _require_precision(stage, data)
         _require_parameters(stage, model)
         models[stage.name] = model

@@ -74,12 +74,13 @@ class DataSpec(Spec):
     """Which data set, by its name in ``dgm_bench.data``, and the options of its loader.
 
     With ``codes_of`` the data are the codes that the model of the first stage, which it names,
-    gives the images.
+    gives the images. With ``with_classes`` batches of training are rows of an image and its class.
     """
 
     name: str
     args: Args = {}
     codes_of: str | None = None
+    with_classes: bool = False
 
 
 class ObjectiveSpec(Spec):
@@ -148,7 +149,8 @@ class Stage(Spec):
 
     ``precision`` is that of weights and data. ``bfloat16`` is mixed: both stay in float32, and
     matrix products and convolutions of training and validation compute in bfloat16; the
-    evaluation does not.
+    evaluation does not. ``discriminator`` gives that player of a game a learning rate, betas and
+    weight decay of its own; ``optimizer`` is then the generator's.
     """
 
     name: str = Field(default="train", pattern=r"^[a-z0-9][a-z0-9-]*$")
@@ -156,6 +158,7 @@ class Stage(Spec):
     model: ModelSpec
     objective: ObjectiveSpec = ObjectiveSpec.model_construct()
     optimizer: OptimizerSpec
+    discriminator: OptimizerSpec | None = None
     schedule: ScheduleSpec = ScheduleSpec.model_construct()
     batch_size: Steps
     validation: ValidationSpec = ValidationSpec.model_construct()

@@ -265,7 +265,7 @@ def losses_of_one_batch(trainer, weights):
     for _ in range(2):
         trainer.model.load_state_dict(weights)
         trainer.model.train()
-        x = trainer._inputs(trainer.examples[:BATCH], noise)
+        x = trainer._inputs(slice(BATCH), noise)
         losses.append(trainer.objective(trainer.model, x, 0, noise).total.item())
     return losses
 

@@ -25,6 +25,13 @@ def with_classes(
     return torch.cat([images.flatten(1).to(dtype), classes[:, None].to(dtype)], dim=1)
 
 
+def inputs_with_classes(
+    inputs: Float[Tensor, "n *event"], classes: Int64[Tensor, " n"]
+) -> Float[Tensor, "n row"]:
+    """Return the numbers of each input, followed by its class as a number of their type."""
+    return torch.cat([inputs.flatten(1), classes[:, None].to(inputs)], dim=1)
+
+
 def without_classes(
     rows: Num[Tensor, "n row"], image_shape: Sequence[int]
 ) -> tuple[Num[Tensor, "n channels height width"], Int64[Tensor, " n"]]:

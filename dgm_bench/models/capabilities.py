@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 #: Codes of one level or more on their grids, top first.
@@ -119,22 +119,30 @@ class HasDecoder(Protocol):
 
 
 @runtime_checkable
-class HasDiscriminator(Protocol):
-    """A generator and a discriminator: an adversarial game."""
+class AdversarialGame(Protocol):
+    """A generator and a discriminator.
+
+    Attributes:
+        latent: Number of noise variables.
+        classes: Number of classes that both players are told, or None.
+        generator: From noise, and classes or None, to examples of the game's own scale.
+        discriminator: From such examples, and classes or None, to a score of each: log-odds that
+            it is data, or a critic's value.
+    """
 
     latent: int
+    classes: int | None
+    generator: nn.Module
     discriminator: nn.Module
 
     def draw_noise(self, n: int, generator: torch.Generator) -> Float[Tensor, "n latent"]:
         """Return noise for ``n`` examples."""
         ...
 
-    def generate(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch *event"]:
-        """Return the examples that the generator maps noise ``z`` to."""
-        ...
-
-    def discriminate(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
-        """Return log-odds that each example is data."""
+    def examples_and_classes(
+        self, x: Num[Tensor, "batch *row"]
+    ) -> tuple[Float[Tensor, "batch *event"], Int[Tensor, " batch"] | None]:
+        """Return the examples of a batch in the game's own scale, and their classes if any."""
         ...
 
 

@@ -47,6 +47,7 @@ MODELS: dict[str, str] = {
     "pixelsnail:PixelSNAIL": "codes.priors.pixelsnail:PixelSNAIL",
     "vqvae:VQVAE": "codes.vqvae:VQVAE",
     "vqvae:VQVAE2": "codes.vqvae:VQVAE2",
+    "dcgan:DCGAN": "adversarial.dcgan:DCGAN",
     "gan:GAN": "adversarial.gan:GAN",
 }
 

@@ -42,7 +42,8 @@ def _data(stage: Stage, cards: Mapping[str, DatasetCard]) -> str:
         return name
     sizes = ", ".join(f"{size:,} {split}" for split, size in card.sizes.items() if size)
     shape = " x ".join(map(str, card.event_shape))
-    return f"{name}: {card.title}; {sizes}; examples of {shape}"
+    classes = ", and the class of each" if stage.data.with_classes else ""
+    return f"{name}: {card.title}; {sizes}; examples of {shape}{classes}"
 
 
 def _model(stage: Stage) -> str:
@@ -54,6 +55,8 @@ def _model(stage: Stage) -> str:
 def _optimiser(stage: Stage) -> str:
     optimizer, schedule = stage.optimizer, stage.schedule
     parts = [f"{optimizer.name}, learning rate {optimizer.lr:g}"]
+    if stage.discriminator is not None:
+        parts.append(f"of the discriminator {stage.discriminator.lr:g}")
     if optimizer.weight_decay:
         parts.append(f"weight decay {optimizer.weight_decay:g}")
     parts.append(f"batches of {stage.batch_size:,}")

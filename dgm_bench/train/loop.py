@@ -13,11 +13,12 @@ from dataclasses import replace
 from typing import NoReturn
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from dgm_bench.context import RunContext
 from dgm_bench.control import Interrupted
+from dgm_bench.data.class_rows import inputs_with_classes
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.events import Progress
 from dgm_bench.kept import Journal
@@ -65,6 +66,8 @@ class Trainer:
         self.control, self.reporter, self.shown_as = context.control, context.reporter, shown_as
         self.limit_seconds, self.split, self.world = limit_seconds, split, split.world
         self.examples = data.splits["train"]
+        of_classes = data.labels["train"] if stage.data.with_classes else None
+        self.classes = None if of_classes is None else of_classes.to(self.examples.device)
         #: Whether a batch that does not fit in the device's memory is computed in parts.
         self.divides_further = (
             self.world.size == 1 and next(model.parameters(), self.examples).is_cuda
@@ -169,21 +172,24 @@ class Trainer:
         if not isinstance(self.model, InitialisesOnData):
             return
         noise = torch.Generator(self.state.device).manual_seed(self.seed)
-        x = self._inputs(self.examples[: self.model.initial_examples], noise)
+        x = self._inputs(slice(self.model.initial_examples), noise)
         with torch.no_grad():
             self.model.initialise(x)
         self.state.restart_average()
 
     def _require_split(self, split: Split) -> None:
         """Refuse a model that cannot be trained on divided batches."""
-        few = self.examples[: min(split.fewest + 1, self.state.sampler.batch_size)]
+        few = slice(min(split.fewest + 1, self.state.sampler.batch_size))
         noise = torch.Generator(self.state.device).manual_seed(self.seed)
         with self.state.gathered():
             split.require_right(self.state, self._loss, self._inputs(few, noise))
 
-    def _inputs(self, examples: Batch, noise: torch.Generator) -> Batch:
-        x = examples.to(self.state.device, non_blocking=True)
-        return self.data.augmented(x, noise)
+    def _inputs(self, which: slice | Int[Tensor, " batch"], noise: torch.Generator) -> Batch:
+        x = _chosen(self.examples, which).to(self.state.device, non_blocking=True)
+        inputs = self.data.augmented(x, noise)
+        if self.classes is None:
+            return inputs
+        return inputs_with_classes(inputs, _chosen(self.classes, which))
 
     def _step(self) -> None:
         self.step_on(self.next_batch())
@@ -224,7 +230,7 @@ class Trainer:
     def next_batch(self) -> Batch:
         """Return the next examples in the run's own order, with its own noise."""
         state = self.state
-        return self._inputs(self.examples.index_select(0, state.sampler.next()), state.noise)
+        return self._inputs(state.sampler.next(), state.noise)
 
     def loss(self, x: Batch) -> Float[Tensor, ""]:
         """Return the objective of a batch, which gradients can be taken of."""
@@ -261,7 +267,7 @@ class Trainer:
         if self.stage.clip_norm is not None:
             nn.utils.clip_grad_norm_(stepped.parameters, self.stage.clip_norm)
         for group in optimizer.param_groups:
-            group["lr"] = self.state.schedule.lr(self.tally.step)
+            group["lr"] = self.state.schedule.lr(self.tally.step) * group.get("relative_lr", 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if average is not None:
@@ -298,6 +304,8 @@ class Trainer:
         tally.validation_seconds += self.clock.lap()
         lr = state.schedule.lr(max(tally.step - 1, 0))
         self.validation.take_in(value)
+        if self.validation.remark:
+            self.reporter.message(f"step {tally.step}: {self.validation.remark}")
         evaluations = state.function_evaluations
         row = [tally.step, state.epoch, tally.seconds, train_loss, value, lr, evaluations]
         tally.curve.append([*row, tally.train_seconds])
@@ -389,6 +397,12 @@ class Trainer:
                 stage=self.shown_as,
             )
         )
+
+
+def _chosen(
+    rows: Num[Tensor, "n *event"], which: slice | Int[Tensor, " batch"]
+) -> Num[Tensor, "batch *event"]:
+    return rows[which] if isinstance(which, slice) else rows.index_select(0, which)
 
 
 class Stopwatch:

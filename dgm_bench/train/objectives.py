@@ -17,7 +17,7 @@ from dgm_bench.data import load
 from dgm_bench.data.dataset import LogDensity
 from dgm_bench.errors import DeclarationError, require_choice, require_positive
 from dgm_bench.models.capabilities import (
-    HasDiscriminator,
+    AdversarialGame,
     HasElbo,
     HasLogProb,
     HasLogProbEstimate,
@@ -32,9 +32,9 @@ from dgm_bench.models.codes.dvae import DVAE
 from dgm_bench.models.latent.avb import AVB
 from dgm_bench.models.latent.discrete import DiscreteVAE
 from dgm_bench.models.latent.structured_prediction import StructuredPrediction
-from dgm_bench.models.networks.frozen import frozen
 from dgm_bench.models.whole_batch import normal_, uniform_
 from dgm_bench.spec import ObjectiveSpec
+from dgm_bench.train.adversarial import adversarial
 from dgm_bench.train.adversarial_bayes import adversarial_variational_bayes
 from dgm_bench.train.codebook_objectives import discrete_autoencoding, vector_quantisation
 from dgm_bench.train.discrete_objectives import (
@@ -188,24 +188,6 @@ def reconstruction_error() -> Objective:
     return objective
 
 
-def adversarial() -> Objective:
-    """Return both players' losses in one sum, each with gradients for its own player only.
-
-    The generator's is the non-saturating one (Goodfellow et al., 2014, section 3).
-    """
-
-    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
-        game = cast(HasDiscriminator, model)
-        fake = game.generate(game.draw_noise(len(x), generator))
-        for_data, for_fake = game.discriminate(x), game.discriminate(fake.detach())
-        discriminator = (F.softplus(-for_data) + F.softplus(for_fake)).mean()
-        of_generator = F.softplus(-frozen(game.discriminator)(fake.flatten(1))).mean()
-        terms = {"discriminator": discriminator, "generator": of_generator}
-        return Loss(discriminator + of_generator, detached(terms))
-
-    return objective
-
-
 def reverse_kl(target: str, *, data_root: Path) -> Objective:
     """Return a batch's estimate of KL(model | target) in nats, for a flow from noise to data.
 
@@ -289,7 +271,7 @@ OBJECTIVES: dict[str, ObjectiveDeclaration] = {
     "reconstruction": ObjectiveDeclaration(reconstruction_error, Reconstructs, "reconstructions"),
     "vq": ObjectiveDeclaration(vector_quantisation, QuantisesImages, "quantised latent variables"),
     "dvae": ObjectiveDeclaration(discrete_autoencoding, DVAE, "codes of images with a relaxation"),
-    "adversarial": ObjectiveDeclaration(adversarial, HasDiscriminator, "a discriminator"),
+    "adversarial": ObjectiveDeclaration(adversarial, AdversarialGame, "a discriminator"),
     "avb": ObjectiveDeclaration(adversarial_variational_bayes, AVB, "an adversarial posterior"),
     "reverse-kl": ObjectiveDeclaration(
         reverse_kl, HasSampleWithLogProb, "samples with their log density", loads_data=True

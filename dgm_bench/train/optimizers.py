@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from dgm_bench.errors import require_choice
-from dgm_bench.models.capabilities import DecaysSomeParameters
+from dgm_bench.models.capabilities import AdversarialGame, DecaysSomeParameters
 from dgm_bench.spec import OptimizerSpec
 
 
@@ -103,7 +103,7 @@ def _sgd_momentum(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimize
 
 
 def _groups(model: nn.Module, spec: OptimizerSpec) -> list[dict[str, Any]]:
-    """Return all parameters, those apart that weight decay leaves alone."""
+    """Return all parameters, those apart that have rules of their own."""
     params = list(model.parameters())
     if not isinstance(model, DecaysSomeParameters):
         return [{"params": params, "weight_decay": spec.weight_decay}]
@@ -123,11 +123,35 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, OptimizerSpec], torch.optim.Optimizer
 }
 
 
-def build_optimizer(spec: OptimizerSpec, model: nn.Module) -> torch.optim.Optimizer | None:
+def build_optimizer(
+    spec: OptimizerSpec, model: nn.Module, discriminator: OptimizerSpec | None = None
+) -> torch.optim.Optimizer | None:
     """Return the optimiser a recipe names, or None for a model without parameters.
+
+    Args:
+        spec: How parameters are stepped.
+        model: Has the parameters.
+        discriminator: How those of the model's discriminator are, if otherwise.
 
     Raises:
         DeclarationError: When no optimiser has that name.
     """
     require_choice("optimizer", spec.name, OPTIMIZERS)
-    return OPTIMIZERS[spec.name](model, spec) if any(True for _ in model.parameters()) else None
+    if not any(True for _ in model.parameters()):
+        return None
+    optimizer = OPTIMIZERS[spec.name](model, spec)
+    if discriminator is not None:
+        _set_apart(optimizer, cast(AdversarialGame, model).discriminator, spec, discriminator)
+    return optimizer
+
+
+def _set_apart(
+    optimizer: torch.optim.Optimizer, player: nn.Module, spec: OptimizerSpec, own: OptimizerSpec
+) -> None:
+    """Give the parameters of a player a group of their own: one optimiser steps both players."""
+    ids = {id(p) for p in player.parameters()}
+    (group,) = optimizer.param_groups
+    params = [p for p in group["params"] if id(p) in ids]
+    group["params"] = [p for p in group["params"] if id(p) not in ids]
+    rules = {"betas": own.betas, "weight_decay": own.weight_decay, "relative_lr": own.lr / spec.lr}
+    optimizer.add_param_group({**group, "params": params, **rules})

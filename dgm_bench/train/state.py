@@ -58,7 +58,7 @@ class TrainingState:
         self.sampler = ShuffledBatches(
             len(examples), stage.batch_size, seed, examples.device, stage.last_batch
         )
-        self.optimizer = build_optimizer(stage.optimizer, model)
+        self.optimizer = build_optimizer(stage.optimizer, model, stage.discriminator)
         self.parameters = list(model.parameters())
         #: What is stepped in place of the parameters one by one, if anything.
         self.flat: FlatParameters | None = None

@@ -9,13 +9,21 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from dgm_bench.control import Interrupted
+from dgm_bench.data.class_rows import inputs_with_classes
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.kept import each
 from dgm_bench.metrics.bounds.likelihood import log_likelihoods
-from dgm_bench.models.capabilities import CalibratesOnData, HasLogProb, SolvesODE
+from dgm_bench.models.capabilities import (
+    AdversarialGame,
+    CalibratesOnData,
+    DrawsImages,
+    HasLogProb,
+    SolvesODE,
+)
 from dgm_bench.models.precise import widest
 from dgm_bench.models.whole_batch import by_slices
 from dgm_bench.spec import Stage
+from dgm_bench.train.games import COLLAPSED, COMPARED, compare
 from dgm_bench.train.losses import Objective
 from dgm_bench.train.state import TrainingState
 
@@ -37,6 +45,10 @@ class Validation:
         self.stage, self.data, self.objective = stage, data, objective
         self.state, self.seed = state, seed
         self.examples = data.splits["val" if "val" in data.splits else "test"]
+        self.classes = data.labels.get("val", data.labels.get("test"))
+        #: What is to be told of the last validation besides its value, if anything.
+        self.remark = ""
+        self._collapsed = False
 
     def due(self) -> bool:
         """Say whether the stage wants a validation after the step that was just taken."""
@@ -47,6 +59,8 @@ class Validation:
 
     def measure(self) -> float:
         """Return the negative log-likelihood in nats or, without one, the mean objective.
+
+        Of a game of images, it is the distance between samples and examples.
 
         Raises:
             Interrupted: It is time to stop; the training's noise is as it was before.
@@ -74,6 +88,8 @@ class Validation:
             model.calibrate(self.data.splits["train"])
         if isinstance(model, HasLogProb):
             return self._negative_log_likelihood(model)
+        if isinstance(model, AdversarialGame) and isinstance(model, DrawsImages):
+            return self._distance_of_samples(model)
         return self._mean_objective()
 
     def take_in(self, value: float) -> None:
@@ -92,6 +108,19 @@ class Validation:
         rule, noise = self.stage.validation, self.state.noise
         values, _ = log_likelihoods(model, self.data, self.examples, rule, noise)
         return float(-values.mean())
+
+    def _distance_of_samples(self, game: AdversarialGame) -> float:
+        """Return how far samples are from examples, and remark if the generator has collapsed."""
+        device = self.state.device
+        own = torch.Generator(device).manual_seed(self.seed)
+        inputs = self.data.dequantised(self.examples[:COMPARED].to(device), own)
+        if self.stage.data.with_classes and self.classes is not None:
+            inputs = inputs_with_classes(inputs, self.classes[:COMPARED].to(device))
+        found = compare(game, inputs, self.stage.validation.batch_size, own)
+        before, self._collapsed = self._collapsed, found.variance < COLLAPSED
+        part = f"its samples have {found.variance:.2%} of the variance of held-out examples"
+        self.remark = f"the generator has collapsed: {part}" if self._collapsed > before else ""
+        return found.distance
 
     @torch.no_grad()
     def _mean_objective(self) -> float:

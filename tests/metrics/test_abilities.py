@@ -16,7 +16,6 @@ from dgm_bench.metrics.abilities.depth import depth_of, growth
 from dgm_bench.metrics.abilities.jacobians import jacobians, roughen, span
 from dgm_bench.metrics.evaluate import evaluate, prepare, require_fit
 from dgm_bench.metrics.quadrature import log_marginal
-from dgm_bench.models.adversarial.gan import GAN
 from dgm_bench.models.build import build, build_like
 from dgm_bench.models.flows.gaussian import Gaussian
 from dgm_bench.models.flows.made import GaussianMADE
@@ -176,22 +175,6 @@ def test_log_likelihood_of_a_linear_decoder_is_gaussian():
 
 def objective(name, **args):
     return build_objective(ObjectiveSpec(name=name, args=args), Path("no data"))
-
-
-def test_each_player_gets_the_gradients_of_its_own_loss(generator):
-    model, x = GAN((2,), hidden=[8]), torch.randn(20, 2)
-    loss = objective("adversarial")(model, x, 0, generator)
-    loss.total.backward()
-    fake = model.generate(model.draw_noise(20, torch.Generator().manual_seed(1)))
-    odds = torch.sigmoid(model.discriminate(fake.detach()))
-    own = -(torch.sigmoid(model.discriminate(x)).log() + (1 - odds).log()).mean()
-    deceit = -torch.sigmoid(model.discriminate(fake)).log().mean()
-    torch.testing.assert_close(loss.total, own + deceit)
-    for player, its_loss in ((model.discriminator, own), (model.generator, deceit)):
-        parameters = list(player.parameters())
-        expected = torch.autograd.grad(its_loss, parameters, retain_graph=True)
-        for parameter, gradient in zip(parameters, expected, strict=True):
-            torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_reverse_kl_is_zero_at_the_target_and_the_divergence_elsewhere(data, generator):

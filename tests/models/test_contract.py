@@ -182,7 +182,7 @@ def combinations(cases, odes=((2,), (1, 4, 4))):
 
 every_model = pytest.mark.parametrize("case", CASES)
 #: Base classes of models.
-BASES = ("Flow", "SolvedFlow", "LatentVariableModel")
+BASES = ("Flow", "SolvedFlow", "LatentVariableModel", "ImageGame")
 #: Models with a density but without an invertible map.
 NO_MAP = ("gaussian", "made-mog")
 #: Models without a density.
@@ -203,13 +203,15 @@ NO_DENSITY = (
     "vqvae2-images",
     "dvae-images",
 )
-#: Models of discrete codes, tested in test_code_priors.py and test_code_transformer.py, and the
+#: Models of discrete codes, tested in test_code_priors.py and test_code_transformer.py, games of
+#: images, tested in test_games.py, and the
 #: identity, which has no parameters.
 ELSEWHERE = {
     "pixelcnn:PixelCNN",
     "pixelsnail:PixelSNAIL",
     "code_transformer:CodeTransformer",
     "identity:Identity",
+    "dcgan:DCGAN",
 }
 #: First stages, which cannot be sampled without a prior, and what completes examples.
 NO_SAMPLES = ("structured-prediction", "vqvae-images", "vqvae2-images", "dvae-images")

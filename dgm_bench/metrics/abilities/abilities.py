@@ -24,9 +24,9 @@ from dgm_bench.metrics.quadrature import require_standard_prior
 from dgm_bench.metrics.registry import metric
 from dgm_bench.models.build import build_like
 from dgm_bench.models.capabilities import (
+    AdversarialGame,
     CalibratesOnData,
     HasDecoder,
-    HasDiscriminator,
     HasElbo,
     HasLogProb,
     HasSample,
@@ -117,7 +117,7 @@ def trains_on_data(
     chains of operations than its samples inverts its map numerically, which is not one pass.
     """
     x, fresh = x[:POINTS], _fresh(model, data)
-    if isinstance(model, HasDiscriminator):
+    if isinstance(model, AdversarialGame):
         return _closer_samples(cast(HasSample, fresh), cast(HasSample, model), x, generator)
     if not isinstance(model, HasLogProb | HasElbo):
         return Finding(False, "nothing in the model takes examples", 0)

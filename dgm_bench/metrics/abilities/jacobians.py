@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dgm_bench.control import ask_within
-from dgm_bench.models.capabilities import HasDecoder, HasDiscriminator, HasInverse
+from dgm_bench.models.capabilities import AdversarialGame, HasDecoder, HasInverse
 from dgm_bench.models.continuous.flow import ContinuousFlow
 from dgm_bench.models.flows.flow import Flow
 
@@ -62,8 +62,8 @@ def elementary_maps(model: nn.Module) -> list[tuple[Map, int | None]]:
     """
     if isinstance(model, HasDecoder):
         return [(lambda z: model.decode(z).mean, model.latent)]
-    if isinstance(model, HasDiscriminator):
-        return [(lambda z: model.generate(z).flatten(1), model.latent)]
+    if isinstance(model, AdversarialGame):
+        return [(lambda z: model.generator(z, None).flatten(1), model.latent)]
     if isinstance(model, Flow):
         return [(_of_layer(layer), None) for layer in model.layers]
     return []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dgm_bench.annotations import Count
@@ -28,9 +28,12 @@ class GAN(nn.Module):
     Example:
         >>> model = GAN((4,), latent=2, hidden=[8])
         >>> x = model.sample(5, torch.Generator().manual_seed(0))
-        >>> x.shape, model.discriminate(x).shape
+        >>> x.shape, model.discriminator(x).shape
         (torch.Size([5, 4]), torch.Size([5]))
     """
+
+    #: Neither player is told of classes.
+    classes: int | None = None
 
     def __init__(
         self, event_shape: tuple[int, ...], latent: Count = 2, hidden: Sequence[Count] = (64, 64)
@@ -38,25 +41,45 @@ class GAN(nn.Module):
         super().__init__()
         self.event_shape, self.latent = tuple(event_shape), latent
         dim = math.prod(event_shape)
-        self.generator = fully_connected([latent, *hidden, dim], nn.ReLU)
-        #: From flat examples to log-odds of being data.
-        self.discriminator = fully_connected([dim, *hidden, 1], partial(nn.LeakyReLU, 0.2))
+        layers = fully_connected([latent, *hidden, dim], nn.ReLU)
+        self.generator = _Generator(*layers, nn.Unflatten(1, self.event_shape))
+        #: From examples to log-odds of being data.
+        self.discriminator = _Discriminator(
+            *fully_connected([dim, *hidden, 1], partial(nn.LeakyReLU, 0.2))
+        )
 
     def draw_noise(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} {self.latent}"]:
         """Return standard normal noise for ``n`` examples."""
         return normal_(next(self.parameters()).new_empty(n, self.latent), generator)
 
-    def generate(self, z: Float[Tensor, "batch {self.latent}"]) -> Float[Tensor, "batch *event"]:
-        """Return the examples that the generator maps noise ``z`` to."""
-        x: Tensor = self.generator(z)
-        return x.reshape(-1, *self.event_shape)
-
-    def discriminate(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
-        """Return log-odds that each example is data, not generated."""
-        logits: Tensor = self.discriminator(x.flatten(1))
-        return logits.squeeze(1)
+    def examples_and_classes(
+        self, x: Float[Tensor, "batch *event"]
+    ) -> tuple[Float[Tensor, "batch *event"], None]:
+        """Return the examples as they are: there are no classes."""
+        return x, None
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} *event"]:
         """Return ``n`` examples."""
-        return self.generate(self.draw_noise(n, generator))
+        x: Tensor = self.generator(self.draw_noise(n, generator))
+        return x
+
+
+class _Generator(nn.Sequential):
+    """From noise to examples."""
+
+    def forward(
+        self, z: Float[Tensor, "batch latent"], classes: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, "batch *event"]:
+        x: Tensor = super().forward(z)  # type: ignore[no-untyped-call]
+        return x
+
+
+class _Discriminator(nn.Sequential):
+    """From examples to log-odds."""
+
+    def forward(
+        self, x: Float[Tensor, "batch *event"], classes: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, " batch"]:
+        logits: Tensor = super().forward(x.flatten(1))  # type: ignore[no-untyped-call]
+        return logits.squeeze(1)

@@ -1,0 +1,153 @@
+"""What the recipes of all games share: settings of data sets, stages, evaluation and costs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dgm_bench import costs
+from dgm_bench.spec import (
+    Cost,
+    DataSpec,
+    EvaluationSpec,
+    ImageEvaluationSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    OptimizerSpec,
+    Recipe,
+    Stage,
+    StoppingSpec,
+    ValidationSpec,
+)
+
+from ..vqvae2.ours import SOURCE as CHOSEN
+from ..vqvae2.ours import image_evaluation_of
+from ..vqvae2.shared import classifier_flops, memory_of, named
+
+SOURCE = CHOSEN
+#: Images that are drawn at a time.
+DRAWN = 500
+
+
+class Rule(NamedTuple):
+    """How a game is trained.
+
+    Attributes:
+        updates: Of the generator.
+        discriminator_steps: Before each of them.
+        batch_size: Images of a step.
+        lr: Of the generator.
+        discriminator_lr: Of the discriminator.
+        betas: Of both.
+        average: What the average of weights keeps at each update of the generator; None for none.
+    """
+
+    updates: int
+    discriminator_steps: int
+    batch_size: int
+    lr: float
+    discriminator_lr: float
+    betas: tuple[float, float]
+    average: float | None
+
+    @property
+    def cycle(self) -> int:
+        """Steps of the loop for an update of the generator: each is one player's."""
+        return self.discriminator_steps + 1
+
+    @property
+    def steps(self) -> int:
+        """Steps of the loop."""
+        return self.updates * self.cycle
+
+
+def stage(
+    data: str, model: ModelSpec, rule: Rule, loss: dict[str, object], *, conditional: bool
+) -> Stage:
+    """Return the stage that trains a game; its generator is validated twenty times.
+
+    Args:
+        data: Name of the data set.
+        model: The game.
+        rule: How it is trained.
+        loss: Arguments of the objective, but for the discriminator's steps.
+        conditional: Whether both players are told the classes.
+    """
+    objective = {**loss, "discriminator_steps": rule.discriminator_steps}
+    return Stage(
+        data=DataSpec(name=data, with_classes=conditional),
+        model=model,
+        objective=ObjectiveSpec(name="adversarial", args=objective),
+        optimizer=OptimizerSpec(lr=rule.lr, betas=rule.betas),
+        discriminator=OptimizerSpec(lr=rule.discriminator_lr, betas=rule.betas),
+        batch_size=rule.batch_size,
+        validation=ValidationSpec(every=rule.steps // 20, unit="steps", batch_size=DRAWN),
+        stopping=StoppingSpec(max_steps=rule.steps),
+        # The average takes the parameters in at every step, whoever moved.
+        average_decay=None if rule.average is None else rule.average ** (1 / rule.cycle),
+    )
+
+
+def image_evaluation(data: str, features: str = "classifier") -> ImageEvaluationSpec:
+    """Return how images are evaluated: as VQ-VAE-2's are, with no rejection."""
+    return image_evaluation_of(data, features, keep=False)
+
+
+class Size(NamedTuple):
+    """What a game computes, for its costs.
+
+    Attributes:
+        generator: Products of one pass of the generator for an image.
+        discriminator: Products of one pass of the discriminator for an image.
+        weights: Of both.
+        kept: Numbers that training keeps for an image.
+    """
+
+    generator: float
+    discriminator: float
+    weights: int
+    kept: int
+
+
+def recipe(
+    data: str,
+    name: str,
+    train: Stage,
+    size: Size,
+    images: ImageEvaluationSpec,
+    notes: tuple[str, ...],
+    source: str = SOURCE,
+) -> Recipe:
+    """Return the recipe of a game: its last parameters, averaged where it has an average."""
+    return Recipe(
+        name=named(name, data, images),
+        stages=(train,),
+        evaluation=EvaluationSpec(
+            metrics=("samples",), checkpoint="last", batch_size=DRAWN, judge=images
+        ),
+        cost=_cost(data, train, size, images),
+        source=source,
+        notes=notes,
+    )
+
+
+#: Tensor operations of a step.
+LAUNCHES = 400
+
+
+def _cost(data: str, train: Stage, size: Size, images: ImageEvaluationSpec) -> Cost:
+    """Count a cycle: the discriminator sees data and samples, the generator both networks."""
+    cycle = train.objective.args["discriminator_steps"] + 1
+    of_discriminator = costs.PASS * size.generator + 2 * costs.TRAINING * size.discriminator
+    of_generator = costs.TRAINING * (size.generator + size.discriminator)
+    mean = ((cycle - 1) * of_discriminator + of_generator) / cycle
+    return Cost(
+        steps=train.stopping.max_steps or 0,
+        flops_per_step=train.batch_size * mean,
+        launches_per_step=LAUNCHES,
+        evaluation_flops=costs.PASS * images.drawn * size.generator
+        + classifier_flops(data, images.samples),
+        memory_bytes=memory_of(data)
+        + costs.NUMBER_BYTES
+        * (costs.NUMBERS_PER_WEIGHT * size.weights + train.batch_size * size.kept),
+        weights=size.weights,
+    )
