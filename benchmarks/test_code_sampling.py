@@ -17,9 +17,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from dgm_bench.models.codes.packing import packed_size
 from dgm_bench.models.codes.priors.code_transformer import CodeTransformer
 from dgm_bench.models.codes.priors.pixelcnn import PixelCNN
+from dgm_bench.models.codes.priors.pixelcnnpp import PixelCNNPP
 from dgm_bench.models.codes.priors.pixelsnail import PixelSNAIL
 
-Prior = PixelCNN | PixelSNAIL | CodeTransformer
+Prior = PixelCNN | PixelCNNPP | PixelSNAIL | CodeTransformer
 
 #: Rows and columns, and on how many positions the slow way of a convolutional network is timed.
 GRID, TIMED = (32, 32), 16
@@ -28,6 +29,7 @@ SMALLER = (10, 10)
 WIDTHS = {"hidden": 64, "residual": 64, "layers": 8}
 MODELS: dict[str, tuple[type[Prior], dict[str, Any]]] = {
     "pixelcnn": (PixelCNN, WIDTHS),
+    "pixelcnnpp": (PixelCNNPP, {"hidden": 64, "blocks": 2}),
     "pixelsnail": (PixelSNAIL, {**WIDTHS, "attention_layers": 2, "output_layers": 2}),
     "transformer": (CodeTransformer, {"width": 64, "depth": 2, "heads": 4}),
 }

@@ -36,7 +36,7 @@ SLOW = tuple(
         "bsds300": "ffjord ffjord-concat ffjord-decay rnode ffjord-dto",
         "bsds300-patches": "ffjord-concat ffjord-decay rnode ffjord-dto",
         "cifar10-precision": (
-            "vqvae-2-three vqvae-2-unconditional vqvae-2-pixelcnn dvae dvae-text"
+            "vqvae-2-three vqvae-2-unconditional vqvae-2-pixelcnn vqvae-2-pixelcnnpp dvae dvae-text"
         ),
         # Built without memory in test_vqvae2_declarations.py.
         "cas-top1": "real vqvae-2 dvae",

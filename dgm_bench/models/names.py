@@ -44,6 +44,7 @@ MODELS: dict[str, str] = {
     "identity:Identity": "codes.identity:Identity",
     "code_transformer:CodeTransformer": "codes.priors.code_transformer:CodeTransformer",
     "pixelcnn:PixelCNN": "codes.priors.pixelcnn:PixelCNN",
+    "pixelcnnpp:PixelCNNPP": "codes.priors.pixelcnnpp:PixelCNNPP",
     "pixelsnail:PixelSNAIL": "codes.priors.pixelsnail:PixelSNAIL",
     "vqvae:VQVAE": "codes.vqvae:VQVAE",
     "vqvae:VQVAE2": "codes.vqvae:VQVAE2",

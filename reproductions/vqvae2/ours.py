@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from typing import Any, Literal, NamedTuple
 
 from dgm_bench.data import card
 from dgm_bench.spec import ImageEvaluationSpec, ModelSpec, ObjectiveSpec, Recipe, Stage
@@ -31,6 +32,7 @@ class Setting(NamedTuple):
         autoencoder: Widths and codebooks of VQ-VAEs.
         dvae: Widths and codebook of the discrete VAE.
         prior: Widths of the convolutional priors.
+        streams: Widths of PixelCNN++ in their place.
         transformer: Widths of the transformer.
         first: Rule of the VQ-VAE: steps, learning rate, batch, validation.
         relaxed: Rule of the discrete VAE.
@@ -43,6 +45,7 @@ class Setting(NamedTuple):
     autoencoder: dict[str, Any]
     dvae: dict[str, Any]
     prior: dict[str, Any]
+    streams: dict[str, Any]
     transformer: dict[str, Any]
     first: Rule
     relaxed: Rule
@@ -77,6 +80,7 @@ SETTINGS = {
         autoencoder=_autoencoder(48, 32, 64, 16),
         dvae={"codes": 64, "hidden": 32, "blocks": 1, "poolings": 1, "dim": 32},
         prior={"hidden": 64, "residual": 64, "layers": 4, "kernel": 3, "dropout": 0.2},
+        streams={"hidden": 32, "blocks": 2, "dropout": 0.5},
         transformer={"width": 64, "depth": 3, "heads": 4, "dropout": 0.2},
         first=until(1_500, lr=2e-3, batch_size=64, every=100, cosine=True),
         relaxed=until(2_000, lr=5e-3, batch_size=64, every=100, cosine=True),
@@ -89,6 +93,7 @@ SETTINGS = {
         autoencoder=_autoencoder(64, 32, 128, 32),
         dvae={"codes": 128, "hidden": 16, "blocks": 1, "poolings": 2, "dim": 32},
         prior={"hidden": 64, "residual": 64, "layers": 6, "kernel": 3, "dropout": 0.1},
+        streams={"hidden": 48, "blocks": 2, "dropout": 0.1},
         transformer={"width": 128, "depth": 4, "heads": 4, "dropout": 0.1},
         first=until(3_000, lr=1e-3, batch_size=64, every=500, cosine=True),
         relaxed=until(5_000, lr=2e-3, batch_size=64, every=500, cosine=True),
@@ -101,6 +106,7 @@ SETTINGS = {
         autoencoder=_autoencoder(128, 64, 512, 64),
         dvae={"codes": 512, "hidden": 64, "blocks": 2, "poolings": 1, "dim": 64},
         prior={"hidden": 128, "residual": 256, "layers": 10, "kernel": 5, "dropout": 0.1},
+        streams={"hidden": 128, "blocks": 5, "dropout": 0.1},
         transformer={"width": 384, "depth": 8, "heads": 8, "dropout": 0.1},
         first=until(50_000, lr=3e-4, batch_size=128, every=1_000),
         relaxed=until(50_000, lr=1e-3, batch_size=128, every=1_000, cosine=True),
@@ -130,7 +136,20 @@ def image_evaluation_of(data: str, features: str, *, keep: bool = True) -> Image
 # --------------------------------------------------------------------------- VQ-VAEs
 
 
-def vqvae(data: str, *, levels: int, conditional: bool, attention: bool, features: str) -> Recipe:
+#: What models a level without attention.
+Network = Literal["pixelcnn", "pixelcnnpp"]
+NETWORKS = {"pixelcnn": "pixelcnn:PixelCNN", "pixelcnnpp": "pixelcnnpp:PixelCNNPP"}
+
+
+def vqvae(
+    data: str,
+    *,
+    levels: int,
+    conditional: bool,
+    attention: bool,
+    features: str,
+    network: Network = "pixelcnn",
+) -> Recipe:
     """Return a VQ-VAE with priors of its levels.
 
     Args:
@@ -138,18 +157,19 @@ def vqvae(data: str, *, levels: int, conditional: bool, attention: bool, feature
         levels: One to three.
         conditional: Whether the priors are conditional on the class.
         attention: Whether all priors but the bottom one have attention.
+        network: The priors without attention: gated PixelCNN or PixelCNN++.
         features: Those by which images are compared.
     """
     setting = SETTINGS[data]
     strides = [setting.bottom, *[2] * (levels - 1)]
-    models = _priors(data, strides, conditional, attention)
+    models = _priors(data, strides, conditional, attention, network)
     priors = prior_stages(data, models, [setting.second] * levels)
     stages = (_vqvae_stage(data, strides), *priors)
     whole = levels > 1
     images = image_evaluation_of(data, features, keep=whole and conditional)
     name = f"vqvae-{levels}{'' if conditional else '-unconditional'}"
     return Recipe(
-        name=named(f"{name}{'' if attention or not whole else '-pixelcnn'}", data, images),
+        name=named(f"{name}{'' if attention or not whole else f'-{network}'}", data, images),
         stages=stages,
         evaluation=evaluation(images, setting.batch, SAMPLED if whole else ("samples", "codes")),
         cost=cost(data, stages, images, (4 if whole else 2) + (2 if images.keep else 0)),
@@ -166,27 +186,30 @@ def _vqvae_stage(data: str, strides: list[int]) -> Stage:
     return first_stage(data, model, objective, setting.first)
 
 
-def _priors(data: str, strides: list[int], conditional: bool, attention: bool) -> list[ModelSpec]:
+def _priors(
+    data: str, strides: list[int], conditional: bool, attention: bool, network: Network
+) -> list[ModelSpec]:
     setting, levels = SETTINGS[data], len(strides)
-    shared = {
-        "grids": grids_of(data, strides),
-        "codes": setting.autoencoder["codes"],
-        "classes": card(data).classes if conditional else None,
-        **setting.prior,
-    }
+    grids, classes = grids_of(data, strides), card(data).classes if conditional else None
+    shared = {"grids": grids, "codes": setting.autoencoder["codes"], "classes": classes}
     models = []
     for level in range(levels):
-        own = {
-            "level": level,
-            "output_layers": 2 if level == 0 else 0,
-            "conditioning_layers": 2 if level else 0,
-            "conditioning_residual": setting.prior["residual"],
-        }
+        own = {"level": level, "conditioning_layers": 2 if level else 0}
         attends = attention and level < levels - 1
+        if network == "pixelcnnpp" and not attends:
+            widths = _streams(setting, grids[level])
+        else:
+            widths = setting.prior | {"output_layers": 2 if level == 0 else 0}
         more = {"attention_layers": 2, "heads": 4, "head_width": 16} if attends else {}
-        name = "pixelsnail:PixelSNAIL" if attends else "pixelcnn:PixelCNN"
-        models.append(ModelSpec(name=name, args={**shared, **own, **more}))
+        own["conditioning_residual"] = widths.get("residual", widths["hidden"])
+        name = "pixelsnail:PixelSNAIL" if attends else NETWORKS[network]
+        models.append(ModelSpec(name=name, args={**shared, **widths, **own, **more}))
     return models
+
+
+def _streams(setting: Setting, grid: list[int]) -> dict[str, Any]:
+    """Return PixelCNN++'s widths and its scales: three, as long as the coarsest is 2 x 2."""
+    return setting.streams | {"scales": min(3, int(math.log2(min(grid))))}
 
 
 # --------------------------------------------------------------------------- discrete VAE

@@ -20,6 +20,7 @@ def vqvae2(
     conditional: bool = True,
     attention: bool = True,
     features: str = "classifier",
+    network: _ours.Network = "pixelcnn",
 ) -> Recipe:
     """VQ-VAE-2: as published on ImageNet and FFHQ, ours on smaller images.
 
@@ -29,11 +30,17 @@ def vqvae2(
         conditional: On small images, whether the priors are conditional on the class.
         attention: On small images, whether the upper priors have attention.
         features: Those by which small images are compared.
+        network: On small images, the priors without attention: gated PixelCNN or PixelCNN++.
     """
     if data in _published.STRIDES:
         return _published.vqvae2(data)
     return _ours.vqvae(
-        data, levels=levels, conditional=conditional, attention=attention, features=features
+        data,
+        levels=levels,
+        conditional=conditional,
+        attention=attention,
+        features=features,
+        network=network,
     )
 
 

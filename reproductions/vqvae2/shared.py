@@ -292,6 +292,8 @@ def _products(data: str, model: ModelSpec) -> float:
         return _discrete_products(data, args)
     if name.startswith("code_transformer:"):
         return _transformer_products(args)
+    if name.startswith("pixelcnnpp:"):
+        return _stream_products(args)
     return _prior_products(args)
 
 
@@ -326,6 +328,18 @@ def _prior_products(args: dict[str, Any]) -> float:
     output = args["output_layers"] * 3 * hidden * units
     above = args["conditioning_layers"] * 10 * hidden**2 * math.prod(grids[level - 1])
     return float(places * (args["layers"] * block + output) + (above if level else 0))
+
+
+def _stream_products(args: dict[str, Any]) -> float:
+    """Return the multiplications of PixelCNN++: a quarter of the layers' at each coarser scale."""
+    grids, level, hidden = args["grids"], args["level"], args["hidden"]
+    places, blocks = math.prod(grids[level]), args["blocks"]
+    # Down: both streams' blocks on six and four taps, and one side input; up: three more of those.
+    layer_down, layer_up = (6 * (6 + 4) + 2) * hidden**2, (6 * (6 + 4) + 6) * hidden**2
+    scales = sum(4.0**-scale for scale in range(args["scales"]))
+    above = args["conditioning_layers"] * 10 * hidden**2 * math.prod(grids[level - 1])
+    whole = blocks * layer_down + (blocks + 1) * layer_up
+    return float(places * scales * whole + (above if level else 0))
 
 
 def _transformer_products(args: dict[str, Any]) -> float:

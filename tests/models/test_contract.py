@@ -208,6 +208,7 @@ NO_DENSITY = (
 #: identity, which has no parameters.
 ELSEWHERE = {
     "pixelcnn:PixelCNN",
+    "pixelcnnpp:PixelCNNPP",
     "pixelsnail:PixelSNAIL",
     "code_transformer:CodeTransformer",
     "identity:Identity",

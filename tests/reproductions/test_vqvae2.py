@@ -138,6 +138,13 @@ def test_rows_differ_where_their_names_say_so():
     assert plain["bottom-prior"].model.name == "pixelcnn:PixelCNN"
     without = stages("vqvae-2-pixelcnn", "digits-fid")
     assert without["top-prior"].model.name == "pixelcnn:PixelCNN"
+    for column in SMALL:
+        beside = stages("vqvae-2-pixelcnnpp", f"{column}-fid")
+        for prior in ("top-prior", "bottom-prior"):
+            args = beside[prior].model.args
+            assert beside[prior].model.name == "pixelcnnpp:PixelCNNPP"
+            coarsest = min(args["grids"][args["level"]]) // 2 ** (args["scales"] - 1)
+            assert coarsest >= 2
     for stage in recipe("vqvae-2-unconditional", "digits-fid").stages[1:]:
         assert stage.model.args["classes"] is None
     captions = stages("dvae-text", "cifar10-fid")["prior"].model.args["captions"]

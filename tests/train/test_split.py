@@ -72,6 +72,10 @@ MORE = {
         "pixelcnn:PixelCNN",
         {"layers": 2, "output_layers": 1, "hidden": 8, "residual": 6, "kernel": 3, "dropout": 0.2},
     ),
+    "pixelcnnpp-codes": (
+        "pixelcnnpp:PixelCNNPP",
+        {"hidden": 6, "blocks": 1, "scales": 1, "dropout": 0.2},
+    ),
     "pixelsnail-codes": ("pixelsnail:PixelSNAIL", SNAIL),
 }
 #: Models that draw noise, take statistics or solve in ways of their own.

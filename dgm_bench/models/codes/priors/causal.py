@@ -35,9 +35,10 @@ def convolve(
     x: Float[Tensor, "n rows columns c"],
     weight: Float[Tensor, "out c height width"],
     bias: Float[Tensor, " out"] | None,
+    stride: int = 1,
 ) -> Float[Tensor, "n less_rows less_columns out"]:
     """Return the convolution without padding, channels last."""
-    return F.conv2d(x.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
+    return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride).permute(0, 2, 3, 1)
 
 
 def reach_of(kernel: int) -> int:
@@ -225,11 +226,15 @@ class CachedRowConv:
         ends = range(taps * channels, flat.shape[1] + 1, channels)
         self._patches = [flat[:, end - taps * channels : end] for end in ends]
 
+    def put(self, x: Float[Tensor, "n c"], column: int) -> None:
+        """Append the input at a column."""
+        self._slots[column].copy_(x)
+
     def step(
         self, x: Float[Tensor, "n c"], column: int, term: Float[Tensor, "n out"]
     ) -> Float[Tensor, "n out"]:
         """Append the input at a column; return the output there plus ``term``."""
-        self._slots[column].copy_(x)
+        self.put(x, column)
         return torch.addmm(term, self._patches[column], self.weight)
 
 
