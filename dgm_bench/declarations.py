@@ -26,6 +26,7 @@ from dgm_bench.products import GridEntry, Product, expanded
 from dgm_bench.spec import (
     Cell,
     Citation,
+    Claim,
     Column,
     Direction,
     Erratum,
@@ -90,6 +91,7 @@ class _TableEntry(Spec):
     rows: tuple[Raw, ...]
     cells: tuple[Raw, ...] = ()
     grids: tuple[Raw, ...] = ()
+    claims: tuple[Raw, ...] = ()
 
 
 class _CellEntry(Spec):
@@ -307,8 +309,21 @@ class _TableReader:
             rows=tuple(self.rows.values()),
             columns=tuple(self.columns.values()),
             cells=tuple(self._cell(slot, found) for slot in slots.values()),
+            claims=tuple(self._claims(slots)),
         )
         return table, found
+
+    def _claims(self, slots: Mapping[tuple[str, str], _Slot]) -> Iterable[Claim]:
+        """Yield the claims, whose rows have a cell in each of the columns."""
+        for claim, what, line in self.file.entries(
+            Claim, "tables.claims", self.entry.claims, self.start, self.end
+        ):
+            for row, column in product((claim.row, claim.than), claim.columns):
+                self._pair(row, column, what, line)
+                if (row, column) not in slots:
+                    reason = f"{what}: {row!r} has no cell in {column!r}"
+                    raise self.file.error(line, reason, "add it to a grid, or leave it out")
+            yield claim
 
     def _check_columns(self) -> None:
         """Refuse a column that refers to one that does not exist."""

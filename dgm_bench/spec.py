@@ -8,15 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from decimal import Decimal
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from dgm_bench.annotations import Finite, Fraction, NonNegative, Positive, Steps, StepsFrom0
 from dgm_bench.errors import DeclarationError
+from dgm_bench.spec_base import Args
+from dgm_bench.spec_base import Spec as Spec
 
 #: Which way is better; ``none`` for what is neither, such as a mutual information.
 Direction = Literal["lower", "higher", "none"]
@@ -27,32 +29,6 @@ PmKind = Literal["sd_runs", "two_se_test", "none", "unknown"]
 
 #: Unit of columns that hold a property: 1 where a model has it, 0 where it has not.
 YES_NO = "yes = 1"
-
-
-class Spec(BaseModel):
-    """Base of all declarations: immutable, unknown keys are errors, and numbers are finite."""
-
-    # What checks values is made when the first is checked: most verbs check none.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with other values, without what was computed of the former ones."""
-        copied = super().model_copy(update=update, deep=deep)
-        for name in vars(copied).keys() - type(copied).model_fields.keys():
-            del vars(copied)[name]
-        return copied
-
-
-def _recordable(args: dict[str, Any]) -> dict[str, Any]:
-    try:
-        json.dumps(args, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"no finite values of JSON: {error}") from error
-    return args
-
-
-#: Of models, data sets and objectives: whoever takes them says of what type each is.
-Args = Annotated[dict[str, Any], AfterValidator(_recordable)]
 
 
 # --------------------------------------------------------------------------- recipes
@@ -66,7 +42,7 @@ class ModelSpec(Spec):
     """
 
     name: str
-    args: Args = {}
+    args: Args = Field(default={})
     revision: Steps = 1
 
 
@@ -78,7 +54,7 @@ class DataSpec(Spec):
     """
 
     name: str
-    args: Args = {}
+    args: Args = Field(default={})
     codes_of: str | None = None
     with_classes: bool = False
 
@@ -87,7 +63,7 @@ class ObjectiveSpec(Spec):
     """The training loss, by its name in ``dgm_bench.train.objectives``."""
 
     name: str = "nll"
-    args: Args = {}
+    args: Args = Field(default={})
 
 
 class OptimizerSpec(Spec):
@@ -221,7 +197,7 @@ class EvaluationSpec(Spec):
     checkpoint: Literal["best", "last"] = "best"
     trace: Literal["exact", "estimate"] = "exact"
     batch_size: Steps = 10_000
-    model_overrides: Args = {}
+    model_overrides: Args = Field(default={})
     importance_samples: Steps | None = None
     importance_examples: Steps | None = None
     judge: ImageEvaluationSpec | None = None
@@ -397,7 +373,7 @@ class Column(Spec):
     direction: Direction
     split: Split | None = None
     published: bool = True
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default={})
     beside: str | None = None
     ranks_like: str | None = None
     note: str = ""
@@ -415,7 +391,7 @@ class Row(Spec):
     title: str
     published: bool = True
     recipe: str | None = None
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default={})
     reads: str = ""
     no_recipe: str = ""
     note: str = ""
@@ -457,8 +433,27 @@ class Cell(Spec):
         return self.same_as is not None and self.published is None
 
 
+class Claim(Spec):
+    """What a paper says of two of its rows without numbers, to be judged on columns of ours.
+
+    In each of ``columns`` the value of ``row`` is ``higher`` or ``lower`` than that of ``than``.
+    With ``at_equal``, an ending of metrics' names such as ``precision``, both are taken along the
+    curves of their thresholds, where that metric is the same. ``where`` says where the paper says
+    so, and ``title`` what.
+    """
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    title: str
+    where: str
+    row: str
+    relation: Literal["higher", "lower"]
+    than: str
+    columns: tuple[str, ...] = Field(min_length=1)
+    at_equal: str = ""
+
+
 class Table(Spec):
-    """A table of a paper: rows, columns, and the cells that exist."""
+    """A table of a paper: rows, columns, the cells that exist, and what is claimed of the rows."""
 
     paper: str
     id: str
@@ -467,6 +462,7 @@ class Table(Spec):
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
     cells: tuple[Cell, ...]
+    claims: tuple[Claim, ...] = ()
 
     @property
     def name(self) -> str:

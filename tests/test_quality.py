@@ -23,6 +23,7 @@ LAYERS = (
     ("escaping", "errors", "paths", "_typing", "json_text", "annotations", "extras"),
     ("processes", "sealed", "locks", "cache", "remote", "allocator"),
     ("signatures",),
+    ("spec_base",),
     ("arguments", "spec"),
     ("records", "stats", "provenance", "workdir", "wording", "measured"),
     ("lean_records", "record_index", "record_files", "horizon", "forecast", "quality"),

@@ -228,6 +228,7 @@ def _rendered(chosen: Table, style: Format, verdicts: Mapping[str, Verdict], sto
     from dgm_bench.report.tables import render_table
     from dgm_bench.report.time_to_quality import times_of
     from dgm_bench.screen import fitting, width_and_colour
+    from dgm_bench.verdict import judge_claims, pool_variances
 
     times = times_of(chosen.cells, verdicts, store)
     width, colour = width_and_colour()
@@ -241,6 +242,9 @@ def _rendered(chosen: Table, style: Format, verdicts: Mapping[str, Verdict], sto
         times=times,
         own=own,
         fit=fitting,
+        claims=judge_claims(chosen, store, pool_variances(store.records()))
+        if chosen.claims
+        else (),
     )
     return text.rstrip("\n")
 

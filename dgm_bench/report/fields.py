@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from dataclasses import fields as dataclass_fields
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from dgm_bench.escaping import csv_cell
 from dgm_bench.report.time_to_quality import TimeToQuality, quality_fields
 from dgm_bench.spec import Cell, Table
-from dgm_bench.verdict import Unfinished, Verdict
+from dgm_bench.verdict import ClaimVerdict, Unfinished, Verdict
 
 
 def identity_fields(cell: Cell) -> dict[str, Any]:
@@ -73,13 +73,24 @@ def to_csv(
 
 
 def to_json(
-    table: Table, verdicts: Mapping[str, Verdict], times: Mapping[str, TimeToQuality]
+    table: Table,
+    verdicts: Mapping[str, Verdict],
+    times: Mapping[str, TimeToQuality],
+    claims: Sequence[ClaimVerdict] = (),
 ) -> str:
-    """Return the table with its cells, one on each line."""
+    """Return the table with its cells and what is claimed of its rows, one on each line."""
     rows = (cell_fields(cell, verdicts[cell.id], times.get(cell.id)) for cell in table.cells)
     cells = [json.dumps(row) for row in rows]
     head = f'{{"table": {json.dumps(table.name)}, "title": {json.dumps(table.title)}, "cells": ['
-    return head + "\n" + ",\n".join(cells) + "\n]}\n"
+    told = [json.dumps(claim_fields(verdict)) for verdict in claims]
+    ending = '\n], "claims": [' + ",".join(f"\n{text}" for text in told) + "]}\n"
+    return head + "\n" + ",\n".join(cells) + ending
+
+
+def claim_fields(verdict: ClaimVerdict) -> dict[str, Any]:
+    """Return what a claim says, and whether it shows on a column."""
+    claim = verdict.claim.model_dump(mode="json", exclude={"columns"})
+    return {**claim, **{k: v for k, v in asdict(verdict).items() if k != "claim"}}
 
 
 def _float(value: Any) -> float | None:  # noqa: ANN401  Decimal or None

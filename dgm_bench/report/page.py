@@ -27,10 +27,11 @@ from dgm_bench.report.kept_figures import drawn_once
 from dgm_bench.report.page_data import PageData
 from dgm_bench.report.page_tables import Entry, TableView, by_importance, paper_of, parts_of
 from dgm_bench.report.plots import to_svg
+from dgm_bench.report.tables import CLAIMED, claimed
 from dgm_bench.sealed import write_atomically
 from dgm_bench.spec import YES_NO, Paper, Table
 from dgm_bench.store import Store
-from dgm_bench.verdict import Verdict, judge_table, pool_variances
+from dgm_bench.verdict import Verdict, judge_claims, judge_table, pool_variances
 from dgm_bench.wording import MEASURED_ERROR, PLUS_MINUS, STATES, State, spoken
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class _Page:
             .stream(
                 version=__version__,
                 yes_no=YES_NO,
+                claimed=CLAIMED,
                 papers=papers,
                 views=views,
                 part=self._part(),
@@ -138,7 +140,10 @@ class _Page:
             key: entry.verdict.state for key, entry in entries.items() if not entry.cell.repeats
         }
         shown = list(parts_of(table, states))
-        return TableView(paper, table, shown, entries, self._figures(table, runs, verdicts))
+        judged = judge_claims(whole, self.store, self.pool) if table.cells == whole.cells else []
+        claims = list(claimed(whole, judged))
+        figures = self._figures(table, runs, verdicts)
+        return TableView(paper, table, shown, entries, figures, claims)
 
     def _figures(
         self,

@@ -77,6 +77,7 @@ class TableView:
     parts: Sequence[Part]
     cells: Mapping[Key, Entry]
     figures: Sequence[tuple[FigureKind, Sequence[Markup]]]
+    claims: Sequence[str] = ()
 
 
 def by_importance(papers: Sequence[Paper]) -> list[Paper]:

@@ -13,11 +13,13 @@ from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
 from dgm_bench.report.numbers import count_line, how_far, measured_text, published_text
 from dgm_bench.report.time_to_quality import TimeToQuality, machine_notes, quality_section
 from dgm_bench.spec import YES_NO, Cell, Column, Direction, Row, Table
-from dgm_bench.verdict import Verdict, extrapolated, not_run
+from dgm_bench.verdict import ClaimVerdict, Verdict, extrapolated, not_run
 from dgm_bench.wording import MEASURED_LEGEND, STATES, counted, published_legend, whose
 
 Format = Literal["text", "markdown", "csv", "json", "latex"]
 
+#: Heads what the paper says of its rows.
+CLAIMED = "What the paper says without numbers, on columns of ours"
 _ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 
 
@@ -31,6 +33,7 @@ def render_table(
     times: Mapping[str, TimeToQuality] | None = None,
     own: str = "your results folder",
     fit: Callable[[str], str] = plain,
+    claims: Sequence[ClaimVerdict] = (),
 ) -> str:
     """Return a table of a paper, published against measured.
 
@@ -44,17 +47,32 @@ def render_table(
         times: Time to quality by cell, where it is known.
         own: The folder of the user's own runs, whose numbers are marked.
         fit: Gives a text the characters that what shows it has.
+        claims: What is claimed of its rows, as it was judged.
     """
     times = times or {}
     known = {cell.id: verdicts.get(cell.id) or not_run(cell) for cell in table.cells}
     if format == "csv":
         return fields.to_csv(table, known, times)
     if format == "json":
-        return fields.to_json(table, known, times)
-    page = _Layout(table, known, times, own).page()
+        return fields.to_json(table, known, times, claims)
+    page = _Layout(table, known, times, own, claims).page()
     if format == "text":
         return grid.to_text(page, width, colour, fit)
     return grid.to_markdown(page) if format == "markdown" else grid.to_latex(page)
+
+
+def claimed(table: Table, claims: Iterable[ClaimVerdict]) -> Iterable[str]:
+    """Yield each claim and whether it shows, column by column; those of columns not run last."""
+    titles = {column.id: column.title for column in table.columns}
+    idle: dict[str, list[str]] = {}
+    for verdict in claims:
+        said = f"{verdict.claim.title} ({verdict.claim.where})"
+        if verdict.state == "not-run":
+            idle.setdefault(said, []).append(titles[verdict.column])
+        else:
+            yield f"{said}: {titles[verdict.column]}: {verdict.reason}"
+    for said, columns in idle.items():
+        yield f"{said}: {'; '.join(columns)}: not run yet"
 
 
 def _aligned(texts: Sequence[str]) -> Callable[[str], str]:
@@ -79,8 +97,10 @@ class _Layout:
         verdicts: Mapping[str, Verdict],
         times: Mapping[str, TimeToQuality],
         own: str,
+        claims: Sequence[ClaimVerdict],
     ) -> None:
         self.table, self.verdicts, self.times, self.own = table, verdicts, times, own
+        self.claims = claims
         shown = [cell for cell in table.cells if not cell.repeats]
         self.cells = {(cell.row.id, cell.column.id): cell for cell in shown}
         self.reasons, self.errata = Footnotes(), Errata(table)
@@ -167,6 +187,7 @@ class _Layout:
 
     def _notes(self) -> Iterable[Notes]:
         yield Notes("", (("", count_line(self.table, self.verdicts)),))
+        yield Notes(CLAIMED, tuple(("", text) for text in claimed(self.table, self.claims)))
         yield Notes("How to read it", tuple(("", text) for text in self._legend()))
         yield Notes("Columns", tuple(self._explained()))
         yield Notes("Notes", self.reasons.items())

@@ -11,6 +11,7 @@ A record whose data are not verified as the published files is not comparable wi
 number. For columns of ours it still counts, and the reason says so.
 """
 
+from dgm_bench.verdict.claims import ClaimVerdict, judge_claims
 from dgm_bench.verdict.judgement import Unfinished, Verdict
 from dgm_bench.verdict.pool import Pool, pool_variances
 from dgm_bench.verdict.reasons import extrapolated
@@ -20,6 +21,7 @@ from dgm_bench.wording import State
 
 __all__ = [
     "FLOORS",
+    "ClaimVerdict",
     "Pool",
     "State",
     "Unfinished",
@@ -28,6 +30,7 @@ __all__ = [
     "furthest",
     "judge",
     "judge_cell",
+    "judge_claims",
     "judge_table",
     "neighbour_gap",
     "not_run",

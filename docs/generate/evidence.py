@@ -14,7 +14,7 @@ from dgm_bench.report.tables import render_table
 from dgm_bench.report.time_to_quality import times_of
 from dgm_bench.spec import Cell, Table
 from dgm_bench.store import Store
-from dgm_bench.verdict import Verdict, judge_table, pool_variances
+from dgm_bench.verdict import Verdict, judge_claims, judge_table, pool_variances
 from dgm_bench.wording import STATES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,8 @@ def verdicts() -> Mapping[str, Verdict]:
 def table_markdown(table: Table) -> str:
     """Return a table as ``dgm-bench table --format markdown`` prints it, without its heading."""
     times = times_of(table.cells, verdicts(), store())
-    text = render_table(table, verdicts(), "markdown", times=times)
+    claims = judge_claims(table, store(), pool_variances(store().records()))
+    text = render_table(table, verdicts(), "markdown", times=times, claims=claims)
     return numbers(text.split("\n", 1)[1].strip())
 
 
