@@ -87,9 +87,23 @@ def stage(
     )
 
 
-def image_evaluation(data: str, features: str = "classifier") -> ImageEvaluationSpec:
-    """Return how images are evaluated: as VQ-VAE-2's are, with no rejection."""
-    return image_evaluation_of(data, features, keep=False)
+#: Where the noise of the evaluated images is truncated, besides nowhere; chosen within the range of
+#: BigGAN's curves (section 3.1), from 2 down.
+TRUNCATIONS = (1.5, 1.0, 0.75, 0.5, 0.25)
+
+
+def image_evaluation(
+    data: str, features: str = "classifier", truncations: tuple[float, ...] = TRUNCATIONS
+) -> ImageEvaluationSpec:
+    """Return how images are evaluated: as VQ-VAE-2's are, with truncation in place of rejection.
+
+    Args:
+        data: Name of the data set.
+        features: Those by which images are compared.
+        truncations: As the model takes them.
+    """
+    images = image_evaluation_of(data, features, keep=False)
+    return images.model_copy(update={"truncations": truncations})
 
 
 class Size(NamedTuple):
@@ -139,13 +153,14 @@ def _cost(data: str, train: Stage, size: Size, images: ImageEvaluationSpec) -> C
     cycle = train.objective.args["discriminator_steps"] + 1
     of_discriminator = costs.PASS * size.generator + 2 * costs.TRAINING * size.discriminator
     of_generator = costs.TRAINING * (size.generator + size.discriminator)
+    sets = 1 + len(images.truncations)
     mean = ((cycle - 1) * of_discriminator + of_generator) / cycle
     return Cost(
         steps=train.stopping.max_steps or 0,
         flops_per_step=train.batch_size * mean,
         launches_per_step=LAUNCHES,
-        evaluation_flops=costs.PASS * images.drawn * size.generator
-        + classifier_flops(data, images.samples),
+        evaluation_flops=sets
+        * (costs.PASS * images.drawn * size.generator + classifier_flops(data, images.samples)),
         memory_bytes=memory_of(data)
         + costs.NUMBER_BYTES
         * (costs.NUMBERS_PER_WEIGHT * size.weights + train.batch_size * size.kept),

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from dgm_bench.spec import Recipe
 
+from ..gan.dcgan import dcgan as _dcgan
 from . import ours as _ours
 from . import published as _published
 from .shared import real_images as _real_images
+
+dcgan = _dcgan
 
 
 def vqvae2(
