@@ -141,7 +141,8 @@ def _figure(curves: Sequence[Curve], data: str, features: str) -> Figure:
     _name(left, "recall (fraction of the training set)", "precision (fraction of the images)")
     _name(middle, "Inception score (classes)", "FID (squared distance)")
     _name(right, "part kept, or truncation", "accuracy score (%)")
-    _logarithmic(middle)
+    points = [point.values.get(f"{features}-fid") for curve in curves for point in curve.points]
+    _logarithmic(middle, [fid.mean for fid in points if fid is not None and fid.mean > 0])
     left.set_title(f"{data}, features of {features}", loc="left", fontsize=10)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False, fontsize=8)
@@ -184,13 +185,14 @@ def _name(axes: Axes, across: str, up: str) -> None:
     axes.set_ylabel(up, color=INK, fontsize=9)
 
 
-def _logarithmic(axes: Axes) -> None:
-    """Give the upward axis powers of ten, twos and fives as plain numbers."""
+def _logarithmic(axes: Axes, heights: Sequence[float]) -> None:
+    """Give the upward axis powers of ten, twos and fives as plain numbers, around the heights."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    if not axes.lines:
+    if not heights:
         return
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(min(heights) / 1.4, 1.4 * max(heights))  # a bar may reach to zero
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

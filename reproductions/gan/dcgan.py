@@ -18,6 +18,8 @@ SETTINGS = {
         {"latent": 100, "width": 128},
     ),
 }
+#: Its noise is uniform within 1.
+TRUNCATIONS = (0.75, 0.5, 0.25)
 NOTES = (
     "rate and betas are the paper's, which trains on other images; width, length and the average "
     "of weights are chosen",
@@ -35,7 +37,7 @@ def dcgan(data: str, features: str = "classifier") -> Recipe:
     rule, widths = SETTINGS[data]
     model = ModelSpec(name="dcgan:DCGAN", args=widths)
     train = stage(data, model, rule, {"loss": "non-saturating"}, conditional=False)
-    images = image_evaluation(data, features)
+    images = image_evaluation(data, features, TRUNCATIONS)
     return recipe(data, "dcgan", train, _size(data, **widths), images, NOTES)
 
 
