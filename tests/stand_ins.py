@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dgm_bench.catalog import load_catalog
-from dgm_bench.data import card, images, load
+from dgm_bench.data import card, class_rows, images, load
 from dgm_bench.data.binary_images import as_pixels, bernoulli_draw
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.dataset import Augment, Dataset
@@ -55,6 +55,8 @@ def small_data(spec: DataSpec, sizes: Sizes, event_shape: tuple[int, ...] | None
         return _flow_images(known, options, sizes)
     if module in ("labelled_images", "image_folder"):
         return _pixel_images(known, sizes)
+    if module == "class_rows":
+        return _class_rows(known, options, sizes)
     return _examples(known, sizes)
 
 
@@ -100,6 +102,16 @@ def _flow_images(known: DatasetCard, options: Mapping[str, Any], sizes: Sizes) -
 
 def _bytes(draw: np.random.Generator, n: int, shape: tuple[int, ...]) -> np.ndarray:
     return draw.integers(256, size=(n, *shape), dtype=np.uint8)
+
+
+def _class_rows(known: DatasetCard, options: Mapping[str, Any], sizes: Sizes) -> Dataset:
+    """Return rows of random bytes of MNIST's size, and their classes."""
+    draw, shape = np.random.default_rng(0), (1, 28, 28)
+    splits = {}
+    for name in known.sizes:
+        images = torch.from_numpy(_bytes(draw, sizes[name], shape))
+        splits[name] = class_rows.with_classes(images, torch.arange(sizes[name]) % 10)
+    return class_rows.rows_dataset(known, splits, shape, **options)
 
 
 def _pixel_images(known: DatasetCard, sizes: Sizes) -> Dataset:

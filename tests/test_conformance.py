@@ -14,6 +14,7 @@ from dgm_bench.catalog import load_catalog, runnable
 from dgm_bench.context import RunContext
 from dgm_bench.data import card
 from dgm_bench.execution import Execution, require_runnable
+from dgm_bench.metrics.classification import errors
 from dgm_bench.metrics.gradients import solver_gradients
 from dgm_bench.models.build import model_class
 from dgm_bench.models.flows.layers import masked
@@ -41,6 +42,7 @@ SLOW = tuple(
         # Built without memory in test_vqvae2_declarations.py.
         "cas-top1": "real vqvae-2 dvae",
         "ffhq-1024-fid": "real vqvae-2-reconstructions",
+        "mnist-16-test-error": "resnet rk-net ode-net",
     }.items()
     for row in rows.split()
 )
@@ -90,6 +92,8 @@ def as_in_a_run(monkeypatch):
     monkeypatch.setattr(solver_gradients, "TOLERANCES", ("1e-3", "1e-5"))
     monkeypatch.setattr(solver_gradients, "REFERENCE", 1e-8)
     monkeypatch.setattr(solver_gradients, "CHECK", 1e-7)
+    monkeypatch.setattr(errors, "REPEATS", 1)
+    monkeypatch.setattr(errors, "TOLERANCES", ("1e-1",))
 
 
 @pytest.mark.usefixtures("as_in_a_run")

@@ -22,6 +22,7 @@ from stand_ins import (
 
 from dgm_bench.context import RunContext
 from dgm_bench.data import card
+from dgm_bench.data.class_rows import as_inputs
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.execution import Execution
 from dgm_bench.metrics.evaluate import evaluate, prepare
@@ -51,7 +52,7 @@ CELLS = chosen()
 #: Metrics that cost little, and whether their value depends on noise whatever the data are.
 CHEAP = {"nll": False, "elbo": True, "importance": True}
 #: Objectives that draw no noise of their own.
-WITHOUT_NOISE = {"nll", "reconstruction", "vq"}
+WITHOUT_NOISE = {"nll", "reconstruction", "vq", "classification"}
 
 pytestmark = pytest.mark.usefixtures("unchecked", "loaded_once")
 over_recipes = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.id)
@@ -94,7 +95,7 @@ def cell_of(cell_id):
 def noisy(stage, data):
     """Whether a training loss depends on noise: of the data, the objective, a trace or dropout."""
     return (
-        data.augment not in (None, pixels)
+        data.augment not in (None, pixels, as_inputs)
         or stage.objective.name not in WITHOUT_NOISE
         or "noise" in stage.model.args  # Hutchinson's
         or bool(stage.model.args.get("dropout"))

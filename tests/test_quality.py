@@ -145,6 +145,7 @@ ROOMS = {
     "codes": ("networks",),
     "codes.priors": ("codes", "networks"),
     "adversarial": ("networks",),
+    "classifiers": ("continuous", "networks"),
 }
 
 

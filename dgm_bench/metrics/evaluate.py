@@ -15,6 +15,7 @@ from dgm_bench.errors import DeclarationError
 from dgm_bench.kept import Journal
 from dgm_bench.metrics.abilities import abilities
 from dgm_bench.metrics.bounds import active_units, avb, likelihood, prediction, surgery, variational
+from dgm_bench.metrics.classification import errors
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.gradients import relaxation, solver_gradients
 from dgm_bench.metrics.images import codes, reconstructions, samples
@@ -32,6 +33,7 @@ DECLARED_IN = (
     surgery,
     avb,
     abilities,
+    errors,
     solver_gradients,
     samples,
     reconstructions,

@@ -13,7 +13,7 @@ from jaxtyping import Num
 from torch import Tensor, nn
 
 from dgm_bench.data.dataset import Dataset
-from dgm_bench.models.capabilities import HasLogProbEstimate, SolvesODE
+from dgm_bench.models.capabilities import HasClassLogits, HasLogProbEstimate, SolvesODE
 from dgm_bench.spec import EvaluationSpec
 
 Built = TypeVar("Built")
@@ -53,10 +53,15 @@ class Evaluation:
         """How the model was prepared, in words: part of every metric's protocol."""
         parts = [f"{self.spec.checkpoint} checkpoint", "float64 sums"]
         if isinstance(self.model, SolvesODE):
-            # Without an estimate of the density a model in evaluation mode has exact traces.
-            trace = self.spec.trace if isinstance(self.model, HasLogProbEstimate) else "exact"
-            parts = [f"{trace} trace", self.model.solver_settings, *parts]
+            parts = [*self._trace(), self.model.solver_settings, *parts]
         return "; ".join(parts)
+
+    def _trace(self) -> list[str]:
+        if isinstance(self.model, HasClassLogits):
+            return []
+        # Without an estimate of the density a model in evaluation mode has exact traces.
+        trace = self.spec.trace if isinstance(self.model, HasLogProbEstimate) else "exact"
+        return [f"{trace} trace"]
 
     def generator(self) -> torch.Generator:
         """Return a new generator with the run's seed, on the model's device.

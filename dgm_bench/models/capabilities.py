@@ -228,6 +228,23 @@ class SolvesODE(Protocol):
         ...
 
 
+@runtime_checkable
+class HasClassLogits(Protocol):
+    """Probabilities of the classes of images.
+
+    Attributes:
+        image_shape: Channels, height and width.
+    """
+
+    image_shape: tuple[int, ...]
+
+    def class_logits(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Return unnormalised log probabilities of the classes of images in [0, 1]."""
+        ...
+
+
 # ----------------------------------------------------------------- discrete codes of images
 
 

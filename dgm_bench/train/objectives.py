@@ -14,10 +14,12 @@ from torch import nn
 
 from dgm_bench.annotations import Count, Fraction, NonNegative, Steps
 from dgm_bench.data import load
+from dgm_bench.data.class_rows import without_classes
 from dgm_bench.data.dataset import LogDensity
 from dgm_bench.errors import DeclarationError, require_choice, require_positive
 from dgm_bench.models.capabilities import (
     AdversarialGame,
+    HasClassLogits,
     HasElbo,
     HasLogProb,
     HasLogProbEstimate,
@@ -188,6 +190,17 @@ def reconstruction_error() -> Objective:
     return objective
 
 
+def classification() -> Objective:
+    """Return the mean of ``-log p(class | image)`` in nats, of rows that end with the class."""
+
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
+        classifier = cast(HasClassLogits, model)
+        images, classes = without_classes(x, classifier.image_shape)
+        return Loss(F.cross_entropy(classifier.class_logits(images), classes))
+
+    return objective
+
+
 def reverse_kl(target: str, *, data_root: Path) -> Objective:
     """Return a batch's estimate of KL(model | target) in nats, for a flow from noise to data.
 
@@ -269,6 +282,9 @@ OBJECTIVES: dict[str, ObjectiveDeclaration] = {
         check=_normalised_has_baseline,
     ),
     "reconstruction": ObjectiveDeclaration(reconstruction_error, Reconstructs, "reconstructions"),
+    "classification": ObjectiveDeclaration(
+        classification, HasClassLogits, "a classifier of images"
+    ),
     "vq": ObjectiveDeclaration(vector_quantisation, QuantisesImages, "quantised latent variables"),
     "dvae": ObjectiveDeclaration(discrete_autoencoding, DVAE, "codes of images with a relaxation"),
     "adversarial": ObjectiveDeclaration(adversarial, AdversarialGame, "a discriminator"),

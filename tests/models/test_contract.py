@@ -182,7 +182,7 @@ def combinations(cases, odes=((2,), (1, 4, 4))):
 
 every_model = pytest.mark.parametrize("case", CASES)
 #: Base classes of models.
-BASES = ("Flow", "SolvedFlow", "LatentVariableModel", "ImageGame")
+BASES = ("Flow", "SolvedFlow", "LatentVariableModel", "ImageGame", "ImageClassifier")
 #: Models with a density but without an invertible map.
 NO_MAP = ("gaussian", "made-mog")
 #: Models without a density.
@@ -204,7 +204,7 @@ NO_DENSITY = (
     "dvae-images",
 )
 #: Models of discrete codes, tested in test_code_priors.py and test_code_transformer.py, games of
-#: images, tested in test_games.py, and the
+#: images, tested in test_games.py, classifiers, tested in classifiers/test_ode_network.py, and the
 #: identity, which has no parameters.
 ELSEWHERE = {
     "pixelcnn:PixelCNN",
@@ -213,6 +213,9 @@ ELSEWHERE = {
     "code_transformer:CodeTransformer",
     "identity:Identity",
     "dcgan:DCGAN",
+    "classifiers:ODENetwork",
+    "classifiers:Perceptron",
+    "classifiers:ResidualNetwork",
 }
 #: First stages, which cannot be sampled without a prior, and what completes examples.
 NO_SAMPLES = ("structured-prediction", "vqvae-images", "vqvae2-images", "dvae-images")

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from dgm_bench.data.cards import DatasetCard
-from dgm_bench.data.registry.computed import BINARY_DIGITS, DIGITS, DIGITS_LABELLED, ORACLES, TOYS
+from dgm_bench.data.registry.computed import (
+    BINARY_DIGITS,
+    DIGITS,
+    DIGITS_CLASSES,
+    DIGITS_LABELLED,
+    ORACLES,
+    TOYS,
+)
 from dgm_bench.data.registry.images import CIFAR10, MNIST
-from dgm_bench.data.registry.labelled import CIFAR10_LABELLED, FFHQ, IMAGENET, MNIST_LABELLED
+from dgm_bench.data.registry.labelled import (
+    CIFAR10_LABELLED,
+    FFHQ,
+    IMAGENET,
+    MNIST_CLASSES,
+    MNIST_LABELLED,
+)
 from dgm_bench.data.registry.tabular import PATCHES, TABULAR
 from dgm_bench.data.registry.variational import (
     CALTECH,
@@ -21,6 +34,7 @@ CARDS: tuple[DatasetCard, ...] = (
     DIGITS,
     BINARY_DIGITS,
     DIGITS_LABELLED,
+    DIGITS_CLASSES,
     *TOYS,
     *ORACLES,
     PATCHES,
@@ -34,6 +48,7 @@ CARDS: tuple[DatasetCard, ...] = (
     FREYFACES,
     CALTECH,
     MNIST_LABELLED,
+    MNIST_CLASSES,
     CIFAR10_LABELLED,
     IMAGENET,
     FFHQ,

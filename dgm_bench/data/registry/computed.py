@@ -35,6 +35,15 @@ DIGITS_LABELLED = replace(
     note="the images and the split of digits; levels 0 to 16 become bytes, pixels are bytes / 255",
 )
 
+DIGITS_CLASSES = replace(
+    DIGITS_LABELLED,
+    name="digits-classes",
+    title="scikit-learn's digits, 8x8, each image and its class in one row",
+    event_shape=(8 * 8 + 1,),
+    loader="class_rows:load_digits",
+    note="the images and the split of digits; bytes / 255, not shifted",
+)
+
 TOYS = tuple(
     DatasetCard(
         name=name,

@@ -36,6 +36,18 @@ MNIST_LABELLED = replace(
     note="bytes / 255, no noise; the last 10,000 train images validate",
 )
 
+MNIST_CLASSES = replace(
+    MNIST_LABELLED,
+    name="mnist-classes",
+    title="MNIST, 28x28, each image and its class in one row",
+    event_shape=(28 * 28 + 1,),
+    sizes={"train": 60_000, "test": 10_000},
+    loader="class_rows:load_mnist",
+    options={"shifts": ("random", "none")},
+    note="bytes / 255; train images are shifted by up to 4 pixels both ways, drawn anew in each "
+    "batch, or with shifts = none left as they are; no image validates",
+)
+
 CIFAR10_LABELLED = replace(
     CIFAR10,
     name="cifar10-labelled",

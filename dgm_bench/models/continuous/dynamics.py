@@ -45,8 +45,8 @@ class Linearisation(Protocol):
 
 
 @runtime_checkable
-class Dynamics(Protocol):
-    """A right-hand side ``f(t, z)`` that can be evaluated and linearised."""
+class VectorField(Protocol):
+    """A right-hand side ``f(t, z)``."""
 
     def __call__(
         self, t: Float[Tensor, ""], z: Float[Tensor, "batch *event"]
@@ -54,12 +54,17 @@ class Dynamics(Protocol):
         """Return ``dz/dt``."""
         ...
 
-    def linearise(self, t: Float[Tensor, ""], z: Float[Tensor, "batch *event"]) -> Linearisation:
-        """Return ``dz/dt`` and its Jacobian in ``z``."""
-        ...
-
     def parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters, as a module does."""
+        ...
+
+
+@runtime_checkable
+class Dynamics(VectorField, Protocol):
+    """A right-hand side that can be linearised too."""
+
+    def linearise(self, t: Float[Tensor, ""], z: Float[Tensor, "batch *event"]) -> Linearisation:
+        """Return ``dz/dt`` and its Jacobian in ``z``."""
         ...
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from dgm_bench.annotations import Positive
 from dgm_bench.control import ask_within
 from dgm_bench.errors import DeclarationError, RunFailure, choose_from, require_choice
 from dgm_bench.models.continuous.discrete_adjoint import solve_with_discrete_adjoint
-from dgm_bench.models.continuous.dynamics import Dynamics
+from dgm_bench.models.continuous.dynamics import Dynamics, VectorField
 from dgm_bench.models.continuous.integration import integrate
 from dgm_bench.models.continuous.runge_kutta import (
     NO_ERROR_CONTROL,
@@ -162,12 +162,14 @@ class Solver:
 
     def solve(
         self,
-        network: Dynamics,
+        network: VectorField,
         state: State,
         span: Float[Tensor, "2"],
         integrand: Integrand | None = None,
     ) -> State:
         """Return the solution at the end of ``span``, and the integrals of ``integrand``.
+
+        An integrand takes a network with :class:`Dynamics`.
 
         The errors of the state and of the first integral, the trace's, meet the tolerances
         separately, as in the released code. Further integrals are left out of step-size control.
@@ -213,7 +215,7 @@ class Solver:
 class _Derivative:
     """The right-hand side of one solve; it holds that solve's noise, so that solves may overlap."""
 
-    def __init__(self, network: Dynamics, solver: Solver, integrand: Integrand | None) -> None:
+    def __init__(self, network: VectorField, solver: Solver, integrand: Integrand | None) -> None:
         self.network, self.solver, self.integrand = network, solver, integrand
 
     def __call__(self, t: Float[Tensor, ""], state: State) -> State:
@@ -221,7 +223,7 @@ class _Derivative:
         self.solver.evaluations += 1
         if self.integrand is None:
             return (self.network(t, state[0]),)
-        return self.integrand(self.network, t, state[0])
+        return self.integrand(cast(Dynamics, self.network), t, state[0])
 
     def callback_step(self, t: Time, state: State, step: Time) -> None:
         """Fail ahead of the solver's own assertion, which ``python -O`` removes."""

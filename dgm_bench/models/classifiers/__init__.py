@@ -1,0 +1,1 @@
+"""Models of the probability of an image's class."""
