@@ -124,7 +124,7 @@ def test_no_figure_gets_a_point(drawn):
         for sides in with_and_without(drawn):
             store = store_of(*sides)
             runs = {cell.id: store.for_cell(cell) for cell in CELLS}
-            list(figures_of(TABLE, runs, judge_table(TABLE, store)))
+            list(figures_of(TABLE, runs, judge_table(TABLE, store), store.known_curve))
     finally:
         figures.FIGURES = kept
     assert given_runs[0] == given_runs[1]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dgm_bench.records import RunRecord
+from dgm_bench.report.adaptive import adaptive_plots
 from dgm_bench.report.gradients import gradient_plot
 from dgm_bench.report.palette import INK
 from dgm_bench.report.panels import narrowed
@@ -43,7 +44,8 @@ class FigureKind:
     Attributes:
         name: Files are called ``<paper>-<table>-<name>.png``, or ``<paper>-<table>-<name>-<of>``
             where a table has several.
-        needs: What ``draw`` takes after the table, by cell id.
+        needs: What ``draw`` takes after the table, by cell id; with curves, also what gives the
+            rows of a run's curve.
         draw: Returns a figure, several by what they are of, or nothing where there is nothing
             to see.
         title: Heading on the page.
@@ -51,7 +53,7 @@ class FigureKind:
     """
 
     name: str
-    needs: Literal["runs", "verdicts"]
+    needs: Literal["runs", "verdicts", "curves"]
     draw: Callable[..., Figure | Mapping[str, Figure] | None]
     title: str
     caption: str
@@ -96,6 +98,15 @@ FIGURES: tuple[FigureKind, ...] = (
         "each run's own machine.",
     ),
     FigureKind(
+        "adaptive",
+        "curves",
+        adaptive_plots,
+        "What adaptive computation does",
+        "Left, evaluations of the dynamics in a step of training, with those of the gradient and "
+        "of validations, over epochs; right, the test error of the trained network over the "
+        "evaluations that each tolerance at test time takes. Means over seeds, without bars.",
+    ),
+    FigureKind(
         "ranking",
         "runs",
         ranking_plots,
@@ -136,7 +147,10 @@ FIGURES: tuple[FigureKind, ...] = (
 
 
 def figures_of(
-    table: Table, runs: Mapping[str, Sequence[RunRecord]], verdicts: Mapping[str, Verdict]
+    table: Table,
+    runs: Mapping[str, Sequence[RunRecord]],
+    verdicts: Mapping[str, Verdict],
+    curve_of: Callable[[RunRecord], Sequence[Mapping[str, float]]],
 ) -> Iterator[tuple[FigureKind, str, Figure]]:
     """Yield kind, name and figure of all that can be drawn of a table.
 
@@ -144,13 +158,18 @@ def figures_of(
         table: The declarations.
         runs: Runs by cell id; those that their budget cut short are left out.
         verdicts: Verdicts by cell id.
+        curve_of: The rows of a run's curve.
     """
     finished = {
         cell: [run for run in found if not run.outcome.cut_short] for cell, found in runs.items()
     }
-    given = {"runs": finished, "verdicts": verdicts}
+    given: dict[str, tuple[object, ...]] = {
+        "runs": (finished,),
+        "verdicts": (verdicts,),
+        "curves": (finished, curve_of),
+    }
     for kind in FIGURES:
-        drawn = kind.draw(table, given[kind.needs])
+        drawn = kind.draw(table, *given[kind.needs])
         if isinstance(drawn, Mapping):
             for name, figure in drawn.items():
                 yield kind, f"{kind.name}-{name}", figure
@@ -177,7 +196,7 @@ def write_figures(
         verdicts = judge_table(table, store, pool)
         shown = narrowed(table, chosen)
         runs = {cell.id: store.for_cell(cell) for cell in shown.cells}
-        for kind, name, figure in figures_of(shown, runs, verdicts):
+        for kind, name, figure in figures_of(shown, runs, verdicts, store.known_curve):
             path = folder / f"{table.name.replace('/', '-')}-{name}.png"
             write_atomically(path, _png(figure, kind.caption))
             written.append(path)

@@ -156,7 +156,7 @@ class _Page:
         def draw() -> str:
             drawn = [
                 (kind.name, to_svg(figure, _identifier(f"{table.name}-{name}")))
-                for kind, name, figure in figures_of(table, runs, verdicts)
+                for kind, name, figure in figures_of(table, runs, verdicts, self.store.known_curve)
             ]
             return json.dumps(drawn)
 
