@@ -101,6 +101,25 @@ class HasPosteriorDraws(Protocol):
 
 
 @runtime_checkable
+class DrawsByVariable(Protocol):
+    """A draw's divergence from the prior is a sum of one term for each latent variable."""
+
+    def draw_by_variable(
+        self, x: Float[Tensor, "batch *event"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch latent"]]:
+        """Return ``log p(x|z)`` and the terms of ``log q(z|x) - log p(z)``, both in nats."""
+        ...
+
+    def require_factors(self) -> object:
+        """Refuse a posterior or prior without such terms.
+
+        Raises:
+            DeclarationError: One of the two has none.
+        """
+        ...
+
+
+@runtime_checkable
 class HasStochasticLayers(Protocol):
     """Latent variables in several layers; draws have them one after the other, from the data up."""
 

@@ -39,6 +39,7 @@ MODELS: dict[str, str] = {
     "gated_vae:ConvVAE": "latent.gated_vae:ConvVAE",
     "gated_vae:DenseVAE": "latent.gated_vae:DenseVAE",
     "hierarchical_vae:HierarchicalVAE": "latent.hierarchical_vae:HierarchicalVAE",
+    "resnet_vae:ResNetVAE": "latent.resnet_vae:ResNetVAE",
     "structured_prediction:StructuredPrediction": (
         "latent.structured_prediction:StructuredPrediction"
     ),

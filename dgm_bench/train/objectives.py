@@ -17,8 +17,10 @@ from dgm_bench.data import load
 from dgm_bench.data.class_rows import without_classes
 from dgm_bench.data.dataset import LogDensity
 from dgm_bench.errors import DeclarationError, require_choice, require_positive
+from dgm_bench.models import whole_batch
 from dgm_bench.models.capabilities import (
     AdversarialGame,
+    DrawsByVariable,
     HasClassLogits,
     HasElbo,
     HasLogProb,
@@ -181,6 +183,29 @@ def warmed_negative_elbo(warmup_epochs: Steps, steps_per_epoch: Steps) -> Object
     return objective
 
 
+def free_bits_elbo(nats: NonNegative) -> Objective:
+    """Return the mean negative ELBO in nats, with a divergence that is free up to a point.
+
+    What each variable adds to the divergence, in the mean over the batch, counts as ``nats`` where
+    it is less, so that it has no gradient there (Kingma et al., 2016,
+    https://arxiv.org/abs/1606.04934, appendix C.8, equation 15). Where a model is evaluated the
+    loss is the negative ELBO.
+
+    Args:
+        nats: What is free for each variable; 0.01 in VLAE, appendix A.
+    """
+
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
+        log_likelihood, terms = cast(DrawsByVariable, model).draw_by_variable(x, generator)
+        misfit, by_variable = -log_likelihood.mean(), whole_batch.mean(terms, [0])
+        divergence = by_variable.sum()
+        counted = by_variable.clamp_min(nats).sum() if model.training else divergence
+        parts = {"reconstruction": misfit, "divergence": divergence}
+        return Loss(misfit + counted, detached(parts))
+
+    return objective
+
+
 def reconstruction_error() -> Objective:
     """Return the mean squared error of an autoencoder, over pixels in [0, 1]."""
 
@@ -268,6 +293,12 @@ OBJECTIVES: dict[str, ObjectiveDeclaration] = {
     ),
     "warmed-elbo": ObjectiveDeclaration(
         warmed_negative_elbo, HasPosteriorDraws, "draws from a posterior"
+    ),
+    "free-bits": ObjectiveDeclaration(
+        free_bits_elbo,
+        DrawsByVariable,
+        "a divergence for each latent variable",
+        check=lambda _, model: cast(DrawsByVariable, model).require_factors(),
     ),
     "discrete-elbo": ObjectiveDeclaration(
         negative_discrete_elbo,

@@ -1,4 +1,4 @@
-"""Recipes of the table of priors: one fully connected VAE, six priors.
+"""Recipes of the table of priors: one fully connected VAE, six priors, and ResNet VAEs.
 
 Sources: the VampPrior code (``experiment.py``, ``models/VAE.py``, ``utils/load_data.py``) for the
 model and its training, the VLAE paper (appendix A) for the autoregressive prior.
@@ -22,6 +22,9 @@ from dgm_bench.spec import (
     Stage,
     StoppingSpec,
 )
+
+from .resnet import vlae as vlae
+from .resnet import xu as xu
 
 SMALL = "digits-binary"
 SOURCE = "VampPrior code, experiment.py and models/VAE.py"

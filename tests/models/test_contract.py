@@ -67,6 +67,10 @@ CASES = {
     "gan": ("gan:GAN", {"hidden": [8]}),
     "gated-vae": ("gated_vae:DenseVAE", {"latent": 3, "hidden": 8}),
     "gated-vae-images": ("gated_vae:ConvVAE", {"latent": 3}),
+    "resnet-vae-images": (
+        "resnet_vae:ResNetVAE",
+        {"latent": 3, "channels": [4, 6], "strides": [2, 1], "hidden": 8},
+    ),
     "gated-vae-continuous": (
         "gated_vae:ContinuousDenseVAE",
         {"latent": 3, "hidden": 8, "posterior_args": SMALL_FLOW},
@@ -191,6 +195,7 @@ NO_DENSITY = (
     "gan",
     "gated-vae",
     "gated-vae-images",
+    "resnet-vae-images",
     "gated-vae-continuous",
     "gated-vae-continuous-images",
     "avb",

@@ -32,6 +32,7 @@ at_length = pytest.mark.skipif(not AT_LENGTH, reason="DGM_BENCH_ENGINES=1 runs i
 ARGUMENTS = {
     "iwae": [{"samples": 3}],
     "elbo": [{}],
+    "free-bits": [{"nats": 0.05}],
     "warmed-elbo": [{"warmup_epochs": 2, "steps_per_epoch": 3}],
     "discrete-elbo": [
         {"estimator": "gumbel"},
@@ -81,6 +82,7 @@ MORE = {
 #: Models that draw noise, take statistics or solve in ways of their own.
 QUICK = ("maf", "realnvp-images", "ffjord-3", "own-steps", "vae", "gated-vae", "avb", "gan")
 QUICK += ("discrete-vae", "discrete-nvil", "prediction-nvil", "hierarchical-vae", "dvae-images")
+QUICK += ("resnet-vae-images",)
 QUICK += ("restart-images", "dropout", "dropout-of-masks", "pixelcnn-codes", "pixelsnail-codes")
 PLACE = {"grids": [[2, 3], [4, 4]], "level": 0, "codes": [5, 5], "classes": 3}
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dgm_bench.control import ask_within
 from dgm_bench.models.capabilities import HasInverse, HasLogProb, HasSample
 from dgm_bench.models.flows.layers.batchnorm import FlowBatchNorm
-from dgm_bench.models.normal import standard_normal_log_density
+from dgm_bench.models.normal import LOG_2PI, standard_normal_log_density
 from dgm_bench.models.whole_batch import normal_
 
 
@@ -46,6 +46,12 @@ class StandardNormal(nn.Module):
     def log_prob(self, u: Float[Tensor, "batch {len(self.origin)}"]) -> Float[Tensor, " batch"]:
         """Return the log density in nats."""
         return standard_normal_log_density(u)
+
+    def log_prob_by_variable(
+        self, u: Float[Tensor, "batch {len(self.origin)}"]
+    ) -> Float[Tensor, "batch {len(self.origin)}"]:
+        """Return each variable's part of the log density, in nats."""
+        return -0.5 * (u.square() + LOG_2PI)
 
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} {len(self.origin)}"]:
         """Return ``n`` draws."""

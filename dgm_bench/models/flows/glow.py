@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dgm_bench.annotations import Count
 from dgm_bench.models.flows.flow import Flow
+from dgm_bench.models.flows.layers.actnorm import VectorActNorm
 from dgm_bench.models.flows.layers.linear import FullLinear
 from dgm_bench.models.flows.realnvp import ScaleShiftNetworks
 
@@ -52,6 +53,23 @@ class ScaleShiftCoupling(ScaleShiftNetworks):
         """Return ``x``."""
         kept, transformed = self.split(u)
         return self.join(kept, (transformed - self.shift(kept)) * (-self.log_scale(kept)).exp())
+
+
+def normalised_blocks(dim: int, layers: int, hidden: Sequence[int]) -> list[nn.Module]:
+    """Return blocks of actnorm, a full matrix and a coupling, of flat vectors.
+
+    Those of the flow priors and posteriors of Xu et al. (2019, https://arxiv.org/abs/1905.13452).
+
+    Args:
+        dim: Number of dimensions.
+        layers: Number of blocks.
+        hidden: Widths of the hidden layers of the couplings' networks.
+    """
+    modules: list[nn.Module] = []
+    for i in range(layers):
+        modules += [VectorActNorm(dim), FullLinear(dim)]
+        modules += [ScaleShiftCoupling(dim, hidden, i % 2 == 1)]
+    return modules
 
 
 class TabularGlow(Flow):

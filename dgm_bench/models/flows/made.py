@@ -70,6 +70,39 @@ class GaussianMADE(nn.Module):
         return invert_in_order(self.network, len(u), value)
 
 
+class ShiftMADE(nn.Module):
+    """Autoregressive map that only shifts: ``u_d = x_d - m_d``, on flat vectors.
+
+    Args:
+        dim: Number of dimensions.
+        hidden: Widths of the hidden layers.
+        activation: Nonlinearity of the hidden layers.
+        reverse: Whether the order of the factorisation is reversed.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: Sequence[int],
+        activation: Activation = "relu",
+        reverse: bool = False,
+    ) -> None:
+        super().__init__()
+        order = input_degrees(dim, reverse=reverse)
+        self.network = MaskedNetwork(order, hidden, 1, activation)
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Return ``(u, 0)``, in one pass."""
+        return x - self.network(x), x.new_zeros(len(x))
+
+    def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return ``x``, one dimension after another; no gradient passes."""
+        noise = u.T.contiguous()
+        return invert_in_order(self.network, len(u), lambda d, mean: noise[d] + mean[0])
+
+
 class MixtureMADE(nn.Module):
     """Autoregressive product of mixtures of Gaussians, on flat vectors: the base of MAF MoG.
 

@@ -71,7 +71,7 @@ class ConvVAE(LatentVariableModel):
         prior: str = "standard",
         prior_args: PriorArgs = None,
     ) -> None:
-        _require_solver(self, posterior)
+        require_solver(self, posterior)
         if len(event_shape) != 3 or event_shape[1] % 4 or event_shape[2] % 4:
             reason = f"examples of shape {tuple(event_shape)} are no images of sides divisible by 4"
             raise DeclarationError("gated_vae:ConvVAE", reason, "use gated_vae:DenseVAE")
@@ -135,7 +135,7 @@ class DenseVAE(LatentVariableModel):
         prior: str = "standard",
         prior_args: PriorArgs = None,
     ) -> None:
-        _require_solver(self, posterior)
+        require_solver(self, posterior)
         dim = math.prod(event_shape)
         super().__init__(
             event_shape,
@@ -151,7 +151,7 @@ class DenseVAE(LatentVariableModel):
         return BinaryPixels(outputs)
 
 
-def _require_solver(model: LatentVariableModel, posterior: str) -> None:
+def require_solver(model: LatentVariableModel, posterior: str) -> None:
     """Refuse the continuous posterior in a model that does not report function evaluations."""
     if posterior == "ffjord" and not isinstance(model, ContinuousPosteriorMixin):
         name = type(model).__name__

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from dgm_bench.annotations import Count, Finite, NonNegative
 from dgm_bench.errors import DeclarationError, require_choice
 from dgm_bench.models.arguments import require_known
-from dgm_bench.models.flows.flow import BaseDensity, StandardNormal
+from dgm_bench.models.flows.flow import BaseDensity, Flow, StandardNormal
+from dgm_bench.models.flows.glow import normalised_blocks
+from dgm_bench.models.flows.made import ShiftMADE
 from dgm_bench.models.flows.maf import MAF
 from dgm_bench.models.flows.realnvp import RealNVP
 from dgm_bench.models.normal import LOG_2PI
@@ -29,6 +31,15 @@ MAX_DENSITIES = 2**23
 PosteriorMoments = Callable[
     [Float[Tensor, "n *event"]], tuple[Float[Tensor, "n latent"], Float[Tensor, "n latent"]]
 ]
+
+
+@runtime_checkable
+class DensityByVariable(Protocol):
+    """A density that is a product of one factor for each variable, given others."""
+
+    def log_prob_by_variable(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n latent"]:
+        """Return each variable's part of the log density, in nats."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -219,6 +230,56 @@ class AggregatedPosterior(nn.Module):
 # ----------------------------------------------------------------------------- by name
 
 
+class ShiftFlow(Flow):
+    """Autoregressive maps that only shift, under a standard normal (VLAE, appendix A).
+
+    Its density is a product of one normal factor for each variable.
+
+    Chen et al. (2017), https://arxiv.org/abs/1611.02731, section 3.2 and appendix A.
+
+    Args:
+        latent: Number of latent variables.
+        layers: Number of maps, whose order is reversed from each to the next; 4 in the paper.
+        hidden: Widths of the hidden layers of each; the paper's have 3 layers and 640 units.
+
+    Example:
+        >>> prior = ShiftFlow(2, layers=2, hidden=[8])
+        >>> prior.log_prob_by_variable(torch.zeros(4, 2)).shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(
+        self, latent: int, layers: Count = 4, hidden: Sequence[Count] = (640, 640)
+    ) -> None:
+        maps = [ShiftMADE(latent, hidden, reverse=i % 2 == 1) for i in range(layers)]
+        super().__init__((latent,), maps)
+
+    def log_prob_by_variable(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n latent"]:
+        """Return each variable's part of the log density, in nats."""
+        noise, _ = self.forward_and_log_det(z)
+        return cast(StandardNormal, self.base).log_prob_by_variable(noise)
+
+
+class CouplingFlow(Flow):
+    """Blocks of actnorm, a full matrix and a coupling, under a standard normal.
+
+    The "Real NVP prior" of Xu et al. (2019), https://arxiv.org/abs/1905.13452.
+
+    Args:
+        latent: Number of latent variables.
+        layers: Number of blocks; 20 or 50 in the paper.
+        hidden: Widths of the hidden layers of the couplings' networks.
+
+    Example:
+        >>> prior = CouplingFlow(2, layers=3, hidden=[8])
+        >>> prior.log_prob(prior.sample(4, torch.Generator().manual_seed(0))).shape
+        torch.Size([4])
+    """
+
+    def __init__(self, latent: int, layers: Count = 20, hidden: Sequence[Count] = (64,)) -> None:
+        super().__init__((latent,), normalised_blocks(latent, layers, hidden))
+
+
 def _real_nvp(latent: int, layers: Count = 6, hidden: Sequence[Count] = (128,)) -> RealNVP:
     return RealNVP((latent,), layers, hidden, batch_norm=False)
 
@@ -234,6 +295,8 @@ PRIORS: Mapping[str, Callable[..., nn.Module]] = {
     "vamp": VampPrior,
     "real-nvp": _real_nvp,
     "maf": _maf,
+    "maf-shift": ShiftFlow,
+    "glow": CouplingFlow,
     "aggregated": AggregatedPosterior,
 }
 

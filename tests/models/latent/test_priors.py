@@ -16,6 +16,8 @@ ARGS = {
     "vamp": {"components": 5, "init_mean": 0.5, "init_std": 0.3},
     "real-nvp": {"layers": 3, "hidden": [12]},
     "maf": {"layers": 2, "hidden": [12]},
+    "maf-shift": {"layers": 2, "hidden": [12]},
+    "glow": {"layers": 2, "hidden": [6]},
     "aggregated": {},
 }
 SHAPE = (1, 4, 4)

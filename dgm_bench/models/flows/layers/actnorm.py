@@ -60,6 +60,25 @@ class ActNorm(nn.Module):
             self.logs.copy_(-(variance.sqrt() + 1e-6).log() / _FACTOR)
 
 
+class VectorActNorm(ActNorm):
+    """:class:`ActNorm` of flat vectors, for each dimension.
+
+    Args:
+        dim: Number of dimensions.
+    """
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Return ``(u, log|det du/dx|)``."""
+        u, log_det = super().forward_and_log_det(x[:, :, None, None])
+        return u.flatten(1), log_det
+
+    def inverse(self, u: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return ``x``."""
+        return super().inverse(u[:, :, None, None]).flatten(1)
+
+
 class EdgeConv(nn.Module):
     """A convolution with edge padding, its channels then shifted and scaled.
 

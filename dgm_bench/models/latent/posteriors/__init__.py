@@ -12,6 +12,7 @@ from dgm_bench.errors import DeclarationError, require_choice
 from dgm_bench.models.arguments import require_known
 from dgm_bench.models.latent.posteriors.ffjord import AmortisedFFJORD
 from dgm_bench.models.latent.posteriors.gaussian import GaussianPosterior
+from dgm_bench.models.latent.posteriors.glow import SharedGlow
 from dgm_bench.models.latent.posteriors.iaf import InverseAutoregressive
 from dgm_bench.models.latent.posteriors.planar import AmortisedPlanar
 from dgm_bench.models.latent.posteriors.sylvester import AmortisedSylvester
@@ -24,6 +25,7 @@ FLOWS: Mapping[str, Callable[..., nn.Module] | None] = {
     "sylvester-householder": partial(AmortisedSylvester, kind="householder"),
     "sylvester-triangular": partial(AmortisedSylvester, kind="triangular"),
     "iaf": InverseAutoregressive,
+    "glow": SharedGlow,
     "ffjord": AmortisedFFJORD,
 }
 

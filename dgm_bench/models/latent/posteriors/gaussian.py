@@ -9,8 +9,9 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dgm_bench.errors import DeclarationError
 from dgm_bench.models.elementwise import softplus
-from dgm_bench.models.normal import gaussian_log_density
+from dgm_bench.models.normal import LOG_2PI, gaussian_log_density
 from dgm_bench.models.whole_batch import normal_
 
 Latents = Float[Tensor, "batch samples latent"]
@@ -24,6 +25,17 @@ class AmortisedFlow(Protocol):
         self, z: Latents, features: Float[Tensor, "batch features"], generator: torch.Generator
     ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
         """Return the transformed latent variables and ``log|det dz'/dz|``."""
+        ...
+
+
+@runtime_checkable
+class FactorisedFlow(Protocol):
+    """An amortised flow whose log-determinant is a sum of one term for each variable."""
+
+    def transform_by_variable(
+        self, z: Latents, features: Float[Tensor, "batch features"]
+    ) -> tuple[Latents, Latents]:
+        """Return the transformed latent variables and the terms of ``log|det dz'/dz|``."""
         ...
 
 
@@ -81,3 +93,31 @@ class GaussianPosterior(nn.Module):
             return z, log_q
         z, log_det = cast(AmortisedFlow, self.flow)(z, features, generator)
         return z, log_q - log_det
+
+    def draw_by_variable(
+        self, features: Float[Tensor, "batch features"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
+        """Return a draw for each example, and each variable's part of its log density in nats.
+
+        Raises:
+            DeclarationError: There is a flow without a term for each variable.
+        """
+        self.require_factors("use posterior 'no-flow' or 'iaf'")
+        mean, variance = self.moments(features)
+        noise = normal_(mean.new_empty(len(features), 1, mean.shape[-1]), generator)
+        z = mean[:, None] + variance[:, None].sqrt() * noise
+        log_q = -0.5 * (noise.square() + variance[:, None].log() + LOG_2PI)
+        if self.flow is not None:
+            z, terms = cast(FactorisedFlow, self.flow).transform_by_variable(z, features)
+            log_q = log_q - terms
+        return z.squeeze(1), log_q.squeeze(1)
+
+    def require_factors(self, remedy: str) -> None:
+        """Refuse a flow whose log-determinant has no term for each variable.
+
+        Raises:
+            DeclarationError: The flow is such a one.
+        """
+        if self.flow is not None and not isinstance(self.flow, FactorisedFlow):
+            thing = f"posterior {type(self.flow).__name__}"
+            raise DeclarationError(thing, "has no factor for each variable", remedy)

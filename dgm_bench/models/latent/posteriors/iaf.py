@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -49,10 +51,17 @@ class GatedMADE(nn.Module):
         self, z: Latents, context: Float[Tensor, "batch 1 width"]
     ) -> tuple[Latents, Float[Tensor, "batch samples"]]:
         """Return the transformed latent variables and the log-determinant (equation 14)."""
+        z, log_gate = self.transform_by_variable(z, context)
+        return z, log_gate.sum(-1)
+
+    def transform_by_variable(
+        self, z: Latents, context: Float[Tensor, "batch 1 width"]
+    ) -> tuple[Latents, Latents]:
+        """Return the transformed latent variables and the logarithm of each one's gate."""
         h = elu(self.first(z)) + context
         mean, raw = self.last(elu(self.hidden(h))).chunk(2, -1)
         gate = (raw + FORGET_BIAS).sigmoid()
-        return gate * z + (1 - gate) * mean, log_sigmoid(raw + FORGET_BIAS).sum(-1)
+        return gate * z + (1 - gate) * mean, log_sigmoid(raw + FORGET_BIAS)
 
 
 class InverseAutoregressive(nn.Module):
@@ -99,3 +108,19 @@ class InverseAutoregressive(nn.Module):
             z, change = gated(z.flip(-1) if k % 2 else z, context)
             log_det = log_det + change
         return z, log_det
+
+    def transform_by_variable(
+        self, z: Latents, features: Float[Tensor, "batch features"]
+    ) -> tuple[Latents, Latents]:
+        """Return the transformed latent variables and each one's term of the log-determinant.
+
+        A term is of the gates that a variable went through.
+        """
+        context = self.context(features)[:, None]
+        terms = torch.zeros_like(z)
+        for k, gated in enumerate(self.maps):
+            if k % 2:
+                z, terms = z.flip(-1), terms.flip(-1)
+            z, change = cast(GatedMADE, gated).transform_by_variable(z, context)
+            terms = terms + change
+        return z, terms
