@@ -38,6 +38,7 @@ VALIDATED: Mapping[str, str] = {
     "warmed-elbo": "negative-elbo",
     "discrete-elbo": "negative-elbo",
     "prediction": "prediction-mean",
+    "classification": "class-nll",
 }
 
 
