@@ -54,6 +54,9 @@ MODELS: dict[str, str] = {
     "vqvae:VQVAE2": "codes.vqvae:VQVAE2",
     "dcgan:DCGAN": "adversarial.dcgan:DCGAN",
     "gan:GAN": "adversarial.gan:GAN",
+    "biggan:BigGAN": "adversarial.biggan:BigGAN",
+    "biggan_deep:BigGANDeep": "adversarial.biggan_deep:BigGANDeep",
+    "sagan:SAGAN": "adversarial.sagan:SAGAN",
 }
 
 

@@ -221,6 +221,9 @@ ELSEWHERE = {
     "classifiers:ODENetwork",
     "classifiers:Perceptron",
     "classifiers:ResidualNetwork",
+    "sagan:SAGAN",
+    "biggan:BigGAN",
+    "biggan_deep:BigGANDeep",
 }
 #: First stages, which cannot be sampled without a prior, and what completes examples.
 NO_SAMPLES = ("structured-prediction", "vqvae-images", "vqvae2-images", "dvae-images")

@@ -16,6 +16,7 @@ from dgm_bench.data.registry.labelled import (
     CIFAR10_LABELLED,
     FFHQ,
     IMAGENET,
+    IMAGENETS,
     MNIST_CLASSES,
     MNIST_LABELLED,
 )
@@ -51,6 +52,7 @@ CARDS: tuple[DatasetCard, ...] = (
     MNIST_CLASSES,
     CIFAR10_LABELLED,
     IMAGENET,
+    *IMAGENETS,
     FFHQ,
     *TABULAR,
 )

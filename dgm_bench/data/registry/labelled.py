@@ -82,6 +82,17 @@ IMAGENET = DatasetCard(
     f"RGB, smaller ones are enlarged; {_BY_NUMBERS}",
 )
 
+#: The same images at other sizes, from the same folder.
+IMAGENETS = tuple(
+    replace(
+        IMAGENET,
+        name=f"imagenet-{side}",
+        title=f"ImageNet (ILSVRC 2012) with classes, {side}x{side}, from a folder of yours",
+        event_shape=(3, side, side),
+    )
+    for side in (128, 512)
+)
+
 FFHQ = DatasetCard(
     name="ffhq-1024",
     title="Flickr-Faces-HQ, 1024x1024, from a folder of yours",
