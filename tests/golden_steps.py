@@ -57,8 +57,8 @@ SIZES = {"train": 64, "val": 4, "test": 4}
 BATCH, STEPS, SOLVED_STEPS = 8, 10, 3
 #: Where examples have this many numbers or more: so many in a batch, so many steps.
 LARGE, LARGE_BATCH, LARGE_STEPS = 500, 2, 3
-#: Models of more parameters take two steps (continuous flows: none); of more, none; of still more,
-#: are not even built.
+#: Models of more parameters take two steps (continuous flows, and games, which draw many samples
+#: for their statistics: none); of more, none; of still more, are not even built.
 LARGEST_CHEAP, LARGEST_TRAINED, LARGEST_BUILT = 3_000_000, 10_000_000, 100_000_000
 LARGEST_PICTURE = 100_000
 #: Continuous flows in as many dimensions are validated by an estimate: exact traces take a
@@ -126,8 +126,9 @@ def measured(cell: Cell) -> Iterator[Entry]:
         words: list[str] = []
         data = _data(first, stage, words)
         size = _parameters(stage, data.event_shape)
-        solved = with_loose_solver(stage) != stage
-        if size <= (LARGEST_CHEAP if solved else LARGEST_TRAINED):
+        game = stage.objective.name == "adversarial"
+        dear = game or with_loose_solver(stage) != stage
+        if size <= (LARGEST_CHEAP if dear else LARGEST_TRAINED):
             found = _trained(cell, index, data, size, words)
         elif size <= LARGEST_BUILT:
             words = [f"the weights alone, of {size:,} parameters"]
@@ -249,7 +250,8 @@ def _data(first: Stage, stage: Stage, words: list[str]) -> Dataset:
         return drawn_codes(first, known.event_shape, SIZES)
     if not known.embedded:
         words.append("stand-in data")
-    if known.dim > LARGEST_PICTURE:
+    # Games draw pictures, and are made for their size.
+    if known.dim > LARGEST_PICTURE and stage.objective.name != "adversarial":
         words.append("pictures of 64x64")
         return small_data(first.data, SIZES, (3, 64, 64))
     if stage.stopping.max_steps == 0:

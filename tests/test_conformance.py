@@ -39,6 +39,12 @@ SLOW = tuple(
         "cifar10-precision": (
             "vqvae-2-three vqvae-2-unconditional vqvae-2-pixelcnn vqvae-2-pixelcnnpp dvae dvae-text"
         ),
+        "mnist-fid": "sagan biggan biggan-deep",
+        "cifar10-fid": "sagan biggan biggan-deep",
+        # Built without memory in test_biggan.py.
+        "imagenet-128-fid": "sagan biggan biggan-deep",
+        "imagenet-256-fid": "biggan biggan-deep",
+        "imagenet-512-fid": "biggan biggan-deep",
         # Built without memory in test_vqvae2_declarations.py.
         "cas-top1": "real vqvae-2 dvae",
         "ffhq-1024-fid": "real vqvae-2-reconstructions",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from . import biggan as _biggan
 from . import dcgan as _dcgan
 
 dcgan = _dcgan.dcgan
+sagan, biggan, biggan_deep = _biggan.sagan, _biggan.biggan, _biggan.biggan_deep

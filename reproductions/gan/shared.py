@@ -61,7 +61,13 @@ class Rule(NamedTuple):
 
 
 def stage(
-    data: str, model: ModelSpec, rule: Rule, loss: dict[str, object], *, conditional: bool
+    data: str,
+    model: ModelSpec,
+    rule: Rule,
+    loss: dict[str, object],
+    *,
+    conditional: bool,
+    drawn: int = DRAWN,
 ) -> Stage:
     """Return the stage that trains a game; its generator is validated twenty times.
 
@@ -71,6 +77,7 @@ def stage(
         rule: How it is trained.
         loss: Arguments of the objective, but for the discriminator's steps.
         conditional: Whether both players are told the classes.
+        drawn: Images that are drawn at a time.
     """
     objective = {**loss, "discriminator_steps": rule.discriminator_steps}
     return Stage(
@@ -80,7 +87,7 @@ def stage(
         optimizer=OptimizerSpec(lr=rule.lr, betas=rule.betas),
         discriminator=OptimizerSpec(lr=rule.discriminator_lr, betas=rule.betas),
         batch_size=rule.batch_size,
-        validation=ValidationSpec(every=rule.steps // 20, unit="steps", batch_size=DRAWN),
+        validation=ValidationSpec(every=rule.steps // 20, unit="steps", batch_size=drawn),
         stopping=StoppingSpec(max_steps=rule.steps),
         # The average takes the parameters in at every step, whoever moved.
         average_decay=None if rule.average is None else rule.average ** (1 / rule.cycle),
@@ -136,7 +143,10 @@ def recipe(
         name=named(name, data, images),
         stages=(train,),
         evaluation=EvaluationSpec(
-            metrics=("samples",), checkpoint="last", batch_size=DRAWN, judge=images
+            metrics=("samples",),
+            checkpoint="last",
+            batch_size=train.validation.batch_size,
+            judge=images,
         ),
         cost=_cost(data, train, size, images),
         source=source,

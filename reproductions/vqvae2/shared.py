@@ -26,12 +26,14 @@ from dgm_bench.spec import (
 )
 
 #: Multiplications for an image in the whole training of a classifier on such images; those of
-#: Inception v3 where there are no classes.
+#: Inception v3 where none is trained.
 LEARNING = {
     "digits-labelled": 2.1e7,
     "mnist-labelled": 1.2e7,
     "cifar10-labelled": 3.1e9,
     "imagenet-256": 1.6e11,
+    "imagenet-128": 2e9,
+    "imagenet-512": 2e9,
     "ffhq-1024": 2e9,
 }
 
