@@ -53,7 +53,7 @@ def small_data(spec: DataSpec, sizes: Sizes, event_shape: tuple[int, ...] | None
     module = known.loader.split(":")[0]
     if module == "images":
         return _flow_images(known, options, sizes)
-    if module in ("labelled_images", "image_folder"):
+    if module in ("labelled_images", "captioned_images", "image_folder"):
         return _pixel_images(known, sizes)
     if module == "class_rows":
         return _class_rows(known, options, sizes)
@@ -223,7 +223,7 @@ def _loosened(args: Mapping[str, Any]) -> dict[str, Any]:
 def few_examples(spec: DataSpec, *, fit: bool) -> Dataset:
     """Return a small set of the same form: where a fit is to exist, 60 more than dimensions."""
     known = card(spec.name)
-    if known.loader.startswith(("labelled_images:", "image_folder:")):
+    if known.loader.startswith(("labelled_images:", "captioned_images:", "image_folder:")):
         return small_data(spec, {"train": 30, "val": 8, "test": 20})
     if spec.args.get("convention") == "ffjord":
         return small_data(spec, {"train": 4, "test": 2})

@@ -6,6 +6,7 @@ from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.registry.computed import (
     BINARY_DIGITS,
     DIGITS,
+    DIGITS_CAPTIONED,
     DIGITS_CLASSES,
     DIGITS_LABELLED,
     ORACLES,
@@ -17,6 +18,7 @@ from dgm_bench.data.registry.labelled import (
     FFHQ,
     IMAGENET,
     IMAGENETS,
+    MNIST_CAPTIONED,
     MNIST_CLASSES,
     MNIST_LABELLED,
 )
@@ -35,6 +37,7 @@ CARDS: tuple[DatasetCard, ...] = (
     DIGITS,
     BINARY_DIGITS,
     DIGITS_LABELLED,
+    DIGITS_CAPTIONED,
     DIGITS_CLASSES,
     *TOYS,
     *ORACLES,
@@ -49,6 +52,7 @@ CARDS: tuple[DatasetCard, ...] = (
     FREYFACES,
     CALTECH,
     MNIST_LABELLED,
+    MNIST_CAPTIONED,
     MNIST_CLASSES,
     CIFAR10_LABELLED,
     IMAGENET,

@@ -35,6 +35,17 @@ DIGITS_LABELLED = replace(
     note="the images and the split of digits; levels 0 to 16 become bytes, pixels are bytes / 255",
 )
 
+DIGITS_CAPTIONED = replace(
+    DIGITS_LABELLED,
+    name="digits-captioned",
+    title="scikit-learn's digits with captions of class, thickness and slant, 8x8",
+    classes=90,
+    sizes=split_sizes(1_202, 181, 414),
+    loader="captioned_images:load_digits",
+    note="as digits-labelled; thickness and slant are thirds of what is measured of the class's "
+    "training images; those of 10 held-out captions are moved from train and val to the test",
+)
+
 DIGITS_CLASSES = replace(
     DIGITS_LABELLED,
     name="digits-classes",

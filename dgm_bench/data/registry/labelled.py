@@ -36,6 +36,17 @@ MNIST_LABELLED = replace(
     note="bytes / 255, no noise; the last 10,000 train images validate",
 )
 
+MNIST_CAPTIONED = replace(
+    MNIST_LABELLED,
+    name="mnist-captioned",
+    title="MNIST with captions of class, thickness and slant, padded to 32x32",
+    classes=90,
+    sizes=split_sizes(44_262, 8_889, 16_849),
+    loader="captioned_images:load_mnist",
+    note="as mnist-labelled; thickness and slant are thirds of what is measured of the class's "
+    "training images; those of 10 held-out captions are moved from train and val to the test",
+)
+
 MNIST_CLASSES = replace(
     MNIST_LABELLED,
     name="mnist-classes",
