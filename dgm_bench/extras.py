@@ -11,6 +11,7 @@ from dgm_bench.errors import DgmBenchError, UsageError
 #: Names of modules by the extra that installs them, as ``pyproject.toml`` declares.
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "train": ("torch", "torchdiffeq", "jaxtyping", "safetensors", "sklearn"),
+    "text": ("sentencepiece",),
     "images": ("PIL", "torch_fidelity"),
     "tables": ("h5py",),
     "parquet": ("pyarrow",),

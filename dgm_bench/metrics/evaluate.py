@@ -18,7 +18,7 @@ from dgm_bench.metrics.bounds import active_units, avb, likelihood, prediction, 
 from dgm_bench.metrics.classification import errors
 from dgm_bench.metrics.evaluation import Evaluation
 from dgm_bench.metrics.gradients import relaxation, solver_gradients
-from dgm_bench.metrics.images import codes, reconstructions, samples
+from dgm_bench.metrics.images import captions, codes, reconstructions, samples
 from dgm_bench.metrics.registry import METRICS
 from dgm_bench.models.capabilities import CalibratesOnData, SolvesODE
 from dgm_bench.records import Metric
@@ -38,6 +38,7 @@ DECLARED_IN = (
     samples,
     reconstructions,
     codes,
+    captions,
     relaxation,
 )
 

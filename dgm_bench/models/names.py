@@ -47,6 +47,7 @@ MODELS: dict[str, str] = {
     "dvae:DVAE": "codes.dvae:DVAE",
     "identity:Identity": "codes.identity:Identity",
     "code_transformer:CodeTransformer": "codes.priors.code_transformer:CodeTransformer",
+    "joint_transformer:JointTransformer": "codes.priors.joint_transformer:JointTransformer",
     "pixelcnn:PixelCNN": "codes.priors.pixelcnn:PixelCNN",
     "pixelcnnpp:PixelCNNPP": "codes.priors.pixelcnnpp:PixelCNNPP",
     "pixelsnail:PixelSNAIL": "codes.priors.pixelsnail:PixelSNAIL",

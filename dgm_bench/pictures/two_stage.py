@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dgm_bench.data.captioned_images import classified
+from dgm_bench.data.captions import CAPTIONS, KNOWN
 from dgm_bench.data.dataset import Dataset
 from dgm_bench.data.labelled_images import pixels
 from dgm_bench.kept import each
@@ -60,9 +62,11 @@ def two_stage_figures(
         data_root: Where the classifier of the data set is kept.
     """
     yield "reconstructions", _reconstructions(model, data, title, generator)
-    samples, labels = _samples(model, generator)
-    names = [_class_name(data, label) for label in labels[::PER_CLASS].tolist()]
-    yield "samples", samples_figure(samples.unflatten(0, (-1, PER_CLASS)), names, title)
+    samples = _samples(model, generator)
+    yield "samples", _drawn_figure(samples, data, title, 0)
+    if data.classes == CAPTIONS:
+        held_out = _samples(model, generator, first=KNOWN)
+        yield "held-out", _drawn_figure(held_out, data, f"{title}: captions not in training", KNOWN)
     some = samples[:: len(samples) // QUERIES][:QUERIES]
     classifier = _classifier(data, data_root, generator.device)
     yield "neighbours", _neighbours(some, data, title, classifier)
@@ -92,19 +96,23 @@ def _reconstructions(
 
 
 def _samples(
-    model: TwoStage, generator: torch.Generator
-) -> tuple[Float[Tensor, "n c h w"], Tensor]:
-    """Draw samples of the first classes, or without classes as many of none."""
+    model: TwoStage, generator: torch.Generator, first: int = 0
+) -> Float[Tensor, "n c h w"]:
+    """Draw samples of classes from ``first`` on, or without classes as many of none."""
     classes = min(model.classes or CLASSES, CLASSES)
-    labels = torch.arange(classes).repeat_interleave(PER_CLASS)
+    labels = first + torch.arange(classes).repeat_interleave(PER_CLASS)
     given = labels if model.classes else torch.zeros_like(labels)
     draw = partial(model.draw_images, generator=generator)
     (images,) = each([given.to(generator.device)], draw, generator)
-    return images.cpu(), given
+    return images.cpu()
 
 
-def _class_name(data: Dataset, label: int) -> str:
-    return data.classes[label] if data.classes else ""
+def _drawn_figure(
+    samples: Float[Tensor, "n c h w"], data: Dataset, title: str, first: int
+) -> Figure:
+    rows = samples.unflatten(0, (-1, PER_CLASS))
+    names = data.classes[first : first + len(rows)] or [""] * len(rows)
+    return samples_figure(rows, names, title)
 
 
 def _neighbours(
@@ -134,7 +142,7 @@ def _classifier(data: Dataset, data_root: Path, device: torch.device) -> ImageCl
     """
     if not (data.classes and data.resident):
         return None
-    return reference_classifier(data, data_root / "classifiers", device)[0]
+    return reference_classifier(classified(data), data_root / "classifiers", device)[0]
 
 
 def _codebooks(model: TwoStage, data: Dataset, title: str, generator: torch.Generator) -> Figure:

@@ -33,6 +33,7 @@ from dgm_bench.models.capabilities import (
     RegularisesDynamics,
 )
 from dgm_bench.models.codes.dvae import DVAE
+from dgm_bench.models.codes.priors.joint_transformer import JointTransformer
 from dgm_bench.models.latent.avb import AVB
 from dgm_bench.models.latent.discrete import DiscreteVAE
 from dgm_bench.models.latent.structured_prediction import StructuredPrediction
@@ -48,6 +49,7 @@ from dgm_bench.train.discrete_objectives import (
     negative_prediction,
 )
 from dgm_bench.train.losses import Batch, Loss, Objective, detached, mean_over_batch
+from dgm_bench.train.text_objectives import text_and_image
 
 
 def negative_log_likelihood(trace: Literal["estimate", "exact"] = "estimate") -> Objective:
@@ -318,6 +320,9 @@ OBJECTIVES: dict[str, ObjectiveDeclaration] = {
     ),
     "vq": ObjectiveDeclaration(vector_quantisation, QuantisesImages, "quantised latent variables"),
     "dvae": ObjectiveDeclaration(discrete_autoencoding, DVAE, "codes of images with a relaxation"),
+    "text-and-image": ObjectiveDeclaration(
+        text_and_image, JointTransformer, "a transformer over text and image"
+    ),
     "adversarial": ObjectiveDeclaration(adversarial, AdversarialGame, "a discriminator"),
     "avb": ObjectiveDeclaration(adversarial_variational_bayes, AVB, "an adversarial posterior"),
     "reverse-kl": ObjectiveDeclaration(

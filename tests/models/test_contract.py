@@ -216,6 +216,7 @@ ELSEWHERE = {
     "pixelcnnpp:PixelCNNPP",
     "pixelsnail:PixelSNAIL",
     "code_transformer:CodeTransformer",
+    "joint_transformer:JointTransformer",
     "identity:Identity",
     "dcgan:DCGAN",
     "classifiers:ODENetwork",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F  # noqa: N812  its usual name
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dgm_bench.errors import DeclarationError
@@ -56,16 +58,30 @@ class CausalAttention(nn.Module):
         self.outward = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "batch new width"], cache: Cache | None = None
+        self,
+        x: Float[Tensor, "batch new width"],
+        cache: Cache | None = None,
+        mask: Bool[Tensor, "tokens tokens"] | None = None,
     ) -> Float[Tensor, "batch new width"]:
-        """Return the attended values; with a filled cache ``x`` is the next token."""
+        """Return the attended values; with a filled cache ``x`` is the next token.
+
+        Args:
+            x: New tokens.
+            cache: Of those before them; they are appended.
+            mask: Which tokens, from the first on, each attends to, or None for all before it.
+        """
         split = self.inward(x).unflatten(-1, (3, self.heads, -1))
         q, k, v = split.permute(2, 0, 3, 1, 4)
         if cache is not None:
             k, v = cache.extend(k, v)
         dropout = self.dropout if self.training else 0.0
+        new, seen = q.shape[2], k.shape[2]
+        own = None if mask is None else mask[seen - new : seen, :seen]
         # A single token is the last one: it attends to all.
-        h = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=q.shape[2] > 1)
+        causal = own is None and new > 1
+        h = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=own, dropout_p=dropout, is_causal=causal
+        )
         gathered: Tensor = self.outward(h.transpose(1, 2).flatten(2))
         return gathered
 
@@ -90,10 +106,13 @@ class Block(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "batch new width"], cache: Cache | None = None
+        self,
+        x: Float[Tensor, "batch new width"],
+        cache: Cache | None = None,
+        mask: Bool[Tensor, "tokens tokens"] | None = None,
     ) -> Float[Tensor, "batch new width"]:
-        """Return the tokens' new features."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), cache))
+        """Return the tokens' new features; arguments are as of :class:`CausalAttention`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), cache, mask))
         h = self.contract(F.gelu(self.expand(self.network_norm(x))))
         features: Tensor = x + self.dropout(h)
         return features
@@ -131,17 +150,22 @@ class CausalTransformer(nn.Module):
                 nn.init.normal_(parameter, std=WEIGHT_STD * (2 * depth) ** -0.5)
 
     def forward(
-        self, x: Float[Tensor, "batch new width"], caches: list[Cache] | None = None
+        self,
+        x: Float[Tensor, "batch new width"],
+        caches: list[Cache] | None = None,
+        masks: Sequence[Bool[Tensor, "tokens tokens"]] | None = None,
     ) -> Float[Tensor, "batch new width"]:
         """Return features of each token, which depend on it and those before it.
 
         Args:
             x: All tokens; with ``caches`` first the prefix, then one token at a time.
             caches: Those of :meth:`new_caches`; the new tokens are appended.
+            masks: Of each block, which of all tokens each attends to; None for all before it.
         """
         x = self.dropout(x)
         for index, block in enumerate(self.blocks):
-            x = block(x, None if caches is None else caches[index])
+            cache = None if caches is None else caches[index]
+            x = block(x, cache, None if masks is None else masks[index])
         features: Tensor = self.norm(x)
         return features
 

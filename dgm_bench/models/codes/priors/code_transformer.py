@@ -52,24 +52,26 @@ class GridEmbedding(nn.Module):
 
 
 class TextEmbedding(nn.Module):
-    """Tokens of bytes with position embeddings, and a learned padding token for each position.
+    """Tokens of text with position embeddings, and a learned padding token for each position.
 
     Padding is not masked (Ramesh et al. 2021, section 2.2).
 
     Args:
         length: Number of positions.
         width: Number of features of a token.
+        tokens: Number of tokens, by default bytes; the next number is padding.
     """
 
-    def __init__(self, length: int, width: int) -> None:
+    def __init__(self, length: int, width: int, tokens: int = BYTES) -> None:
         super().__init__()
-        self.byte, self.place = nn.Embedding(BYTES, width), nn.Embedding(length, width)
+        self.byte, self.place = nn.Embedding(tokens, width), nn.Embedding(length, width)
         self.padding = nn.Embedding(length, width)
 
     def forward(self, text: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
-        """Return tokens of bytes and of ``PADDING``."""
-        written = self.byte(text.clamp(max=BYTES - 1)) + self.place.weight
-        return torch.where((text == PADDING)[..., None], self.padding.weight, written)
+        """Return the embedded tokens and padding."""
+        padding = self.byte.num_embeddings
+        written = self.byte(text.clamp(max=padding - 1)) + self.place.weight
+        return torch.where((text == padding)[..., None], self.padding.weight, written)
 
 
 class CodeTransformer(nn.Module):
@@ -81,7 +83,8 @@ class CodeTransformer(nn.Module):
 
     Unlike in DALL-E attention is dense, not by row, column or neighbourhood; text is bytes and not
     byte pairs; and text is conditioned on, not modelled: DALL-E's loss is 1/8 that of the text and
-    7/8 that of the image, this one is the image's alone.
+    7/8 that of the image, this one is the image's alone. The model that has all of these is
+    :class:`~dgm_bench.models.codes.priors.joint_transformer.JointTransformer`.
 
     Ramesh et al. (2021), https://arxiv.org/abs/2102.12092, section 2.2 and appendix B.
 
