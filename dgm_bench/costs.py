@@ -6,8 +6,9 @@ models; all that follows from them is here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from dgm_bench.data import card
 from dgm_bench.spec import Cost, Stage
@@ -59,6 +60,20 @@ def small_cost(data: str, steps: int, launches: int) -> Cost:
         memory_bytes=memory(data, SMALL_WEIGHTS, SMALL_KEPT * card(data).dim),
         weights=SMALL_WEIGHTS,
     )
+
+
+def dvae_products(event_shape: Sequence[int], args: Mapping[str, Any]) -> float:
+    """Return the products of a discrete VAE for an image: as many in each group of a network."""
+    channels, height, width = event_shape
+    groups, hidden = 2 * (args["poolings"] + 1), args["hidden"]
+    blocks = groups * args["blocks"] * 3.6 * hidden**2
+    return float(height * width * (blocks + 49 * channels * hidden))
+
+
+def transformer_products(tokens: int, width: int, depth: int, classes: int) -> float:
+    """Return the products of a transformer over so many tokens, each one of ``classes``."""
+    blocks = depth * (12 * width**2 + 2 * tokens * width)
+    return float(tokens * (blocks + width * classes))
 
 
 def network_cost(

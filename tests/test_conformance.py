@@ -47,6 +47,7 @@ SLOW = tuple(
         "imagenet-512-fid": "biggan biggan-deep",
         # Built without memory in test_vqvae2_declarations.py.
         "cas-top1": "real vqvae-2 dvae",
+        "imagenet-256-text-nll": "joint",
         "ffhq-1024-fid": "real vqvae-2-reconstructions",
         "mnist-16-test-error": "resnet rk-net ode-net",
     }.items()

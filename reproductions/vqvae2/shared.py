@@ -291,7 +291,7 @@ def _products(data: str, model: ModelSpec) -> float:
     if name.startswith("vqvae:"):
         return _convolution_products(data, args)
     if name == "dvae:DVAE":
-        return _discrete_products(data, args)
+        return costs.dvae_products(card(data).event_shape, args)
     if name.startswith("code_transformer:"):
         return _transformer_products(args)
     if name.startswith("pixelcnnpp:"):
@@ -307,14 +307,6 @@ def _convolution_products(data: str, args: dict[str, Any]) -> float:
     block = 12.5 * hidden**2 + layers * 10 * hidden * units
     places = [height * width / k**2 for k in accumulate(args["strides"], mul)]
     return float(2 * block * sum(places))
-
-
-def _discrete_products(data: str, args: dict[str, Any]) -> float:
-    """Return the multiplications of a discrete VAE: as many in each group of either network."""
-    channels, height, width = card(data).event_shape
-    groups, hidden = 2 * (args["poolings"] + 1), args["hidden"]
-    blocks = groups * args["blocks"] * 3.6 * hidden**2
-    return float(height * width * (blocks + 49 * channels * hidden))
 
 
 def _prior_products(args: dict[str, Any]) -> float:
@@ -347,6 +339,5 @@ def _stream_products(args: dict[str, Any]) -> float:
 def _transformer_products(args: dict[str, Any]) -> float:
     """Return the multiplications of a transformer for an image, and the caption before it."""
     text = max((len(caption) for caption in args["captions"] or ()), default=0)
-    tokens, width = math.prod(args["grids"][0]) + text, args["width"]
-    blocks = args["depth"] * (12 * width**2 + 2 * tokens * width)
-    return float(tokens * (blocks + width * args["codes"]))
+    tokens = math.prod(args["grids"][0]) + text
+    return costs.transformer_products(tokens, args["width"], args["depth"], args["codes"])
