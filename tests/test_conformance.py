@@ -16,6 +16,7 @@ from dgm_bench.data import card
 from dgm_bench.execution import Execution, require_runnable
 from dgm_bench.metrics.classification import errors
 from dgm_bench.metrics.gradients import solver_gradients
+from dgm_bench.models.adversarial import image_game
 from dgm_bench.models.build import model_class
 from dgm_bench.models.flows.layers import masked
 from dgm_bench.planner import PlannedRun
@@ -95,6 +96,7 @@ def as_in_a_run(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     monkeypatch.setattr(provenance, "code", code)
     monkeypatch.setattr(provenance, "version_of", version_of)
+    monkeypatch.setattr(image_game, "STANDING_BATCHES", 1)
     monkeypatch.setattr(solver_gradients, "REPEATS", 1)
     monkeypatch.setattr(solver_gradients, "TOLERANCES", ("1e-3", "1e-5"))
     monkeypatch.setattr(solver_gradients, "REFERENCE", 1e-8)

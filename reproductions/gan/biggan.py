@@ -278,6 +278,7 @@ def _size(data: str, model: str, args: dict[str, Any]) -> Size:
         sum(layer.weights * layer.places for layer in discriminator),
         sum(layer.weights for layer in both) + maps,
         sum(layer.kept * layer.places for layer in both),
+        1_200 if deep else 400,
     )
 
 

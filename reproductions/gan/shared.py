@@ -121,12 +121,14 @@ class Size(NamedTuple):
         discriminator: Products of one pass of the discriminator for an image.
         weights: Of both.
         kept: Numbers that training keeps for an image.
+        launches: Tensor operations of a step.
     """
 
     generator: float
     discriminator: float
     weights: int
     kept: int
+    launches: int = 400
 
 
 def recipe(
@@ -154,10 +156,6 @@ def recipe(
     )
 
 
-#: Tensor operations of a step.
-LAUNCHES = 400
-
-
 def _cost(data: str, train: Stage, size: Size, images: ImageEvaluationSpec) -> Cost:
     """Count a cycle: the discriminator sees data and samples, the generator both networks."""
     cycle = train.objective.args["discriminator_steps"] + 1
@@ -168,7 +166,7 @@ def _cost(data: str, train: Stage, size: Size, images: ImageEvaluationSpec) -> C
     return Cost(
         steps=train.stopping.max_steps or 0,
         flops_per_step=train.batch_size * mean,
-        launches_per_step=LAUNCHES,
+        launches_per_step=size.launches,
         evaluation_flops=sets
         * (costs.PASS * images.drawn * size.generator + classifier_flops(data, images.samples)),
         memory_bytes=memory_of(data)

@@ -9,6 +9,7 @@ from scipy import stats
 from dgm_bench.control import Control, Interrupted
 from dgm_bench.data.class_rows import inputs_with_classes
 from dgm_bench.data.dataset import Dataset
+from dgm_bench.models.adversarial import image_game
 from dgm_bench.models.adversarial.dcgan import DCGAN
 from dgm_bench.models.adversarial.image_game import ImageGame
 from dgm_bench.models.capabilities import AdversarialGame, DrawsTruncated
@@ -134,7 +135,8 @@ def trained(case, folder, polls=None):
 
 @every_game
 @pytest.mark.usefixtures("unchecked")  # numbers alone, and long
-def test_a_training_that_was_stopped_goes_on_to_the_bit(case, tmp_path):
+def test_a_training_that_was_stopped_goes_on_to_the_bit(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_game, "STANDING_BATCHES", 1)
     whole = trained(case, tmp_path / "whole")
     trained(case, tmp_path / "parts", polls=4)
     torch.manual_seed(1)
