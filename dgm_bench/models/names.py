@@ -43,6 +43,8 @@ MODELS: dict[str, str] = {
     "structured_prediction:StructuredPrediction": (
         "latent.structured_prediction:StructuredPrediction"
     ),
+    "vamp_hvae:ConvHVAE": "latent.vamp_hvae:ConvHVAE",
+    "vamp_hvae:PixelHVAE": "latent.vamp_hvae:PixelHVAE",
     "vae:GaussianVAE": "latent.vae:GaussianVAE",
     "dvae:DVAE": "codes.dvae:DVAE",
     "identity:Identity": "codes.identity:Identity",

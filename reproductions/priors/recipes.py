@@ -23,6 +23,7 @@ from dgm_bench.spec import (
     StoppingSpec,
 )
 
+from .hierarchical import vamp_hvae as vamp_hvae
 from .resnet import vlae as vlae
 from .resnet import xu as xu
 

@@ -23,6 +23,8 @@ from dgm_bench.spec import ModelSpec
 
 SMALL_FLOW = {"flows": 1, "hidden": [6], "rank": 2}
 ODE = {"rtol": 1e-10, "atol": 1e-10, "flows": 2}
+SMALL_HVAE = {"latents": [3, 2], "filters": 4, "hidden": 8, "maps": 4, "components": 3}
+SMALL_HVAE |= {"init_mean": 0.5, "init_std": 0.3}
 CASES = {
     "gaussian": ("gaussian:Gaussian", {}),
     "made": ("made:MADE", {"hidden": [24, 24]}),
@@ -71,6 +73,8 @@ CASES = {
         "resnet_vae:ResNetVAE",
         {"latent": 3, "channels": [4, 6], "strides": [2, 1], "hidden": 8},
     ),
+    "conv-hvae-images": ("vamp_hvae:ConvHVAE", SMALL_HVAE),
+    "pixel-hvae-images": ("vamp_hvae:PixelHVAE", SMALL_HVAE),
     "gated-vae-continuous": (
         "gated_vae:ContinuousDenseVAE",
         {"latent": 3, "hidden": 8, "posterior_args": SMALL_FLOW},
@@ -196,6 +200,8 @@ NO_DENSITY = (
     "gated-vae",
     "gated-vae-images",
     "resnet-vae-images",
+    "conv-hvae-images",
+    "pixel-hvae-images",
     "gated-vae-continuous",
     "gated-vae-continuous-images",
     "avb",
