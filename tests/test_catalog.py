@@ -394,6 +394,13 @@ WRONG = [
         "[[errata]]",
         "erratum slip: unknown row 'dep'",
     ),
+    (
+        "[[tables.grids]]",
+        '[[tables.claims]]\nid = "more"\ntitle = "more"\nwhere = "figure 1"\nrow = "deep"\n'
+        'relation = "higher"\nthan = "mixed"\ncolumns = ["digits"]\n\n[[tables.grids]]',
+        "[[tables.grids]]",
+        "claim more deep: 'mixed' has no cell in 'digits'; add it to a grid",
+    ),
     ('table = "first"', 'table = "fist"', "[[errata]]", "erratum slip: unknown table 'fist'"),
     (
         'rows = ["deep"]\ntext',

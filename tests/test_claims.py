@@ -1,14 +1,19 @@
 """What a paper says of two rows without numbers, judged on columns of ours."""
 
+import json
+
 import pytest
 from factories import make_cell, make_column, make_metric, make_recipe, make_record, make_table
 
+from dgm_bench.catalog import Catalog, load_catalog
 from dgm_bench.records import write_record
-from dgm_bench.spec import Claim
+from dgm_bench.report.page import write_report
+from dgm_bench.report.tables import CLAIMED, render_table
+from dgm_bench.spec import Claim, Paper
 from dgm_bench.stats import VariancePrior
 from dgm_bench.store import Store
 from dgm_bench.verdict import Pool, judge_claims
-from dgm_bench.verdict.claims import at_level, front
+from dgm_bench.verdict.claims import ClaimVerdict, Gap, at_level, front
 
 COLUMN = make_column(
     "digits-recall", metric="net-recall", unit="fraction", direction="higher", data="power"
@@ -134,3 +139,58 @@ def test_a_front_has_the_best_recall_of_at_least_a_precision():
     assert [at_level(found, level) for level in (0.5, 0.6, 0.8, 0.9)] == pytest.approx(
         [0.8, 0.8, 0.55, 0.3]
     )
+
+
+# --------------------------------------------------------------------------- as it is told
+
+
+@pytest.fixture
+def told():
+    """A table with two claims, of which one was judged."""
+    cells = [make_cell(row, COLUMN) for row in ROWS]
+    table = make_table(cells, claims=(claim(),))
+    holds = ClaimVerdict(
+        claim(), COLUMN.id, "holds", "holds: by far", (Gap(0.2, 0.1, 0.3),), (3, 3)
+    )
+    idle = ClaimVerdict(claim(title="idle"), COLUMN.id, "not-run", "not run yet")
+    return table, [idle, holds]
+
+
+@pytest.mark.parametrize("style", ["text", "markdown"])
+def test_a_table_says_below_its_columns_what_is_claimed(told, style):
+    table, claims = told
+    text = " ".join(render_table(table, {}, style, claims=claims).split())
+    assert CLAIMED in text
+    first = text.index("more diverse (figure 7): DIGITS-RECALL: holds: by far")
+    assert text.index("idle (figure 7): DIGITS-RECALL: not run yet") > first
+    assert CLAIMED not in render_table(table, {}, style)
+
+
+def test_machines_read_claims_with_their_intervals(told):
+    table, claims = told
+    found = json.loads(render_table(table, {}, "json", claims=claims))["claims"]
+    assert [(entry["title"], entry["state"]) for entry in found] == [
+        ("idle", "not-run"),
+        ("more diverse", "holds"),
+    ]
+    assert found[1]["gaps"] == [{"difference": 0.2, "low": 0.1, "high": 0.3, "at": None}]
+    assert found[1]["seeds"] == [3, 3]
+    assert json.loads(render_table(table, {}, "json"))["claims"] == []
+
+
+def test_the_page_says_so_too(tmp_path):
+    cells = [make_cell(row, COLUMN) for row in ROWS]
+    fields = dict.fromkeys(("id", "title", "authors", "url", "bibtex"), "x")
+    paper = Paper(**fields, year=2019, sources=(), tables=(make_table(cells, claims=(claim(),)),))
+    target = tmp_path / "page.html"
+    write_report(target, catalog=Catalog((paper,)), store=Store(tmp_path))
+    assert "<li>more diverse (figure 7): DIGITS-RECALL: not run yet</li>" in target.read_text()
+
+
+def test_the_catalogues_claims_are_of_rows_with_recipes():
+    claims = [(table, claim) for table in load_catalog().tables for claim in table.claims]
+    assert claims
+    for table, found in claims:
+        for row in (found.row, found.than):
+            cells = [c for c in table.cells if c.row.id == row and c.column.id in found.columns]
+            assert all(cell.recipe for cell in cells)

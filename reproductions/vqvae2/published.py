@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from dgm_bench.data import card
+from dgm_bench.errors import DeclarationError
 from dgm_bench.spec import (
     DataSpec,
     ImageEvaluationSpec,
@@ -24,6 +25,7 @@ from dgm_bench.spec import (
 
 from .shared import (
     AUTOENCODER,
+    classifier_flops,
     cost,
     evaluation,
     first_stage,
@@ -243,3 +245,23 @@ def _dalle_autoencoder(data: str) -> Stage:
         average_decay=0.999,
         precision="bfloat16",
     )
+
+
+def compared(recipe: Recipe, data: str) -> Recipe:
+    """Return a recipe of another paper's with the evaluation of this one's rows.
+
+    Args:
+        recipe: It draws images and judges them; with its cost.
+        data: Name of the data set.
+
+    Raises:
+        DeclarationError: It has no cost, or judges no images.
+    """
+    images, judge, cost = IMAGE_EVALUATIONS[data], recipe.evaluation.judge, recipe.cost
+    if judge is None or cost is None:
+        raise DeclarationError(recipe.name, "draws no images", "give it a judge, and a cost")
+    drawing = cost.evaluation_flops * images.samples / judge.samples
+    flops = drawing + classifier_flops(data, images.samples)
+    evaluation = recipe.evaluation.model_copy(update={"judge": images})
+    priced = cost.model_copy(update={"evaluation_flops": flops})
+    return recipe.model_copy(update={"evaluation": evaluation, "cost": priced})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dgm_bench.spec import Recipe
 
+from ..gan.biggan import biggan_deep as _biggan_deep
 from ..gan.dcgan import dcgan as _dcgan
 from . import ours as _ours
 from . import published as _published
@@ -68,6 +69,17 @@ def dvae(data: str, prefix: str = "class", features: str = "classifier") -> Reci
     if data in _published.STRIDES:
         return _published.dvae(data)
     return _ours.dvae(data, prefix=prefix, features=features)
+
+
+def biggan_deep(data: str, features: str = "classifier") -> Recipe:
+    """BigGAN-deep as in ``gan/images``; on ImageNet with the evaluation of the other rows.
+
+    Args:
+        data: The column's data set.
+        features: Those by which small images are compared.
+    """
+    found = _biggan_deep(data, features)
+    return _published.compared(found, data) if data in _published.STRIDES else found
 
 
 def real(data: str, features: str = "classifier") -> Recipe:
