@@ -88,7 +88,7 @@ class ScheduleSpec(Spec):
     Each entry of ``drops`` multiplies the rate by ``factor``, once, when the number of
     validations without improvement first exceeds it; each of ``milestones`` does so at its step.
     ``warmup_steps`` ramps the rate up linearly; ``cosine_steps`` lets it fall along half a cosine
-    to ``cosine_floor`` times the rate, where it stays.
+    to ``cosine_floor`` times the rate, where it stays. ``decay`` multiplies the rate at every step.
     """
 
     drops: tuple[StepsFrom0, ...] = ()
@@ -97,6 +97,7 @@ class ScheduleSpec(Spec):
     milestones: tuple[StepsFrom0, ...] = ()
     cosine_steps: Steps | None = None
     cosine_floor: NonNegative = Field(default=0.0, le=1)
+    decay: Positive = Field(default=1.0, le=1)
 
 
 class ValidationSpec(Spec):

@@ -25,6 +25,7 @@ from dgm_bench.data.cards import DatasetCard
 from dgm_bench.data.dataset import Augment, Dataset
 from dgm_bench.data.freyfaces import bits_per_dim
 from dgm_bench.data.labelled_images import image_dataset
+from dgm_bench.data.levels import level_dataset
 from dgm_bench.metrics.images.classifier import ClassifierSettings, settings_for
 from dgm_bench.models.build import build
 from dgm_bench.models.codes.packing import CODE_TYPE
@@ -57,6 +58,8 @@ def small_data(spec: DataSpec, sizes: Sizes, event_shape: tuple[int, ...] | None
         return _pixel_images(known, sizes)
     if module == "class_rows":
         return _class_rows(known, options, sizes)
+    if module == "levels":
+        return level_dataset(known, _levels(known, sizes))
     return _examples(known, sizes)
 
 
@@ -121,6 +124,11 @@ def _pixel_images(known: DatasetCard, sizes: Sizes) -> Dataset:
               for name, n in sizes.items()}  # fmt: skip
     labels = {name: torch.arange(n) % 10 for name, n in sizes.items()} if known.classes else {}
     return image_dataset(known, splits, labels, tuple(map(str, range(known.classes or 0))))
+
+
+def _levels(known: DatasetCard, sizes: Sizes) -> dict[str, Tensor]:
+    draw = np.random.default_rng(0)
+    return {name: torch.from_numpy(_bytes(draw, n, known.event_shape)) for name, n in sizes.items()}
 
 
 def _examples(known: DatasetCard, sizes: Sizes) -> Dataset:

@@ -56,6 +56,8 @@ MODELS: dict[str, str] = {
     "vqvae:VQVAE": "codes.vqvae:VQVAE",
     "vqvae:VQVAE2": "codes.vqvae:VQVAE2",
     "dcgan:DCGAN": "adversarial.dcgan:DCGAN",
+    "pixelcnnpp_images:PixelCNNPP": "pixels.pixelcnnpp_images:PixelCNNPP",
+    "pixelsnail_images:PixelSNAIL": "pixels.pixelsnail_images:PixelSNAIL",
     "gan:GAN": "adversarial.gan:GAN",
     "biggan:BigGAN": "adversarial.biggan:BigGAN",
     "biggan_deep:BigGANDeep": "adversarial.biggan_deep:BigGANDeep",

@@ -67,6 +67,8 @@ def _optimiser(stage: Stage) -> str:
         parts.append(f"{drops} of the rate to {schedule.factor:g} of it")
     if schedule.cosine_steps:
         parts.append(f"cosine over {schedule.cosine_steps:,} steps")
+    if schedule.decay < 1:
+        parts.append(f"times {schedule.decay} a step")
     if stage.clip_norm:
         parts.append(f"gradients clipped at {stage.clip_norm:g}")
     if stage.average_decay:

@@ -11,7 +11,7 @@ from dgm_bench.spec import ScheduleSpec
 class Schedule:
     """Linear warm-up, then a drop for every threshold of bad validations that is passed.
 
-    Besides, or instead, drops at fixed steps, and a cosine.
+    Besides, or instead, drops at fixed steps, a cosine, and a decay at every step, the first too.
 
     Dropped rates stay dropped when validation improves again, as in the released FFJORD code
     (``train_tabular.py``, lines 101-113: ``ndecs`` never goes back).
@@ -32,7 +32,8 @@ class Schedule:
         warmup = self.spec.warmup_steps
         ramp = min(1.0, (step + 1) / warmup) if warmup else 1.0
         drops = self.drops_done + bisect_right(sorted(self.spec.milestones), step)
-        return float(self.base_lr * ramp * self._cosine(step) * self.spec.factor**drops)
+        decayed = self.base_lr * self.spec.decay ** (step + 1)
+        return float(decayed * ramp * self._cosine(step) * self.spec.factor**drops)
 
     def _cosine(self, step: int) -> float:
         total, floor = self.spec.cosine_steps, self.spec.cosine_floor

@@ -60,7 +60,7 @@ def test_an_embedded_set_is_as_its_card_says(name, tmp_path):
         card.unit,
     )
     assert loaded.verified
-    bytes_of = ("-labelled", "-classes", "-captioned")
+    bytes_of = ("-labelled", "-classes", "-captioned", "-levels")
     wanted = torch.uint8 if name.endswith(bytes_of) else torch.float32
     assert all(split.dtype == wanted for split in loaded.splits.values())
     assert all(bool(split.isfinite().all()) for split in loaded.splits.values())

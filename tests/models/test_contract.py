@@ -190,7 +190,7 @@ def combinations(cases, odes=((2,), (1, 4, 4))):
 
 every_model = pytest.mark.parametrize("case", CASES)
 #: Base classes of models.
-BASES = ("Flow", "SolvedFlow", "LatentVariableModel", "ImageGame", "ImageClassifier")
+BASES = ("Flow", "SolvedFlow", "LatentVariableModel", "ImageGame", "ImageClassifier", "PixelModel")
 #: Models with a density but without an invertible map.
 NO_MAP = ("gaussian", "made-mog")
 #: Models without a density.
@@ -215,12 +215,14 @@ NO_DENSITY = (
     "dvae-images",
 )
 #: Models of discrete codes, tested in test_code_priors.py and test_code_transformer.py, games of
-#: images, tested in test_games.py, classifiers, tested in classifiers/test_ode_network.py, and the
-#: identity, which has no parameters.
+#: images, tested in test_games.py, models of levels, tested in test_pixels.py, classifiers, tested
+#: in classifiers/test_ode_network.py, and the identity, which has no parameters.
 ELSEWHERE = {
     "pixelcnn:PixelCNN",
     "pixelcnnpp:PixelCNNPP",
+    "pixelcnnpp_images:PixelCNNPP",
     "pixelsnail:PixelSNAIL",
+    "pixelsnail_images:PixelSNAIL",
     "code_transformer:CodeTransformer",
     "joint_transformer:JointTransformer",
     "identity:Identity",

@@ -77,6 +77,7 @@ def _schedule(spec: ScheduleSpec) -> ScheduleSpec:
             "warmup_steps": 3 if spec.warmup_steps else 0,
             "milestones": tuple(range(4, 4 + 2 * len(spec.milestones), 2)),
             "cosine_steps": None if spec.cosine_steps is None else 8,
+            "decay": 1.0 if spec.decay == 1 else 0.9,
         }
     )
 

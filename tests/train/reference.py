@@ -119,7 +119,7 @@ class Reference:
         return order
 
     def rate(self, step: int) -> float:
-        """The learning rate: ramp, half a cosine, drops by validation and drops by step."""
+        """The learning rate: ramp, half a cosine, drops by validation and by step, and a decay."""
         rule, rate = self.stage.schedule, self.stage.optimizer.lr
         if step < rule.warmup_steps:
             rate *= (step + 1) / rule.warmup_steps
@@ -127,6 +127,8 @@ class Reference:
             part = min(step, rule.cosine_steps) / rule.cosine_steps
             high = (1 + math.cos(part * math.pi)) / 2
             rate *= high + rule.cosine_floor * (1 - high)
+        for _ in range(step + 1):
+            rate *= rule.decay
         passed = sum(step >= milestone for milestone in rule.milestones)
         return float(rate * rule.factor ** (self.drops + passed))
 

@@ -350,6 +350,12 @@ def test_a_cosine_falls_from_the_full_rate_to_zero():
     assert schedule.lr(100) == schedule.lr(150) == pytest.approx(0.0)
 
 
+def test_a_decay_multiplies_the_rate_at_every_step():
+    """The first, too, as in openai/pixel-cnn (train.py)."""
+    schedule = Schedule(ScheduleSpec(decay=0.5), 8.0)
+    assert [schedule.lr(step) for step in range(3)] == [4, 2, 1]
+
+
 class Initialised(nn.Linear):
     """A model of the mean alone, which starts at the mean of what it is shown."""
 

@@ -119,6 +119,7 @@ def options_of(name) -> frozenset[str]:
         "warm-up": rule.warmup_steps,
         "milestones": rule.milestones,
         "cosine": rule.cosine_steps,
+        "decay": rule.decay < 1,
     }
     return frozenset(state | {option for option, value in given.items() if value})
 

@@ -9,10 +9,11 @@ from dgm_bench.data.registry.computed import (
     DIGITS_CAPTIONED,
     DIGITS_CLASSES,
     DIGITS_LABELLED,
+    DIGITS_LEVELS,
     ORACLES,
     TOYS,
 )
-from dgm_bench.data.registry.images import CIFAR10, MNIST
+from dgm_bench.data.registry.images import CIFAR10, CIFAR10_LEVELS, MNIST, MNIST_LEVELS
 from dgm_bench.data.registry.labelled import (
     CIFAR10_LABELLED,
     FFHQ,
@@ -39,6 +40,7 @@ CARDS: tuple[DatasetCard, ...] = (
     DIGITS_LABELLED,
     DIGITS_CAPTIONED,
     DIGITS_CLASSES,
+    DIGITS_LEVELS,
     *TOYS,
     *ORACLES,
     PATCHES,
@@ -55,6 +57,8 @@ CARDS: tuple[DatasetCard, ...] = (
     MNIST_CAPTIONED,
     MNIST_CLASSES,
     CIFAR10_LABELLED,
+    MNIST_LEVELS,
+    CIFAR10_LEVELS,
     IMAGENET,
     *IMAGENETS,
     FFHQ,

@@ -55,6 +55,14 @@ DIGITS_CLASSES = replace(
     note="the images and the split of digits; bytes / 255, not shifted",
 )
 
+DIGITS_LEVELS = replace(
+    DIGITS,
+    name="digits-levels",
+    title="scikit-learn's digits, 8x8, levels 0 to 16",
+    loader="levels:load_digits",
+    note="the images and the split of digits, without noise; bits/dim of probabilities of levels",
+)
+
 TOYS = tuple(
     DatasetCard(
         name=name,

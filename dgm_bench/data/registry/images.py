@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dgm_bench.data.cards import DataFile, DatasetCard, Download, as_published, split_sizes
 
 _CONVENTIONS = {"convention": ("maf", "ffjord")}
@@ -42,6 +44,19 @@ MNIST = DatasetCard(
     note=_CONVENTION_NOTE,
 )
 
+_LEVELS_NOTE = (
+    "bytes without noise; the last {} train images validate; bits/dim of probabilities of bytes"
+)
+
+MNIST_LEVELS = replace(
+    MNIST,
+    name="mnist-levels",
+    title="MNIST, 28x28 grey digits, levels 0 to 255",
+    loader="levels:load_mnist",
+    options={},
+    note=_LEVELS_NOTE.format("10,000"),
+)
+
 _CIFAR_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -76,4 +91,14 @@ CIFAR10 = DatasetCard(
     options=_CONVENTIONS,
     manual="https://www.cs.toronto.edu/~kriz/cifar.html",
     note=_CONVENTION_NOTE,
+)
+
+CIFAR10_LEVELS = replace(
+    CIFAR10,
+    name="cifar10-levels",
+    title="CIFAR-10, 32x32 colour photographs, levels 0 to 255",
+    sizes=split_sizes(45_000, 5_000, 10_000),
+    loader="levels:load_cifar10",
+    options={},
+    note=f"{_LEVELS_NOTE.format('5,000')}; no mirror images",
 )

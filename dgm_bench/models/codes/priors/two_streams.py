@@ -22,6 +22,7 @@ from dgm_bench.models.codes.priors.weight_norm import (
     ShiftedTransposedConv,
     concat_elu,
 )
+from dgm_bench.models.elementwise import elu
 from dgm_bench.models.whole_batch import Dropout
 
 #: Kernels of the stream of rows above, and of that of what is to the left, too.
@@ -45,15 +46,23 @@ class ShiftedBlock(nn.Module):
         side: Channels of the side input; 0 for none.
         dropout: Dropout probability before the second convolution.
         conditional: Whether there is a context, of ``hidden`` channels.
+        concatenated: Whether ELU is concatenated with that of the negatives, or stands alone.
     """
 
     def __init__(
-        self, hidden: int, kernel: tuple[int, int], side: int, dropout: float, conditional: bool
+        self,
+        hidden: int,
+        kernel: tuple[int, int],
+        side: int,
+        dropout: float,
+        conditional: bool,
+        concatenated: bool = True,
     ) -> None:
         super().__init__()
-        self.inner = ShiftedConv(2 * hidden, hidden, kernel)
-        self.side = NormedLinear(2 * side, hidden) if side else None
-        self.outer = ShiftedConv(2 * hidden, 2 * hidden, kernel, scale=BRANCH_SCALE)
+        self.activation, wider = (concat_elu, 2) if concatenated else (elu, 1)
+        self.inner = ShiftedConv(wider * hidden, hidden, kernel)
+        self.side = NormedLinear(wider * side, hidden) if side else None
+        self.outer = ShiftedConv(wider * hidden, 2 * hidden, kernel, scale=BRANCH_SCALE)
         self.dropout = Dropout(dropout)
         self.condition = nn.Linear(hidden, 2 * hidden, bias=False) if conditional else None
         if self.condition is not None:
@@ -66,10 +75,10 @@ class ShiftedBlock(nn.Module):
         side: Float[Tensor, "n rows columns side"] | None = None,
     ) -> Float[Tensor, "n rows columns hidden"]:
         """Return the output at every position."""
-        h = self.inner(concat_elu(x))
+        h = self.inner(self.activation(x))
         if self.side is not None and side is not None:
-            h = h + self.side(concat_elu(side))
-        h = self.outer(self.dropout(concat_elu(h)))
+            h = h + self.side(self.activation(side))
+        h = self.outer(self.dropout(self.activation(h)))
         return x + F.glu(h + condition(self.condition, context), -1)
 
 
@@ -115,8 +124,7 @@ class Beginning(nn.Module):
 
     def forward(self, x: Float[Tensor, "n rows columns inputs"]) -> Streams:
         """Return both streams."""
-        left = shift_down(self.row(x)) + shift_right(self.column(x))
-        return shift_down(self.rows(x)), left
+        return shift_down(self.rows(x)), shift_down(self.row(x)) + shift_right(self.column(x))
 
 
 class Coarser(nn.Module):

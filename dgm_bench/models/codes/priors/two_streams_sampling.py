@@ -29,10 +29,8 @@ from dgm_bench.models.codes.priors.two_streams import (
     with_ones,
 )
 from dgm_bench.models.codes.priors.weight_norm import (
-    NormedLinear,
     ShiftedConv,
     ShiftedTransposedConv,
-    concat_elu,
 )
 
 #: Features of a row of a scale, and of one of its positions.
@@ -58,11 +56,12 @@ class CachedRowsBlock:
 
     def step(self, x: Row, context: Row | None, side: Row | None) -> Row:
         """Append a row; return the output there."""
-        self.inner.append_row(concat_elu(x))
+        activation = self.block.activation
+        self.inner.append_row(activation(x))
         h = self.inner.convolve()
         if self.block.side is not None and side is not None:
-            h = h + self.block.side(concat_elu(side))
-        self.outer.append_row(concat_elu(h))
+            h = h + self.block.side(activation(side))
+        self.outer.append_row(activation(h))
         return x + F.glu(self.outer.convolve() + condition(self.block.condition, context), -1)
 
 
@@ -107,21 +106,24 @@ class CachedLeftBlock:
         skips: Whether the side input has a skip connection after the features of rows above.
     """
 
-    def __init__(self, block: ShiftedBlock, n: int, columns: int, skips: bool) -> None:
+    def __init__(self, block: ShiftedBlock, n: int, columns: int, skips: bool = False) -> None:
         self.block = block
         self.inner, self.outer = (
             CachedLeftConv(conv, n, columns) for conv in (block.inner, block.outer)
         )
-        side = block.side
-        assert isinstance(side, NormedLinear)
-        # Of the positive and the negative parts: features of rows above, skip connection.
-        parts = side.weight.unflatten(1, (2, 2 if skips else 1, -1)).unbind(2)
-        self.from_above, *rest = (part.flatten(1) for part in parts)
-        self.from_skip, self.bias = rest[0].T if rest else None, side.bias
+        self.activation, self.from_skip = block.activation, None
+        if block.side is not None:
+            # Of the positive and the negative parts: features of rows above, skip connection.
+            parts = block.side.weight.unflatten(1, (2, 2 if skips else 1, -1)).unbind(2)
+            self.from_above, *rest = (part.flatten(1) for part in parts)
+            self.from_skip = rest[0].T if rest else None
 
-    def begin_row(self, above: Row, context: Row | None) -> None:
-        """Start a row, with the features of the rows above."""
-        self.inner.begin_row(F.linear(concat_elu(above), self.from_above, self.bias))
+    def begin_row(self, above: Row | None, context: Row | None) -> None:
+        """Start a row, with the features of the rows above if they are a side input."""
+        term: Tensor | float = 0.0
+        if self.block.side is not None and above is not None:
+            term = F.linear(self.activation(above), self.from_above, self.block.side.bias)
+        self.inner.begin_row(term)
         self.outer.begin_row(condition(self.block.condition, context))
 
     def end_row(self) -> None:
@@ -131,10 +133,10 @@ class CachedLeftBlock:
 
     def step(self, x: Place, column: int, skip: Place | None = None) -> Place:
         """Append the input at a column; return the output there."""
-        h = self.inner.step(concat_elu(x), column)
+        h = self.inner.step(self.activation(x), column)
         if self.from_skip is not None and skip is not None:
-            h = torch.addmm(h, concat_elu(skip), self.from_skip)
-        return x + F.glu(self.outer.step(concat_elu(h), column), -1)
+            h = torch.addmm(h, self.activation(skip), self.from_skip)
+        return x + F.glu(self.outer.step(self.activation(h), column), -1)
 
 
 class CachedLayer:
@@ -158,8 +160,41 @@ class CachedLayer:
         return above
 
 
+class CachedLeftBeginning:
+    """The left stream of a :class:`Beginning`: what is above by rows, what is left by positions.
+
+    Args:
+        row: The convolution over the row above.
+        column: That over the column to the left.
+        n: Batch size.
+        columns: Length of a row.
+    """
+
+    def __init__(self, row: ShiftedConv, column: ShiftedConv, n: int, columns: int) -> None:
+        weight = column.weight
+        self.row = CachedRowsConv(row.weight, row.bias, n, columns)
+        self.above = CachedRowsConv(weight[:, :, :1], column.bias, n, columns)
+        self.left = weight[:, :, 1, 0].T
+
+    def begin_row(self, before: Float[Tensor, "n columns inputs"] | None) -> None:
+        """Start a row after the row before, or the first."""
+        terms = torch.zeros_like(self.row.convolve())
+        if before is not None:
+            for cached in (self.row, self.above):
+                cached.append_row(before)
+            terms = self.row.convolve()
+        self._terms = by_column(terms)
+        self._lefts = by_column(self.above.convolve())
+
+    def step(self, left: Float[Tensor, "n inputs"] | None, column: int) -> Place:
+        """Return the left stream at a column, given the input to its left, if any."""
+        if left is None:
+            return self._terms[column]
+        return self._terms[column] + torch.addmm(self._lefts[column - 1], left, self.left)
+
+
 class CachedBeginning:
-    """A :class:`Beginning`: what is above by rows, what is to the left by positions.
+    """A :class:`Beginning`: the stream of rows above by rows, the left one by positions.
 
     Args:
         beginning: The layer, whose weights are read once.
@@ -168,34 +203,17 @@ class CachedBeginning:
     """
 
     def __init__(self, beginning: Beginning, n: int, columns: int) -> None:
-        row, column = beginning.row, beginning.column
-        self.rows, self.row, self.above = (
-            CachedRowsConv(weight, conv.bias, n, columns)
-            for conv, weight in (
-                (beginning.rows, beginning.rows.weight),
-                (row, row.weight),
-                (column, column.weight[:, :, :1]),
-            )
-        )
-        self.left = column.weight[:, :, 1, 0].T
+        rows = beginning.rows
+        self.rows = CachedRowsConv(rows.weight, rows.bias, n, columns)
+        self.left = CachedLeftBeginning(beginning.row, beginning.column, n, columns)
 
     def begin_row(self, before: Float[Tensor, "n columns inputs"] | None) -> Row:
         """Start a row after the row before, or the first; return the features of rows above."""
-        nothing = torch.zeros_like(self.row.convolve())
-        terms, above = nothing, nothing
-        if before is not None:
-            for cached in (self.rows, self.row, self.above):
-                cached.append_row(before)
-            above, terms = self.rows.convolve(), self.row.convolve()
-        self._terms = by_column(terms)
-        self._lefts = by_column(self.above.convolve())
-        return above
-
-    def step(self, left: Float[Tensor, "n inputs"] | None, column: int) -> Place:
-        """Return the left stream at a column, given the input to its left, if any."""
-        if left is None:
-            return self._terms[column]
-        return self._terms[column] + torch.addmm(self._lefts[column - 1], left, self.left)
+        self.left.begin_row(before)
+        if before is None:
+            return torch.zeros_like(self.rows.convolve())
+        self.rows.append_row(before)
+        return self.rows.convolve()
 
 
 class CachedFiner:
@@ -343,7 +361,7 @@ class CachedTwoStreams:
 
     def step(self, column: int) -> Place:
         """Return the features at a column of the row, given the inputs before it."""
-        x = self.beginning.step(self.inputs[:, column - 1] if column else None, column)
+        x = self.beginning.left.step(self.inputs[:, column - 1] if column else None, column)
         here, skips = [scale for scale in self._here if column % 2**scale == 0], []
         for scale in here:
             if scale:
