@@ -33,16 +33,16 @@ def test_importance_weights_have_the_likelihood_as_mean(kind, generator):
         head.log_variance.weight.data *= 0.2
     for parameter in model.pixels.parameters():
         parameter.data *= 2.5
-    line = torch.linspace(-12, 12, 121)
+    line = torch.linspace(-10, 10, 61)
     below, above = torch.cartesian_prod(line, line)[:, None].unbind(2)
     prior = model._log_prior(below[None], above[None])[0]
     area = 2 * (line[1] - line[0]).log()
     assert abs((prior.logsumexp(0) + area).exp() - 1) < 1e-3
     fits = torch.cat([model._log_likelihood(one[None], below[None], above[None]) for one in x])
-    found = importance_bound(model, x, 1_500, generator)
+    found = importance_bound(model, x, 800, generator)
     error = 4.5 * found.error + 1e-3
     assert ((found.log_marginal - (fits + prior).logsumexp(1) - area).abs() < error).all()
-    assert error.min() < 0.3
+    assert error.min() < 0.4
     assert fits.std(1).min() > 0.1  # the latent variables matter
 
 
@@ -83,16 +83,16 @@ def test_masked_weights_have_no_effect(middle):
 def test_sampled_pixels_have_the_chances_of_their_logits(generator):
     """Given one pseudo-input, by the chain rule: the mean of all images' probabilities."""
     model = vae(PixelHVAE, (1, 1, 2), (1, 1))
-    x = model.sample(4_000, generator)
-    below, above = model.draw_latents(4_000, torch.Generator().manual_seed(8))
+    x = model.sample(2_000, generator)
+    below, above = model.draw_latents(2_000, torch.Generator().manual_seed(8))
     with torch.no_grad():
         for pair in product((0.0, 1.0), repeat=2):
             one = torch.tensor(pair).view(1, 1, 1, 2)
             likelihood = model._log_likelihood(
-                one.expand(4_000, 1, 1, 2), below[:, None], above[:, None]
+                one.expand(2_000, 1, 1, 2), below[:, None], above[:, None]
             ).exp()
             share = (x == one).all(-1).double()
-            error = (share.var() / 4_000 + likelihood.var() / 4_000) ** 0.5
+            error = (share.var() / 2_000 + likelihood.var() / 2_000) ** 0.5
             assert abs(share.mean() - likelihood.mean()) < 4.5 * error
 
 
