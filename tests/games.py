@@ -20,6 +20,8 @@ GAMES = {
         {"latent": 6, "embedding": 5, "unused": 2, **WIDTHS},
         (2, 8, 12),
     ),
+    "progan": ("progan:ProGAN", {"latent": 3, "filters": [4]}, (2, 4, 4)),
+    "stylegan": ("stylegan:StyleGAN", {"latent": 3, "filters": [4]}, (2, 4, 4)),
 }
 
 

@@ -47,10 +47,10 @@ SLOW = tuple(
         "imagenet-128-fid": "sagan biggan biggan-deep",
         "imagenet-256-fid": "biggan biggan-deep",
         "imagenet-512-fid": "biggan biggan-deep",
-        # Built without memory in test_vqvae2_declarations.py.
+        # Built without memory in reproductions/test_vqvae2.py and test_growing_games.py.
         "cas-top1": "real vqvae-2 dvae",
         "imagenet-256-text-nll": "joint",
-        "ffhq-1024-fid": "real vqvae-2-reconstructions",
+        "ffhq-1024-fid": "real vqvae-2-reconstructions progan stylegan",
         "mnist-16-test-error": "resnet rk-net ode-net",
     }.items()
     for row in rows.split()

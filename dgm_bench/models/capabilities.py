@@ -166,6 +166,15 @@ class AdversarialGame(Protocol):
 
 
 @runtime_checkable
+class Grows(Protocol):
+    """A game whose players grow with the images that the discriminator has seen."""
+
+    def grow(self, images_shown: int) -> None:
+        """Let both players be as large as after so many images of the data."""
+        ...
+
+
+@runtime_checkable
 class HasInverse(Protocol):
     """An invertible map between data and base noise: a flow."""
 

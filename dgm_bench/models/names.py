@@ -58,6 +58,8 @@ MODELS: dict[str, str] = {
     "dcgan:DCGAN": "adversarial.dcgan:DCGAN",
     "pixelcnnpp_images:PixelCNNPP": "pixels.pixelcnnpp_images:PixelCNNPP",
     "pixelsnail_images:PixelSNAIL": "pixels.pixelsnail_images:PixelSNAIL",
+    "progan:ProGAN": "adversarial.progan:ProGAN",
+    "stylegan:StyleGAN": "adversarial.stylegan:StyleGAN",
     "gan:GAN": "adversarial.gan:GAN",
     "biggan:BigGAN": "adversarial.biggan:BigGAN",
     "biggan_deep:BigGANDeep": "adversarial.biggan_deep:BigGANDeep",

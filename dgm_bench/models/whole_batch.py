@@ -291,7 +291,8 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[None, Tensor]:
-        return None, cast(_Context, ctx).part.sum(gradient)
+        # Itself a function, for losses that have gradients in them.
+        return None, _Sum.apply(cast(_Context, ctx).part, gradient)
 
 
 class _Same(torch.autograd.Function):

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from dgm_bench.annotations import NonNegative, Positive, Steps
 from dgm_bench.errors import DeclarationError, require_choice
-from dgm_bench.models.capabilities import AdversarialGame
+from dgm_bench.models import whole_batch
+from dgm_bench.models.capabilities import AdversarialGame, Grows
 from dgm_bench.models.networks.frozen import frozen
-from dgm_bench.models.whole_batch import uniform_
 from dgm_bench.train.losses import Batch, Loss, Objective, detached
 
 Scores = Float[Tensor, " batch"]
@@ -101,6 +101,9 @@ def adversarial(
 
     def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
         game = cast(AdversarialGame, model)
+        if isinstance(model, Grows) and model.training:
+            seen = _discriminator_steps_before(step, discriminator_steps)
+            model.grow(seen * whole_batch.count(x, [0]))
         examples, classes = game.examples_and_classes(x)
         z = game.draw_noise(len(x), generator)
         moves = _whose_turn(step, discriminator_steps)
@@ -129,6 +132,13 @@ def _whose_turn(step: int, discriminator_steps: int | None) -> tuple[str, ...]:
     return ("generator",) if of_generator else ("discriminator",)
 
 
+def _discriminator_steps_before(step: int, discriminator_steps: int | None) -> int:
+    if discriminator_steps is None:
+        return step
+    cycles, since = divmod(step, discriminator_steps + 1)
+    return cycles * discriminator_steps + since
+
+
 def _discriminator_loss(
     game: AdversarialGame,
     losses: GameLosses,
@@ -154,7 +164,7 @@ def _discriminator_loss(
 
 def _between(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     """Return points uniform on the lines between examples."""
-    t = uniform_(x.new_empty(len(x)), generator).view(-1, *[1] * (x.dim() - 1))
+    t = whole_batch.uniform_(x.new_empty(len(x)), generator).view(-1, *[1] * (x.dim() - 1))
     return torch.lerp(x, y, t).requires_grad_()
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from dgm_bench.models.capabilities import AdversarialGame
 
-#: Examples that are compared, and directions that they are projected on.
-COMPARED, DIRECTIONS = 2_048, 256
+#: Examples that are compared, numbers in these at most, and directions that they are projected on.
+COMPARED, NUMBERS, DIRECTIONS = 2_048, 2**26, 256
 #: Part of the data's variance within classes below which a generator counts as collapsed.
 COLLAPSED = 0.01
 
@@ -29,6 +29,11 @@ class Comparison(NamedTuple):
 
     distance: float
     variance: float
+
+
+def compared(examples: Num[Tensor, "n *event"]) -> Num[Tensor, "n_compared *event"]:
+    """Return the first examples: fewer where they are large."""
+    return examples[: min(COMPARED, max(NUMBERS // examples[0].numel(), 2))]
 
 
 def compare(

@@ -23,7 +23,7 @@ from dgm_bench.models.capabilities import (
 from dgm_bench.models.precise import widest
 from dgm_bench.models.whole_batch import by_slices
 from dgm_bench.spec import Stage
-from dgm_bench.train.games import COLLAPSED, COMPARED, compare
+from dgm_bench.train.games import COLLAPSED, compare, compared
 from dgm_bench.train.losses import Objective
 from dgm_bench.train.state import TrainingState
 
@@ -113,9 +113,9 @@ class Validation:
         """Return how far samples are from examples, and remark if the generator has collapsed."""
         device = self.state.device
         own = torch.Generator(device).manual_seed(self.seed)
-        inputs = self.data.dequantised(self.examples[:COMPARED].to(device), own)
+        inputs = self.data.dequantised(compared(self.examples).to(device), own)
         if self.stage.data.with_classes and self.classes is not None:
-            inputs = inputs_with_classes(inputs, self.classes[:COMPARED].to(device))
+            inputs = inputs_with_classes(inputs, self.classes[: len(inputs)].to(device))
         found = compare(game, inputs, self.stage.validation.batch_size, own)
         before, self._collapsed = self._collapsed, found.variance < COLLAPSED
         part = f"its samples have {found.variance:.2%} of the variance of held-out examples"

@@ -33,7 +33,7 @@ class Rule(NamedTuple):
 
     Attributes:
         updates: Of the generator.
-        discriminator_steps: Before each of them.
+        discriminator_steps: Before each of them; None where both move at once.
         batch_size: Images of a step.
         lr: Of the generator.
         discriminator_lr: Of the discriminator.
@@ -42,7 +42,7 @@ class Rule(NamedTuple):
     """
 
     updates: int
-    discriminator_steps: int
+    discriminator_steps: int | None
     batch_size: int
     lr: float
     discriminator_lr: float
@@ -51,8 +51,8 @@ class Rule(NamedTuple):
 
     @property
     def cycle(self) -> int:
-        """Steps of the loop for an update of the generator: each is one player's."""
-        return self.discriminator_steps + 1
+        """Steps of the loop for an update of the generator: each is one player's, or of both."""
+        return (self.discriminator_steps or 0) + 1
 
     @property
     def steps(self) -> int:
@@ -156,13 +156,21 @@ def recipe(
     )
 
 
+#: Trainings of the discriminator on as many images that gradients at these take.
+PENALTIES = {"gradient_penalty": 2.0, "r1": 1.0}
+
+
 def _cost(data: str, train: Stage, size: Size, images: ImageEvaluationSpec) -> Cost:
     """Count a cycle: the discriminator sees data and samples, the generator both networks."""
-    cycle = train.objective.args["discriminator_steps"] + 1
-    of_discriminator = costs.PASS * size.generator + 2 * costs.TRAINING * size.discriminator
+    args, drawn = train.objective.args, costs.PASS * size.generator
+    seen = 2 + sum(more for name, more in PENALTIES.items() if args.get(name))
+    of_discriminator = drawn + costs.TRAINING * seen * size.discriminator
     of_generator = costs.TRAINING * (size.generator + size.discriminator)
     sets = 1 + len(images.truncations)
-    mean = ((cycle - 1) * of_discriminator + of_generator) / cycle
+    if (steps := args["discriminator_steps"]) is None:
+        mean = of_discriminator + of_generator - drawn
+    else:
+        mean = (steps * of_discriminator + of_generator) / (steps + 1)
     return Cost(
         steps=train.stopping.max_steps or 0,
         flops_per_step=train.batch_size * mean,

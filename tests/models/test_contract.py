@@ -190,7 +190,8 @@ def combinations(cases, odes=((2,), (1, 4, 4))):
 
 every_model = pytest.mark.parametrize("case", CASES)
 #: Base classes of models.
-BASES = ("Flow", "SolvedFlow", "LatentVariableModel", "ImageGame", "ImageClassifier", "PixelModel")
+BASES = ("Flow", "SolvedFlow", "LatentVariableModel", "ImageGame", "GrowingGame", "PixelModel")
+BASES += ("ImageClassifier",)
 #: Models with a density but without an invertible map.
 NO_MAP = ("gaussian", "made-mog")
 #: Models without a density.
@@ -233,6 +234,8 @@ ELSEWHERE = {
     "sagan:SAGAN",
     "biggan:BigGAN",
     "biggan_deep:BigGANDeep",
+    "progan:ProGAN",
+    "stylegan:StyleGAN",
 }
 #: First stages, which cannot be sampled without a prior, and what completes examples.
 NO_SAMPLES = ("structured-prediction", "vqvae-images", "vqvae2-images", "dvae-images")

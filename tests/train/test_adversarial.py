@@ -13,7 +13,7 @@ from dgm_bench.models.adversarial.dcgan import DCGAN
 from dgm_bench.models.adversarial.gan import GAN
 from dgm_bench.spec import DataSpec, ModelSpec, ObjectiveSpec, OptimizerSpec
 from dgm_bench.train.adversarial import non_orthogonality
-from dgm_bench.train.games import sliced_wasserstein, variance_within
+from dgm_bench.train.games import compared, sliced_wasserstein, variance_within
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.objectives import build_objective
 from dgm_bench.train.players import require_classes, require_players
@@ -261,3 +261,12 @@ def test_a_discriminator_of_its_own_optimiser_is_refused():
         require_players(make_stage(ModelSpec(name="x"), discriminator=own), nn.Linear(1, 1))
     with pytest.raises(DeclarationError, match="no training"):
         objective(discriminator_steps=0)
+
+
+def test_fewer_of_large_examples_are_compared():
+    """At 1024 x 1024 pixels, two thousand would be 50 GB in double precision."""
+    nothing = torch.zeros(())
+    sizes = {32: 2_048, 128: 1_365, 1024: 21, 8192: 2}
+    for side, n in sizes.items():
+        assert len(compared(nothing.expand(3_000, 3, side, side))) == n
+    assert len(compared(nothing.expand(7, 3, 8, 8))) == 7

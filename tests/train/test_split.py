@@ -41,6 +41,7 @@ ARGUMENTS = {
         {"estimator": "vimco", "samples": 3},
     ],
     "prediction": [{"estimator": "sf"}, {"estimator": "st-gumbel"}],
+    "adversarial": [{}, {"loss": "wasserstein", "gradient_penalty": 1.0, "r1": 1.0}],
 }
 SNAIL = {"layers": 3, "attention_layers": 2, "heads": 2, "head_width": 4, "output_layers": 1}
 SNAIL |= {"hidden": 8, "residual": 6, "kernel": 3, "dropout": 0.2}
@@ -78,12 +79,15 @@ MORE = {
         {"hidden": 6, "blocks": 1, "scales": 1, "dropout": 0.2},
     ),
     "pixelsnail-codes": ("pixelsnail:PixelSNAIL", SNAIL),
+    "progan-images": ("progan:ProGAN", {"latent": 3, "filters": [4]}),
+    "stylegan-images": ("stylegan:StyleGAN", {"latent": 3, "filters": [4]}),
 }
 #: Models that draw noise, take statistics or solve in ways of their own.
 QUICK = ("maf", "realnvp-images", "ffjord-3", "own-steps", "vae", "gated-vae", "avb", "gan")
 QUICK += ("discrete-vae", "discrete-nvil", "prediction-nvil", "hierarchical-vae", "dvae-images")
 QUICK += ("resnet-vae-images",)
 QUICK += ("restart-images", "dropout", "dropout-of-masks", "pixelcnn-codes", "pixelsnail-codes")
+QUICK += ("progan-images", "stylegan-images")
 PLACE = {"grids": [[2, 3], [4, 4]], "level": 0, "codes": [5, 5], "classes": 3}
 
 

@@ -18,6 +18,11 @@ STANDING_BATCHES, STANDING_BATCH = 20, 100
 Images = Float[Tensor, "batch channels height width"]
 
 
+def to_pixels(images: Images) -> Images:
+    """Return images in [-1, 1], and what is beyond, as pixels in [0, 1]."""
+    return ((images + 1) / 2).clamp(0, 1)
+
+
 class ImageGame(nn.Module):
     """Base of a generator and a discriminator of images whose pixels are in [-1, 1].
 
@@ -99,7 +104,7 @@ class ImageGame(nn.Module):
     def _drawn(self, z: Tensor, labels: Int[Tensor, " n"]) -> Images:
         classes = None if self.classes is None else labels.to(z.device)
         images: Tensor = self.generator(z, classes)
-        return ((images + 1) / 2).clamp(0, 1)
+        return to_pixels(images)
 
     # ------------------------------------------------------------------------ statistics
 
