@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ def _log(
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
-    name = name_of(record).replace(" ", "-")
+    name = re.sub(r"[^\w-]+", "-", name_of(record))  # MLflow refuses dots and other marks
     tags = {"dgm_bench.cell": group_of(record), "dgm_bench.run_id": record.run_id}
     made = client.create_logged_model(experiment, name, source_run_id=run_id, tags=tags)
     described = Model(run_id=run_id, signature=_signature(record), model_id=made.model_id)

@@ -276,7 +276,7 @@ def test_a_table_says_why_a_cell_has_no_number(call):
     assert result.exit_code == 0, result.output
     assert "data not here: dgm-bench data fetch power" in result.stdout
     assert f"dgm-bench run {CELL}" in result.stdout
-    assert "no recipe yet" in call("table", "discrete/gumbel", "--format", "json").stdout
+    assert "no recipe yet" in call("table", "vqvae2/diversity", "--format", "json").stdout
 
 
 @pytest.mark.parametrize("style", ["text", "markdown", "csv", "json", "latex"])
