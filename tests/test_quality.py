@@ -144,7 +144,7 @@ ROOMS = {
     "latent": ("latent.posteriors", "flows", "networks"),
     "codes": ("networks",),
     "codes.priors": ("codes", "networks"),
-    "pixels": ("codes.priors", "networks"),
+    "pixels": ("codes", "codes.priors", "networks"),
     "adversarial": ("networks",),
     "classifiers": ("continuous", "networks"),
 }

@@ -57,6 +57,7 @@ MODELS: dict[str, str] = {
     "vqvae:VQVAE2": "codes.vqvae:VQVAE2",
     "dcgan:DCGAN": "adversarial.dcgan:DCGAN",
     "pixelcnnpp_images:PixelCNNPP": "pixels.pixelcnnpp_images:PixelCNNPP",
+    "vqvae_levels:LevelVQVAE": "pixels.vqvae_levels:LevelVQVAE",
     "pixelsnail_images:PixelSNAIL": "pixels.pixelsnail_images:PixelSNAIL",
     "progan:ProGAN": "adversarial.progan:ProGAN",
     "stylegan:StyleGAN": "adversarial.stylegan:StyleGAN",

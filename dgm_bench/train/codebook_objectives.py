@@ -12,6 +12,7 @@ from dgm_bench.annotations import NonNegative, Positive, Steps
 from dgm_bench.errors import DeclarationError, require_positive
 from dgm_bench.models.capabilities import QuantisesImages
 from dgm_bench.models.codes.dvae import DVAE
+from dgm_bench.models.pixels.vqvae_levels import LevelVQVAE
 from dgm_bench.train.losses import Batch, Loss, Objective, detached
 
 
@@ -42,6 +43,26 @@ def vector_quantisation(commitment: NonNegative = 0.25, variance: Positive = 1.0
         if "codebook" in terms:
             total = total + terms["codebook"]
         return Loss(total, detached({"reconstruction": error, **terms}))
+
+    return objective
+
+
+def quantised_likelihood(commitment: NonNegative = 0.25) -> Objective:
+    """Return VQ-VAE's loss with a likelihood of levels (van den Oord et al., 2017, equation 3).
+
+    ``-log p(x | z)`` in nats per dimension, and ``commitment`` times the mean squared distance of
+    the encoder's outputs from their codes; the codebook is a moving average.
+
+    Args:
+        commitment: The paper's beta.
+    """
+
+    def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
+        vqvae = cast(LevelVQVAE, model)
+        log_likelihood, distance = vqvae.quantised_log_likelihood(x, generator)
+        misfit = -log_likelihood.mean() / math.prod(x.shape[1:])
+        terms = {"reconstruction": misfit, "commitment": distance}
+        return Loss(misfit + commitment * distance, detached(terms))
 
     return objective
 

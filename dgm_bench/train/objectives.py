@@ -37,11 +37,16 @@ from dgm_bench.models.codes.priors.joint_transformer import JointTransformer
 from dgm_bench.models.latent.avb import AVB
 from dgm_bench.models.latent.discrete import DiscreteVAE
 from dgm_bench.models.latent.structured_prediction import StructuredPrediction
+from dgm_bench.models.pixels.vqvae_levels import LevelVQVAE
 from dgm_bench.models.whole_batch import normal_, uniform_
 from dgm_bench.spec import ObjectiveSpec
 from dgm_bench.train.adversarial import adversarial
 from dgm_bench.train.adversarial_bayes import adversarial_variational_bayes
-from dgm_bench.train.codebook_objectives import discrete_autoencoding, vector_quantisation
+from dgm_bench.train.codebook_objectives import (
+    discrete_autoencoding,
+    quantised_likelihood,
+    vector_quantisation,
+)
 from dgm_bench.train.discrete_objectives import (
     NORMALISED,
     baseline_of,
@@ -319,6 +324,9 @@ OBJECTIVES: dict[str, ObjectiveDeclaration] = {
         classification, HasClassLogits, "a classifier of images"
     ),
     "vq": ObjectiveDeclaration(vector_quantisation, QuantisesImages, "quantised latent variables"),
+    "vq-likelihood": ObjectiveDeclaration(
+        quantised_likelihood, LevelVQVAE, "codes with a likelihood of levels"
+    ),
     "dvae": ObjectiveDeclaration(discrete_autoencoding, DVAE, "codes of images with a relaxation"),
     "text-and-image": ObjectiveDeclaration(
         text_and_image, JointTransformer, "a transformer over text and image"

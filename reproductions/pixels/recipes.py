@@ -11,6 +11,7 @@ from dgm_bench.spec import (
     DataSpec,
     EvaluationSpec,
     ModelSpec,
+    ObjectiveSpec,
     OptimizerSpec,
     Recipe,
     ScheduleSpec,
@@ -199,7 +200,86 @@ def _released(
     )
 
 
+# --------------------------------------------------------------------------- VQ-VAE
+
+#: Section 4.1: convolutions, units, rate, batch and steps; 512 codes as for ImageNet.
+PUBLISHED_VQVAE = {
+    "levels": 256,
+    "stride": 4,
+    "per_place": 10,
+    "hidden": 256,
+    "residual_units": 256,
+    "residual_layers": 2,
+    "codes": 512,
+    "dim": 64,
+    "decay": 0.99,
+    "restart": None,
+}
+SMALL_VQVAE = PUBLISHED_VQVAE | {
+    "levels": 17,
+    "stride": 2,
+    "per_place": 2,
+    "hidden": 48,
+    "residual_units": 32,
+    "codes": 16,
+    "dim": 16,
+    "restart": 0.1,
+}
+
+
+def vqvae(data: str) -> Recipe:
+    """VQ-VAE with ten codes a place on CIFAR-10 (section 4.1), with two on digits."""
+    published = data == "cifar10-levels"
+    args = PUBLISHED_VQVAE if published else SMALL_VQVAE
+    steps, batch = (250_000, 128) if published else (1_500, 64)
+    stage = Stage(
+        data=DataSpec(name=data),
+        model=ModelSpec(name="vqvae_levels:LevelVQVAE", args=args),
+        objective=ObjectiveSpec(name="vq-likelihood", args={"commitment": 0.25}),
+        optimizer=OptimizerSpec(lr=2e-4 if published else 2e-3),
+        schedule=ScheduleSpec(cosine_steps=None if published else steps),
+        batch_size=batch,
+        validation=ValidationSpec(every=1_000 if published else 100, unit="steps", batch_size=500),
+        stopping=StoppingSpec(max_steps=steps),
+    )
+    return Recipe(
+        name=f"vqvae/{data}",
+        stages=(stage,),
+        evaluation=EvaluationSpec(metrics=("elbo",), batch_size=500),
+        cost=_vqvae_cost(data, stage, steps),
+        source="van den Oord et al. (2017), section 4.1" if published else OURS,
+        notes=(
+            "independent discretised logistics with a scale for each channel, and 512 codes (on "
+            "digits 16): the paper states neither its likelihood of pixels nor its codes",
+            "the codebook is a moving average; the loss is in nats per dimension",
+        ),
+    )
+
+
 # --------------------------------------------------------------------------- cost
+
+
+def _vqvae_cost(data: str, stage: Stage, steps: int) -> Cost:
+    channels, height, width = card(data).event_shape
+    args, doublings = stage.model.args, stage.model.args["stride"].bit_length() - 1
+    hidden, places = args["hidden"], height * width // args["stride"] ** 2
+    codes = args["per_place"] * args["dim"]
+    units = 2 * args["residual_layers"] * 10 * hidden * args["residual_units"]
+    ends = units + 10 * hidden * codes
+    products = places * (ends + args["per_place"] * args["codes"] * args["dim"])
+    for halving in range(doublings):
+        inputs = hidden if halving else channels
+        products += 2 * 16 * hidden * inputs * height * width // 4 ** (halving + 1)
+    weights = ends + 2 * 16 * hidden * (channels + hidden * (doublings - 1))
+    return costs.network_cost(
+        data,
+        stage,
+        products=products,
+        networks=4,
+        steps=steps,
+        kept=height * width * hidden * 4,
+        weights=weights,
+    )
 
 
 def _cost(data: str, stage: Stage, steps: int) -> Cost:

@@ -224,6 +224,7 @@ ELSEWHERE = {
     "pixelcnnpp_images:PixelCNNPP",
     "pixelsnail:PixelSNAIL",
     "pixelsnail_images:PixelSNAIL",
+    "vqvae_levels:LevelVQVAE",
     "code_transformer:CodeTransformer",
     "joint_transformer:JointTransformer",
     "identity:Identity",

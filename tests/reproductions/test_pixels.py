@@ -31,7 +31,9 @@ def parameters(cell: Cell) -> int:
 
 def test_the_published_numbers_are_those_transcribed():
     found = {key: str(cell.published.value) for key, cell in CELLS.items() if cell.published}
-    assert found == {(row, "cifar10"): value for row, value in PUBLISHED.items()}
+    wanted = {(row, "cifar10"): value for row, value in PUBLISHED.items()}
+    bounds = {"vae": "4.51", "vqvae": "4.67", "vimco": "5.14"}
+    assert found == wanted | {(row, "cifar10-bound"): value for row, value in bounds.items()}
     second_hand = {"pixelrnn", "gated-pixelcnn", "pixelsnail"}
     sources = {source.id: source for source in load_catalog().paper("pixels").sources}
     for row in second_hand:
@@ -41,7 +43,7 @@ def test_the_published_numbers_are_those_transcribed():
 
 @pytest.mark.parametrize("cell", TABLE.cells, ids=lambda cell: cell.id)
 def test_every_cell_resolves(cell: Cell):
-    if cell.row.id in ("pixelrnn", "gated-pixelcnn"):
+    if cell.row.id in ("pixelrnn", "gated-pixelcnn", "vae", "vimco"):
         assert cell.no_recipe
     else:
         assert runnable(cell) == (True, "")

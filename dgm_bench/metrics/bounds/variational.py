@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from dgm_bench.control import ask_within
@@ -58,11 +58,11 @@ def elbo_metrics(evaluation: Evaluation) -> list[Metric]:
 @torch.no_grad()
 def _one_draw(
     evaluation: Evaluation,
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, "n *event"]]:
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Num[Tensor, "n *event"]]:
     """Return ``log p(x|z)`` and ``log q(z|x) - log p(z)`` of a draw each, and the inputs."""
     model, generator = cast(HasPosteriorDraws, evaluation.model), evaluation.generator()
 
-    def drawn(part: Float[Tensor, "batch *event"]) -> tuple[Tensor, Tensor, Tensor]:
+    def drawn(part: Num[Tensor, "batch *event"]) -> tuple[Tensor, Tensor, Tensor]:
         batch = evaluation.data.dequantised(part, generator)
         draws = model.draw(batch, 1, generator)
         divergence = (draws.log_posterior - draws.log_prior).squeeze(1).double()
