@@ -67,9 +67,10 @@ def test_published_columns_are_compared_by_the_published_network():
                 assert cell.recipe.evaluation.judge.features == ("inception-v3-compat",)
 
 
-def test_every_game_is_scored_at_several_truncations_on_small_images():
+def test_games_are_scored_at_several_truncations_on_small_images():
+    """All but ProGAN's, whose noise is of length one: nearer to the centre it is the same."""
     for cell in TABLE.cells:
         if cell.recipe and cell.column.data.endswith("-labelled"):
             truncations = cell.recipe.evaluation.judge.truncations
-            assert len(set(truncations)) >= 3
+            assert (len(set(truncations)) >= 3) == (cell.row.id != "progan")
             assert list(truncations) == sorted(truncations, reverse=True)
