@@ -34,8 +34,9 @@ HEAD = (
 def rows() -> Iterator[tuple[str, ...]]:
     """Yield the rows: each table, those of folders of images that the user has apart."""
     for table in load_catalog().tables:
-        theirs = [cell for cell in table.cells if card(cell.column.data).layout]
-        yield row(f"`{table.name}`", [cell for cell in table.cells if cell not in theirs])
+        built = [cell for cell in table.cells if cell.recipe is not None]
+        theirs = [cell for cell in built if card(cell.column.data).layout]
+        yield row(f"`{table.name}`", [cell for cell in built if cell not in theirs])
         if theirs:
             yield row(f"`{table.name}`, {_titles(table, theirs)}", theirs)
 

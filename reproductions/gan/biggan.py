@@ -10,7 +10,7 @@ from dgm_bench.data import card
 from dgm_bench.spec import ImageEvaluationSpec, ModelSpec, Recipe, ScheduleSpec
 
 from .shared import SOURCE as CHOSEN
-from .shared import TRUNCATIONS, Rule, Size, image_evaluation, recipe, stage
+from .shared import TRUNCATIONS, TUNED, Rule, Size, image_evaluation, recipe, stage
 
 #: Weight of orthogonal regularisation (BigGAN, section 3.1).
 ORTHOGONAL = 1e-4
@@ -113,6 +113,7 @@ NOTES = (
     "along half a cosine; the noise has 8 numbers a part",
     "shared embedding, parts of the noise, projection, orthogonal initialisation and "
     "regularisation (1e-4) and standing statistics are the paper's",
+    TUNED,
 )
 CIFAR10_NOTES = (
     "rates, batch, updates and initial weights of data-efficient-gans (biggan-cifar10.sh), whose "
@@ -159,7 +160,7 @@ def sagan(data: str, features: str = "classifier") -> Recipe | None:
         **widths.args,
         "initial": "xavier",
     }
-    notes = SAGAN_NOTES + (NOTES[:1] if small else SAGAN_IMAGENET_NOTES)
+    notes = SAGAN_NOTES + ((NOTES[0], TUNED) if small else SAGAN_IMAGENET_NOTES)
     source = CHOSEN if small else "Zhang et al. (2019), sections 3 and 4"
     return _recipe("sagan", data, "sagan:SAGAN", args, rule, 0.0, features, notes, source)
 

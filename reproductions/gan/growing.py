@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from dgm_bench.data import card
 from dgm_bench.spec import ImageEvaluationSpec, ModelSpec, Recipe
 
-from .shared import DRAWN, SOURCE, Rule, Size, image_evaluation, recipe, stage
+from .shared import DRAWN, SOURCE, TUNED, Rule, Size, image_evaluation, recipe, stage
 
 #: Adam's moments (both papers).
 BETAS = (0.0, 0.99)
@@ -148,7 +148,7 @@ def _recipe(
 def _notes(name: str, data: str) -> tuple[str, ...]:
     """Return what is not as in the papers."""
     if f"{name}/{data}" not in SOURCES:
-        return ("widths, rate, length and growth are chosen", "no classes")
+        return ("widths, rate, length and growth are chosen", TUNED, "no classes")
     kept = "Adam's moments are kept where a layer comes in; the authors' code forgets them"
     batch = "one batch size and one rate, where the authors' depend on the resolution"
     if data == "cifar10-labelled":

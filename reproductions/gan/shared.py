@@ -20,6 +20,7 @@ from dgm_bench.spec import (
 )
 
 from ..vqvae2.ours import SOURCE as CHOSEN
+from ..vqvae2.ours import TUNED as TUNED
 from ..vqvae2.ours import image_evaluation_of
 from ..vqvae2.shared import classifier_flops, memory_of, named
 
