@@ -113,7 +113,8 @@ def bits_of_levels(
     """Return each image's bits per dimension, given the log probability of its levels in nats.
 
     Example:
-        >>> bits_of_levels(torch.tensor([-4 * math.log(2.0)]), torch.zeros(1, 1, 1, 2)).item()
+        >>> nats = torch.tensor([-4 * math.log(2)], dtype=torch.float64)
+        >>> bits_of_levels(nats, torch.zeros(1, 1, 1, 2)).item()
         2.0
     """
     return -log_prob.double() / (math.prod(x.shape[1:]) * math.log(2))

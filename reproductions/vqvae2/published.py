@@ -264,4 +264,5 @@ def compared(recipe: Recipe, data: str) -> Recipe:
     flops = drawing + classifier_flops(data, images.samples)
     evaluation = recipe.evaluation.model_copy(update={"judge": images})
     priced = cost.model_copy(update={"evaluation_flops": flops})
-    return recipe.model_copy(update={"evaluation": evaluation, "cost": priced})
+    name = f"{recipe.name}/{images.samples:,}".replace(",", "")
+    return recipe.model_copy(update={"name": name, "evaluation": evaluation, "cost": priced})

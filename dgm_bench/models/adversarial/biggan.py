@@ -34,9 +34,10 @@ Condition = Float[Tensor, "batch numbers"]
 class BigGAN(ImageGame):
     """Class-conditional residual networks with a part of the noise for each block of the generator.
 
-    Section 3 and appendix B, table 4. Widths of the discriminator are those of the authors'
-    released code and of its 88.0 million parameters (table 1); the table of the appendix has a
-    block more. The generator's first layer is given noise alone, as its 70.4 million have it.
+    https://arxiv.org/abs/1809.11096, section 3 and appendix B, table 4. Widths of the discriminator
+    are those of the authors' released code and of its 88.0 million parameters (table 1); the table
+    of the appendix has a block more. The generator's first layer is given noise alone, as its 70.4
+    million have it.
 
     Args:
         event_shape: Channels, height and width.

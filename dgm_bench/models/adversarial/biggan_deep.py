@@ -36,7 +36,8 @@ DEPTH = 2
 class BigGANDeep(ImageGame):
     """Bottleneck blocks, two of each resolution, whose skips keep the identity.
 
-    Appendix B, tables 7 to 9. Each block of the generator is given the whole noise.
+    https://arxiv.org/abs/1809.11096, appendix B, tables 7 to 9. Each block of the generator is
+    given the whole noise.
 
     Args:
         event_shape: Channels, height and width.

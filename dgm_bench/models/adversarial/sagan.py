@@ -28,7 +28,8 @@ Images = Float[Tensor, "batch channels height width"]
 class SAGAN(ImageGame):
     """Residual networks with attention at one resolution, a table of batch norms for each class.
 
-    Sections 3 and 4; channels are those of the authors' code (brain-research/self-attention-gan).
+    https://arxiv.org/abs/1805.08318, sections 3 and 4; channels are those of the authors' code
+    (brain-research/self-attention-gan).
 
     Args:
         event_shape: Channels, height and width.
