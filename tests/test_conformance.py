@@ -43,6 +43,9 @@ SLOW = tuple(
         ),
         "mnist-fid": "sagan biggan biggan-deep",
         "cifar10-fid": "sagan biggan biggan-deep",
+        "cifar10-inception-fid": "sagan biggan biggan-deep",
+        "mnist-text-nll": "joint dense",
+        "mnist-image-nll": "text-given",
         # Built without memory in test_biggan.py.
         "imagenet-128-fid": "sagan biggan biggan-deep",
         "imagenet-256-fid": "biggan biggan-deep",
