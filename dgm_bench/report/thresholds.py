@@ -145,7 +145,7 @@ def _figure(curves: Sequence[Curve], data: str, features: str) -> Figure:
     _logarithmic(middle, [fid.mean for fid in points if fid is not None and fid.mean > 0])
     left.set_title(f"{data}, features of {features}", loc="left", fontsize=10)
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, fontsize=8)
     return figure
 
 
