@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from dgm_bench.records import RunRecord
 from dgm_bench.spec import Recipe, StoppingSpec
 
+#: One drop of the learning rate to this share of it, or less, bends a curve as nothing before
+#: it tells: the noise of the larger steps goes at once.
+GREAT_DROP = 0.1
+
 
 @dataclass(frozen=True)
 class Horizon:
@@ -45,6 +49,22 @@ def horizon(recipe: Recipe, steps: int, epochs: float) -> Horizon | None:
     if not math.isfinite(expected):
         return None
     return Horizon(expected, max(expected / 2, steps), min(2 * expected, most))
+
+
+def great_drop(recipe: Recipe, steps: int) -> int | None:
+    """Return the step of the next great drop of the learning rate that a recipe still plans.
+
+    Args:
+        recipe: Of one stage.
+        steps: Done so far.
+
+    Returns:
+        None where no milestone is left whose factor is at most :data:`GREAT_DROP`. Drops that
+        wait for bad validations are not planned: nobody knows whether they come.
+    """
+    schedule = recipe.stages[0].schedule
+    ahead = [milestone for milestone in schedule.milestones if milestone > steps]
+    return min(ahead, default=None) if schedule.factor <= GREAT_DROP else None
 
 
 def stops_early(recipe: Recipe) -> bool:

@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from dgm_bench.forecast import forecast
-from dgm_bench.horizon import horizon
+from dgm_bench.horizon import great_drop, horizon
 from dgm_bench.records import Budget, Forecast, Reached, RunRecord, StageQuality
 from dgm_bench.spec import Cell, Recipe, Stage
 
@@ -124,6 +124,9 @@ def _forecast(record: RunRecord, rows: Sequence[Mapping[str, float]]) -> Forecas
     ahead = horizon(record.recipe, record.budget.steps, record.budget.epochs)
     if ahead is None:
         return "nothing says how long it would go on"
+    drop = great_drop(record.recipe, record.budget.steps)
+    if drop is not None:
+        return f"the learning rate drops to a tenth at step {drop}: no curve tells what follows"
     return forecast([row["step"] for row in rows], [row["validation"] for row in rows], ahead)
 
 

@@ -1,12 +1,13 @@
 """Forecasts of runs cut short: exact on power laws, and as sure as they say on stored curves."""
 
+from collections import defaultdict
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import pytest
 
 from dgm_bench.forecast import EXPONENTS, forecast
-from dgm_bench.horizon import Horizon, horizon
+from dgm_bench.horizon import Horizon, great_drop, horizon
 from dgm_bench.quality import VALIDATED, validated_rows
 from dgm_bench.store import Store
 
@@ -67,22 +68,28 @@ def test_of_too_little_nothing_is_said(count, end, why):
 
 
 def ends(records, store, share):
-    """Forecasts of finished runs as they were at a share of their steps, and their ends."""
+    """Finished runs, their forecasts as they were at a share of their steps, and their ends."""
     for record in records:
         rows = validated_rows(record, store.curve(record))
         part = [row for row in rows if row["step"] <= share * rows[-1]["step"]]
         if not part:
             continue
         steps, losses = ([row[name] for row in part] for name in ("step", "validation"))
+        if great_drop(record.recipe, int(steps[-1])):
+            continue
         ahead = horizon(record.recipe, int(steps[-1]), part[-1]["epoch"])
         found = ahead and forecast(steps, losses, ahead)
         if found and not isinstance(found, str) and ahead.expected > steps[-1]:
-            yield found, min(row["validation"] for row in rows), min(losses)
+            yield record, found, min(row["validation"] for row in rows), min(losses)
 
 
-@pytest.mark.parametrize(("share", "least"), [(0.1, 60), (0.2, 170), (0.5, 230)])
+@pytest.mark.parametrize(("share", "least"), [(0.1, 30), (0.2, 90), (0.5, 110)])
 def test_nine_in_ten_of_the_stored_curves_end_within_the_interval(share, least):
-    """Bounds and likelihoods of one stage; the median error is half of what no forecast has."""
+    """Bounds and likelihoods of one stage; the median error is half of what no forecast has.
+
+    Runs of one recipe have nearly one curve, so each recipe counts once, and nine in ten has the
+    error (2.6 standard deviations) of so many independent draws.
+    """
     store = Store(Path(__file__).parent.parent / "results")
     runs = [
         record
@@ -93,8 +100,11 @@ def test_nine_in_ten_of_the_stored_curves_end_within_the_interval(share, least):
         and record.table not in ("neural-ode", "relaxation", "approaches")
     ]
     found = list(ends(runs, store, share))
-    assert len(found) >= least
-    within = sum(f.low - 1e-9 <= end <= f.high + 1e-9 for f, end, _ in found) / len(found)
-    assert 0.86 < within < 0.99
-    error = median(abs(f.value - end) for f, end, _ in found)
-    assert error < 0.55 * median(best - end for _, end, best in found)
+    recipes = defaultdict(list)
+    for record, f, end, _ in found:
+        recipes[record.recipe_hash].append(f.low - 1e-9 <= end <= f.high + 1e-9)
+    assert len(recipes) >= least
+    within = mean(mean(each) for each in recipes.values())
+    assert within == pytest.approx(0.9, abs=2.6 * (0.9 * 0.1 / len(recipes)) ** 0.5)
+    error = median(abs(f.value - end) for _, f, end, _ in found)
+    assert error < 0.55 * median(best - end for _, _, end, best in found)

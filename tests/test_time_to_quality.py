@@ -19,7 +19,7 @@ from dgm_bench.quality import (
     passed_published,
     stages_quality,
 )
-from dgm_bench.spec import Cost, ObjectiveSpec, StoppingSpec
+from dgm_bench.spec import Cost, ObjectiveSpec, ScheduleSpec, StoppingSpec
 
 #: From 11 to 1: half of the way is 6, nine tenths 2, all but a hundredth 1.1.
 LOSSES = [11.0, 7.0, 6.0, 6.5, 2.1, 2.0, 1.05, 1.0, 3.0]
@@ -107,6 +107,25 @@ def test_runs_cut_short_have_a_forecast_or_say_why_not(status, recipe, why):
     assert (found.forecast is not None) == (status == "budget" and not why)
     assert found.no_forecast.startswith(why)
     assert bool(found.no_forecast) == bool(why)
+
+
+@pytest.mark.parametrize(
+    ("factor", "steps", "why"),
+    [
+        (0.1, 900, "the learning rate drops to a tenth at step 1000"),
+        (0.1, 1000, ""),
+        (0.5, 900, ""),
+    ],
+)
+def test_before_a_tenfold_drop_of_the_learning_rate_nothing_is_foretold(factor, steps, why):
+    recipe = with_rule(max_steps=2000)
+    schedule = ScheduleSpec(milestones=(500, 1000), factor=factor)
+    stage = recipe.stages[0].model_copy(update={"schedule": schedule})
+    recipe = recipe.model_copy(update={"stages": (stage,)})
+    budget = make_budget(steps=steps, epochs=4.5)
+    (found,) = stages_quality(make_record(recipe=recipe, status="budget", budget=budget), curve())
+    assert (found.forecast is None) == bool(why)
+    assert found.no_forecast.startswith(why)
 
 
 @pytest.mark.parametrize(
