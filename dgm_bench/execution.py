@@ -49,6 +49,7 @@ from dgm_bench.store import parse_curve
 from dgm_bench.team import ALONE, Team
 from dgm_bench.train import objectives
 from dgm_bench.train.apple import home_of, is_apple
+from dgm_bench.train.first_step import beginning_of
 from dgm_bench.train.latents import code_shape
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.memory import failures
@@ -301,6 +302,7 @@ class Execution(StagedTraining):
             curve=f"{state.run_id}.csv",
             curve_sha256=hashlib.sha256(curve).hexdigest(),
             artifacts=self._artifacts(state),
+            beginnings=tuple(beginning_of(t.stage, t.state) for t in self.trainers),
         )
         quality = stages_quality(record, parse_curve(curve.decode()))
         return record.model_copy(update={"quality": quality})

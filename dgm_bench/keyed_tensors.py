@@ -21,7 +21,13 @@ from dgm_bench.sealed import set_aside, staged
 
 def weights_hash(model: nn.Module) -> str:
     """Return SHA-256 over the names and fingerprints of all parameters and buffers."""
-    return _tensors_hash(model.state_dict())
+    return tensors_hash(model.state_dict())
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return SHA-256 over the names and fingerprints of tensors, whatever their order."""
+    lines = (f"{name} {fingerprint(tensor)}\n" for name, tensor in sorted(tensors.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def write_keyed(
@@ -86,10 +92,5 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    text = json.dumps(metadata, sort_keys=True) + _tensors_hash(tensors)
+    text = json.dumps(metadata, sort_keys=True) + tensors_hash(tensors)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    lines = (f"{name} {fingerprint(tensor)}\n" for name, tensor in sorted(tensors.items()))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

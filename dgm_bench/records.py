@@ -224,13 +224,31 @@ class StageQuality(Block):
     no_forecast: str = ""
 
 
+class Beginning(Block):
+    """What a stage began with: hashes by which ``dgm-bench diff`` finds where two runs part.
+
+    SHA-256 of the weights as built, of those after the pass over data with which some models
+    start, of the first batch as it was trained on, of its gradient before any clipping, and of the
+    weights after the first step; its loss, and the gradient's norm. What is not known is null.
+    """
+
+    stage: str
+    weights: SHA256 | None = None
+    weights_on_data: SHA256 | None = None
+    batch: SHA256 | None = None
+    loss: float | None = None
+    gradient_norm: float | None = None
+    gradient: SHA256 | None = None
+    weights_stepped: SHA256 | None = None
+
+
 class RunRecord(Block):
     """One execution of one recipe with one seed.
 
     ``curve`` is a file beside the record's, and ``artifacts`` are files of its folder, by SHA-256.
     Version 1 had no ``curve_sha256``, and no ``digest`` in the file (see :func:`record_fields`).
     Records of before ``quality`` have none, and it is derived from their curves; so has a record of
-    a run that never validated.
+    a run that never validated. Of before ``beginnings`` nobody knows what their stages began with.
     """
 
     schema_version: Literal[1, 2] = 2
@@ -257,11 +275,13 @@ class RunRecord(Block):
     curve_sha256: SHA256 | None = None
     artifacts: dict[Name, SHA256] = Field(default={})
     quality: tuple[StageQuality, ...] = ()
+    beginnings: tuple[Beginning, ...] = ()
 
     @model_validator(mode="after")
     def _fits_its_version(self) -> RunRecord:
-        if self.schema_version == 1 and (self.curve_sha256 is not None or self.quality):
-            raise ValueError(f"version 1 has no {'quality' if self.quality else 'curve_sha256'}")
+        later = ("curve_sha256", "quality", "beginnings")
+        if self.schema_version == 1 and (has := [name for name in later if getattr(self, name)]):
+            raise ValueError(f"version 1 has no {has[0]}")
         return self
 
     def metric(self, name: str) -> Metric | None:

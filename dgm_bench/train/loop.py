@@ -26,6 +26,7 @@ from dgm_bench.models.capabilities import InitialisesOnData
 from dgm_bench.models.whole_batch import divided
 from dgm_bench.spec import Stage
 from dgm_bench.train.checkpoint import StageCheckpoint
+from dgm_bench.train.first_step import FirstStep
 from dgm_bench.train.losses import Batch
 from dgm_bench.train.objectives import build_objective
 from dgm_bench.train.split import WHOLE, Split
@@ -74,6 +75,7 @@ class Trainer:
         )
         self.objective = build_objective(stage.objective, context.data_root)
         self.state = TrainingState(stage, model, self.examples, seed, split.world)
+        self.first_step = FirstStep(self.state)
         self.validation = Validation(stage, data, self.objective, self.state, seed)
         self.checkpoint = checkpoint or StageCheckpoint(None)
         #: Whether it saves in its own rhythm, not in that of others.
@@ -138,6 +140,7 @@ class Trainer:
         self._say_precision()
         self.model.train()
         if self.tally.step == 0:
+            self.first_step.note_weights("weights")
             self._initialise()
         if self.split.divides:
             self._require_split(self.split)
@@ -176,6 +179,7 @@ class Trainer:
         with torch.no_grad():
             self.model.initialise(x)
         self.state.restart_average()
+        self.first_step.note_weights("weights_on_data")
 
     def _require_split(self, split: Split) -> None:
         """Refuse a model that cannot be trained on divided batches."""
@@ -230,7 +234,9 @@ class Trainer:
     def next_batch(self) -> Batch:
         """Return the next examples in the run's own order, with its own noise."""
         state = self.state
-        return self._inputs(state.sampler.next(), state.noise)
+        x = self._inputs(state.sampler.next(), state.noise)
+        self.first_step.note_batch(x)
+        return x
 
     def loss(self, x: Batch) -> Float[Tensor, ""]:
         """Return the objective of a batch, which gradients can be taken of."""
@@ -257,7 +263,9 @@ class Trainer:
         self._count(loss, examples)
 
     def _count(self, loss: Float[Tensor, ""], examples: int) -> None:
+        self.first_step.note_gradient(loss)
         self._update()
+        self.first_step.note_weights("weights_stepped")
         self.state.add_loss(loss, examples)
 
     def _update(self) -> None:

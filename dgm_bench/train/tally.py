@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 from dataclasses import dataclass, field
+from typing import Any
 
 from dgm_bench.records import utc_now
 
@@ -27,6 +28,7 @@ class Tally:
     ``validating`` says that a validation was due after the last step, and was interrupted.
     ``together`` is the largest number of runs that steps were computed of at once, this one's
     among them; ``seconds_of_others`` is the time that such steps took beyond the run's own share.
+    ``first`` is what the first step was made of (:mod:`dgm_bench.train.first_step`).
     """
 
     step: int = 0
@@ -42,6 +44,7 @@ class Tally:
     validating: bool = False
     together: int = 1
     seconds_of_others: float = 0.0
+    first: dict[str, Any] = field(default_factory=dict)
     curve: list[list[float | None]] = field(default_factory=list)
     segments: list[dict[str, str]] = field(default_factory=list)
 
