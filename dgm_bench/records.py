@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable
@@ -45,6 +46,8 @@ FAILED: frozenset[str] = frozenset(get_args(FailureStatus))
 VERSIONS = (1, 2)
 #: Among the artifacts of every run that was evaluated: the weights that its metrics are of.
 WEIGHTS = "weights.safetensors"
+#: Parts of a protocol that may differ between runs of one recipe.
+_CAME_OUT = re.compile(r"^se: [^;]*; |; se: [^;]*|, from [^;]* to [^;]*")
 #: What names a file or a folder of the results: nothing that leads out of them.
 NAME = r"[a-z0-9]+([.-][a-z0-9]+)*"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$", max_length=200)]
@@ -167,6 +170,11 @@ class Metric(Block):
     direction: Direction
     split: str
     protocol: str
+
+    @property
+    def method(self) -> str:
+        """The protocol without what came out: what ``se`` is of, and a range of repetitions."""
+        return _CAME_OUT.sub("", self.protocol)
 
     @field_validator("value", "se", mode="before")
     @classmethod

@@ -1,6 +1,7 @@
 """Stored records are earned: whole, in their place, of committed code, with their curves."""
 
 import hashlib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import dgm_bench
 from dgm_bench.catalog import load_catalog
 from dgm_bench.records import WEIGHTS, read_record
+from dgm_bench.spec import YES_NO
 from dgm_bench.store import Store
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -48,6 +50,17 @@ def test_a_stored_recipe_has_its_hash_and_is_declared_or_an_older_revision(path)
     if record.recipe_hash not in RECIPES:
         declared = FIRST[record.recipe.unrevised.content_hash]
         assert record.recipe.revisions < declared.revisions
+
+
+def test_seeds_of_a_recipe_are_measured_by_one_method():
+    """Else the verdict leaves some out: a protocol must not tell what came out but as such."""
+    methods = defaultdict(set)
+    for record in Store(RESULTS).records():
+        for metric in record.metrics:
+            if metric.unit != YES_NO:  # whose protocol is the evidence
+                methods[record.recipe_hash, metric.name].add(metric.method)
+    assert len(methods) > 2_000
+    assert {key: found for key, found in methods.items() if len(found) > 1} == {}
 
 
 def test_the_real_column_has_stored_runs_of_its_three_models():

@@ -16,6 +16,7 @@ from factories import (
 )
 
 from dgm_bench.catalog import default_folder, load_catalog
+from dgm_bench.compare import compare
 from dgm_bench.errors import DeclarationError
 from dgm_bench.records import Outcome, write_record
 from dgm_bench.spec import YES_NO, ImageEvaluationSpec, Row
@@ -328,6 +329,24 @@ def test_runs_on_other_data_or_by_another_protocol_are_left_out(cell, overrides)
     verdict = judge(cell, [old, *new], pool())
     assert (verdict.state, verdict.seeds) == ("reproduced", 3)
     assert "1 of 4 runs, on other data or by another protocol" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("words", "others"),
+    [
+        ("exact; se: of 5 of 5 cells", "exact; se: of 4 of 5 cells"),
+        ("se: binomial; exact", "exact"),
+        ("median of 5, from 0.1 to 0.2; exact", "median of 5, from 0.3 to 4e-05; exact"),
+    ],
+)
+def test_what_came_out_parts_no_runs(cell, words, others):
+    """Protocols also tell what the error is of, and how far repetitions were apart."""
+    metrics = [(make_metric(10.0, protocol=protocol),) for protocol in (words, others)]
+    runs = [make_record(cell, seed=seed, metrics=given) for seed, given in enumerate(metrics)]
+    verdict = judge(cell, runs, pool())
+    assert verdict.seeds == 2
+    assert "left out" not in verdict.reason
+    assert "protocol differs" not in compare(runs[:1], runs[1:]).rows[0].reason
 
 
 def test_a_fingerprint_that_only_one_record_has_does_not_part_them(cell):

@@ -78,8 +78,7 @@ class Pair:
         found = [
             f"{what} differs ({getattr(old, what)} before, {getattr(new, what)} now)"
             for what in ("unit", "direction", "split", "protocol")
-            if getattr(old, what) != getattr(new, what)
-            and not (what == "direction" and self.declared)
+            if _kind(old, what) != _kind(new, what) and not (what == "direction" and self.declared)
         ]
         prints = {r.data.fingerprints.get(new.split) for r in (*self.new, *self.baseline)}
         if len(prints) > 1:
@@ -221,6 +220,11 @@ def cut_short(runs: Sequence[RunRecord]) -> bool:
 
 def _oriented(difference: float) -> RowState:
     return "better" if difference > 0 else "worse"
+
+
+def _kind(metric: Metric, what: str) -> str:
+    """Return what two metrics have to share: their unit, ..., and how they are measured."""
+    return metric.method if what == "protocol" else str(getattr(metric, what))
 
 
 def _has(run: RunRecord, name: str) -> bool:

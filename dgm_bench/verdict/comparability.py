@@ -73,7 +73,7 @@ def _same_data(cell: Cell, record: RunRecord, newest: RunRecord) -> bool:
     if ours is None or theirs is None:
         return False
     # The protocol of a property holds what its experiment gave, which differs between seeds.
-    if ours.protocol != theirs.protocol and cell.column.unit != YES_NO:
+    if ours.method != theirs.method and cell.column.unit != YES_NO:
         return False
     prints = (record.data.fingerprints, newest.data.fingerprints)
     splits = (prints[0].keys() & prints[1].keys()) | {ours.split}
