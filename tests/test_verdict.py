@@ -332,6 +332,18 @@ def test_runs_on_other_data_or_by_another_protocol_are_left_out(cell, overrides)
 
 
 @pytest.mark.parametrize(
+    ("value", "state"), [(0.2385, "reproduced"), (0.2449, "reproduced"), (0.26, "worse")]
+)
+def test_what_is_counted_needs_one_run(value, state):
+    """A number of parameters is within the rounding of the printed one, or it is another."""
+    column = make_column(metric="parameters", unit="million")
+    cell = make_cell(column=column, published=make_published("0.24", None))
+    verdict = judge(cell, [make_record(cell, value=value)], pool())
+    assert verdict.state == state
+    assert "no seed changes it" in verdict.reason
+
+
+@pytest.mark.parametrize(
     ("words", "others"),
     [
         ("exact; se: of 5 of 5 cells", "exact; se: of 4 of 5 cells"),

@@ -13,6 +13,8 @@ from dgm_bench.records import COMPLETE, RunRecord
 from dgm_bench.spec import Recipe
 from dgm_bench.store import one_per_seed
 
+#: Metrics that count what a recipe builds: no seed changes them.
+COUNTED = frozenset({"parameters"})
 #: Data set, metric and unit.
 Scale = tuple[str, str, str]
 
@@ -33,7 +35,7 @@ class Pool:
 
         A recipe that trains nothing has none: models that are trained say nothing of its spread.
         """
-        if recipe.fitted:
+        if is_certain(recipe, metric):
             return None
         key = (_data_of(recipe), metric, unit)
         return self.priors.get(key) or _fitted(tuple(self.variances.get(key, ())))
@@ -44,15 +46,20 @@ class Pool:
         """Return the variance of one run, from the values of its seeds and from the pool.
 
         Where nothing is trained, one run has none but that of its noise, which is below the floor
-        of every margin. None where it is not known.
+        of every margin; what is counted has none. None where it is not known.
         """
         own = stats.variance_of(values)
-        if recipe.fitted:
+        if is_certain(recipe, metric):
             return own or stats.Variance(0.0, math.inf)
         return stats.moderate(own, self.prior(recipe, metric, unit))
 
 
 _fitted = functools.cache(stats.fit_variance_prior)
+
+
+def is_certain(recipe: Recipe, metric: str) -> bool:
+    """Return whether one run says what others would: of what is not trained, or only counted."""
+    return recipe.fitted or metric in COUNTED
 
 
 def pool_variances(records: Iterable[RunRecord]) -> Pool:

@@ -80,7 +80,7 @@ def one_seed(verdict: Verdict, unit: str) -> str:
 
 
 def remarks_on_verdict(
-    verdict: Verdict, published: Published, sigma: float, fitted: bool
+    verdict: Verdict, published: Published, sigma: float, certain: str
 ) -> list[str]:
     """Return what would decide, and what a reader has to know of margin and published number.
 
@@ -88,7 +88,7 @@ def remarks_on_verdict(
         verdict: With its state and numbers.
         published: What it is held against.
         sigma: Usual spread between seeds.
-        fitted: Whether nothing is trained.
+        certain: Why one run says what others would; empty where it does not.
     """
     found = []
     if verdict.interval is None:
@@ -97,9 +97,7 @@ def remarks_on_verdict(
         found.append("look for leaked or easier data, or another unit")
     if verdict.seeds == 1 and verdict.interval:
         others = "the spread is that of other models' runs on the same data"
-        found.append(
-            "nothing is trained, so that seeds differ in noise alone" if fitted else others
-        )
+        found.append(certain or others)
     if verdict.state == "inconclusive" and verdict.interval:
         found.append(_advice(verdict.more_seeds))
     if (verdict.delta or 0.0) < sigma:
