@@ -25,7 +25,7 @@ def render_parting(
     width = max(len(point.name) for point in (*given, *made))
     parts = (
         heads,
-        ["What they were given"],
+        ["", "What they were given"],
         [f"  {_line(point, width)}" for point in given],
         ["", "What they made, in its order"],
         [f"  {_line(point, width)}" for point in made],

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dgm_bench.catalog import load_catalog, runnable
+from dgm_bench.catalog import load_catalog
 from dgm_bench.data import card
 from dgm_bench.models.build import build
 from dgm_bench.models.codes.packing import packed_size
 from dgm_bench.models.codes.two_stage import compose
-from dgm_bench.spec import Cell, Recipe, Stage
+from dgm_bench.spec import Recipe, Stage
 from dgm_bench.train.latents import code_shape
 
 # What is read at second hand, as printed there; everything else about the paper is unverified.
@@ -83,14 +83,9 @@ def test_only_columns_and_rows_of_the_paper_have_published_numbers():
 # ----------------------------------------------------------------------------- recipes
 
 
-@pytest.mark.parametrize("cell", TABLE.cells, ids=lambda cell: cell.id)
-def test_every_cell_resolves(cell: Cell):
-    if cell.row.id == "vqvae-2-rejection-published":
-        assert cell.no_recipe
-        return
-    assert runnable(cell) == (True, "")
-    assert cell.recipe.cost is not None
-    assert cell.recipe.stages[0].data.name == cell.column.data
+def test_every_row_has_recipes_but_the_one_whose_rate_of_rejection_is_not_known():
+    for cell in TABLE.cells:
+        assert (cell.recipe is None) == (cell.row.id == "vqvae-2-rejection-published"), cell.id
 
 
 @pytest.mark.parametrize("column", [f"{data}-fid" for data in SMALL])
