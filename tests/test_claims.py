@@ -13,7 +13,7 @@ from dgm_bench.spec import Claim, Paper
 from dgm_bench.stats import VariancePrior
 from dgm_bench.store import Store
 from dgm_bench.verdict import Pool, judge_claims
-from dgm_bench.verdict.claims import ClaimVerdict, Gap, at_level, front
+from dgm_bench.verdict.claims import LEVELS, ClaimVerdict, Gap, at_level, front
 
 COLUMN = make_column(
     "digits-recall", metric="net-recall", unit="fraction", direction="higher", data="power"
@@ -107,8 +107,9 @@ def test_along_curves_rows_are_compared_where_precision_is_the_same(judged):
     """By their plain samples alone the second row would be less diverse or more, by chance."""
     verdict = judged({"vae": seeds(*FLAT), "gan": seeds(*STEEP)}, at_equal="precision")
     assert verdict.state == "holds"
-    assert [gap.at for gap in verdict.gaps] == pytest.approx([0.6, 0.675, 0.75, 0.825, 0.9])
-    assert verdict.gaps[0].difference == pytest.approx(0.8 - 0.7)
+    assert [gap.at for gap in verdict.gaps] == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9])
+    assert verdict.gaps[0].difference == pytest.approx(0.8 - 0.75)
+    assert verdict.gaps[1].difference == pytest.approx(0.8 - 0.7)
     assert verdict.gaps[-1].difference == pytest.approx(0.7 - 0.29)
     assert "at equal precision" in verdict.reason
 
@@ -119,11 +120,17 @@ def test_curves_that_cross_are_told(judged):
     assert verdict.state == "crosses"
 
 
-def test_curves_without_a_precision_in_common_decide_nothing(judged):
-    apart = ((0.95, 0.5), (0.99, 0.4))
-    runs = {"vae": seeds(*FLAT), "gan": seeds(*apart)}
-    verdict = judged(runs, at_equal="precision")
-    assert (verdict.state, verdict.gaps) == ("inconclusive", ())
+@pytest.mark.parametrize(("recall", "state"), [(0.9, "opposite"), (0.5, "holds")])
+def test_a_row_that_begins_at_a_higher_precision_has_no_more_recall_at_less(judged, recall, state):
+    """The curves of such rows have no precision in common, and one may be above the other."""
+    apart = ((0.95, recall), (0.99, 0.1))
+    verdict = judged({"vae": seeds(*FLAT), "gan": seeds(*apart)}, at_equal="precision")
+    assert verdict.state == state
+    assert [gap.at for gap in verdict.gaps][:: LEVELS - 1] == pytest.approx([0.6, 0.9])
+    assert verdict.gaps[-1].difference == pytest.approx(0.7 - recall)
+
+
+def test_curves_of_one_seed_decide_nothing(judged):
     single = {"vae": seeds(*FLAT), "gan": seeds(*STEEP)[:1]}
     assert judged(single, at_equal="precision").state == "inconclusive"
 

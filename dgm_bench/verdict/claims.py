@@ -130,9 +130,8 @@ def _gaps_along(
     every = [curve for both in fronts for curve in both]
     if not all(every) or min(map(len, fronts)) < 2:
         return []
-    low, high = max(curve[0][0] for curve in every), min(curve[-1][0] for curve in every)
-    if low > high:
-        return []
+    # What a run has at its lowest point it has at less, too: all reach what the lowest begins with.
+    low, high = (min(curve[end][0] for curve in every) for end in (0, -1))
     levels = [low + (high - low) * step / (LEVELS - 1) for step in range(LEVELS)]
     return [_gap_at(fronts, level) for level in levels]
 
@@ -180,7 +179,10 @@ def front(run: RunRecord, metric: str, other: str) -> Front:
 
 
 def at_level(curve: Front, level: float) -> float:
-    """Return the value of a curve at a level within it, on the line between its points."""
+    """Return the value of a curve at a level, on the line between its points.
+
+    Below the lowest it is the lowest's, which is of runs that have more than the level.
+    """
     for (low, value), (high, further) in pairwise(curve):
         if low <= level <= high and high > low:
             return value + (further - value) * (level - low) / (high - low)
