@@ -14,6 +14,7 @@ from dgm_bench.models.build import build
 from dgm_bench.records import WEIGHTS, write_record
 from dgm_bench.report.parting import conclusion
 from dgm_bench.spec import ModelSpec, OptimizerSpec, ValidationSpec
+from dgm_bench.store import parse_curve
 from dgm_bench.train.first_step import beginning_of
 from dgm_bench.train.loop import Trainer
 from dgm_bench.train.sampler import ShuffledBatches
@@ -54,10 +55,11 @@ def run(folder=None, *, nudge=None, seed=0, loss=None, backward=None, order=None
         data=make_data(fingerprints=examples.fingerprints()),
         beginnings=(beginning_of(stage, trainer.state),),
     )
+    curve = curve_csv([trainer])
     if folder is not None:
         write_record(record, folder)
-        record.path(folder).with_suffix(".csv").write_bytes(curve_csv([trainer]))
-    return record, [{"step": row[0], "validation": row[4]} for row in trainer.tally.curve]
+        record.path(folder).with_suffix(".csv").write_bytes(curve)
+    return record, parse_curve(curve.decode())
 
 
 def where(one, other):

@@ -33,7 +33,7 @@ def test_a_stored_table_is_that_of_the_records(name):
 
 
 def test_the_readme_has_the_numbers_that_were_judged():
-    readme = result_tables.README.read_text(encoding="utf-8")
+    readme = evidence.README.read_text(encoding="utf-8")
     part = readme.split(result_tables.BEGIN)[1].split(result_tables.END)[0]
     same(part.strip(), result_tables.judged().strip())
     tried = [cell for table in evidence.catalog().tables for cell in table.cells

@@ -19,7 +19,7 @@ from dgm_bench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from dgm_bench.compare.parting import Curve
+    from dgm_bench.quality import Curve
     from dgm_bench.records import RunRecord
     from dgm_bench.store import Store
 
@@ -74,6 +74,6 @@ def diff(
 def _run(name: str, store: Store) -> tuple[RunRecord, Curve]:
     """Return a run and its curve, which lies beside a record that is named by its file."""
     if name.endswith(".json"):
-        store = type(store).of(Path(name))
+        store = store.of(Path(name))
     record = store.find(name)
     return record, store.known_curve(record)

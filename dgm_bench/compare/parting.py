@@ -7,14 +7,12 @@ those that the records have; what a record of before their time does not say is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from dgm_bench.quality import Curve, validated_rows
 from dgm_bench.records import WEIGHTS, Beginning, Metric, RunRecord
-
-Curve = Sequence[Mapping[str, float]]
 
 #: Of a hash, what is shown.
 SHOWN = 12
@@ -94,16 +92,20 @@ def parting(points: Sequence[Point]) -> Point | None:
 
 def _data(first: RunRecord, second: RunRecord) -> Iterator[Point]:
     one, other = first.data, second.data
-    for name in sorted({*one.files, *other.files}):
-        yield _point(f"file {name}", one.files.get(name), other.files.get(name))
-    for split in dict.fromkeys((*one.fingerprints, *other.fingerprints)):
-        yield _point(f"data, {split}", one.fingerprints.get(split), other.fingerprints.get(split))
+    yield from _hashes("file ", one.files, other.files)
+    yield from _hashes("data, ", one.fingerprints, other.fingerprints)
+
+
+def _hashes(before: str, one: Mapping[str, str], other: Mapping[str, str]) -> Iterator[Point]:
+    for name in dict.fromkeys((*one, *other)):
+        yield _point(before + name, one.get(name), other.get(name))
 
 
 def _stages(
     first: RunRecord, second: RunRecord, first_curve: Curve, second_curve: Curve
 ) -> Iterator[Point]:
     several = max(len(first.recipe.stages), len(second.recipe.stages)) > 1
+    runs = ((first, first_curve), (second, second_curve))
     pairs = zip_longest(first.recipe.stages, second.recipe.stages)
     for number, (one, other) in enumerate(pairs):
         name = (one or other).name
@@ -111,15 +113,10 @@ def _stages(
         source = (one or other).data.codes_of
         if source is not None:
             codes = (record.data.codes.get(source, {}) for record in (first, second))
-            yield from _codes(before, *codes)
+            yield from _hashes(f"{before}codes, ", *codes)
         yield from _first_step(before, _beginning(first, number), _beginning(second, number))
-        curves = (_validations(curve, number) for curve in (first_curve, second_curve))
+        curves = (_validations(*run, number) for run in runs)
         yield _validation_point(before, *curves)
-
-
-def _codes(before: str, one: Mapping[str, str], other: Mapping[str, str]) -> Iterator[Point]:
-    for split in dict.fromkeys((*one, *other)):
-        yield _point(f"{before}codes, {split}", one.get(split), other.get(split))
 
 
 def _beginning(record: RunRecord, number: int) -> Beginning | None:
@@ -144,12 +141,8 @@ def _gradient_point(name: str, one: Beginning, other: Beginning) -> Point:
     return Point(name, f"norm {norms.first}", f"norm {norms.second}", same, norms.apart)
 
 
-def _validations(curve: Curve, stage: int) -> dict[float, float]:
-    return {
-        row["step"]: row["validation"]
-        for row in curve
-        if row.get("stage", 0) == stage and math.isfinite(row.get("validation", math.nan))
-    }
+def _validations(record: RunRecord, curve: Curve, stage: int) -> dict[float, float]:
+    return {row["step"]: row["validation"] for row in validated_rows(record, curve, stage)}
 
 
 def _validation_point(before: str, one: dict[float, float], other: dict[float, float]) -> Point:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from dgm_bench.compare.parting import Point, parting
@@ -67,16 +68,6 @@ def parting_json(
     return {
         "runs": [run.run_id for run in runs],
         "parting": where.name if where else None,
-        "given": [_fields(point) for point in given],
-        "made": [_fields(point) for point in made],
-    }
-
-
-def _fields(point: Point) -> dict[str, Any]:
-    return {
-        "name": point.name,
-        "first": point.first,
-        "second": point.second,
-        "same": point.same,
-        "apart": point.apart,
+        "given": [asdict(point) for point in given],
+        "made": [asdict(point) for point in made],
     }

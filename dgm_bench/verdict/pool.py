@@ -35,7 +35,7 @@ class Pool:
 
         A recipe that trains nothing has none: models that are trained say nothing of its spread.
         """
-        if is_certain(recipe, metric):
+        if why_certain(recipe, metric):
             return None
         key = (_data_of(recipe), metric, unit)
         return self.priors.get(key) or _fitted(tuple(self.variances.get(key, ())))
@@ -49,7 +49,7 @@ class Pool:
         of every margin; what is counted has none. None where it is not known.
         """
         own = stats.variance_of(values)
-        if is_certain(recipe, metric):
+        if why_certain(recipe, metric):
             return own or stats.Variance(0.0, math.inf)
         return stats.moderate(own, self.prior(recipe, metric, unit))
 
@@ -57,9 +57,11 @@ class Pool:
 _fitted = functools.cache(stats.fit_variance_prior)
 
 
-def is_certain(recipe: Recipe, metric: str) -> bool:
-    """Return whether one run says what others would: of what is not trained, or only counted."""
-    return recipe.fitted or metric in COUNTED
+def why_certain(recipe: Recipe, metric: str) -> str:
+    """Return why one run of a recipe says what others would; empty where it does not."""
+    if recipe.fitted:
+        return "nothing is trained, so that seeds differ in noise alone"
+    return "it is counted, and no seed changes it" if metric in COUNTED else ""
 
 
 def pool_variances(records: Iterable[RunRecord]) -> Pool:

@@ -13,7 +13,7 @@ from dgm_bench.store import Store
 from dgm_bench.verdict import reasons
 from dgm_bench.verdict.comparability import comparable_runs, value_of
 from dgm_bench.verdict.judgement import Verdict
-from dgm_bench.verdict.pool import COUNTED, Pool, pool_variances, values_of
+from dgm_bench.verdict.pool import Pool, pool_variances, values_of, why_certain
 from dgm_bench.verdict.unfinished import CurveOf, furthest
 from dgm_bench.wording import State
 
@@ -198,15 +198,9 @@ class _Trial:
         else:
             found = self._tested(found, ours)
             text = reasons.decided(found, unit)
-        more = reasons.remarks_on_verdict(found, self.published, self.sigma, self._certain)
+        certain = why_certain(self.runs[-1].recipe, self.cell.column.metric)
+        more = reasons.remarks_on_verdict(found, self.published, self.sigma, certain)
         return reasons.told(found, text, more + remarks)
-
-    @property
-    def _certain(self) -> str:
-        """Why one run says what others would; empty where it does not."""
-        if self.runs[-1].recipe.fitted:
-            return "nothing is trained, so that seeds differ in noise alone"
-        return "it is counted, and no seed changes it" if self.cell.column.metric in COUNTED else ""
 
     def _undecided(self, found: Verdict) -> Verdict:
         """Judge a single run without a known spread; two more would give one."""

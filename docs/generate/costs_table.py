@@ -18,7 +18,6 @@ from dgm_bench.planner.fleet import GPU_PRICE, parse_fleet
 from dgm_bench.planner.outlook import outlook, plan_on
 from dgm_bench.spec import Cell, Table
 
-README = evidence.ROOT / "README.md"
 BEGIN, END = "<!-- costs: begin -->\n", "<!-- costs: end -->\n"
 HEAD = (
     "table",
@@ -104,8 +103,6 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    README.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
-    print(table())
+    text = table()
+    evidence.write_part(BEGIN, END, text)
+    print(text)

@@ -10,15 +10,16 @@ from pathlib import Path
 from dgm_bench.catalog import Catalog, load_catalog
 from dgm_bench.report.figures import write_figures
 from dgm_bench.report.numbers import measured_text, published_text
-from dgm_bench.report.tables import render_table
+from dgm_bench.report.tables import Format, render_table
 from dgm_bench.report.time_to_quality import times_of
 from dgm_bench.spec import Cell, Table
 from dgm_bench.store import Store
-from dgm_bench.verdict import Verdict, judge_claims, judge_table, pool_variances
+from dgm_bench.verdict import Pool, Verdict, judge_claims, judge_table, pool_variances
 from dgm_bench.wording import STATES
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
+README = ROOT / "README.md"
 
 
 @cache
@@ -34,19 +35,35 @@ def store() -> Store:
 
 
 @cache
+def pool() -> Pool:
+    """Return how much seeds usually differ."""
+    return pool_variances(store().records())
+
+
+@cache
 def verdicts() -> Mapping[str, Verdict]:
     """Return the verdict of every cell."""
-    pool = pool_variances(store().records())
-    judged = (judge_table(table, store(), pool) for table in catalog().tables)
+    judged = (judge_table(table, store(), pool()) for table in catalog().tables)
     return {cell: verdict for table in judged for cell, verdict in table.items()}
 
 
 def table_markdown(table: Table) -> str:
     """Return a table as ``dgm-bench table --format markdown`` prints it, without its heading."""
+    return numbers(rendered(table, "markdown").split("\n", 1)[1].strip())
+
+
+def rendered(table: Table, format: Format) -> str:
+    """Return a table as ``dgm-bench table`` prints it from the stored records alone."""
     times = times_of(table.cells, verdicts(), store())
-    claims = judge_claims(table, store(), pool_variances(store().records()))
-    text = render_table(table, verdicts(), "markdown", times=times, claims=claims)
-    return numbers(text.split("\n", 1)[1].strip())
+    claims = judge_claims(table, store(), pool())
+    return render_table(table, verdicts(), format, times=times, claims=claims)
+
+
+def write_part(begin: str, end: str, text: str) -> None:
+    """Write a part of the project's README anew, between the lines that mark it."""
+    before, rest = README.read_text(encoding="utf-8").split(begin)
+    after = rest.split(end)[1]
+    README.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def numbers(text: str) -> str:

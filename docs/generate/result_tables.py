@@ -12,14 +12,10 @@ from collections.abc import Iterator, Mapping
 import evidence
 
 from dgm_bench.report.numbers import measured_text, published_text
-from dgm_bench.report.tables import render_table
-from dgm_bench.report.time_to_quality import times_of
 from dgm_bench.spec import YES_NO, Cell, Table
-from dgm_bench.verdict import judge_claims, pool_variances
 from dgm_bench.wording import STATES
 
 FOLDER = evidence.RESULTS / "tables"
-README = evidence.ROOT / "README.md"
 BEGIN, END = "<!-- verdicts: begin -->\n", "<!-- verdicts: end -->\n"
 #: States of numbers that no complete run stands behind.
 UNTRIED = frozenset({"not-run", "unfinished"})
@@ -30,11 +26,8 @@ def files() -> Mapping[str, str]:
     found = {"README.md": overview()}
     for table in evidence.catalog().tables:
         name = table.name.replace("/", "-")
-        times = times_of(table.cells, evidence.verdicts(), evidence.store())
-        claims = judge_claims(table, evidence.store(), pool_variances(evidence.store().records()))
-        for format_, ending in (("markdown", "md"), ("csv", "csv")):
-            text = render_table(table, evidence.verdicts(), format_, times=times, claims=claims)
-            found[f"{name}.{ending}"] = text.rstrip("\n") + "\n"
+        found[f"{name}.md"] = evidence.rendered(table, "markdown").rstrip("\n") + "\n"
+        found[f"{name}.csv"] = evidence.rendered(table, "csv").rstrip("\n") + "\n"
     return found
 
 
@@ -117,8 +110,6 @@ if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for name, text in files().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
-    whole = README.read_text(encoding="utf-8")
-    before, rest = whole.split(BEGIN)
-    after = rest.split(END)[1]
-    README.write_text(f"{before}{BEGIN}\n{judged()}\n{END}{after}", encoding="utf-8")
-    print(judged())
+    table = judged()
+    evidence.write_part(BEGIN, END, table)
+    print(table)
