@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 from dgm_bench.errors import DeclarationError
@@ -19,6 +20,8 @@ Position = Literal["inside", "below", "above", "undecided"]
 MIN_PRIOR_CELLS = 3
 #: Beyond this many further seeds, "more seeds" is no advice.
 MAX_FURTHER_SEEDS = 50
+#: The 95 % quantile of a normal distribution: half of a 90 % interval, in standard deviations.
+NORMAL_95 = 1.6448536269514722
 
 
 # --------------------------------------------------------------------------- plain moments
@@ -60,6 +63,20 @@ def t_cdf(x: float, df: float) -> float:
     from scipy.special import ndtr, stdtr
 
     return float(ndtr(x) if math.isinf(df) else stdtr(df, x))
+
+
+def kendall(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return Kendall's tau between two lists of numbers: 1 where they have the same order.
+
+    Ties count as in tau-b (Kendall, 1945): concordant minus discordant pairs, over the geometric
+    mean of the pairs that are not tied in either. NaN where all are tied.
+    """
+    pairs = [
+        ((a > c) - (a < c), (b > d) - (b < d))
+        for (a, b), (c, d) in combinations(zip(first, second, strict=True), 2)
+    ]
+    apart = math.prod(sum(pair[side] != 0 for pair in pairs) for side in (0, 1))
+    return sum(a * b for a, b in pairs) / math.sqrt(apart) if apart else math.nan
 
 
 # --------------------------------------------------------------------------- variances

@@ -13,7 +13,7 @@ from typing import Any
 from dgm_bench.escaping import csv_cell
 from dgm_bench.report.time_to_quality import TimeToQuality, quality_fields
 from dgm_bench.spec import Cell, Table
-from dgm_bench.verdict import ClaimVerdict, Unfinished, Verdict
+from dgm_bench.verdict import ClaimVerdict, Unfinished, Verdict, published_orders
 
 
 def identity_fields(cell: Cell) -> dict[str, Any]:
@@ -78,12 +78,14 @@ def to_json(
     times: Mapping[str, TimeToQuality],
     claims: Sequence[ClaimVerdict] = (),
 ) -> str:
-    """Return the table with its cells and what is claimed of its rows, one on each line."""
+    """Return the table with its cells, the claims of its rows and their orders, one a line."""
     rows = (cell_fields(cell, verdicts[cell.id], times.get(cell.id)) for cell in table.cells)
     cells = [json.dumps(row) for row in rows]
     head = f'{{"table": {json.dumps(table.name)}, "title": {json.dumps(table.title)}, "cells": ['
     told = [json.dumps(claim_fields(verdict)) for verdict in claims]
-    ending = '\n], "claims": [' + ",".join(f"\n{text}" for text in told) + "]}\n"
+    orders = [json.dumps(asdict(order)) for order in published_orders(table, verdicts)]
+    ending = '\n], "claims": [' + ",".join(f"\n{text}" for text in told)
+    ending += '], "orders": [' + ",".join(f"\n{text}" for text in orders) + "]}\n"
     return head + "\n" + ",\n".join(cells) + ending
 
 

@@ -27,7 +27,7 @@ from dgm_bench.report.kept_figures import drawn_once
 from dgm_bench.report.page_data import PageData
 from dgm_bench.report.page_tables import Entry, TableView, by_importance, paper_of, parts_of
 from dgm_bench.report.plots import to_svg
-from dgm_bench.report.tables import CLAIMED, claimed
+from dgm_bench.report.tables import CLAIMED, ORDERED, claimed, ordered
 from dgm_bench.sealed import write_atomically
 from dgm_bench.spec import YES_NO, Paper, Table
 from dgm_bench.store import Store
@@ -92,7 +92,6 @@ class _Page:
             .stream(
                 version=__version__,
                 yes_no=YES_NO,
-                claimed=CLAIMED,
                 papers=papers,
                 views=views,
                 part=self._part(),
@@ -142,8 +141,10 @@ class _Page:
         shown = list(parts_of(table, states))
         judged = judge_claims(whole, self.store, self.pool) if table.cells == whole.cells else []
         claims = list(claimed(whole, judged))
+        orders = list(ordered(whole, verdicts)) if table.cells == whole.cells else []
+        below = [(title, texts) for title, texts in ((CLAIMED, claims), (ORDERED, orders)) if texts]
         figures = self._figures(table, runs, verdicts)
-        return TableView(paper, table, shown, entries, figures, claims)
+        return TableView(paper, table, shown, entries, figures, below)
 
     def _figures(
         self,

@@ -70,14 +70,14 @@ class Part:
 
 @dataclass(frozen=True)
 class TableView:
-    """One table as the page shows it."""
+    """One table as the page shows it; what is said below it has a heading each."""
 
     paper: Paper
     table: Table
     parts: Sequence[Part]
     cells: Mapping[Key, Entry]
     figures: Sequence[tuple[FigureKind, Sequence[Markup]]]
-    claims: Sequence[str] = ()
+    below: Sequence[tuple[str, Sequence[str]]] = ()
 
 
 def by_importance(papers: Sequence[Paper]) -> list[Paper]:

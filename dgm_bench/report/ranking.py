@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 from dgm_bench.escaping import drawn
@@ -14,6 +12,7 @@ from dgm_bench.records import RunRecord
 from dgm_bench.report.palette import BLUE
 from dgm_bench.report.plots import WIDTH, new_figure
 from dgm_bench.spec import Column, Table
+from dgm_bench.stats import kendall
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,23 +52,6 @@ def ranked_rows(
     return sorted(found, key=lambda row: row.published)
 
 
-def kendall(rows: Sequence[Ranked]) -> float:
-    """Return Kendall's tau between published numbers and gaps: 1 where the order is the same.
-
-    Ties count as in tau-b (Kendall, 1945): concordant minus discordant pairs, over the geometric
-    mean of the pairs that are not tied in either. NaN where all are tied.
-    """
-    pairs = [
-        (_sign(a.published, b.published), _sign(a.gap, b.gap)) for a, b in combinations(rows, 2)
-    ]
-    apart = math.prod(sum(pair[side] != 0 for pair in pairs) for side in (0, 1))
-    return sum(a * b for a, b in pairs) / math.sqrt(apart) if apart else math.nan
-
-
-def _sign(a: float, b: float) -> int:
-    return (a > b) - (a < b)
-
-
 def ranking_plots(table: Table, runs: Mapping[str, Sequence[RunRecord]]) -> dict[str, Figure]:
     """Return a plot for each column whose ranking ought to be a published one, by its id."""
     plots = {
@@ -105,5 +87,6 @@ def ranking_plot(
     axes.set_xlabel(f"gap to the entropy on {column.title} (nats)")
     axes.set_ylabel(f"published on {other.title} ({other.unit})")
     title = f"Published on {other.title}, measured on {column.title}"
-    axes.set_title(f"{title}: Kendall's tau {kendall(rows):.2f}", loc="left", fontsize=10)
+    tau = kendall([row.published for row in rows], gaps)
+    axes.set_title(f"{title}: Kendall's tau {tau:.2f}", loc="left", fontsize=10)
     return figure

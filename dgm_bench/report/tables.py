@@ -13,13 +13,15 @@ from dgm_bench.report.grid import Entry, Heading, Line, Notes, Page, Section
 from dgm_bench.report.numbers import count_line, how_far, measured_text, published_text
 from dgm_bench.report.time_to_quality import TimeToQuality, machine_notes, quality_section
 from dgm_bench.spec import YES_NO, Cell, Column, Direction, Row, Table
-from dgm_bench.verdict import ClaimVerdict, Verdict, extrapolated, not_run
+from dgm_bench.verdict import ClaimVerdict, Verdict, extrapolated, not_run, published_orders
 from dgm_bench.wording import MEASURED_LEGEND, STATES, counted, published_legend, whose
 
 Format = Literal["text", "markdown", "csv", "json", "latex"]
 
 #: Heads what the paper says of its rows.
 CLAIMED = "What the paper says without numbers, on columns of ours"
+#: Heads whether the rows of columns come as published.
+ORDERED = "Order of the rows, measured beside published (Kendall's tau: 1 where it is the same)"
 _ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 
 
@@ -73,6 +75,17 @@ def claimed(table: Table, claims: Iterable[ClaimVerdict]) -> Iterable[str]:
             yield f"{said}: {titles[verdict.column]}: {verdict.reason}"
     for said, columns in idle.items():
         yield f"{said}: {'; '.join(columns)}: not run yet"
+
+
+def ordered(table: Table, verdicts: Mapping[str, Verdict]) -> Iterable[str]:
+    """Yield by column how far its rows come in their published order."""
+    titles = {column.id: column.title for column in table.columns}
+    for order in published_orders(table, verdicts):
+        within = ""
+        if order.low is not None:
+            within = f", 90 % interval {order.low:.2f} to {order.high:.2f}"
+        rows = counted(len(order.rows), "row")
+        yield f"{titles[order.column]}: {order.tau:.2f}{within}, of {rows}"
 
 
 def _aligned(texts: Sequence[str]) -> Callable[[str], str]:
@@ -188,6 +201,7 @@ class _Layout:
     def _notes(self) -> Iterable[Notes]:
         yield Notes("", (("", count_line(self.table, self.verdicts)),))
         yield Notes(CLAIMED, tuple(("", text) for text in claimed(self.table, self.claims)))
+        yield Notes(ORDERED, tuple(("", text) for text in ordered(self.table, self.verdicts)))
         yield Notes("How to read it", tuple(("", text) for text in self._legend()))
         yield Notes("Columns", tuple(self._explained()))
         yield Notes("Notes", self.reasons.items())

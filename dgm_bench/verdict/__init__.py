@@ -13,6 +13,7 @@ number. For columns of ours it still counts, and the reason says so.
 
 from dgm_bench.verdict.claims import ClaimVerdict, judge_claims
 from dgm_bench.verdict.judgement import Unfinished, Verdict
+from dgm_bench.verdict.orders import Order, published_orders
 from dgm_bench.verdict.pool import Pool, pool_variances
 from dgm_bench.verdict.reasons import extrapolated
 from dgm_bench.verdict.rule import FLOORS, judge, judge_cell, judge_table, neighbour_gap, not_run
@@ -22,6 +23,7 @@ from dgm_bench.wording import State
 __all__ = [
     "FLOORS",
     "ClaimVerdict",
+    "Order",
     "Pool",
     "State",
     "Unfinished",
@@ -35,4 +37,5 @@ __all__ = [
     "neighbour_gap",
     "not_run",
     "pool_variances",
+    "published_orders",
 ]
