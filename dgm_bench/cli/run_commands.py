@@ -26,6 +26,7 @@ from dgm_bench.cli.options import (
     tracker_option,
     work_option,
 )
+from dgm_bench.cli.prefix_option import compare_prefixes, number_of_seeds, prefix_option
 from dgm_bench.errors import UsageError
 from dgm_bench.escaping import shown
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         "dgm-bench run ffjord/density/maf-5/digits --seeds 3 --budget none",
         "dgm-bench run 'ffjord/density/*/mnist' --device cuda --time-limit 55m",
         "dgm-bench run ffjord/density/made/digits --set optimizer.lr=1e-3",
+        "dgm-bench run ffjord/density/maf-5/digits --prefix 5%",
     ),
 )
 @completion.pattern_argument
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
     help="Change the recipe, such as optimizer.lr=1e-4. Marks the record as modified: verdicts "
     "do not use it.",
 )
+@prefix_option
 @click.option("--offline", is_flag=True, help="Download nothing.")
 @tracker_option
 @click.option("--no-tracking", is_flag=True, help="As --tracker none.")
@@ -122,6 +125,7 @@ def run(
     address: str | None,
     engine_settings: Mapping[str, str],
     settings: Sequence[str],
+    prefix: float | None,
     offline: bool,
     tracker: str,
     no_tracking: bool,
@@ -137,6 +141,7 @@ def run(
     Exits with 0 when every cell that was planned to run finished, 1 when one failed, 2 for a
     wrong command or file, 130 when interrupted, after a checkpoint. A run that --time-limit or
     --budget cut short is unfinished, which is no failure: the last line says how many there are.
+    With --prefix it exits with 1 when a recipe left the band of its stored runs.
     """
     from dgm_bench import console, planner
     from dgm_bench.catalog import load_catalog
@@ -179,6 +184,9 @@ def run(
     if follows_another(context):
         return
     store = Store(results, stored, strict=strict)
+    if prefix is not None:
+        number = number_of_seeds(command, seeds)
+        command.exit(compare_prefixes(cells, prefix, number, context, store))
 
     def make_plan(budget: str) -> planner.Plan:
         return queries.make_plan(

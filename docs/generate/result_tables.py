@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import evidence
+import hours_table
 
 from dgm_bench.report.numbers import measured_text, published_text
 from dgm_bench.spec import YES_NO, Cell, Table
@@ -23,7 +24,7 @@ UNTRIED = frozenset({"not-run", "unfinished"})
 
 def files() -> Mapping[str, str]:
     """Return what belongs into ``results/tables``, by file name."""
-    found = {"README.md": overview()}
+    found = {"README.md": overview(), "hours.md": hours_table.page()}
     for table in evidence.catalog().tables:
         name = table.name.replace("/", "-")
         found[f"{name}.md"] = evidence.rendered(table, "markdown").rstrip("\n") + "\n"
@@ -49,7 +50,7 @@ INTRODUCTION = """# Tables
 
 All tables as the stored records make them; `python docs/generate/result_tables.py` writes them
 anew. Of the numbers that a paper prints: how many are in which state. Columns of ours: numbers
-measured, of those declared.
+measured, of those declared. [Hours](hours.md): what the runs were planned to take, and took.
 """
 
 
