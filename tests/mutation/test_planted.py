@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from layers import CAUGHT, LAYERS, MISSED, checks_of, chosen, read
 from planted import defects
 from planting import ROOT, applied, nearest_tests
 from sampled import targets
@@ -33,6 +34,20 @@ def test_they_are_many_in_training_and_all_over_the_package():
     assert len(files) >= 125
     parts = {file.partition("/")[0] for file in files}
     assert parts >= {"train", "metrics", "models", "data", "verdict", "compare", "tracking"}
+
+
+def test_what_the_layers_catch_is_noted():
+    """Of at least forty defects; one that all four were tried on is caught by one at least."""
+    listed, found = list(chosen()), read()
+    assert len(listed) >= 40
+    assert found.keys() <= {name for name, _, _ in listed}
+    assert {said for row in found.values() for said in row.values()} <= {CAUGHT, MISSED, ""}
+    unseen = [name for name, row in found.items() if {*row.values()} == {MISSED}]
+    assert not unseen
+    for _, cell, change in listed:
+        for layer in LAYERS:
+            paths = [test.partition("::")[0] for test in checks_of(layer, cell, change)]
+            assert any((ROOT / path).exists() for path in paths)
 
 
 def test_nearest_tests_are_there():
