@@ -33,6 +33,7 @@ class PlannedRun:
         command: The command that would run it, or make it runnable; empty where none would.
         h200_seconds: What its declared work would take on one NVIDIA H200.
         waits: Whether nothing but the budget keeps it from running.
+        judged: How many published numbers it is held against.
     """
 
     cell: Cell
@@ -47,6 +48,7 @@ class PlannedRun:
     command: str = ""
     h200_seconds: float | None = None
     waits: bool = False
+    judged: int = 0
 
     @property
     def modified(self) -> tuple[str, ...]:

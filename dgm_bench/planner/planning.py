@@ -75,11 +75,12 @@ def plan(
 ) -> Plan:
     """Plan ``seeds`` runs of every recipe behind ``cells``: what fits the budget runs.
 
-    Cells that share a recipe are one run. Choice is by priority (high first), then seed, then
-    cost. What surely ends comes first: where nothing is trained, and within a budget what takes
-    least; without one, several workers take the longest first. Where nothing fits, the first
-    choice that gets a fifth of what it needs runs all the same, cut short by the budget. A single
-    cell without a budget runs whatever it takes.
+    Cells that share a recipe are one run. Choice is by priority (high first), then seed, then by
+    the time that it takes for each published number that it is held against. What surely ends
+    comes first: where nothing is trained, and within a budget what takes least; without one,
+    several workers take the longest first. Where nothing fits, the first choice that gets a fifth
+    of what it needs runs all the same, cut short by the budget. A single cell without a budget runs
+    whatever it takes.
 
     Args:
         cells: The cells that were asked for, with any ``--set`` changes in their recipes.
@@ -127,7 +128,8 @@ def _offer(
 ) -> PlannedRun:
     """Return the run of seed 0, its cost, and the reason why it cannot run where there is one."""
     cell = group[0]
-    offer = PlannedRun(cell, tuple(member.id for member in group), 0, cell.recipe)
+    judged = sum(member.published is not None and not member.repeats for member in group)
+    offer = PlannedRun(cell, tuple(member.id for member in group), 0, cell.recipe, judged=judged)
     able, why = context.runnable(cell)
     if cell.recipe is None or not able:
         return replace(offer, reason=why or "no recipe yet")
@@ -187,7 +189,8 @@ def _with_memory(offer: PlannedRun, machine: Machine, insist: bool) -> PlannedRu
 
 def urgency(offer: PlannedRun) -> tuple[float, int, float]:
     """Return what sorts runs by which of them the time is for, the first ones first."""
-    return -offer.cell.priority, offer.seed, math.inf if offer.seconds is None else offer.seconds
+    seconds = math.inf if offer.seconds is None else offer.seconds
+    return -offer.cell.priority, offer.seed, seconds / max(offer.judged, 1)
 
 
 def _in_order(

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from factories import make_published
 from planner_parts import MACHINE, Record, Spent, State, a_cell, a_recipe, around
 
 from dgm_bench.errors import UsageError
@@ -109,6 +110,26 @@ def test_what_fits_runs_by_priority_then_cost():
         "dgm-bench run ffjord/density/slow/digits --budget 7m"
     )
     assert out.command.endswith("--budget 7m")
+
+
+def test_of_one_priority_the_most_published_numbers_an_hour_come_first():
+    """A run of 100 s that two rows quote, before one of 60 s that one row does."""
+    shared, single, ours = (a_recipe(s, lr=lr) for s, lr in ((100, 1), (60, 2), (55, 3)))
+    rows = {
+        "ours": {"recipe": ours},
+        "single": {"recipe": single, "published": make_published()},
+        "quoted": {"recipe": shared, "published": make_published(), "same_as": "shared"},
+        "shared": {"recipe": shared, "published": make_published()},
+    }
+    cells = [
+        a_cell(row, recipe=fields["recipe"], same_as=fields.get("same_as")).model_copy(
+            update={"published": fields.get("published")}
+        )
+        for row, fields in rows.items()
+    ]
+    chosen = plan(cells, around(), budget=None).chosen
+    found = [(run.cell.row.id, run.judged) for run in chosen]
+    assert found == [("shared", 2), ("ours", 0), ("single", 1)]
 
 
 def test_what_is_longer_than_the_whole_budget_says_so():
