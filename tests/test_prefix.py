@@ -222,7 +222,16 @@ def test_the_command_keeps_nothing(tmp_path):
     assert "after step 10: training loss" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("2 recipes: 1 inside")
     assert "not compared: ffjord/density/made/mnist: has 1 of the 3" in done.stderr
+    assert f"{PERCEPTRON}: 3 seeds, 10 steps each" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_many_without_a_band_are_counted(tmp_path):
+    done = command(PERCEPTRON, "ffjord/density/made/*", "-q", "--prefix", "2%", folder=tmp_path)
+    assert done.exit_code == 0, done.output
+    told = done.stderr.splitlines()
+    assert [line.partition(":")[0] for line in told] == ["not compared"] * 4
+    assert told[-1].endswith("others, of which too little is stored")
 
 
 def test_a_recipe_that_left_is_an_exit_code(tmp_path, monkeypatch):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: New runs of each recipe where nobody says how many.
 SEEDS = 3
+#: Of recipes that cannot be compared, as many are named.
+MOST_NAMED = 3
 #: Options of ``run`` that mean nothing to a part of a training in this process.
 _WITHOUT = (
     "accumulate",
@@ -76,7 +78,13 @@ def number_of_seeds(command: click.Context, seeds: int) -> int:
 
 
 def compare_prefixes(
-    cells: Sequence[Cell], share: float, seeds: int, context: RunContext, store: Store
+    cells: Sequence[Cell],
+    share: float,
+    seeds: int,
+    context: RunContext,
+    store: Store,
+    *,
+    quiet: bool = False,
 ) -> int:
     """Train the first part of the cells' recipes, tell how it went, and return the exit code.
 
@@ -86,6 +94,7 @@ def compare_prefixes(
         seeds: New runs of each recipe, with seeds 0, 1, ...
         context: Data root, device and threads.
         store: Its records are compared with.
+        quiet: Whether nothing is said of what begins.
 
     Raises:
         UsageError: There was nothing to compare.
@@ -95,12 +104,15 @@ def compare_prefixes(
     from dgm_bench.prefix import run_prefix
     from dgm_bench.report.prefix import closing_line, render_prefix
     from dgm_bench.session import DataSource
+    from dgm_bench.wording import counted
 
     source, left = DataSource(context), []
     errors: list[DataError | ResultsError] = []
     for cell in _of_each_recipe(cells):
         try:
             prefix = stored_prefix(cell, store, share)
+            if not quiet:
+                streams.tell(f"{cell.id}: {counted(seeds, 'seed')}, {prefix.steps:,} steps each")
             found = run_prefix(cell, prefix, range(seeds), context, source)
         except (DataError, ResultsError) as error:
             errors.append(error)
@@ -115,8 +127,10 @@ def compare_prefixes(
     if not left:
         remedy = "name cells whose models are trained: dgm-bench list PATTERN shows them"
         raise UsageError("--prefix", "nothing is trained", remedy)
-    for why in errors:
+    for why in errors[:MOST_NAMED]:
         streams.tell(f"not compared: {why}")
+    if others := len(errors[MOST_NAMED:]):
+        streams.tell(f"not compared: {counted(others, 'other')}, of which too little is stored")
     streams.say(closing_line(left.count(False), left.count(True), len(errors)))
     return int(any(left))
 

@@ -185,8 +185,8 @@ def run(
         return
     store = Store(results, stored, strict=strict)
     if prefix is not None:
-        number = number_of_seeds(command, seeds)
-        command.exit(compare_prefixes(cells, prefix, number, context, store))
+        number, quiet = number_of_seeds(command, seeds), quiet or root_of(command).quiet
+        command.exit(compare_prefixes(cells, prefix, number, context, store, quiet=quiet))
 
     def make_plan(budget: str) -> planner.Plan:
         return queries.make_plan(
