@@ -226,11 +226,36 @@ def test_evaluation_depends_on_neither_step_nor_noise():
     torch.testing.assert_close(first, model.negative_elbo(x).mean() / (3 * 8 * 8))
 
 
+def test_noise_moves_pixels_within_its_width_and_stays_in_the_range():
+    """Seen by the model: in training uniform, in evaluation its middle; the rest is as without."""
+    model, x, seen = new(), pixels(64).round(), []
+    objective = build_objective(ObjectiveSpec(name="dvae", args={"noise": 0.25}))
+    relaxed, bound = model.relaxed_terms, model.negative_elbo
+    model.relaxed_terms = lambda x, *more: (seen.append(x), relaxed(x, *more))[1]
+    model.negative_elbo = lambda x: (seen.append(x), bound(x))[1]
+    objective(model.train(), x, 3, torch.Generator().manual_seed(2))
+    objective(model.eval(), x, 3, torch.Generator().manual_seed(2))
+    trained, evaluated = seen
+    u = (trained * 1.25 - x) / 0.25
+    assert u.min() >= -1e-9
+    assert u.max() <= 1 + 1e-9
+    assert u.mean() == pytest.approx(0.5, abs=0.01)
+    assert u.var() == pytest.approx(1 / 12, abs=0.005)
+    torch.testing.assert_close(evaluated, (x + 0.125) / 1.25)
+
+
 @pytest.mark.parametrize(
-    "args", [{"kl_weight": -1.0}, {"kl_steps": 0}, {"temperature": 0.0}, {"temperature_steps": 0}]
+    "args",
+    [
+        {"kl_weight": -1.0},
+        {"kl_steps": 0},
+        {"temperature": 0.0},
+        {"temperature_steps": 0},
+        {"noise": -0.1},
+    ],
 )
 def test_numbers_that_make_no_sense_are_refused(args):
-    with pytest.raises(DeclarationError, match=r"kl_weight|kl_steps|temperature"):
+    with pytest.raises(DeclarationError, match=r"kl_weight|kl_steps|temperature|noise"):
         build_objective(ObjectiveSpec(name="dvae", args=args))
 
 
