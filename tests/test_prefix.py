@@ -110,6 +110,7 @@ def test_a_run_that_broke_before_left_it():
     text = render_prefix(found)
     assert "LEFT THE BAND" in text
     assert "seed 0 broke: diverged: training loss nan" in text
+    assert "after step 20: training loss not reached, validation not reached" in text
 
 
 def test_values_that_old_curves_lack_are_not_compared():

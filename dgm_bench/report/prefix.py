@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -43,11 +44,15 @@ def _apart(run: PrefixRun) -> str:
 
 
 def _values(deviations: Sequence[Deviation]) -> str:
-    return ", ".join(
-        f"{VALUES[d.column]} {d.new:.5g} ({'' if d.inside else 'outside '}"
-        f"{d.stored - d.half:.5g} to {d.stored + d.half:.5g})"
-        for d in deviations
-    )
+    return ", ".join(f"{VALUES[d.column]} {_value(d)}" for d in deviations)
+
+
+def _value(deviation: Deviation) -> str:
+    if math.isnan(deviation.new):
+        return "not reached"
+    low, high = (deviation.stored + side * deviation.half for side in (-1, 1))
+    outside = "" if deviation.inside else "outside "
+    return f"{deviation.new:.5g} ({outside}{low:.5g} to {high:.5g})"
 
 
 def closing_line(inside: int, left: int, skipped: int) -> str:

@@ -6,7 +6,7 @@ import math
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dgm_bench.annotations import NonNegative, Positive, Steps
 from dgm_bench.errors import DeclarationError, require_positive
@@ -72,7 +72,6 @@ def discrete_autoencoding(
     kl_steps: Steps = 5_000,
     temperature: Positive = 1 / 16,
     temperature_steps: Steps = 150_000,
-    noise: NonNegative = 0.0,
 ) -> Objective:
     """Return the loss of DALL-E's discrete VAE in nats per dimension (Ramesh et al., 2021, A.2).
 
@@ -84,37 +83,24 @@ def discrete_autoencoding(
     In evaluation mode it is the negative bound of the model with its most probable codes, by
     ``D``, with a weight of 1 on the divergence: it does not depend on the step.
 
-    With ``noise`` a pixel x is trained on as ``(x + noise u) / (1 + noise)``, with u uniform from 0
-    to 1, and evaluated with u = 1/2. Without it the density has no bound where pixels are constant,
-    and images that are mostly black teach little else.
-
     Args:
         kl_weight: Last value of beta, from 0.
         kl_steps: Steps to get there.
         temperature: Last value of the relaxation's temperature, from 1.
         temperature_steps: Steps to get there.
-        noise: Width of the noise on pixels in [0, 1]; the paper has none.
 
     Raises:
-        DeclarationError: An argument is not positive; a weight and noise may be 0.
+        DeclarationError: An argument is not positive; a weight may be 0.
     """
     require_positive(temperature=temperature, kl_steps=kl_steps)
     require_positive(temperature_steps=temperature_steps)
     if kl_weight < 0:
         raise DeclarationError(f"kl_weight {kl_weight}", "is negative", "use 0 or more")
-    if noise < 0:
-        raise DeclarationError(f"noise {noise}", "is negative", "use 0 or more")
-
-    def noised(x: Tensor, u: Tensor | float) -> Tensor:
-        return (x + noise * u) / (1 + noise) if noise else x
 
     def objective(model: nn.Module, x: Batch, step: int, generator: torch.Generator) -> Loss:
         vae, dimensions = cast(DVAE, model), math.prod(x.shape[1:])
         if not vae.training:
-            return Loss(vae.negative_elbo(noised(x, 0.5)).mean() / dimensions)
-        if noise:
-            u = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-            x = noised(x, u)
+            return Loss(vae.negative_elbo(x).mean() / dimensions)
         beta = half_cosine(0.0, kl_weight, kl_steps, step)
         now = half_cosine(1.0, temperature, temperature_steps, step)
         misfit, divergence = (

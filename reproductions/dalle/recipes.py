@@ -40,7 +40,7 @@ class Setting(NamedTuple):
 
     Attributes:
         dvae: Arguments of the discrete VAE.
-        loss: Of its loss, the weight of the divergence, and noise on pixels.
+        kl_weight: Of its divergence.
         joint: Arguments of the transformer, without data and captions.
         first: Steps and learning rate of the first stage.
         second: Of the second one.
@@ -50,7 +50,7 @@ class Setting(NamedTuple):
     """
 
     dvae: dict[str, Any]
-    loss: dict[str, float]
+    kl_weight: float
     joint: dict[str, Any]
     first: tuple[int, float]
     second: tuple[int, float]
@@ -63,7 +63,7 @@ TEXT: dict[str, Any] = {"vocabulary": 64, "text_length": 12}
 SETTINGS = {
     "digits-captioned": Setting(
         dvae={"codes": 64, "hidden": 32, "blocks": 1, "poolings": 1, "dim": 32},
-        loss={"kl_weight": 0.3},
+        kl_weight=0.3,
         joint={**TEXT, "kernel": 3, "width": 64, "depth": 3, "heads": 4, "dropout": 0.2},
         first=(2_000, 5e-3),
         second=(1_500, 2e-3),
@@ -72,9 +72,16 @@ SETTINGS = {
         learning=2.1e7,
     ),
     "mnist-captioned": Setting(
-        dvae={"codes": 128, "hidden": 16, "blocks": 1, "poolings": 2, "dim": 32},
+        dvae={
+            "codes": 128,
+            "hidden": 16,
+            "blocks": 1,
+            "poolings": 2,
+            "dim": 32,
+            "noise": 1 / 16,
+        },
         # As in the paper for each code: beta / 192 of the loss of a dimension (section A.2).
-        loss={"kl_weight": 0.55, "noise": 1 / 16},
+        kl_weight=0.55,
         joint={**TEXT, "kernel": 5, "width": 96, "depth": 4, "heads": 4, "dropout": 0.1},
         first=(4_000, 5e-3),
         second=(3_000, 1e-3),
@@ -160,7 +167,7 @@ def _transformer(
 def _first(data: str, setting: Setting) -> Stage:
     steps, lr = setting.first
     objective = {
-        **setting.loss,
+        "kl_weight": setting.kl_weight,
         "kl_steps": 1,
         "temperature": 1 / 16,
         "temperature_steps": 2 * steps // 3,

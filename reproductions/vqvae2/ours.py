@@ -31,7 +31,7 @@ class Setting(NamedTuple):
         bottom: Stride of the bottom level; each level above halves the grid.
         autoencoder: Widths and codebooks of VQ-VAEs.
         dvae: Widths and codebook of the discrete VAE.
-        relaxed_loss: Of its loss, the weight of the divergence, and noise on pixels.
+        kl_weight: Of its divergence.
         prior: Widths of the convolutional priors.
         streams: Widths of PixelCNN++ in their place.
         transformer: Widths of the transformer.
@@ -45,7 +45,7 @@ class Setting(NamedTuple):
     bottom: int
     autoencoder: dict[str, Any]
     dvae: dict[str, Any]
-    relaxed_loss: dict[str, float]
+    kl_weight: float
     prior: dict[str, Any]
     streams: dict[str, Any]
     transformer: dict[str, Any]
@@ -81,7 +81,7 @@ SETTINGS = {
         bottom=2,
         autoencoder=_autoencoder(48, 32, 64, 16),
         dvae={"codes": 64, "hidden": 32, "blocks": 1, "poolings": 1, "dim": 32},
-        relaxed_loss={"kl_weight": 0.3},
+        kl_weight=0.3,
         prior={"hidden": 64, "residual": 64, "layers": 4, "kernel": 3, "dropout": 0.2},
         streams={"hidden": 32, "blocks": 2, "dropout": 0.5},
         transformer={"width": 64, "depth": 3, "heads": 4, "dropout": 0.2},
@@ -94,8 +94,16 @@ SETTINGS = {
     "mnist-labelled": Setting(
         bottom=4,
         autoencoder=_autoencoder(64, 32, 128, 32),
-        dvae={"codes": 128, "hidden": 16, "blocks": 1, "poolings": 2, "dim": 32},
-        relaxed_loss={"kl_weight": 0.55, "noise": 1 / 16},  # as in dalle/joint, which says why
+        # Noise and weight as in dalle/joint, which says why.
+        dvae={
+            "codes": 128,
+            "hidden": 16,
+            "blocks": 1,
+            "poolings": 2,
+            "dim": 32,
+            "noise": 1 / 16,
+        },
+        kl_weight=0.55,
         prior={"hidden": 64, "residual": 64, "layers": 6, "kernel": 3, "dropout": 0.1},
         streams={"hidden": 48, "blocks": 2, "dropout": 0.1},
         transformer={"width": 128, "depth": 4, "heads": 4, "dropout": 0.1},
@@ -109,7 +117,7 @@ SETTINGS = {
         bottom=2,
         autoencoder=_autoencoder(128, 64, 512, 64),
         dvae={"codes": 512, "hidden": 64, "blocks": 2, "poolings": 1, "dim": 64},
-        relaxed_loss={"kl_weight": 0.3},
+        kl_weight=0.3,
         prior={"hidden": 128, "residual": 256, "layers": 10, "kernel": 5, "dropout": 0.1},
         streams={"hidden": 128, "blocks": 5, "dropout": 0.1},
         transformer={"width": 384, "depth": 8, "heads": 8, "dropout": 0.1},
@@ -270,7 +278,7 @@ def _discrete_stage(data: str) -> Stage:
     setting = SETTINGS[data]
     steps = setting.relaxed["stopping"].max_steps or 0
     objective = {
-        **setting.relaxed_loss,
+        "kl_weight": setting.kl_weight,
         "kl_steps": 1,
         "temperature": 1 / 16,
         "temperature_steps": 2 * steps // 3,

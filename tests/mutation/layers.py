@@ -58,7 +58,6 @@ def try_layers(words: Sequence[str]) -> bool:
     defect; a layer that does not says nothing.
     """
     layers = [layer for layer in LAYERS if layer in words] or LAYERS
-    found = read()
     with copied_tree() as copy:
         for cell in dict.fromkeys(cell for _, cell, _ in chosen()):
             change = next(c for _, of, c in chosen() if of == cell)
@@ -68,13 +67,13 @@ def try_layers(words: Sequence[str]) -> bool:
                     print(f"without any defect fails: {outcome.by}")
                     return False
         for name, cell, change in chosen([word for word in words if word not in LAYERS]):
-            row = found.setdefault(name, dict.fromkeys(LAYERS, ""))
             for layer in layers:
-                row[layer] = _tried(copy, name, layer, checks_of(layer, cell, change), change)
-            write(found)
+                said = _tried(copy, name, layer, checks_of(layer, cell, change), change)
+                note(name, layer, said)
+    found = read().values()
     for layer in LAYERS:
-        said = [row[layer] for row in found.values() if row[layer]]
-        print(f"{layer}: {said.count(CAUGHT)} of {len(said)}")
+        said_of = [row[layer] for row in found if row[layer]]
+        print(f"{layer}: {said_of.count(CAUGHT)} of {len(said_of)}")
     return True
 
 
@@ -99,6 +98,13 @@ def read() -> dict[str, dict[str, str]]:
         for name, row in rows.items()
         if name in listed
     }
+
+
+def note(name: str, layer: str, said: str) -> None:
+    """Note what a layer said of a defect beside all that others have noted meanwhile."""
+    found = read()
+    found.setdefault(name, dict.fromkeys(LAYERS, ""))[layer] = said
+    write(found)
 
 
 def write(found: dict[str, dict[str, str]]) -> None:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dgm_bench.annotations import Count
+from dgm_bench.annotations import Count, NonNegative
 from dgm_bench.errors import DeclarationError
 from dgm_bench.models.arguments import require_images
 from dgm_bench.models.codes.dvae_networks import decoder, encoder
@@ -24,6 +24,10 @@ class DVAE(nn.Module):
 
     Ramesh et al. (2021), https://arxiv.org/abs/2102.12092, section 2.1 and appendix A.
 
+    With ``noise`` the density is of ``(x + noise u) / (1 + noise)`` for pixels x, with u uniform
+    from 0 to 1 in training and 1/2 otherwise; decoded pixels are taken back. Without it the density
+    has no bound where pixels are constant, and images that are mostly black teach little else.
+
     Args:
         event_shape: Channels, height and width.
         codes: Number of classes of each variable.
@@ -31,9 +35,11 @@ class DVAE(nn.Module):
         blocks: Residual blocks in a group.
         poolings: Number of times that sides are halved in the encoder and doubled in the decoder.
         dim: Dimensions of the decoder's embedding of codes (128 in the released code).
+        noise: Width of the noise on pixels in [0, 1]; the paper has none.
 
     Raises:
-        DeclarationError: Examples are not images, or sides cannot be halved so many times.
+        DeclarationError: Examples are not images, sides cannot be halved so many times, or noise is
+            negative.
 
     Example:
         >>> model = DVAE((3, 8, 8), codes=16, hidden=4, blocks=1, poolings=1, dim=4)
@@ -50,9 +56,12 @@ class DVAE(nn.Module):
         blocks: Count = 2,
         poolings: Count = 3,
         dim: Count = 128,
+        noise: NonNegative = 0.0,
     ) -> None:
         super().__init__()
-        self.event_shape = event_shape
+        if noise < 0:
+            raise DeclarationError(f"noise {noise}", "is negative", "use 0 or more")
+        self.event_shape, self.noise = event_shape, noise
         self.grids = (_grid(event_shape, poolings),)
         self.codebook_sizes = (codes,)
         channels = event_shape[0]
@@ -67,14 +76,23 @@ class DVAE(nn.Module):
     ) -> list[Int[Tensor, "batch _rows _columns"]]:
         """Return the most probable codes of images with pixels in [0, 1], one level."""
         with torch.no_grad():
-            return [self.posterior_logits(x).argmax(-1)]
+            return [self.posterior_logits(self._noised(x)).argmax(-1)]
 
     def decode(
         self, codes: Sequence[Int[Tensor, "batch _rows _columns"]]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return ``phi^-1(sigmoid(mean))``, pixels in [0, 1]."""
         mean, _ = self._mean_and_log_scale(self.vectors(codes[0].long()))
-        return out_of_support(mean.sigmoid())
+        pixels = out_of_support(mean.sigmoid())
+        if not self.noise:
+            return pixels
+        return ((1 + self.noise) * pixels - self.noise / 2).clamp(0, 1)
+
+    def _noised(
+        self, x: Float[Tensor, "batch channels height width"], u: Tensor | float = 0.5
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return pixels with noise of the width, ``u`` of it in [0, 1]."""
+        return (x + self.noise * u) / (1 + self.noise) if self.noise else x
 
     def reconstruct(
         self, x: Float[Tensor, "batch channels height width"]
@@ -110,8 +128,11 @@ class DVAE(nn.Module):
         Args:
             x: Pixels in [0, 1].
             temperature: Temperature of the relaxation.
-            generator: Source of the Gumbel noise.
+            generator: Source of the noise on pixels, if any, and of the Gumbel noise.
         """
+        if self.noise:
+            u = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            x = self._noised(x, u)
         logits = self.posterior_logits(x)
         z = log_gumbel_softmax(logits, temperature, generator).exp()
         negative_entropy = (logits.exp() * logits).flatten(1).sum(1)
@@ -130,7 +151,7 @@ class DVAE(nn.Module):
         ``log codes`` from the uniform prior for each code.
         """
         return (
-            self._negative_log_likelihood(x, self.vectors(self.encode(x)[0]))
+            self._negative_log_likelihood(self._noised(x), self.vectors(self.encode(x)[0]))
             + self._negative_log_prior()
         )
 

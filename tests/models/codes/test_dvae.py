@@ -226,36 +226,36 @@ def test_evaluation_depends_on_neither_step_nor_noise():
     torch.testing.assert_close(first, model.negative_elbo(x).mean() / (3 * 8 * 8))
 
 
-def test_noise_moves_pixels_within_its_width_and_stays_in_the_range():
-    """Seen by the model: in training uniform, in evaluation its middle; the rest is as without."""
-    model, x, seen = new(), pixels(64).round(), []
-    objective = build_objective(ObjectiveSpec(name="dvae", args={"noise": 0.25}))
-    relaxed, bound = model.relaxed_terms, model.negative_elbo
-    model.relaxed_terms = lambda x, *more: (seen.append(x), relaxed(x, *more))[1]
-    model.negative_elbo = lambda x: (seen.append(x), bound(x))[1]
-    objective(model.train(), x, 3, torch.Generator().manual_seed(2))
-    objective(model.eval(), x, 3, torch.Generator().manual_seed(2))
-    trained, evaluated = seen
+def test_noise_moves_pixels_within_its_width_and_decoded_ones_back():
+    """In training it is uniform, otherwise its middle; the range stays that of pixels."""
+    model, x, seen = new(noise=0.25), pixels(64).round(), []
+    plain = model.posterior_logits
+    model.posterior_logits = lambda x: (seen.append(x), plain(x))[1]
+    model.relaxed_terms(x, 1.0, torch.Generator().manual_seed(2))
+    model.encode(x)
+    trained, encoded = seen
     u = (trained * 1.25 - x) / 0.25
     assert u.min() >= -1e-9
     assert u.max() <= 1 + 1e-9
     assert u.mean() == pytest.approx(0.5, abs=0.01)
     assert u.var() == pytest.approx(1 / 12, abs=0.005)
-    torch.testing.assert_close(evaluated, (x + 0.125) / 1.25)
+    torch.testing.assert_close(encoded, (x + 0.125) / 1.25)
+    same = new()
+    same.load_state_dict(model.state_dict())
+    bound = same.negative_elbo((x + 0.125) / 1.25)
+    torch.testing.assert_close(model.negative_elbo(x), bound)
+    codes = model.encode(x)
+    raw = (same.decode(codes) * 1.25 - 0.125).clamp(0, 1)
+    torch.testing.assert_close(model.decode(codes), raw)
+    with pytest.raises(DeclarationError, match=r"noise -0.1: is negative"):
+        new(noise=-0.1)
 
 
 @pytest.mark.parametrize(
-    "args",
-    [
-        {"kl_weight": -1.0},
-        {"kl_steps": 0},
-        {"temperature": 0.0},
-        {"temperature_steps": 0},
-        {"noise": -0.1},
-    ],
+    "args", [{"kl_weight": -1.0}, {"kl_steps": 0}, {"temperature": 0.0}, {"temperature_steps": 0}]
 )
 def test_numbers_that_make_no_sense_are_refused(args):
-    with pytest.raises(DeclarationError, match=r"kl_weight|kl_steps|temperature|noise"):
+    with pytest.raises(DeclarationError, match=r"kl_weight|kl_steps|temperature"):
         build_objective(ObjectiveSpec(name="dvae", args=args))
 
 
