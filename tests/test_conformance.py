@@ -137,13 +137,29 @@ def test_every_recipe_takes_a_step_and_leaves_a_record(cell, tmp_path, monkeypat
     assert read_record(record.path(tmp_path)) == record
 
 
+#: Arguments that a model was given after records of it were stored, and what it was before. Recipes
+#: that leave it so do not write it out, or their hashes would change without their numbers.
+LATER = {"dvae:DVAE": {"noise": 0.0}}
+
+
 @pytest.mark.parametrize("table", CATALOG.tables, ids=lambda table: table.name)
 def test_a_recipe_writes_out_every_argument_of_its_model(table):
     """A record then says all there is to say, whatever defaults become later."""
     known = cache(lambda name: set(inspect.signature(model_class(name)).parameters))
     for cell in table.cells:
         for stage in cell.recipe.stages if cell.recipe else ():
-            assert {"event_shape", *stage.model.args} == known(stage.model.name), cell.id
+            written = {"event_shape", *stage.model.args, *LATER.get(stage.model.name, ())}
+            assert written == known(stage.model.name), cell.id
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_what_came_later_is_what_the_model_was_before(name):
+    """Its default never changes, and no recipe writes that out."""
+    parameters = inspect.signature(model_class(name)).parameters
+    assert {key: parameters[key].default for key in LATER[name]} == LATER[name]
+    stages = [s for cell in CATALOG.cells if cell.recipe for s in cell.recipe.stages]
+    for stage in (stage for stage in stages if stage.model.name == name):
+        assert not stage.model.args.items() & LATER[name].items()
 
 
 def test_what_is_called_runnable_builds():

@@ -45,7 +45,7 @@ LAYERS = (
     ("summary", "turns"),
     ("pictures",),
     ("staged_training", "team", "execution", "joint_execution"),
-    ("session",),
+    ("session", "prefix"),
     ("engines",),
     ("runner",),
     ("run_rows",),
