@@ -20,6 +20,7 @@ from dgm_bench.quality import Curve
 from dgm_bench.session import DataSource
 from dgm_bench.spec import Cell, Recipe
 from dgm_bench.staged_training import StagedTraining
+from dgm_bench.stats import relative_difference
 from dgm_bench.train.memory import failures
 from dgm_bench.train.tally import CURVE_COLUMNS
 
@@ -60,18 +61,13 @@ class PrefixRun:
         The largest difference of a value, relative to the larger; 0 where all have the same bits.
         """
         found = [
-            _apart(row[column], stored[column])
+            relative_difference(row[column], stored[column])
             for seed, curve in self.curves.items()
             for row, stored in zip(curve, self.prefix.curves.get(seed, ()), strict=False)
             for column in VALUES
+            if not math.isnan(row[column] + stored[column])
         ]
         return max(found, default=None)
-
-
-def _apart(one: float, other: float) -> float:
-    if one == other or math.isnan(one) or math.isnan(other):
-        return 0.0
-    return abs(one - other) / max(abs(one), abs(other))
 
 
 def run_prefix(

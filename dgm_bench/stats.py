@@ -20,8 +20,6 @@ Position = Literal["inside", "below", "above", "undecided"]
 MIN_PRIOR_CELLS = 3
 #: Beyond this many further seeds, "more seeds" is no advice.
 MAX_FURTHER_SEEDS = 50
-#: The 95 % quantile of a normal distribution: half of a 90 % interval, in standard deviations.
-NORMAL_95 = 1.6448536269514722
 
 
 # --------------------------------------------------------------------------- plain moments
@@ -63,6 +61,11 @@ def t_cdf(x: float, df: float) -> float:
     from scipy.special import ndtr, stdtr
 
     return float(ndtr(x) if math.isinf(df) else stdtr(df, x))
+
+
+def relative_difference(one: float, other: float) -> float:
+    """Return how far two numbers are apart, relative to the larger; 0 where they are equal."""
+    return abs(one - other) / max(abs(one), abs(other)) if one != other else 0.0
 
 
 def kendall(first: Sequence[float], second: Sequence[float]) -> float:

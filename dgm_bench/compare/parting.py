@@ -13,6 +13,7 @@ from itertools import zip_longest
 
 from dgm_bench.quality import Curve, validated_rows
 from dgm_bench.records import WEIGHTS, Beginning, Metric, RunRecord
+from dgm_bench.stats import relative_difference
 
 #: Of a hash, what is shown.
 SHOWN = 12
@@ -184,4 +185,4 @@ def _text(value: str | float | None) -> str:
 def _apart(one: str | float | None, other: str | float | None) -> float | None:
     if not isinstance(one, float) or not isinstance(other, float):
         return None
-    return abs(one - other) / max(abs(one), abs(other)) if one != other else 0.0
+    return relative_difference(one, other)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median_high
 
 from dgm_bench import stats
 from dgm_bench.errors import ResultsError
@@ -98,8 +99,7 @@ def stored_prefix(cell: Cell, store: Store, share: float) -> Prefix:
         found = f"{len(curves)} of the {LEAST_SEEDS} complete runs with a curve that make a band"
         remedy = f"dgm-bench run {cell.id} --seeds {LEAST_SEEDS} --budget none makes them"
         raise ResultsError(cell.id, f"has {found}", remedy)
-    lengths = sorted(int(curve[-1]["step"]) for curve in curves.values())
-    of_steps = lengths[len(lengths) // 2]
+    of_steps = median_high(int(curve[-1]["step"]) for curve in curves.values())
     rows = _rows_until(share * of_steps, list(curves.values()))
     if rows == 0:
         remedy = "run its seeds again, with one version of the code"

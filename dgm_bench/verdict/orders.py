@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -58,7 +59,7 @@ def published_orders(table: Table, verdicts: Mapping[str, Verdict]) -> list[Orde
 
 def _measured(table: Table, column: str, verdicts: Mapping[str, Verdict]) -> Iterator[Cell]:
     for cell in table.cells:
-        own = cell.column.id == column and cell.same_as is None and not cell.repeats
+        own = cell.column.id == column and cell.same_as is None
         if own and cell.published and cell.metric not in COUNTED:
             verdict = verdicts.get(cell.id)
             if verdict is not None and verdict.mean is not None:
@@ -75,18 +76,16 @@ def _order(column: str, cells: Sequence[Cell], verdicts: Sequence[Verdict]) -> O
     intervals = [verdict.interval for verdict in verdicts]
     if any(interval is None for interval in intervals):
         return Order(column, rows, tau)
-    halves = [(high - low) / 2 for low, high in filter(None, intervals)]
-    taus = sorted(_drawn_taus(published, measured, halves))
+    normal = stats.t_quantile(0.95, math.inf)
+    spreads = [(high - low) / 2 / normal for low, high in filter(None, intervals)]
+    taus = sorted(_drawn_taus(published, measured, spreads))
     return Order(column, rows, tau, taus[len(taus) // 20], taus[-1 - len(taus) // 20])
 
 
 def _drawn_taus(
-    published: Sequence[float], measured: Sequence[float], halves: Sequence[float]
+    published: Sequence[float], measured: Sequence[float], spreads: Sequence[float]
 ) -> Iterator[float]:
     noise = Random(0)
     for _ in range(DRAWS):
-        drawn = [
-            noise.gauss(value, half / stats.NORMAL_95)
-            for value, half in zip(measured, halves, strict=True)
-        ]
+        drawn = [noise.gauss(*number) for number in zip(measured, spreads, strict=True)]
         yield stats.kendall(published, drawn)

@@ -17,7 +17,7 @@ INTRODUCTION = """# Hours
 Complete runs that are stored, beside what `dgm-bench plan` says of their recipes before any has
 been run: declared steps and operations, at 30 GFLOP/s and 10 microseconds an operation of one core.
 Where early stopping ends a run the declared steps are a guess. Once a recipe has run, plans go by
-what it took. Hours are of one core: seconds of training and evaluation, times threads.
+what it took. Hours are of one core: seconds of training, validation and evaluation, times threads.
 """
 
 

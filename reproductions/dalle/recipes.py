@@ -6,11 +6,13 @@ On ImageNet both stages have the paper's sizes and optimisers; on digits and MNI
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dgm_bench import costs
 from dgm_bench.data import card
 from dgm_bench.data.captions import CAPTIONS, KNOWN
+from dgm_bench.protocols import DVAE_OF_DIGITS, DVAE_OF_MNIST, SmallDVAE
 from dgm_bench.spec import (
     Cost,
     DataSpec,
@@ -39,8 +41,7 @@ class Setting(NamedTuple):
     """What is chosen for a data set of small images.
 
     Attributes:
-        dvae: Arguments of the discrete VAE.
-        kl_weight: Of its divergence.
+        dvae: The discrete VAE.
         joint: Arguments of the transformer, without data and captions.
         first: Steps and learning rate of the first stage.
         second: Of the second one.
@@ -49,8 +50,7 @@ class Setting(NamedTuple):
         learning: Multiplications for an image in the training of the classifier that judges.
     """
 
-    dvae: dict[str, Any]
-    kl_weight: float
+    dvae: SmallDVAE
     joint: dict[str, Any]
     first: tuple[int, float]
     second: tuple[int, float]
@@ -62,8 +62,7 @@ class Setting(NamedTuple):
 TEXT: dict[str, Any] = {"vocabulary": 64, "text_length": 12}
 SETTINGS = {
     "digits-captioned": Setting(
-        dvae={"codes": 64, "hidden": 32, "blocks": 1, "poolings": 1, "dim": 32},
-        kl_weight=0.3,
+        dvae=DVAE_OF_DIGITS,
         joint={**TEXT, "kernel": 3, "width": 64, "depth": 3, "heads": 4, "dropout": 0.2},
         first=(2_000, 5e-3),
         second=(1_500, 2e-3),
@@ -72,16 +71,7 @@ SETTINGS = {
         learning=2.1e7,
     ),
     "mnist-captioned": Setting(
-        dvae={
-            "codes": 128,
-            "hidden": 16,
-            "blocks": 1,
-            "poolings": 2,
-            "dim": 32,
-            "noise": 1 / 16,
-        },
-        # As in the paper for each code: beta / 192 of the loss of a dimension (section A.2).
-        kl_weight=0.55,
+        dvae=DVAE_OF_MNIST,
         joint={**TEXT, "kernel": 5, "width": 96, "depth": 4, "heads": 4, "dropout": 0.1},
         first=(4_000, 5e-3),
         second=(3_000, 1e-3),
@@ -128,10 +118,10 @@ def joint(
     if data == "imagenet-256":
         return _published(data)
     setting = SETTINGS[data]
-    grid = _grid(data, setting.dvae)
+    grid = _grid(data, setting.dvae.args)
     dropped = BPE_DROPOUT if bpe_dropout else 0.0
     args = {"bpe_dropout": dropped, "attention": attention, **setting.joint}
-    model = _transformer(grid, setting.dvae["codes"], CAPTIONS, KNOWN, args)
+    model = _transformer(grid, setting.dvae.args["codes"], CAPTIONS, KNOWN, args)
     stages = (
         _first(data, setting),
         _second(data, setting, model, TEXT_WEIGHT if modelled else 0.0),
@@ -152,7 +142,7 @@ def joint(
     )
 
 
-def _grid(data: str, dvae: dict[str, Any]) -> list[int]:
+def _grid(data: str, dvae: Mapping[str, Any]) -> list[int]:
     _, height, width = card(data).event_shape
     return [height >> dvae["poolings"], width >> dvae["poolings"]]
 
@@ -166,17 +156,12 @@ def _transformer(
 
 def _first(data: str, setting: Setting) -> Stage:
     steps, lr = setting.first
-    objective = {
-        "kl_weight": setting.kl_weight,
-        "kl_steps": 1,
-        "temperature": 1 / 16,
-        "temperature_steps": 2 * steps // 3,
-    }
+    model, objective = setting.dvae.trained_for(steps)
     return Stage(
         name=AUTOENCODER,
         data=DataSpec(name=data),
-        model=ModelSpec(name="dvae:DVAE", args=setting.dvae),
-        objective=ObjectiveSpec(name="dvae", args=objective),
+        model=model,
+        objective=objective,
         optimizer=OptimizerSpec(lr=lr),
         schedule=ScheduleSpec(cosine_steps=steps),
         batch_size=64,

@@ -6,6 +6,7 @@ import math
 from typing import Any, Literal, NamedTuple
 
 from dgm_bench.data import card
+from dgm_bench.protocols import DVAE_OF_DIGITS, DVAE_OF_MNIST, SmallDVAE
 from dgm_bench.spec import ImageEvaluationSpec, ModelSpec, ObjectiveSpec, Recipe, Stage
 
 from .shared import (
@@ -30,8 +31,7 @@ class Setting(NamedTuple):
     Attributes:
         bottom: Stride of the bottom level; each level above halves the grid.
         autoencoder: Widths and codebooks of VQ-VAEs.
-        dvae: Widths and codebook of the discrete VAE.
-        kl_weight: Of its divergence.
+        dvae: The discrete VAE.
         prior: Widths of the convolutional priors.
         streams: Widths of PixelCNN++ in their place.
         transformer: Widths of the transformer.
@@ -44,8 +44,7 @@ class Setting(NamedTuple):
 
     bottom: int
     autoencoder: dict[str, Any]
-    dvae: dict[str, Any]
-    kl_weight: float
+    dvae: SmallDVAE
     prior: dict[str, Any]
     streams: dict[str, Any]
     transformer: dict[str, Any]
@@ -80,8 +79,7 @@ SETTINGS = {
     "digits-labelled": Setting(
         bottom=2,
         autoencoder=_autoencoder(48, 32, 64, 16),
-        dvae={"codes": 64, "hidden": 32, "blocks": 1, "poolings": 1, "dim": 32},
-        kl_weight=0.3,
+        dvae=DVAE_OF_DIGITS,
         prior={"hidden": 64, "residual": 64, "layers": 4, "kernel": 3, "dropout": 0.2},
         streams={"hidden": 32, "blocks": 2, "dropout": 0.5},
         transformer={"width": 64, "depth": 3, "heads": 4, "dropout": 0.2},
@@ -94,16 +92,7 @@ SETTINGS = {
     "mnist-labelled": Setting(
         bottom=4,
         autoencoder=_autoencoder(64, 32, 128, 32),
-        # Noise and weight as in dalle/joint, which says why.
-        dvae={
-            "codes": 128,
-            "hidden": 16,
-            "blocks": 1,
-            "poolings": 2,
-            "dim": 32,
-            "noise": 1 / 16,
-        },
-        kl_weight=0.55,
+        dvae=DVAE_OF_MNIST,
         prior={"hidden": 64, "residual": 64, "layers": 6, "kernel": 3, "dropout": 0.1},
         streams={"hidden": 48, "blocks": 2, "dropout": 0.1},
         transformer={"width": 128, "depth": 4, "heads": 4, "dropout": 0.1},
@@ -116,8 +105,7 @@ SETTINGS = {
     "cifar10-labelled": Setting(
         bottom=2,
         autoencoder=_autoencoder(128, 64, 512, 64),
-        dvae={"codes": 512, "hidden": 64, "blocks": 2, "poolings": 1, "dim": 64},
-        kl_weight=0.3,
+        dvae=SmallDVAE({"codes": 512, "hidden": 64, "blocks": 2, "poolings": 1, "dim": 64}),
         prior={"hidden": 128, "residual": 256, "layers": 10, "kernel": 5, "dropout": 0.1},
         streams={"hidden": 128, "blocks": 5, "dropout": 0.1},
         transformer={"width": 384, "depth": 8, "heads": 8, "dropout": 0.1},
@@ -254,9 +242,9 @@ def dvae(data: str, *, prefix: str, features: str) -> Recipe:
         features: Those by which images are compared.
     """
     setting = SETTINGS[data]
-    grid = grids_of(data, [2 ** setting.dvae["poolings"]])[0]
+    grid = grids_of(data, [2 ** setting.dvae.args["poolings"]])[0]
     words = captions(data) if prefix == "text" else None
-    model = transformer(data, grid, setting.dvae["codes"], setting.transformer, prefix, words)
+    model = transformer(data, grid, setting.dvae.args["codes"], setting.transformer, prefix, words)
     stages = (_discrete_stage(data), *prior_stages(data, [model], [setting.second]))
     images = image_evaluation_of(data, features, keep=False)
     return Recipe(
@@ -277,11 +265,5 @@ def captions(data: str) -> list[str]:
 def _discrete_stage(data: str) -> Stage:
     setting = SETTINGS[data]
     steps = setting.relaxed["stopping"].max_steps or 0
-    objective = {
-        "kl_weight": setting.kl_weight,
-        "kl_steps": 1,
-        "temperature": 1 / 16,
-        "temperature_steps": 2 * steps // 3,
-    }
-    model = ModelSpec(name="dvae:DVAE", args=setting.dvae)
-    return first_stage(data, model, ObjectiveSpec(name="dvae", args=objective), setting.relaxed)
+    model, objective = setting.dvae.trained_for(steps)
+    return first_stage(data, model, objective, setting.relaxed)
