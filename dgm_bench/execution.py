@@ -355,8 +355,8 @@ class Execution(StagedTraining):
     def _close(self, state: RunState, record: RunRecord) -> None:
         """Note how the run ended; only one that was out of budget keeps its checkpoints."""
         shutil.rmtree(self.folder.stage("evaluation"), ignore_errors=True)
-        if not record.outcome.cut_short:
-            self.folder.clear()  # first: nobody would look again once the end is noted
+        if not record.outcome.cut_short:  # first: nobody would look again once the end is noted
+            self.folder.clear(of_all_codes=record.outcome.status == "complete")
         state.status = record.outcome.status
         state.record = str(record.path(self.folder.results).relative_to(self.folder.results))
         self.folder.save(state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from dgm_bench.sealed import (
     write_sealed,
 )
 
+_LOG = logging.getLogger("dgm_bench")
 _HELD = "this run is under way", "wait for it, or stop it first"
 _RECORD = rf"^runs(/{NAME}){{4}}/{NAME}\.json$"
 
@@ -136,27 +138,22 @@ class WorkFolder:
         Raises:
             ResultsError: When the system cannot read it.
         """
-        path, instead = self.path / "run.json", "the run starts again"
-        content = read_sealed(path, instead)
-        try:
-            return None if content is None else RunState.model_validate_json(content)
-        except ValidationError:
-            set_aside(path, "is not the state of a run", instead)
-            return None
+        return _state_in(self.path)
 
     def begin(self, source_hash: str, cell: str = "", settings: tuple[str, ...] = ()) -> RunState:
         """Return the state of the run to do now: the interrupted one's, or a new one's.
 
         A run that was out of budget continues from its checkpoint as a new run that supersedes the
-        old record. After any other end, and when the code that decides its numbers has changed,
-        it starts over: no number comes from two versions of the code.
+        old record. After any other end it starts over, and when the code that decides its numbers
+        has changed: no number comes from two versions of the code. What other code left unfinished
+        is kept beside, where that code finds it again.
         """
         self._source_hash = source_hash
-        old = self.state()
-        status = old.status if old is not None and old.source_hash == source_hash else "other code"
-        if old is not None and status is None:
+        before = self.state()
+        old = self._exchanged(before)
+        if old is not None and old.status is None:
             return old
-        if status != CUT_SHORT:
+        if old is None or old.status != CUT_SHORT:
             self.clear()
         state = RunState(
             run_id=new_run_id(),
@@ -165,10 +162,52 @@ class WorkFolder:
             settings=settings,
             source_hash=source_hash,
         )
-        if old is not None and old.status == CUT_SHORT:
-            state.supersedes = old.run_id
+        last = old or before
+        if last is not None and last.status == CUT_SHORT:
+            state.supersedes = last.run_id
         self.save(state)
         return state
+
+    def _exchanged(self, old: RunState | None) -> RunState | None:
+        """Put beside what other code left unfinished, and take back what this code had left.
+
+        What lies in the folder always belongs to the code that its ``run.json`` names, so that a
+        kill in between mixes nothing.
+        """
+        if old is not None and old.source_hash != self._source_hash and self._is_unfinished(old):
+            beside = self._beside(old.source_hash)
+            _move_stages(self.path, beside)
+            write_sealed(beside / "run.json", old.model_dump_json().encode())
+            _LOG.warning(
+                "%s: other code of the suite began this run, which starts over; its checkpoints"
+                " are kept in %s: with that code the same command goes on with them",
+                self.path,
+                beside.name,
+            )
+        own = old if old is not None and old.source_hash == self._source_hash else None
+        kept = self._beside(self._source_hash)
+        if not kept.is_dir():
+            return own
+        if own is None and (own := _state_in(kept)) is not None:
+            for folder in _stages_in(self.path):
+                shutil.rmtree(folder)
+            self.save(own)
+        if own is not None:
+            _move_stages(kept, self.path)
+        shutil.rmtree(kept)
+        return own
+
+    def _beside(self, source_hash: str) -> Path:
+        """Return the folder of what a version of the code has left unfinished, and others found."""
+        return self.path.with_name(f"{self.path.name}.{source_hash[:12]}")
+
+    def _is_unfinished(self, state: RunState) -> bool:
+        folders = (
+            self.path,
+            stages_folder(self.path, state.source_hash),
+            self._beside(state.source_hash),
+        )
+        return state.status in (None, CUT_SHORT) and any(map(_stages_in, folders))
 
     def save(self, state: RunState) -> None:
         """Write ``run.json``."""
@@ -181,12 +220,48 @@ class WorkFolder:
         here = self.path / name
         return here if here.is_dir() else stages_folder(self.path, self._source_hash) / name
 
-    def clear(self) -> None:
-        """Remove checkpoints; the lock and ``run.json`` stay."""
-        for child in self.path.iterdir():
-            if child.is_dir():
-                shutil.rmtree(child)
-        if (scratch := scratch_of(self.path)) is not None and scratch.exists():
-            shutil.rmtree(scratch)
-            with suppress(OSError):  # of other runs
-                scratch.parent.rmdir()
+    def clear(self, *, of_all_codes: bool = False) -> None:
+        """Remove checkpoints; the lock and ``run.json`` stay.
+
+        Args:
+            of_all_codes: Those too that other versions of the code have left unfinished.
+        """
+        stages = stages_folder(self.path, self._source_hash)
+        folders = {*_stages_in(self.path), *_stages_in(stages)}
+        if of_all_codes:
+            scratch = scratch_of(self.path)
+            folders |= {*self.path.parent.glob(f"{self.path.name}.*"), *_stages_in(scratch)}
+        for folder in sorted(folders, reverse=True):  # what lies in another first
+            shutil.rmtree(folder)
+        self._tidy_scratch()
+
+    def _tidy_scratch(self) -> None:
+        """Remove the folders of scratch that nothing is left in; others are of other runs."""
+        if (scratch := scratch_of(self.path)) is not None:
+            for folder in (scratch / self._source_hash[:12], scratch, scratch.parent):
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def _state_in(folder: Path) -> RunState | None:
+    path, instead = folder / "run.json", "the run starts again"
+    content = read_sealed(path, instead)
+    try:
+        return None if content is None else RunState.model_validate_json(content)
+    except ValidationError:
+        set_aside(path, "is not the state of a run", instead)
+        return None
+
+
+def _stages_in(folder: Path | None) -> list[Path]:
+    if folder is None or not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if path.is_dir()]
+
+
+def _move_stages(source: Path, target: Path) -> None:
+    """Move the folders of stages; what an interrupted move has left goes on."""
+    target.mkdir(parents=True, exist_ok=True)
+    for folder in _stages_in(source):
+        shutil.rmtree(target / folder.name, ignore_errors=True)
+        os.replace(folder, target / folder.name)

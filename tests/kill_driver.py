@@ -251,8 +251,8 @@ def main():
     torch.set_num_threads(1)
     os.environ["DGM_BENCH_CHECKPOINT_SECONDS"] = str(OFTEN)
     wanted, folder = int(sys.argv[1]), Path(sys.argv[2]).resolve()
+    load_catalog()  # declared for images of their own size
     write_images(folder / "images")
-    load_catalog()
     provenance.code()  # once: a change of the package in the meantime would start runs again
     keep_often()
     show_little()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_a_damaged_state_starts_the_run_again(folder, caplog):
 
 def checkpoint(folder):
     path = folder.stage("train") / "checkpoint.pt"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"state")
     return path
 
@@ -67,15 +68,76 @@ def test_an_interrupted_run_goes_on_as_itself(folder):
     assert kept.exists()
 
 
+def beside(folder):
+    return sorted(path.name for path in folder.path.parent.iterdir() if path != folder.path)
+
+
+@pytest.mark.parametrize("on_scratch", [False, True])
 @pytest.mark.parametrize("status", [None, "budget"])
-def test_no_run_is_continued_by_other_code(folder, status):
+def test_no_run_is_continued_by_other_code_but_by_its_own_when_that_is_back(
+    folder, status, on_scratch, request, caplog
+):
+    if on_scratch:
+        request.getfixturevalue("scratch")
     first, kept = folder.begin("code"), checkpoint(folder)
     first.status = status
     folder.save(first)
     again = folder.begin("other code")
     assert again.run_id != first.run_id
-    assert again.source_hash == "other code"
-    assert not kept.exists()
+    assert (again.source_hash, again.supersedes) == ("other code", status and first.run_id)
+    assert not (folder.stage("train") / kept.name).exists()
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert f"checkpoints are kept in {folder.path.name}.code: " in said
+    (folder.stage("train")).mkdir(parents=True)
+    folder.stage("train").joinpath(kept.name).write_bytes(b"other state")
+
+    back = folder.begin("code")
+    assert (back == first) if status is None else (back.supersedes == first.run_id)
+    assert (folder.stage("train") / kept.name).read_bytes() == b"state"
+    assert beside(folder) == [f"{folder.path.name}.other code"]
+    assert WorkFolder(folder.results, "0" * 64, 3).begin("other code") == again
+    assert beside(folder) == [f"{folder.path.name}.code"]
+
+
+@pytest.mark.parametrize("kills", [1, 2, 3])
+@pytest.mark.parametrize("codes", [("other", "code"), ("code",)])
+def test_kills_while_checkpoints_are_exchanged_mix_no_code(folder, monkeypatch, kills, codes):
+    first = folder.begin("code")
+    for stage in ("first", "second"):
+        (folder.path / stage).mkdir()
+        (folder.path / stage / "checkpoint.pt").write_bytes(b"of code")
+    if codes == ("code",):
+        folder.begin("other")
+    replace, left = os.replace, [kills]
+
+    def killed(*places):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        replace(*places)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with suppress(KeyboardInterrupt):
+        folder.begin(codes[0])
+    monkeypatch.setattr(os, "replace", replace)
+    for code in codes:
+        state = folder.begin(code)
+        there = {path.read_bytes() for path in folder.path.glob("*/checkpoint.pt")}
+        assert there == ({b"of code"} if code == "code" else set())
+    assert state == first
+    assert len(list(folder.path.glob("*/checkpoint.pt"))) == 2
+
+
+@pytest.mark.parametrize("on_scratch", [False, True])
+def test_a_complete_run_leaves_no_checkpoints_of_other_code(folder, on_scratch, request, tmp_path):
+    if on_scratch:
+        request.getfixturevalue("scratch")
+    folder.begin("code"), checkpoint(folder)
+    folder.begin("other code"), checkpoint(folder)
+    folder.clear(of_all_codes=True)
+    assert not beside(folder)
+    assert not list(tmp_path.rglob("*.pt"))
+    assert [path.name for path in folder.path.iterdir()] == ["run.json"]
 
 
 def test_a_run_out_of_budget_goes_on_as_another_that_supersedes_it(folder):
