@@ -356,7 +356,7 @@ class Execution(StagedTraining):
         """Note how the run ended; only one that was out of budget keeps its checkpoints."""
         shutil.rmtree(self.folder.stage("evaluation"), ignore_errors=True)
         if not record.outcome.cut_short:  # first: nobody would look again once the end is noted
-            self.folder.clear(of_all_codes=record.outcome.status == "complete")
+            self.folder.clear(of_all_codes=record.outcome.complete)
         state.status = record.outcome.status
         state.record = str(record.path(self.folder.results).relative_to(self.folder.results))
         self.folder.save(state)

@@ -19,7 +19,6 @@ from dgm_bench.errors import DamagedError, ResultsError, UsageError, reading
 from dgm_bench.locks import holding
 from dgm_bench.record_files import files_below
 from dgm_bench.records import (
-    CUT_SHORT,
     OtherVersionError,
     RunRecord,
     parse_as,
@@ -194,7 +193,7 @@ class _Merge:
             there = self._known.setdefault(record.run_id, path)
             if there is path:
                 self.report.merged += 1
-                self.report.cut_short += record.outcome.status == CUT_SHORT
+                self.report.cut_short += record.outcome.cut_short
                 return _Copy(record, content, _curve(path, record), folder / record.run_id)
         if self._conflicts(path, content, there):
             return None

@@ -33,8 +33,8 @@ _LOG = logging.getLogger("dgm_bench")
 T = TypeVar("T")
 
 Status = Literal["complete", "budget"] | FailureStatus
-#: Statuses whose metrics are those of a run that ended by its own stopping rule.
-COMPLETE: frozenset[str] = frozenset({"complete"})
+#: Status of a run that ended by its own stopping rule: its metrics are those of its recipe.
+COMPLETE: Status = "complete"
 #: Status of a run that ended with its budget: its metrics are those of a model on the way.
 CUT_SHORT: Status = "budget"
 #: Bytes of the longest file that is read as a record; real ones have about 10,000.
@@ -145,6 +145,11 @@ class Budget(Block):
     best_step: int | None
     segments: tuple[Segment, ...]
 
+    @property
+    def seconds(self) -> float:
+        """What training, validation and evaluation took; of seeds at once, this one's share."""
+        return self.train_seconds + self.validation_seconds + self.evaluation_seconds
+
 
 class Outcome(Block):
     """How it ended."""
@@ -152,6 +157,11 @@ class Outcome(Block):
     status: Status
     reason: str
     hint: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether it ended by its own stopping rule."""
+        return self.status == COMPLETE
 
     @property
     def cut_short(self) -> bool:
@@ -291,6 +301,11 @@ class RunRecord(Block):
         if self.schema_version == 1 and (has := [name for name in later if getattr(self, name)]):
             raise ValueError(f"version 1 has no {has[0]}")
         return self
+
+    @property
+    def is_measurement(self) -> bool:
+        """Whether its numbers are those of a recipe: complete, and nothing of it modified."""
+        return self.outcome.complete and not self.modified
 
     def metric(self, name: str) -> Metric | None:
         """Return the metric of that name, or None when the run did not measure it."""

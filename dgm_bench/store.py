@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dgm_bench.errors import DamagedError, ResultsError, did_you_mean
 from dgm_bench.record_files import Reading, read_all, record_files, root_of
-from dgm_bench.records import COMPLETE, FAILED, RunRecord, read_record
+from dgm_bench.records import FAILED, RunRecord, read_record
 from dgm_bench.sealed import read_known
 from dgm_bench.spec import Cell, Recipe
 
@@ -82,7 +82,7 @@ class Store:
 
     def measuring(self, cell: Cell) -> list[RunRecord]:
         """Return the records that count for a cell and are complete: others measure nothing."""
-        return [record for record in self.for_cell(cell) if record.outcome.status in COMPLETE]
+        return [record for record in self.for_cell(cell) if record.outcome.complete]
 
     def own_unfinished(self, cell: Cell) -> list[RunRecord]:
         """Return the user's own runs of a cell that were cut short, where no other one ended.

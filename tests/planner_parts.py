@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from factories import make_cell, make_column
 
 from dgm_bench.planner import Machine, PlanningContext, Speed
+from dgm_bench.records import Budget, Outcome, RunRecord
 from dgm_bench.spec import (
     Cost,
     DataSpec,
@@ -70,6 +71,8 @@ class Spent:
     evaluation_seconds: float = 0.0
     train_seconds_of_others: float = 0.0
 
+    seconds = Budget.seconds
+
 
 @dataclass
 class Record:
@@ -83,6 +86,9 @@ class Record:
     recipe: Recipe | None = None
     device: str = "cpu"
     threads: int = 1
+
+    complete = Outcome.complete
+    is_measurement = RunRecord.is_measurement
 
     @property
     def environment(self):

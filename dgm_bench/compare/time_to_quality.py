@@ -14,7 +14,7 @@ from statistics import median
 
 from dgm_bench import stats
 from dgm_bench.quality import FRACTIONS, Curve, reached, validated_rows
-from dgm_bench.records import COMPLETE, Reached, RunRecord
+from dgm_bench.records import Reached, RunRecord
 from dgm_bench.store import one_per_seed
 
 CurveOf = Callable[[RunRecord], Curve]
@@ -78,7 +78,7 @@ def compare_times(
 def _by_recipe(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
-        if record.outcome.status in COMPLETE:
+        if record.outcome.complete:
             groups[record.recipe_hash].append(record)
     return {recipe: one_per_seed(runs) for recipe, runs in groups.items()}
 

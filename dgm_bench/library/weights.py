@@ -69,7 +69,7 @@ def record_to_load(cell: Cell, store: Store, seed: int) -> RunRecord:
         seeds = ", ".join(map(str, sorted(known)))
         reason = f"no run of seed {seed} is here, but of {seeds}" if known else "was not run here"
         raise ResultsError(cell.id, reason, _run(cell, seed))
-    if known[seed].outcome.status != "complete":
+    if not known[seed].outcome.complete:
         record = known[seed]
         reason = f"its run {record.run_id} is not finished ({record.outcome.reason})"
         raise ResultsError(cell.id, reason, f"{_run(cell, seed)} goes on; or name it as run=")

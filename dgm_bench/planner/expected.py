@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from statistics import median
 
 from dgm_bench.planner.machine import Machine, Speed
-from dgm_bench.records import COMPLETE, RunRecord
+from dgm_bench.records import RunRecord
 from dgm_bench.spec import Cost
 
 #: A run that would get less than this share of its expected time is not begun.
@@ -52,8 +52,7 @@ def measured_seconds(
     """
     taken: dict[str, list[float]] = {}
     for record in records:
-        comparable = not record.modified and kind in (None, record.environment.machine_class)
-        if comparable and record.outcome.status in COMPLETE:
+        if record.is_measurement and kind in (None, record.environment.machine_class):
             scale = 1.0 if speed is None else _slower(record, speed)
             taken.setdefault(record.recipe_hash, []).append(scale * spent_seconds(record))
     return {recipe_hash: median(seconds) for recipe_hash, seconds in taken.items()}
@@ -61,9 +60,7 @@ def measured_seconds(
 
 def spent_seconds(record: RunRecord) -> float:
     """Return what a run took; of one trained together with others, what all of them did."""
-    spent = record.budget
-    trained = spent.train_seconds + spent.train_seconds_of_others
-    return trained + spent.validation_seconds + spent.evaluation_seconds
+    return record.budget.seconds + record.budget.train_seconds_of_others
 
 
 def _slower(record: RunRecord, speed: Speed) -> float:

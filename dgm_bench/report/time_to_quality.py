@@ -12,7 +12,7 @@ from typing import Any
 
 from dgm_bench.planner import duration
 from dgm_bench.quality import FRACTIONS, Curve, passed_published, stages_quality
-from dgm_bench.records import COMPLETE, Environment, Reached, RunRecord
+from dgm_bench.records import Environment, Reached, RunRecord
 from dgm_bench.report.grid import Entry, Heading, Notes, Section
 from dgm_bench.spec import Cell
 from dgm_bench.store import Store
@@ -95,7 +95,7 @@ def time_to_quality(
         records: Its runs; those that broke or were cut short do not count.
         curve_of: Returns the rows of a run's curve.
     """
-    runs = [run for run in records if run.outcome.status in COMPLETE]
+    runs = [run for run in records if run.outcome.complete]
     machines = {run.timed_on: _processor(run.environment) for run in runs}
     one = len(machines) == 1
     stages: dict[str, dict[str, Taken]] = {}

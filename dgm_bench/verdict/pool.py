@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dgm_bench import stats
-from dgm_bench.records import COMPLETE, RunRecord
+from dgm_bench.records import RunRecord
 from dgm_bench.spec import Recipe
 from dgm_bench.store import one_per_seed
 
@@ -68,8 +68,7 @@ def pool_variances(records: Iterable[RunRecord]) -> Pool:
     """Gather the variances of all stored complete, unmodified, trained runs that were repeated."""
     by_recipe: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
-        complete = record.outcome.status in COMPLETE and not record.modified
-        if complete and not record.recipe.fitted:
+        if record.is_measurement and not record.recipe.fitted:
             by_recipe[record.recipe_hash].append(record)
     found: dict[Scale, list[stats.Variance]] = defaultdict(list)
     for same in by_recipe.values():

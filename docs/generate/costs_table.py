@@ -70,8 +70,8 @@ def _measured(cells: Sequence[Cell]) -> str:
     spent: dict[str, list[float]] = {}
     for cell in cells:
         for run in evidence.store().for_cell(cell):
-            seconds = run.budget.train_seconds + run.budget.evaluation_seconds
-            spent.setdefault(run.recipe_hash, []).append(seconds * run.environment.threads)
+            seconds = run.budget.seconds * run.environment.threads
+            spent.setdefault(run.recipe_hash, []).append(seconds)
     if not spent:
         return ""
     said = _time(sum(map(statistics.median, spent.values())) / 3600)

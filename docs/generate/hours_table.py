@@ -9,7 +9,7 @@ import evidence
 
 from dgm_bench.planner.expected import expected_seconds
 from dgm_bench.planner.machine import Speed
-from dgm_bench.records import COMPLETE, RunRecord
+from dgm_bench.records import RunRecord
 
 HEAD = ("table", "data", "recipes", "runs", "planned", "took", "took / planned, by recipe")
 INTRODUCTION = """# Hours
@@ -25,8 +25,8 @@ def page() -> str:
     """Return the page, with a line for each table and data set."""
     groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in evidence.store().records():
-        counts = record.outcome.status in COMPLETE and not record.modified
-        if counts and record.recipe.cost is not None and not record.recipe.fitted:
+        planned = record.recipe.cost is not None and not record.recipe.fitted
+        if record.is_measurement and planned:
             groups[f"{record.paper}/{record.table}", record.data.name].append(record)
     lines = [f"| {' | '.join(HEAD)} |", "| --- | --- |" + " ---: |" * (len(HEAD) - 2)]
     lines += [_line(*key, groups[key]) for key in sorted(groups)]
@@ -58,11 +58,7 @@ def _planned(records: Sequence[RunRecord]) -> float:
 
 def _took(records: Sequence[RunRecord]) -> float:
     """Return seconds of one core; of a run that was trained together with others, its share."""
-    return sum(
-        (r.budget.train_seconds + r.budget.validation_seconds + r.budget.evaluation_seconds)
-        * r.environment.threads
-        for r in records
-    )
+    return sum(r.budget.seconds * r.environment.threads for r in records)
 
 
 def _hours(seconds: float) -> str:

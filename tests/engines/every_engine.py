@@ -72,10 +72,7 @@ def main() -> int:
                 )
                 took = time.monotonic() - began
             records = Store(folder / way).records()
-            work = sum(
-                r.budget.train_seconds + r.budget.validation_seconds + r.budget.evaluation_seconds
-                for r in records
-            )
+            work = sum(r.budget.seconds for r in records)
             found = differences(folder / "one", folder / way)
             wrong += len(found) + done.returncode
             same = "; ".join(found[:3]) or "equal to the bit"

@@ -51,7 +51,7 @@ def run(cluster: SlurmCluster, results: Path, *words: str) -> float:
 def spent(results: Path) -> float:
     """Return what the runs of a results folder took by their own records, all together."""
     budgets = [record.budget for record in Store(results).records()]
-    return sum(b.train_seconds + b.validation_seconds + b.evaluation_seconds for b in budgets)
+    return sum(b.seconds for b in budgets)
 
 
 def main(words: Sequence[str]) -> int:
