@@ -94,7 +94,11 @@ class Facts:
     @property
     def run(self) -> str:
         """The command that runs it once its data is here; empty without a recipe."""
-        return run_command(self.cell, seeds=self.seeds_to_decide) if self.cell.recipe else ""
+        if self.cell.recipe is None:
+            return ""
+        return run_command(
+            self.cell, seeds=self.seeds_to_decide, missing=bool(self.verdict.more_seeds)
+        )
 
     @property
     def then(self) -> str:

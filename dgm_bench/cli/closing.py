@@ -149,7 +149,7 @@ class Closing:
         few = min(open_, key=lambda verdict: verdict.more_seeds or 0, default=None)
         if few is not None and (needs := self._budget_of(few)) is not None:
             seeds = few.seeds + (few.more_seeds or 0)
-            command = f"dgm-bench run {few.cell} --seeds {seeds} --budget {needs}"
+            command = f"dgm-bench run {few.cell} --seeds {seeds} --missing --budget {needs}"
             return command, "should decide that cell"
         single = [run for run in self.plan.chosen if run.seconds]
         if not single or max(run.seed for run in self.plan.chosen):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +35,20 @@ class Elsewhere:
     restart: str
     price: float | None
 
-    def look(self, cells: Sequence[Cell], jobs: int | None, seeds: int) -> tuple[Plan, Outlook]:
+    def look(
+        self,
+        cells: Sequence[Cell],
+        jobs: int | None,
+        seeds: int,
+        complete: Collection[tuple[str, int]],
+    ) -> tuple[Plan, Outlook]:
         """Return the plan of these cells, and what it would take.
+
+        Args:
+            cells: The cells.
+            jobs: Runs at once on a device.
+            seeds: Runs of each recipe.
+            complete: Runs that need not be done, by recipe hash and seed.
 
         Raises:
             UsageError: An option means nothing, or no run would end.
@@ -48,7 +60,7 @@ class Elsewhere:
             parse_duration(self.restart, "--restart"),
         )
         usual = GPU_PRICE if fleet.device.is_gpu else CORE_PRICE
-        planned = plan_on(cells, fleet, runnable, seeds)
+        planned = plan_on(cells, fleet, runnable, seeds, complete)
         price = usual if self.price is None else self.price
         return planned, outlook(planned, fleet, faults, price=price)
 

@@ -312,7 +312,7 @@ def default_data_root() -> Path:
 
 
 def planning_options(function: Function) -> Function:
-    """Add ``--seeds``, ``--budget`` and ``--device``."""
+    """Add ``--seeds``, ``--missing``, ``--budget`` and ``--device``."""
     for option in (
         click.option(
             "--device",
@@ -328,6 +328,11 @@ def planning_options(function: Function) -> Function:
             metavar="TIME",
             help="For all runs together: 90s, 10m, 2h, none, or auto "
             "(10m without a GPU, none with one).",
+        ),
+        click.option(
+            "--missing",
+            is_flag=True,
+            help="Only seeds of which no complete run is here, yours or stored.",
         ),
         click.option(
             "--seeds",

@@ -31,6 +31,7 @@ _WITHOUT = (
     "engine",
     "engine_settings",
     "jobs",
+    "missing",
     "partition",
     "settings",
     "time_limit",

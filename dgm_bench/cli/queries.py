@@ -33,6 +33,7 @@ def make_plan(
     *,
     budget: str = "auto",
     seeds: int = 1,
+    missing: bool = False,
     jobs: int | None = 1,
     memory_bytes: int | None = None,
 ) -> planner.Plan:
@@ -44,6 +45,7 @@ def make_plan(
         store: Its records, for what earlier runs took.
         budget: For all of them together, as :func:`planner.parse_budget` takes it.
         seeds: Runs of each recipe.
+        missing: Leave out those of which the store has a complete record.
         jobs: Runs at once; None for as many as it is worth.
         memory_bytes: Of the machines that do them, where that is not this one.
 
@@ -61,6 +63,7 @@ def make_plan(
         runnable=runnable,
         records=store.records(),
         may_fetch=not context.offline,
+        complete=complete_runs(store) if missing else (),
     )
     seconds = planner.parse_budget(budget, around.machine.device)
 
@@ -70,6 +73,11 @@ def make_plan(
 
     most = planner.most_workers(around.machine, context.threads)
     return planner.plan_for_workers(make, jobs, most)
+
+
+def complete_runs(store: Store) -> set[tuple[str, int]]:
+    """Return what need not be run for want of a record, by recipe hash and seed."""
+    return {(r.recipe_hash, r.seed) for r in store.records() if r.outcome.complete}
 
 
 # --------------------------------------------------------------------------- JSON

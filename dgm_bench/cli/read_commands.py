@@ -95,6 +95,7 @@ def list_cells(
 def plan(
     pattern: Sequence[str],
     seeds: int,
+    missing: bool,
     budget: str,
     device: str,
     jobs: int | None,
@@ -128,7 +129,8 @@ def plan(
 
         elsewhere.require_here(typed("budget", budget) or "auto")
         asked = elsewhere.Elsewhere(on, mtbf, preempt_every, restart, price)
-        there, found = asked.look(cells, typed("jobs", jobs), seeds)
+        done = queries.complete_runs(Store(results, stored, strict=strict)) if missing else ()
+        there, found = asked.look(cells, typed("jobs", jobs), seeds, done)
         if as_json:
             print_json(elsewhere.outlook_json(there, found))
         else:
@@ -138,7 +140,9 @@ def plan(
         return
     context = RunContext(data_root, results, stored, device=device, offline=True)
     store = Store(results, stored, strict=strict)
-    planned = queries.make_plan(cells, context, store, budget=budget, seeds=seeds, jobs=jobs)
+    planned = queries.make_plan(
+        cells, context, store, budget=budget, seeds=seeds, missing=missing, jobs=jobs
+    )
     if as_json:
         print_json(queries.plan_json(planned))
     else:

@@ -29,6 +29,7 @@ from dgm_bench.cli.options import (
 from dgm_bench.cli.prefix_option import compare_prefixes, number_of_seeds, prefix_option
 from dgm_bench.errors import UsageError
 from dgm_bench.escaping import shown
+from dgm_bench.wording import counted
 
 #: More than any machine has cores; with very many, libraries end the process.
 MOST_THREADS = 1024
@@ -113,6 +114,7 @@ def run(
     pattern: Sequence[str],
     paper: str | None,
     seeds: int,
+    missing: bool,
     budget: str,
     device: str,
     time_limit: str | None,
@@ -195,6 +197,7 @@ def run(
             store,
             budget=budget,
             seeds=seeds,
+            missing=missing,
             jobs=jobs if engine == "local" else 1,  # on a cluster they do not share a machine
             memory_bytes=choice.memory_bytes(),
         )
@@ -202,6 +205,9 @@ def run(
     planned = make_plan(budget)
     if dry_run:
         console.make_console().print(console.plan_brief(planned))
+        return
+    if planned.is_done:
+        streams.say(f"Nothing is missing: {counted(len(planned.runs), 'run')} complete already.")
         return
     began, quiet = time.monotonic(), quiet or root_of(command).quiet
     with make_reporter(StoredNumbers(store), streams.without_output, quiet=quiet) as reporter:

@@ -26,6 +26,7 @@ Budget = float | str | None
 def plan(
     *patterns: str,
     seeds: int = 1,
+    missing: bool = False,
     budget: Budget = "auto",
     device: str = "auto",
     jobs: int | None = 1,
@@ -39,6 +40,7 @@ def plan(
     Args:
         patterns: Of cells, as on the command line; none for all.
         seeds: Runs of each recipe, with seeds 0, 1, ...
+        missing: Only seeds of which no complete run is here, yours or stored.
         budget: For all runs together: seconds, ``"2h"``, ``"auto"``, or None for no limit.
         device: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
         jobs: Runs at once; None for as many as it is worth.
@@ -60,12 +62,13 @@ def plan(
     """
     where = own_folder(results), stored_folder(stored)
     context = RunContext(data_folder(data_root), *where, device=device, offline=True)
-    return _planned(patterns, context, seeds, budget, jobs, settings)
+    return _planned(patterns, context, seeds, missing, budget, jobs, settings)
 
 
 def run(
     *patterns: str,
     seeds: int = 1,
+    missing: bool = False,
     budget: Budget = "auto",
     device: str = "auto",
     threads: int | None = None,
@@ -86,6 +89,7 @@ def run(
     Args:
         patterns: Of cells, one at least.
         seeds: As for a plan.
+        missing: As for a plan; the summary of none is empty.
         budget: As for a plan.
         device: As for a plan.
         threads: CPU threads of a run; None for torch's own choice.
@@ -118,7 +122,11 @@ def run(
         offline=offline,
         track=track,
     )
-    planned = _planned(patterns, context, seeds, budget, jobs, settings)
+    planned = _planned(patterns, context, seeds, missing, budget, jobs, settings)
+    if planned.is_done:
+        from dgm_bench.summary import RunSummary
+
+        return RunSummary()
     if not progress:
         return _done(run_plan(planned, context, make_engine(choice, context, planned.machine)))
     with make_reporter() as reporter:
@@ -130,6 +138,7 @@ def _planned(
     patterns: tuple[str, ...],
     context: RunContext,
     seeds: int,
+    missing: bool,
     budget: Budget,
     jobs: int | None,
     settings: Mapping[str, object] | None,
@@ -141,7 +150,7 @@ def _planned(
     cells = change_cells(load_catalog().select(*(patterns or ("*",))), texts)
     limit = "none" if budget is None else budget if isinstance(budget, str) else f"{budget}s"
     store = Store(context.results, context.stored)
-    return make_plan(cells, context, store, budget=limit, seeds=seeds, jobs=jobs)
+    return make_plan(cells, context, store, budget=limit, seeds=seeds, missing=missing, jobs=jobs)
 
 
 def _done(summary: RunSummary) -> RunSummary:

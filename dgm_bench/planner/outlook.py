@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -125,7 +125,11 @@ class Outlook:
 
 
 def plan_on(
-    cells: Sequence[Cell], fleet: Fleet, able: Callable[[Cell], tuple[bool, str]], seeds: int = 1
+    cells: Sequence[Cell],
+    fleet: Fleet,
+    able: Callable[[Cell], tuple[bool, str]],
+    seeds: int = 1,
+    complete: Collection[tuple[str, int]] = (),
 ) -> Plan:
     """Plan all runs behind ``cells`` on a fleet, which has the data that is missing here.
 
@@ -134,12 +138,14 @@ def plan_on(
         fleet: The devices.
         able: Whether a cell's recipe resolves and its model builds, and why not.
         seeds: Runs of each recipe.
+        complete: Runs that need not be done, by recipe hash and seed.
     """
     context = PlanningContext(
         machine=fleet.machine(),
         data_state=lambda name: _Elsewhere(),
         runnable=able,
         seconds_of=lambda recipe: seconds_on(recipe, recipe.cost, fleet) if recipe.cost else None,
+        complete=complete,
     )
     return plan(cells, context, budget=None, seeds=seeds)
 

@@ -14,6 +14,8 @@ from dgm_bench.together import groups_of
 #: In steps of how many bytes runs take memory: needs are known no better, and fewer are quick to
 #: schedule.
 MEMORY_STEP = 100_000_000
+#: Why a run is left out that was done before, where only missing ones were asked for.
+IS_COMPLETE = "complete already"
 #: Metrics whose columns are mostly titled after their data.
 USUAL_METRICS = ("nll", "negative-elbo", "importance-nll")
 
@@ -49,6 +51,11 @@ class PlannedRun:
     h200_seconds: float | None = None
     waits: bool = False
     judged: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is left out as it was done before."""
+        return self.reason == IS_COMPLETE
 
     @property
     def modified(self) -> tuple[str, ...]:
@@ -127,6 +134,11 @@ class Plan:
     def left_out(self) -> tuple[PlannedRun, ...]:
         """The runs that do not run."""
         return tuple(run for run in self.runs if not run.runs)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing runs as all of it is complete already."""
+        return bool(self.runs) and all(run.is_complete for run in self.runs)
 
     @property
     def seconds(self) -> float:

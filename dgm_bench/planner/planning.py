@@ -9,14 +9,14 @@ from __future__ import annotations
 import bisect
 import math
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from dgm_bench.planner.durations import duration, gigabytes, option_value
 from dgm_bench.planner.expected import LEAST_SHARE, expected_seconds, known_seconds
 from dgm_bench.planner.machine import Machine, Speed
-from dgm_bench.planner.planned import Plan, PlannedRun, Unit, expected_end, units
+from dgm_bench.planner.planned import IS_COMPLETE, Plan, PlannedRun, Unit, expected_end, units
 from dgm_bench.records import RunRecord
 from dgm_bench.spec import Cell, Recipe
 from dgm_bench.together import why_apart
@@ -60,6 +60,7 @@ class PlanningContext:
         may_fetch: Whether missing data may be downloaded; done only where time is unlimited.
         seconds_of: What a recipe takes on a machine that is not here; None for this one, where
             records and declared work say it.
+        complete: Runs that are left out as they need not be done, by recipe hash and seed.
     """
 
     machine: Machine
@@ -68,6 +69,7 @@ class PlanningContext:
     records: Sequence[RunRecord] = field(default=())
     may_fetch: bool = False
     seconds_of: Callable[[Recipe], float | None] | None = None
+    complete: Collection[tuple[str, int]] = ()
 
 
 def plan(
@@ -94,7 +96,7 @@ def plan(
     groups = _by_recipe(cells)
     insist = len(groups) == 1 and budget is None
     firsts = [_offer(group, context, measured, insist) for group in groups]
-    offers = [replace(first, seed=seed) for first in firsts for seed in range(seeds)]
+    offers = [_of_seed(first, seed, context) for first in firsts for seed in range(seeds)]
     ready = sorted((offer for offer in offers if not offer.reason), key=urgency)
     decided = _decide(ready, budget, seeds, machine)
     chosen = _in_order([run for run in decided if run.runs], machine, budget)
@@ -142,6 +144,13 @@ def _offer(
     )
     offer = _with_data(offer, cell.recipe, context)
     return _with_memory(offer, context.machine, insist)
+
+
+def _of_seed(first: PlannedRun, seed: int, context: PlanningContext) -> PlannedRun:
+    offer = replace(first, seed=seed)
+    if offer.recipe is None or (offer.recipe.content_hash, seed) not in context.complete:
+        return offer
+    return replace(offer, reason=IS_COMPLETE, command="")
 
 
 def _seconds(
@@ -312,10 +321,11 @@ def _cut_short(offer: PlannedRun, budget: float) -> PlannedRun:
     return replace(offer, seconds=budget, runs=True, reason=reason)
 
 
-def run_command(cell: Cell, budget: str = "", seeds: int = 1) -> str:
+def run_command(cell: Cell, budget: str = "", seeds: int = 1, *, missing: bool = False) -> str:
     """Return the command that runs one cell, with its ``--set`` changes."""
     words = ["dgm-bench", "run", cell.id]
     words += [word for change in cell.modified for word in ("--set", change)]
     words += ["--seeds", str(seeds)] if seeds > 1 else []
+    words += ["--missing"] if missing else []
     words += ["--budget", budget] if budget else []
     return shlex.join(words)

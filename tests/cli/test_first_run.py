@@ -1,6 +1,7 @@
 """What a run prints, with runs that are over at once: a row each, and a few last lines."""
 
 import re
+from functools import partial
 
 import pytest
 from cli.commands import CLOSED, FULL, command
@@ -168,6 +169,27 @@ def test_advice_is_what_the_command_line_takes_and_does_what_it_says(first_run):
         what: command for command, _, what in next_commands(first_run(*words, *elsewhere[1:]))
     }
     assert any(command.endswith("--budget 8h") for command in longer.values())
+
+
+def test_only_what_is_missing_is_done(first_run):
+    """Seeds that are here, yours or stored, are left out; where all are, nothing is wrong."""
+    first_run(*DIGITS)
+    words = (*DIGITS, "--seeds", "2", "--missing")
+    dry = first_run(*words, "--dry-run").out
+    assert re.search(r"^2 of 4 runs", dry, re.MULTILINE)
+    assert "Not run: 2 complete already" in dry
+    again = first_run(*words, "--results", "other", environment={"DGM_BENCH_STORED": "dgm-results"})
+    assert "2 done" in again.out
+    assert "seed 0" not in again.out
+    first_run(*words)
+    done = first_run(*words)
+    assert (done.code, done.out) == (0, "Nothing is missing: 4 runs complete already.\n")
+
+
+def test_what_was_cut_short_is_missing(first_run, monkeypatch):
+    monkeypatch.setattr(runner, "run_plan", partial(fake, status="budget"))
+    first_run(*DIGITS)
+    assert "2 of 2 runs" in first_run(*DIGITS, "--missing", "--dry-run").out
 
 
 def test_advice_looks_where_the_results_are(first_run):

@@ -120,7 +120,7 @@ def test_one_seed_asks_for_two_more_by_the_command(show, tmp_path, monkeypatch):
     found = json.loads(show(cell.id, "--json").stdout)
     assert found["state"] == "inconclusive"
     assert found["to_decide"].startswith("2 more seeds, about")
-    assert "--seeds 3" in found["command"]
+    assert found["command"].endswith("--seeds 3 --missing")
 
 
 def test_the_end_of_a_name_is_enough(show):

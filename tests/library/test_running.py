@@ -45,6 +45,15 @@ def test_a_run_gives_its_record_and_a_model_with_its_numbers_to_the_bit(folders,
     assert "MADE" in capfd.readouterr().out
 
 
+def test_only_what_is_missing_is_run(folders):
+    settled = {"settings": {"stopping.max_steps": 2, "stopping.patience": "1"}, "device": "cpu"}
+    dgm_bench.run(CELL, budget=None, track=False, **settled, **folders)
+    (planned,) = dgm_bench.plan(CELL, seeds=2, missing=True, **settled, **folders).chosen
+    assert planned.seed == 1
+    summary = dgm_bench.run(CELL, missing=True, budget=None, track=False, **settled, **folders)
+    assert not summary.finished
+
+
 def test_what_cannot_run_is_told(folders):
     with pytest.raises(UsageError, match=r"nothing ran: data not here: .*power"):
         dgm_bench.run(

@@ -153,6 +153,20 @@ def test_no_budget_of_weeks_is_advised():
     assert out.command == ""
 
 
+def test_runs_that_are_complete_are_left_out_whatever_else_keeps_them():
+    cells = [a_cell(row, recipe=a_recipe(lr=lr)) for row, lr in (("a", 1e-3), ("b", 1e-4))]
+    first, other = (cell.recipe.content_hash for cell in cells)
+    context = replace(around(), complete={(first, 0), (first, 2), (other, 1)})
+    planned = plan(cells, context, budget=None, seeds=3)
+    assert {(run.cell.row.id, run.seed) for run in planned.chosen} == {("a", 1), ("b", 0), ("b", 2)}
+    assert {run.reason for run in planned.left_out} == {"complete already"}
+    assert not planned.is_done
+    missing = around({"digits": State("missing", "fetch it")})
+    planned = plan(cells[:1], replace(missing, complete={(first, 0)}), budget=None, seeds=1)
+    assert planned.is_done
+    assert not plan([], context, budget=None).is_done
+
+
 def test_every_cell_gets_its_first_seed_before_any_gets_its_second():
     cells = [a_cell("a", recipe=a_recipe(100, lr=1)), a_cell("b", recipe=a_recipe(200, lr=2))]
     planned = plan(cells, around(), budget=450 / PLANNED_SHARE, seeds=2)
