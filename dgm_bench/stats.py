@@ -126,6 +126,26 @@ def moderate(own: Variance | None, prior: VariancePrior | None) -> Variance | No
     return Variance(value, min(df, prior.pooled_df))
 
 
+def is_wider(first: Variance, second: Variance, level: float) -> bool:
+    """Say whether one variance is larger than another by more than chance explains.
+
+    Fisher's one-sided test of the ratio of two variances. One of nothing is no scale for another.
+
+    Args:
+        first: The one.
+        second: The other.
+        level: How often it says so of two samples of one normal distribution.
+    """
+    from scipy.special import chdtrc, fdtrc
+
+    if second.value == 0.0 or min(first.df, second.df) == 0.0:
+        return False
+    ratio = first.value / second.value
+    if math.isinf(second.df):
+        return bool(chdtrc(first.df, first.df * ratio) < level)
+    return bool(fdtrc(first.df, second.df, ratio) < level)
+
+
 def variance_of(values: Sequence[float]) -> Variance | None:
     """Return the sample variance with its degrees of freedom, or None for a single value."""
     spread = sd(values)
@@ -286,7 +306,7 @@ def borrowed(first: tuple[float, int], second: tuple[float, int], variance: Vari
 
     Args:
         first: Mean and number of runs.
-        second: Likewise; one of the two is a single run.
+        second: Likewise.
         variance: The variance of one run.
     """
     se = math.sqrt(variance.value * (1 / first[1] + 1 / second[1]))

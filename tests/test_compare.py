@@ -86,6 +86,24 @@ def test_false_alarms_are_rare():
     assert worse <= 8
 
 
+TEN = runs(*(10 + 0.1 * z for z in (-1.5, -1, -0.7, -0.4, -0.1, 0.1, 0.4, 0.7, 1, 1.5)))
+
+
+@pytest.mark.parametrize(
+    ("values", "state", "times"),
+    [
+        ((12.4, 12.1, 18.0), "worse", "36"),
+        ((7.6, 8.1, 2.0), "better", "36"),
+        ((5.0, 10.0, 15.1), "noise", "54"),
+    ],
+)
+def test_seeds_that_break_do_not_hide_behind_their_own_spread(values, state, times):
+    """All of the first are far above the baseline's; Welch's interval of three reaches over 0."""
+    row, _ = only(runs(*values), TEN)
+    assert row.state == state
+    assert f"the new seeds spread {times} times as widely" in row.reason
+
+
 def test_one_new_run_is_judged_by_the_spread_of_the_baseline():
     assert only(runs(13.0))[0].state == "worse"
     assert only(runs(10.2))[0].state == "noise"

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import special
+from scipy import stats as scipy_stats
 
 from dgm_bench import stats
 from dgm_bench.errors import DeclarationError
@@ -190,3 +191,18 @@ def test_further_seeds_are_none_needed_or_no_help():
     assert stats.further_seeds(at_margin, 0.0, delta=1.0) is None
     vague = Sample(0.0, Variance(4.0, 2), 3)
     assert stats.further_seeds(Sample(0.0, Variance(1.0, 2), 3), vague, delta=1.0) is None
+
+
+@pytest.mark.parametrize("df", [(1, 9), (2, 2), (2, 30), (4, math.inf)])
+@pytest.mark.parametrize("level", [0.001, 0.05])
+def test_one_variance_is_wider_where_fishers_test_says_so(df, level):
+    """Against scipy's F distribution, and against that of chi squared for a known variance."""
+    known = scipy_stats.chi2(df[0], scale=1 / df[0])
+    edge = (known if math.isinf(df[1]) else scipy_stats.f(*df)).isf(level)
+    for factor, expected in ((0.999, False), (1.001, True)):
+        first = stats.Variance(3 * edge * factor, df[0])
+        assert stats.is_wider(first, stats.Variance(3.0, df[1]), level) is expected
+
+
+def test_no_variance_is_wider_than_one_of_nothing():
+    assert not stats.is_wider(stats.Variance(1.0, 2), stats.Variance(0.0, 2), 0.05)

@@ -16,6 +16,8 @@ from dgm_bench.wording import RowState
 #: Runs of equal seeds on a machine that repeats its numbers are paired from this many on: with
 #: fewer, a paired test has too little freedom to beat Welch's.
 MIN_PAIRS = 5
+#: How often runs of the same code are taken for ones that spread more widely.
+WIDER_BY_CHANCE = 0.001
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,11 @@ class Pair:
             return self._single(next(iter(new.values())) - next(iter(old.values())), remarks)
         margin = self._floor()
         state = _state(estimate, margin, max(margin, 2 * sigma))
-        bound = None if self._neutral else -estimate.upper()
+        if (wider := self._wider(pool)) is not None:
+            state = "noise" if state == "same" else state
+            times = (wider[0].value / wider[1].value) ** 0.5
+            remarks = [f"the new seeds spread {times:.2g} times as widely", *remarks]
+        bound = None if self._neutral or wider else -estimate.upper()
         row = self._row(self._unjudged(state), "", estimate.value, bound, margin)
         errors = abs(estimate.value) / estimate.se if estimate.se else None
         reason = "; ".join([_reason(row), *remarks])
@@ -137,17 +143,19 @@ class Pair:
     def _estimate(self, pool: Pool) -> tuple[stats.Estimate | None, float]:
         """Return new minus baseline, oriented, and the spread of one run."""
         new, old = self._values(self.new), self._values(self.baseline)
-        recipe, unit = self.baseline[-1].recipe, self._metric(self.baseline).unit
         seeds = sorted(new.keys() & old.keys())
         first, second = list(new.values()), list(old.values())
-        variances = [pool.variance(recipe, self.name, unit, x) for x in (first, second)]
+        variances = [self._variance(x, pool) for x in (first, second)]
         spread = variances[1] or variances[0]
         if spread is None:
             return None, 0.0
         sigma = spread.value**0.5
+        ours, theirs = (stats.mean(first), len(first)), (stats.mean(second), len(second))
+        if (wider := self._wider(pool)) is not None:
+            # Some seeds break now: their spread would hide how far all are from the baseline's.
+            return stats.borrowed(ours, theirs, wider[1]), sigma
         if len(seeds) >= MIN_PAIRS and self._repeatable():
             return stats.paired([new[s] for s in seeds], [old[s] for s in seeds]), sigma
-        ours, theirs = (stats.mean(first), len(first)), (stats.mean(second), len(second))
         if variances[0] is None or variances[1] is None:
             return stats.borrowed(ours, theirs, spread), sigma
         samples = (
@@ -155,6 +163,18 @@ class Pair:
             stats.Sample(theirs[0], variances[1], theirs[1]),
         )
         return stats.welch(*samples), sigma
+
+    def _variance(self, values: Sequence[float], pool: Pool) -> stats.Variance | None:
+        unit = self._metric(self.baseline).unit
+        return pool.variance(self.baseline[-1].recipe, self.name, unit, values)
+
+    def _wider(self, pool: Pool) -> tuple[stats.Variance, stats.Variance] | None:
+        """Return the variances of both sides where the new seeds spread more than by chance."""
+        new = stats.variance_of([*self._values(self.new).values()])
+        old = self._variance([*self._values(self.baseline).values()], pool)
+        if new is None or old is None or not stats.is_wider(new, old, WIDER_BY_CHANCE):
+            return None
+        return new, old
 
     def _values(self, runs: Sequence[RunRecord]) -> dict[int, float]:
         """Return values by seed; of a metric that is better lower, with the sign changed."""
@@ -243,6 +263,10 @@ def _state(estimate: stats.Estimate, floor: float, same_within: float) -> RowSta
 
 def _reason(row: ComparedRow) -> str:
     size, unit = abs(row.difference or 0.0), row.unit
+    if row.state == "worse" and row.bound is None:
+        return (
+            f"worse by {size:.3g} {unit}, more than the spread over the baseline's seeds explains"
+        )
     if row.state == "worse":
         return f"worse by {size:.3g} {unit}, with 99 % confidence by more than {row.bound:.3g}"
     if row.state == "better":
