@@ -319,6 +319,7 @@ class Execution(StagedTraining):
             sizes=data.sizes,
             dim=data.dim,
             verified=data.verified,
+            seeded=data.seeded,
             note=data.note,
         )
 

@@ -56,13 +56,6 @@ def t_quantile(probability: float, df: float) -> float:
     return float(stdtrit(df, probability))
 
 
-def t_cdf(x: float, df: float) -> float:
-    """Return the cumulative probability of Student's t distribution; ``df`` may be infinite."""
-    from scipy.special import ndtr, stdtr
-
-    return float(ndtr(x) if math.isinf(df) else stdtr(df, x))
-
-
 def relative_difference(one: float, other: float) -> float:
     """Return how far two numbers are apart, relative to the larger; 0 where they are equal."""
     return abs(one - other) / max(abs(one), abs(other)) if one != other else 0.0
@@ -100,8 +93,7 @@ class VariancePrior:
     Attributes:
         variance: sigma0², in the metric's unit squared.
         df: nu0, how many degrees of freedom the prior is worth; may be infinite.
-        pooled_df: Degrees of freedom of the cells it was fitted to; a moderated variance is
-            never worth more than those.
+        pooled_df: Degrees of freedom of the cells it was fitted to; it is never worth more.
     """
 
     variance: float
@@ -112,18 +104,20 @@ class VariancePrior:
 def moderate(own: Variance | None, prior: VariancePrior | None) -> Variance | None:
     """Return the moderated variance (nu0 sigma0² + df s²) / (nu0 + df) of Smyth (2004).
 
+    There an infinite nu0 leaves nothing to the cell's own variance. Here nu0 is no more than the
+    degrees of freedom that the prior was fitted to: it is no better known than by those.
+
     Args:
         own: The variance of this cell's seeds, None for a single seed.
-        prior: The prior of the cells it belongs with, None where too few are stored.
+        prior: The prior of other cells that it belongs with, None where too few are stored.
     """
     if prior is None:
         return own
-    if own is None or math.isinf(prior.df):
-        df = prior.df + (own.df if own else 0.0)
-        return Variance(prior.variance, min(df, prior.pooled_df))
-    df = prior.df + own.df
-    value = (prior.df * prior.variance + own.df * own.value) / df
-    return Variance(value, min(df, prior.pooled_df))
+    known = min(prior.df, prior.pooled_df)
+    if own is None or math.isinf(known):
+        return Variance(prior.variance, known)
+    df = known + own.df
+    return Variance((known * prior.variance + own.df * own.value) / df, df)
 
 
 def is_wider(first: Variance, second: Variance, level: float) -> bool:
@@ -247,12 +241,20 @@ def difference_from(ours: Sample, constant: float) -> Estimate:
     return Estimate(ours.mean - constant, se, ours.variance.df)
 
 
-def welch(first: Sample, second: Sample) -> Estimate:
-    """Return ``first - second`` with Welch's standard error and Satterthwaite's freedom."""
+def welch(first: Sample, second: Sample, *, shared: bool = False) -> Estimate:
+    """Return ``first - second`` with Welch's standard error and Satterthwaite's freedom.
+
+    Args:
+        first: The one.
+        second: The other.
+        shared: Whether one prior moderated both variances: they are not independent then, as
+            Satterthwaite's formula has it, and are worth no more than the lesser of them.
+    """
     parts = [(s.variance.value / s.n, s.variance.df) for s in (first, second)]
     total = sum(part for part, _ in parts)
     scale = sum(part**2 / df for part, df in parts)
-    df = total**2 / scale if scale else min(df for _, df in parts)
+    least = min(df for _, df in parts)
+    df = total**2 / scale if scale and not shared else least
     return Estimate(first.mean - second.mean, math.sqrt(total), df)
 
 

@@ -86,6 +86,25 @@ def test_false_alarms_are_rare():
     assert worse <= 8
 
 
+@pytest.mark.parametrize(("seeds", "times"), [((3, 3), 250), ((2, 1), 250)])
+def test_nor_are_they_frequent_where_three_cells_share_what_they_know_of_spread(seeds, times):
+    """One per cent and cell; the variance of both sides is much the same number."""
+    rng, worse = np.random.default_rng(4), 0
+    apart = make_environment(determinism="statistical")
+    cells = [make_cell(name) for name in ("made", "maf", "glow", "tan")]
+    for _ in range(times):
+        old, new = (
+            [
+                run
+                for cell in cells
+                for run in runs(*rng.normal(10, 0.1, n), cell=cell, environment=apart)
+            ]
+            for n in seeds
+        )
+        worse += sum(row.state == "worse" for row in compare(new, old).rows)
+    assert worse <= 0.017 * times * len(cells)
+
+
 TEN = runs(*(10 + 0.1 * z for z in (-1.5, -1, -0.7, -0.4, -0.1, 0.1, 0.4, 0.7, 1, 1.5)))
 
 
@@ -188,12 +207,14 @@ def test_what_is_below_the_floor_of_the_unit_is_no_change():
 
 
 @pytest.mark.parametrize(("now", "state"), [(1.0, "same"), (0.0, "worse")])
-def test_a_property_has_no_spread(now, state):
-    """What is checked is so or is not, on any machine."""
+@pytest.mark.parametrize("gave", ["distance 0.004", "distance 0.006"])
+def test_a_property_has_no_spread(now, state, gave):
+    """What is checked is so or is not, on any machine, whatever the experiment gave."""
     said = {"unit": YES_NO, "se": None, "direction": "higher"}
     there = make_environment(machine_class="another")
-    new = make_record(metrics=(make_metric(now, **said),), environment=there)
-    assert only([new], [make_record(metrics=(make_metric(1.0, **said),))])[0].state == state
+    new = make_record(metrics=(make_metric(now, protocol=gave, **said),), environment=there)
+    old = make_record(metrics=(make_metric(1.0, protocol="distance 0.004", **said),))
+    assert only([new], [old])[0].state == state
 
 
 @pytest.mark.parametrize("value", [None, 99.0])
@@ -270,6 +291,52 @@ def test_a_run_that_breaks_now_is_worse():
     row, code = only([make_record(value=None, status="diverged")])
     assert (row.state, code) == ("worse", 1)
     assert "diverged" in row.reason
+
+
+FAILED = [make_record(value=None, seed=seed, status="diverged") for seed in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("new", "baseline", "state"),
+    [
+        ([*runs(10.0), *FAILED], BASE, "worse"),
+        ([*BASE, make_record(value=None, seed=3, status="diverged")], BASE, "same"),
+        ([*runs(10.0), *FAILED], [*runs(10.0, 10.1), FAILED[1]], "noise"),
+    ],
+    ids=["none-did", "another-seed", "some-did"],
+)
+def test_seeds_that_break_now_are_told(new, baseline, state):
+    row, _ = only(new, baseline)
+    assert row.state == state
+    count = sum(run.outcome.status == "diverged" for run in new)
+    assert f"{count} of {len(new)} new seeds failed: diverged" in row.reason
+
+
+def test_what_new_runs_do_not_measure_has_not_failed():
+    old = [make_record(metrics=(make_metric(1.0), make_metric(2.0, name="gap")))]
+    rows = {row.metric: row for row in compare(runs(1.0), old).rows}
+    assert (rows["gap"].state, rows["gap"].reason) == ("only-baseline", "no new run measures it")
+
+
+def of_seeds(*values, **data):
+    """Runs whose splits are drawn with their seeds."""
+    return [
+        make_record(
+            value=v,
+            seed=s,
+            data=make_data(seeded=True, **{"fingerprints": {"test": str(s)}, **data}),
+        )
+        for s, v in enumerate(values)
+    ]
+
+
+def test_data_drawn_with_the_seed_are_compared_seed_by_seed():
+    old = of_seeds(10.0, 10.1, 9.9)
+    assert only(of_seeds(10.0, 10.1, 9.9), old)[0].state == "same"
+    assert only(of_seeds(12.0, 12.1, 11.9), old)[0].state == "worse"
+    for changed in ({"fingerprints": {"test": "x"}}, {"files": {"a": "0" * 64}}, {"version": "2"}):
+        row, _ = only(of_seeds(12.0, 12.1, 11.9, **changed), old)
+        assert (row.state, row.reason) == ("not-comparable", "the test data differ")
 
 
 def test_a_run_that_works_now_is_no_regression():

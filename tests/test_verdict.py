@@ -156,6 +156,20 @@ def test_own_spread_never_widens_the_margin_that_judges_it(cell):
     assert (calm.state, noisy.state) == ("reproduced", "inconclusive")
 
 
+def test_nor_does_it_where_others_are_stored(cell):
+    """The pool has the judged recipe too: of its five the other four alone say what is usual."""
+    noisy = runs(cell, *(10.03 + 0.05 * z for z in (-1, -0.6, -0.2, 0.2, 0.6, 1)))
+    others = [
+        run
+        for row in ("made", "realnvp", "glow", "tan")
+        for run in runs(make_cell(row), 1.0, 1.01, 1.02, recipe=make_recipe(row, args={"of": row}))
+    ]
+    alone, all_five = (pool_variances(kept) for kept in (others, [*others, *noisy]))
+    verdicts = [judge(cell, noisy, known) for known in (alone, all_five)]
+    assert verdicts[0].delta == verdicts[1].delta == pytest.approx(0.02, abs=0.005)
+    assert verdicts[0].interval == verdicts[1].interval
+
+
 def test_published_seed_spread_sets_the_margin_where_no_pool_does():
     cell = make_cell(published=make_published("10.00", "0.20", "sd_runs", pm_n=3))
     values = runs(cell, 10.0, 10.01, 9.99)
@@ -365,6 +379,20 @@ def test_a_fingerprint_that_only_one_record_has_does_not_part_them(cell):
     old = make_record(cell, seed=0, value=10.0, data=make_data(fingerprints={"test": "c" * 64}))
     verdict = judge(cell, [old, make_record(cell, seed=1, value=10.0)], pool())
     assert verdict.seeds == 2
+
+
+def test_seeds_that_draw_their_own_splits_are_put_together(cell):
+    """As Frey Faces and Omniglot: each seed has its own test set, of the same files."""
+
+    def record(seed, **data):
+        prints = {"train": f"a{seed}", "test": f"c{seed}"}
+        drawn = make_data(**{"seeded": True, "fingerprints": prints, **data})
+        return make_record(cell, value=10.0 + seed / 100, seed=seed, data=drawn)
+
+    assert judge(cell, [record(seed) for seed in range(3)], pool()).seeds == 3
+    for other in ({"version": "2"}, {"files": {"faces": "0" * 64}}, {"seeded": False}):
+        mixed = [record(0, **other), record(1), record(2)]
+        assert judge(cell, mixed, pool()).seeds == 2
 
 
 def test_runs_of_several_versions_of_the_code_are_told(cell):

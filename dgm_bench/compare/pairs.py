@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from dgm_bench import stats
 from dgm_bench.compare.rows import ComparedRow, Side
 from dgm_bench.measured import measured
-from dgm_bench.records import FAILED, Metric, RunRecord
-from dgm_bench.spec import YES_NO, Direction
+from dgm_bench.records import FAILED, Metric, RunRecord, share_data
+from dgm_bench.spec import YES_NO, Direction, Recipe
 from dgm_bench.verdict import FLOORS, Pool
 from dgm_bench.wording import RowState
 
@@ -41,12 +41,13 @@ class Pair:
         if not new and not baseline:
             return self.obstructed(["no run of either side has a value"])
         if not new and self.new:
-            return self._broken()
+            return self._broken() if all(map(_failed, self.new)) else self._no_longer()
         if not new or not baseline:
             return self.alone()
         usable = replace(self, new=new, baseline=baseline)
         obstacles = usable._obstacles()
-        return usable.obstructed(obstacles) if obstacles else usable._tested(pool)
+        row = usable.obstructed(obstacles) if obstacles else usable._tested(pool)
+        return self._with_failures(row)
 
     def obstructed(self, obstacles: Sequence[str]) -> ComparedRow:
         """Return a row that is not comparable."""
@@ -68,12 +69,27 @@ class Pair:
         outcome = self.new[-1].outcome
         return self._row("worse", f"every new run failed: {outcome.status}: {outcome.reason}")
 
+    def _no_longer(self) -> ComparedRow:
+        return self._row("only-baseline", "no new run measures it")
+
+    def _with_failures(self, row: ComparedRow) -> ComparedRow:
+        """Return a row that tells of new seeds that failed; worse where none did before."""
+        failed = [run for run in self.new if _failed(run)]
+        if not failed:
+            return row
+        how = f"{len(failed)} of {len(self.new)} new seeds failed: {failed[-1].outcome.status}"
+        ended = {run.seed for run in self.baseline if not _failed(run)}
+        before = any(map(_failed, self.baseline))
+        if row.state == "not-comparable" or before or not ended & {run.seed for run in failed}:
+            return replace(row, reason=f"{row.reason}; {how}")
+        return replace(row, state="worse", reason=f"{how}, and none did before; {row.reason}")
+
     # ------------------------------------------------------------------ comparability
 
     def _usable(self, runs: Sequence[RunRecord]) -> list[RunRecord]:
         """Return the runs that have a value, of those that came to an end where there are any."""
         ended = [run for run in runs if not run.outcome.cut_short] or runs
-        return [run for run in ended if run.outcome.status not in FAILED and _has(run, self.name)]
+        return [run for run in ended if not _failed(run) and _has(run, self.name)]
 
     def _obstacles(self) -> list[str]:
         new, old = self._metric(self.new), self._metric(self.baseline)
@@ -82,8 +98,7 @@ class Pair:
             for what in ("unit", "direction", "split", "protocol")
             if _kind(old, what) != _kind(new, what) and not (what == "direction" and self.declared)
         ]
-        prints = {r.data.fingerprints.get(new.split) for r in (*self.new, *self.baseline)}
-        if len(prints) > 1:
+        if not share_data((*self.new, *self.baseline), new.split):
             found.append(f"the {new.split} data differ")
         return found
 
@@ -162,11 +177,17 @@ class Pair:
             stats.Sample(ours[0], variances[0], ours[1]),
             stats.Sample(theirs[0], variances[1], theirs[1]),
         )
-        return stats.welch(*samples), sigma
+        return stats.welch(*samples, shared=self._prior(pool) is not None), sigma
+
+    def _prior(self, pool: Pool) -> stats.VariancePrior | None:
+        return pool.prior(*self._scale)
 
     def _variance(self, values: Sequence[float], pool: Pool) -> stats.Variance | None:
-        unit = self._metric(self.baseline).unit
-        return pool.variance(self.baseline[-1].recipe, self.name, unit, values)
+        return pool.variance(*self._scale, values)
+
+    @property
+    def _scale(self) -> tuple[Recipe, str, str]:
+        return self.baseline[-1].recipe, self.name, self._metric(self.baseline).unit
 
     def _wider(self, pool: Pool) -> tuple[stats.Variance, stats.Variance] | None:
         """Return the variances of both sides where the new seeds spread more than by chance."""
@@ -242,8 +263,17 @@ def _oriented(difference: float) -> RowState:
     return "better" if difference > 0 else "worse"
 
 
+def _failed(run: RunRecord) -> bool:
+    return run.outcome.status in FAILED
+
+
 def _kind(metric: Metric, what: str) -> str:
-    """Return what two metrics have to share: their unit, ..., and how they are measured."""
+    """Return what two metrics have to share: their unit, ..., and how they are measured.
+
+    The protocol of a property holds what its experiment gave, which differs between runs.
+    """
+    if what == "protocol" and metric.unit == YES_NO:
+        return ""
     return metric.method if what == "protocol" else str(getattr(metric, what))
 
 

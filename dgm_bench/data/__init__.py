@@ -6,6 +6,7 @@ This package's front imports no torch; :func:`load` does, when it is called.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,7 +174,8 @@ def load(
 
     with needing(name, DataUnavailable):
         loader = getattr(import_module(f"dgm_bench.data.{module}"), function)
-        dataset: Dataset = loader(wanted, home, **options)
+        loaded: Dataset = loader(wanted, home, **options)
+    dataset = replace(loaded, seeded=wanted.seeded)
     _require_as_declared(wanted, dataset)
     _require_numbers(wanted, dataset)
     return dataset

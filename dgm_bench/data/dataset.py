@@ -42,6 +42,7 @@ class Dataset:
         to_unit: Per-example log-likelihood in the model's coordinates (nats, float64) and the
             model's inputs to the negative log-likelihood in ``unit``.
         files: SHA-256 of every file it was read from.
+        seeded: Whether the splits were drawn with the run's seed.
         verified: Whether those files are byte for byte the published ones.
         augment: Applied to every training batch of stored examples (fresh noise, flips), or None.
         dequantise: Applied to batches for evaluation: as ``augment`` without flips, or None.
@@ -66,6 +67,7 @@ class Dataset:
     ) = None
     files: Mapping[str, str] = field(default_factory=dict)
     verified: bool = True
+    seeded: bool = False
     augment: Augment | None = None
     dequantise: Augment | None = None
     log_density: LogDensity | None = None

@@ -116,7 +116,11 @@ def _gaps(
         variance = pool.variance(found[-1].recipe, cell.metric, cell.column.unit, values)
         if variance is not None:
             samples.append(stats.Sample(stats.mean(values), variance, len(values)))
-    return [_gap(samples[0], samples[1])] if len(samples) == len(cells) else []
+    if len(samples) < len(cells):
+        return []
+    column = cells[0].column
+    shared = pool.prior(runs[0][-1].recipe, column.metric, column.unit) is not None
+    return [_gap(samples[0], samples[1], shared=shared)]
 
 
 def _gaps_along(
@@ -145,8 +149,10 @@ def _gap_at(fronts: Sequence[Sequence[Front]], level: float) -> Gap:
     return _gap(samples[0], samples[1], level)
 
 
-def _gap(one: stats.Sample, other: stats.Sample, at: float | None = None) -> Gap:
-    estimate = stats.difference(one, other)
+def _gap(
+    one: stats.Sample, other: stats.Sample, at: float | None = None, *, shared: bool = False
+) -> Gap:
+    estimate = stats.welch(one, other, shared=shared)
     return Gap(estimate.value, *estimate.interval(), at)
 
 

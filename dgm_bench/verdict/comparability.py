@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dgm_bench.records import FAILED, Metric, RunRecord
+from dgm_bench.records import FAILED, Metric, RunRecord, share_data
 from dgm_bench.spec import YES_NO, Cell, Recipe
 
 
@@ -75,6 +75,5 @@ def _same_data(cell: Cell, record: RunRecord, newest: RunRecord) -> bool:
     # The protocol of a property holds what its experiment gave, which differs between seeds.
     if ours.method != theirs.method and cell.column.unit != YES_NO:
         return False
-    prints = (record.data.fingerprints, newest.data.fingerprints)
-    splits = (prints[0].keys() & prints[1].keys()) | {ours.split}
-    return all(prints[0].get(split) == prints[1].get(split) for split in splits)
+    known = record.data.fingerprints.keys() & newest.data.fingerprints.keys()
+    return share_data([record, newest], ours.split, *known)

@@ -25,20 +25,26 @@ class Pool:
 
     Spread follows the data far more than the model: on one set it is a hundredth of a nat, on
     another half a nat. Fits are made when they are asked for.
+
+    Attributes:
+        priors: Fitted before.
+        variances: Of repeated runs, by recipe hash.
     """
 
     priors: Mapping[Scale, stats.VariancePrior] = field(default_factory=dict)
-    variances: Mapping[Scale, list[stats.Variance]] = field(default_factory=dict)
+    variances: Mapping[Scale, Mapping[str, stats.Variance]] = field(default_factory=dict)
 
     def prior(self, recipe: Recipe, metric: str, unit: str) -> stats.VariancePrior | None:
         """Return the variance prior of a recipe's data set, None if too little is stored.
 
-        A recipe that trains nothing has none: models that are trained say nothing of its spread.
+        It is of other recipes alone: a noisy one would else widen what it is judged by. A recipe
+        that trains nothing has none: models that are trained say nothing of its spread.
         """
         if why_certain(recipe, metric):
             return None
-        key = (_data_of(recipe), metric, unit)
-        return self.priors.get(key) or _fitted(tuple(self.variances.get(key, ())))
+        key, own = (_data_of(recipe), metric, unit), recipe.content_hash
+        others = (v for known, v in self.variances.get(key, {}).items() if known != own)
+        return self.priors.get(key) or _fitted(tuple(others))
 
     def variance(
         self, recipe: Recipe, metric: str, unit: str, values: Sequence[float]
@@ -60,7 +66,7 @@ _fitted = functools.cache(stats.fit_variance_prior)
 def why_certain(recipe: Recipe, metric: str) -> str:
     """Return why one run of a recipe says what others would; empty where it does not."""
     if recipe.fitted:
-        return "nothing is trained, so that seeds differ in noise alone"
+        return "nothing is trained, so that seeds differ in noise at most"
     return "it is counted, and no seed changes it" if metric in COUNTED else ""
 
 
@@ -70,10 +76,10 @@ def pool_variances(records: Iterable[RunRecord]) -> Pool:
     for record in records:
         if record.is_measurement and not record.recipe.fitted:
             by_recipe[record.recipe_hash].append(record)
-    found: dict[Scale, list[stats.Variance]] = defaultdict(list)
-    for same in by_recipe.values():
+    found: dict[Scale, dict[str, stats.Variance]] = defaultdict(dict)
+    for recipe, same in by_recipe.items():
         for key, variance in _variances(one_per_seed(same)):
-            found[key].append(variance)
+            found[key][recipe] = variance
     return Pool(variances=found)
 
 
