@@ -109,6 +109,7 @@ class Execution(StagedTraining):
 
     def begin(self) -> RunRecord | None:
         """Make ready to train; return the record where there is one already."""
+        self._started = time.monotonic()  # runs of a group that are not trained at once wait
         require_runnable(self.recipe, self.data, self.context.data_root)
         self._state = self.folder.begin(
             self.code.source_hash, self.run_.cell.id, self.run_.modified
@@ -129,14 +130,11 @@ class Execution(StagedTraining):
         try:
             with failures():
                 outcome, model = train()
-            with self._evaluating(state, outcome, model) as journal:
-                with failures():
-                    metrics = self._evaluate(model, journal)
-                spent = self._spent()
-                self._keep_artifacts(state, model, metrics)
         except RunFailure as failure:
             outcome = Outcome(status=failure.status, reason=failure.reason, hint=failure.hint)
-            metrics, spent = [], self._spent()
+            metrics, spent = list[Metric](), self._spent()
+        else:
+            outcome, metrics, spent = self._evaluated(state, outcome, model)
         curve = curve_csv(self.trainers)
         record = self._record(state, outcome, metrics, spent, curve)
         self._write(record, curve)
@@ -221,6 +219,29 @@ class Execution(StagedTraining):
         return f"{cell.row.title} on {self.run_.place}, seed{'s' * (len(seeds) > 1)} {numbers}"
 
     # ---------------------------------------------------------------- evaluation
+
+    def _evaluated(
+        self, state: RunState, outcome: Outcome, model: nn.Module
+    ) -> tuple[Outcome, list[Metric], Budget]:
+        """Return how a run ended that was trained, with what it measured and what it spent.
+
+        Where its evaluation fails the training is kept: the same command evaluates it again.
+        """
+        try:
+            with self._evaluating(state, outcome, model) as journal:
+                with failures():
+                    metrics = self._evaluate(model, journal)
+                spent = self._spent()
+                self._keep_artifacts(state, model, metrics)
+        except RunFailure as failure:
+            state.evaluating = True
+            reason = f"evaluation: {failure.reason}"
+            if outcome.cut_short:
+                outcome = outcome.model_copy(update={"reason": f"{outcome.reason}; {reason}"})
+            else:
+                outcome = Outcome(status=failure.status, reason=reason, hint=failure.hint)
+            return outcome, [], self._spent()
+        return outcome, metrics, spent
 
     @contextmanager
     def _evaluating(self, state: RunState, outcome: Outcome, model: nn.Module) -> Iterator[Journal]:
@@ -354,11 +375,11 @@ class Execution(StagedTraining):
             return None
 
     def _close(self, state: RunState, record: RunRecord) -> None:
-        """Note how the run ended; only one that was out of budget keeps its checkpoints."""
+        """Note how the run ended; what can be gone on with keeps its checkpoints."""
         shutil.rmtree(self.folder.stage("evaluation"), ignore_errors=True)
-        if not record.outcome.cut_short:  # first: nobody would look again once the end is noted
-            self.folder.clear(of_all_codes=record.outcome.complete)
         state.status = record.outcome.status
+        if not state.goes_on:  # first: nobody would look again once the end is noted
+            self.folder.clear(of_all_codes=record.outcome.complete)
         state.record = str(record.path(self.folder.results).relative_to(self.folder.results))
         self.folder.save(state)
 

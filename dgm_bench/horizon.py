@@ -54,6 +54,8 @@ def horizon(recipe: Recipe, steps: int, epochs: float) -> Horizon | None:
 def great_drop(recipe: Recipe, steps: int) -> int | None:
     """Return the step of the next great drop of the learning rate that a recipe still plans.
 
+    A drop comes with the step of its milestone: after as many steps it is still ahead.
+
     Args:
         recipe: Of one stage.
         steps: Done so far.
@@ -63,7 +65,7 @@ def great_drop(recipe: Recipe, steps: int) -> int | None:
         wait for bad validations are not planned: nobody knows whether they come.
     """
     schedule = recipe.stages[0].schedule
-    ahead = [milestone for milestone in schedule.milestones if milestone > steps]
+    ahead = [milestone for milestone in schedule.milestones if milestone >= steps]
     return min(ahead, default=None) if schedule.factor <= GREAT_DROP else None
 
 

@@ -24,8 +24,11 @@ from dgm_bench.escaping import plain
 from dgm_bench.paths import PACKAGE, checkout_root
 from dgm_bench.records import Code, Environment
 
-#: The parts of the package whose source decides a run's numbers.
+#: The parts of the package whose source decides a run's numbers, and modules beside them.
 NUMERIC_SOURCES = ("models", "train", "data", "metrics")
+NUMERIC_MODULES = (
+    "execution", "joint_execution", "kept", "keyed_tensors", "staged_training", "team", "together",
+)  # fmt: skip
 #: Features of processors that decide which kernels torch takes.
 FEATURES = (
     "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16",
@@ -83,7 +86,7 @@ def source_hash(package: Path) -> str:
     """Return SHA-256 over the sources that decide a run's numbers, by name and content."""
     folders = (sorted((package / part).rglob("*.py")) for part in NUMERIC_SOURCES)
     paths = [path for folder in folders for path in folder]
-    return sources_digest(package, [*paths, package / "execution.py"])
+    return sources_digest(package, [*paths, *(package / f"{m}.py" for m in NUMERIC_MODULES)])
 
 
 def command_line(argv: list[str]) -> str:

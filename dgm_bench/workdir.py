@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from dgm_bench.locks import holding
 from dgm_bench.paths import SCRATCH, named_folder
-from dgm_bench.records import CUT_SHORT, NAME, Name, Status, new_run_id, utc_now
+from dgm_bench.records import CUT_SHORT, FAILED, NAME, Name, Status, new_run_id, utc_now
 from dgm_bench.remote import mirrored_at
 from dgm_bench.sealed import (
     read_sealed,
@@ -35,7 +35,7 @@ class RunState(BaseModel):
 
     ``cell`` and ``settings`` are the cell and the ``--set`` changes of who began it; ``record`` is
     the record's place below the results folder; ``evaluating`` says that its budget ended the
-    training, and that the evaluation is under way.
+    training, and that the evaluation is under way; or of a run that failed that its evaluation did.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -49,6 +49,11 @@ class RunState(BaseModel):
     record: Annotated[str, StringConstraints(pattern=_RECORD)] | None = None
     evaluating: bool = False
     source_hash: str = ""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another run goes on with what it left: its training, or to evaluate it."""
+        return self.status == CUT_SHORT or (self.evaluating and self.status in FAILED)
 
 
 def scratch_of(folder: Path) -> Path | None:
@@ -144,16 +149,17 @@ class WorkFolder:
         """Return the state of the run to do now: the interrupted one's, or a new one's.
 
         A run that was out of budget continues from its checkpoint as a new run that supersedes the
-        old record. After any other end it starts over, and when the code that decides its numbers
-        has changed: no number comes from two versions of the code. What other code left unfinished
-        is kept beside, where that code finds it again.
+        old record; so does one whose evaluation failed, to be evaluated again. After any other end
+        it starts over, and when the code that decides its numbers has changed: no number comes
+        from two versions of the code. What other code left unfinished is kept beside, where that
+        code finds it again.
         """
         self._source_hash = source_hash
         before = self.state()
         old = self._exchanged(before)
         if old is not None and old.status is None:
             return old
-        if old is None or old.status != CUT_SHORT:
+        if old is None or not old.goes_on:
             self.clear()
         state = RunState(
             run_id=new_run_id(),
@@ -163,7 +169,7 @@ class WorkFolder:
             source_hash=source_hash,
         )
         last = old or before
-        if last is not None and last.status == CUT_SHORT:
+        if last is not None and last.goes_on:
             state.supersedes = last.run_id
         self.save(state)
         return state
@@ -207,7 +213,8 @@ class WorkFolder:
             stages_folder(self.path, state.source_hash),
             self._beside(state.source_hash),
         )
-        return state.status in (None, CUT_SHORT) and any(map(_stages_in, folders))
+        waits = state.status is None or state.goes_on
+        return waits and any(map(_stages_in, folders))
 
     def save(self, state: RunState) -> None:
         """Write ``run.json``."""

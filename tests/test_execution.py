@@ -8,8 +8,9 @@ from safetensors.numpy import load_file
 from train.reference import Reference
 from train.tiny import Traits, features, log_density, make_data, make_model
 
+from dgm_bench import execution
 from dgm_bench.catalog import load_catalog
-from dgm_bench.control import Control, Interrupted
+from dgm_bench.control import Control, Interrupted, ask
 from dgm_bench.errors import UsageError
 from dgm_bench.execution import Execution, resolve_device
 from dgm_bench.planner import PlannedRun
@@ -25,6 +26,7 @@ from dgm_bench.spec import (
     ValidationSpec,
 )
 from dgm_bench.staged_training import checkpoint_seconds
+from dgm_bench.store import Store
 from dgm_bench.workdir import WorkFolder
 
 CELL = load_catalog().cells[0]
@@ -49,9 +51,7 @@ def recipe(checkpoint, average):
 
 def run(results, wanted, traits, seed, monkeypatch, stops=(), control=None):
     """Run a recipe of the tiny model, stopped and continued; return metrics and weights."""
-    for name in ("staged_training.build", "execution.sketch"):
-        monkeypatch.setattr(f"dgm_bench.{name}", lambda *_: make_model(traits))
-    monkeypatch.setattr("dgm_bench.execution.make_pictures", lambda *_: {})
+    tiny_models(monkeypatch, traits)
     planned = PlannedRun(CELL, (CELL.id,), seed, wanted)
     folder = WorkFolder(results, wanted.content_hash, seed)
     with folder.locked():
@@ -63,6 +63,12 @@ def run(results, wanted, traits, seed, monkeypatch, stops=(), control=None):
         record = Execution(planned, make_data("dequantised"), folder, context).run()
     (weights,) = results.rglob("weights.safetensors")
     return record, load_file(weights)
+
+
+def tiny_models(monkeypatch, traits):
+    for name in ("staged_training.build", "execution.sketch"):
+        monkeypatch.setattr(f"dgm_bench.{name}", lambda *_: make_model(traits))
+    monkeypatch.setattr("dgm_bench.execution.make_pictures", lambda *_: {})
 
 
 def reference(wanted, traits, seed):
@@ -195,6 +201,65 @@ def test_checkpoints_are_gone_before_the_end_is_noted(tmp_path, monkeypatch):
     monkeypatch.setattr(WorkFolder, "save", saving)
     run(tmp_path, recipe("last", None), Traits(), 3, monkeypatch)
     assert sorted(there) == ["lock", "run.json"]
+
+
+@pytest.fixture
+def execute(tmp_path, monkeypatch):
+    """Run a recipe within so many seconds; return its record and the checkpoints that it left."""
+    tiny_models(monkeypatch, Traits())
+    wanted = recipe("last", None)
+
+    def call(limit=None, waited=0.0):
+        folder = WorkFolder(tmp_path, wanted.content_hash, 3)
+        planned, context = PlannedRun(CELL, (CELL.id,), 3, wanted), make_context(tmp_path)
+        with folder.locked(), context.control.active():
+            execution = Execution(planned, make_data("dequantised"), folder, context, limit)
+            execution._started -= waited
+            return execution.run(), [path.name for path in folder.path.rglob("*.pt")]
+
+    return call
+
+
+def fail(*_):
+    raise torch.OutOfMemoryError("no memory for the evaluation")
+
+
+def test_a_training_whose_evaluation_failed_is_evaluated_again(execute, tmp_path, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr("dgm_bench.execution.evaluate", fail)
+        failed, kept = execute()
+        assert failed.outcome.status == "out-of-memory"
+        assert failed.outcome.reason.startswith("evaluation: ")
+        assert (failed.metrics, failed.budget.steps) == ((), STEPS)
+        assert "checkpoint.pt" in kept
+    monkeypatch.setattr("dgm_bench.train.loop.Trainer.step_on", None)  # none is taken
+    again, kept = execute()
+    assert (again.outcome.status, again.supersedes) == ("complete", failed.run_id)
+    assert (again.budget.steps, kept) == (STEPS, [])
+    cell = CELL.model_copy(update={"recipe": again.recipe})
+    assert [record.run_id for record in Store(tmp_path).for_cell(cell)] == [again.run_id]
+
+
+def test_a_run_cut_short_stays_so_where_its_evaluation_fails(execute, monkeypatch):
+    monkeypatch.setattr("dgm_bench.execution.evaluate", fail)
+    record, kept = execute(limit=1e-6)
+    assert record.outcome.status == "budget"
+    assert "evaluation: " in record.outcome.reason
+    assert not record.metrics
+    assert "checkpoint.pt" in kept
+
+
+def test_a_run_that_waited_for_others_has_its_own_time_to_evaluate(execute, monkeypatch):
+    monkeypatch.setattr("dgm_bench.execution.GRACE_SECONDS", 0.0)
+    evaluated = execution.evaluate
+
+    def asking(*given):
+        ask()
+        return evaluated(*given)
+
+    monkeypatch.setattr("dgm_bench.execution.evaluate", asking)
+    record, _ = execute(limit=3600.0, waited=7200.0)
+    assert record.outcome.status == "complete"
 
 
 def test_a_damaged_record_of_a_killed_run_is_written_again(tmp_path, monkeypatch, caplog):

@@ -95,6 +95,17 @@ def test_runs_of_one_code_leave_it_as_seldom_as_is_said(monkeypatch):
     assert 0.03 < alarms / times < 0.1
 
 
+def test_rows_are_compared_by_their_steps():
+    """Stored curves lack rows of which the validation was infinite; the same run has them."""
+    whole = [curve(5.0 + seed / 10, 4.0 + seed / 10, 3.0) for seed in range(3)]
+    infinite = [[{**rows[0], "validation": math.inf}, *rows[1:]] for rows in whole]
+    found = deviations(band(*(rows[1:] for rows in whole), rows=2), infinite)
+    assert [(d.step, d.relative) for d in found] == [(20, 0)] * 2 + [(30, 0)] * 2
+    run = PrefixRun(make_cell(), band(*(rows[1:] for rows in whole), rows=2))
+    run.curves.update(enumerate(infinite))
+    assert run.apart == 0
+
+
 def test_equal_seeds_leave_no_room():
     same = [curve(5.0)] * 3
     assert all(d.inside and d.relative == 0 for d in deviations(band(*same), [curve(5.0)]))

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -108,7 +109,8 @@ def package(tmp_path):
     for part in provenance.NUMERIC_SOURCES:
         (tmp_path / part).mkdir()
         (tmp_path / part / "a.py").write_text(f"# {part}\n")
-    (tmp_path / "execution.py").write_text("# runner\n")
+    for module in provenance.NUMERIC_MODULES:
+        (tmp_path / f"{module}.py").write_text(f"# {module}\n")
     (tmp_path / "cli.py").write_text("# cli\n")
     return tmp_path
 
@@ -117,11 +119,27 @@ def test_the_source_hash_covers_what_decides_numbers_and_nothing_else(package):
     before = provenance.source_hash(package)
     (package / "cli.py").write_text("# changed\n")
     assert provenance.source_hash(package) == before
-    for changed in ("models/a.py", "train/a.py", "data/a.py", "metrics/a.py", "execution.py"):
+    modules = [f"{module}.py" for module in provenance.NUMERIC_MODULES]
+    for changed in ("models/a.py", "train/a.py", "data/a.py", "metrics/a.py", *modules):
         (package / changed).write_text("# changed\n")
         after = provenance.source_hash(package)
         assert after != before, changed
         before = after
+
+
+#: They compute with torch, and no number of a run: they choose runs, report, or compare.
+NOT_NUMERIC = {"doctor", "prefix", "provenance", "runner", "session"}
+
+
+def test_all_modules_that_compute_are_in_the_source_hash():
+    """A run that is continued by other code would mix two versions of it."""
+    computing = {
+        path.stem
+        for path in paths.PACKAGE.glob("*.py")
+        if re.search(r"^\s*(import torch|from torch)", path.read_text(), re.MULTILINE)
+    }
+    assert computing - NOT_NUMERIC <= {*provenance.NUMERIC_MODULES}
+    assert all((paths.PACKAGE / f"{module}.py").exists() for module in provenance.NUMERIC_MODULES)
 
 
 def test_the_source_hash_notices_a_file_that_moves(package):

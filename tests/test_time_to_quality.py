@@ -113,7 +113,8 @@ def test_runs_cut_short_have_a_forecast_or_say_why_not(status, recipe, why):
     ("factor", "steps", "why"),
     [
         (0.1, 900, "the learning rate drops to a tenth at step 1000"),
-        (0.1, 1000, ""),
+        (0.1, 1000, "the learning rate drops to a tenth at step 1000"),  # not yet taken
+        (0.1, 1001, ""),
         (0.5, 900, ""),
     ],
 )

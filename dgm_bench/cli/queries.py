@@ -14,6 +14,7 @@ from dgm_bench.report.fields import identity_fields
 from dgm_bench.spec import Cell, Published
 from dgm_bench.store import Store
 from dgm_bench.verdict import Verdict, judge_table, pool_variances
+from dgm_bench.verdict.comparability import comparable_runs, value_of
 
 
 def verdicts_of(catalog: Catalog, cells: Sequence[Cell], store: Store) -> dict[str, Verdict]:
@@ -63,7 +64,7 @@ def make_plan(
         runnable=runnable,
         records=store.records(),
         may_fetch=not context.offline,
-        complete=complete_runs(store) if missing else (),
+        complete=complete_runs(cells, store) if missing else (),
     )
     seconds = planner.parse_budget(budget, around.machine.device)
 
@@ -75,9 +76,25 @@ def make_plan(
     return planner.plan_for_workers(make, jobs, most)
 
 
-def complete_runs(store: Store) -> set[tuple[str, int]]:
-    """Return what need not be run for want of a record, by recipe hash and seed."""
-    return {(r.recipe_hash, r.seed) for r in store.records() if r.outcome.complete}
+def complete_runs(cells: Sequence[Cell], store: Store) -> set[tuple[str, int]]:
+    """Return what need not be run, by recipe hash and seed: runs that count in all of its cells.
+
+    Of recipes that ``--set`` changed no run counts in a cell: those that are complete.
+    """
+    found: dict[str, set[int]] = {}
+    for cell in cells:
+        if cell.recipe is None:
+            continue
+        recipe = cell.recipe.content_hash
+        if cell.modified:
+            whole = (record for record in store.records() if record.outcome.complete)
+            counting = [record for record in whole if record.recipe_hash == recipe]
+        else:
+            valued = [run for run in store.measuring(cell) if value_of(cell, run) is not None]
+            counting = comparable_runs(cell, valued)[0]
+        seeds = {record.seed for record in counting}
+        found[recipe] = found.get(recipe, seeds) & seeds
+    return {(recipe, seed) for recipe, seeds in found.items() for seed in seeds}
 
 
 # --------------------------------------------------------------------------- JSON

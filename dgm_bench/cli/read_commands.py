@@ -129,7 +129,8 @@ def plan(
 
         elsewhere.require_here(typed("budget", budget) or "auto")
         asked = elsewhere.Elsewhere(on, mtbf, preempt_every, restart, price)
-        done = queries.complete_runs(Store(results, stored, strict=strict)) if missing else ()
+        store = Store(results, stored, strict=strict) if missing else None
+        done = queries.complete_runs(cells, store) if store else ()
         there, found = asked.look(cells, typed("jobs", jobs), seeds, done)
         if as_json:
             print_json(elsewhere.outlook_json(there, found))

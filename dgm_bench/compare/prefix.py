@@ -135,7 +135,7 @@ def deviations(prefix: Prefix, new: Sequence[Curve]) -> list[Deviation]:
         (column, row)
         for row in range(prefix.rows)
         for column in VALUES
-        if all(map(math.isfinite, _values(stored, column, row)))
+        if all(map(math.isfinite, _values(stored, column, stored[0][row]["step"])))
     ]
     return [_deviation(stored, new, *pair, values=len(pairs)) for pair in pairs]
 
@@ -143,7 +143,8 @@ def deviations(prefix: Prefix, new: Sequence[Curve]) -> list[Deviation]:
 def _deviation(
     stored: Sequence[Curve], new: Sequence[Curve], column: str, row: int, values: int
 ) -> Deviation:
-    before, now = _values(stored, column, row), _values(new, column, row)
+    step = stored[0][row]["step"]
+    before, now = (_values(curves, column, step) for curves in (stored, new))
     df = len(before) + len(now) - 2
     squares = sum(
         spread**2 * (len(part) - 1) for part in (before, now) if (spread := stats.sd(part))
@@ -152,12 +153,18 @@ def _deviation(
     t = stats.t_quantile(1 - FALSE_ALARMS / (2 * values), df)
     return Deviation(
         column=column,
-        step=int(stored[0][row]["step"]),
+        step=int(step),
         new=stats.mean(now),
         stored=stats.mean(before),
         half=t * error,
     )
 
 
-def _values(curves: Sequence[Curve], column: str, row: int) -> list[float]:
-    return [c[row].get(column, math.nan) if row < len(c) else math.nan for c in curves]
+def _values(curves: Sequence[Curve], column: str, step: float) -> list[float]:
+    """Return the values after a step: a stored curve lacks rows whose validation was infinite."""
+    return [value_at(curve, column, step) for curve in curves]
+
+
+def value_at(curve: Curve, column: str, step: float) -> float:
+    """Return a value of a curve's row after a step; not a number where there is none."""
+    return next((row.get(column, math.nan) for row in curve if row["step"] == step), math.nan)

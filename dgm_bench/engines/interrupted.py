@@ -85,14 +85,14 @@ def _interrupted(folder: Path) -> InterruptedRun | None:
         modified = newest.stat().st_mtime
     except (OSError, ValidationError):
         return None
-    if state.status not in (None, CUT_SHORT):
+    if state.status is not None and not state.goes_on:
         return None
     return InterruptedRun(
         folder=folder.name,
         cell=state.cell,
         seed=int(folder.name.rpartition("-s")[2]),
         settings=state.settings,
-        out_of_budget=state.evaluating or state.status is not None,
+        out_of_budget=state.status == CUT_SHORT or (state.status is None and state.evaluating),
         stage=newest.parent.name,
         step=_step(newest),
         since=datetime.fromtimestamp(modified, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -51,7 +51,8 @@ class Widths(NamedTuple):
         }
 
 
-#: Tables 4 to 9 of BigGAN's appendix B; SAGAN's are those of its authors' code.
+#: Tables 4 to 9 of BigGAN's appendix B, but the discriminators' widths, which are those of its
+#: authors' code: printed are 2, 4, 8, 16, 16 and 16 at 128x128. SAGAN's are of its authors' code.
 UP = {
     128: (16, 16, 8, 4, 2, 1),
     256: (16, 16, 8, 8, 4, 2, 1),
@@ -88,7 +89,8 @@ RULES = {
     "digits-labelled": Rule(2_500, 1, 64, 2.5e-4, 1e-3, BETAS, 0.99),
     "mnist-labelled": Rule(10_000, 1, 64, 2.5e-4, 1e-3, BETAS, 0.999),
 }
-#: mit-han-lab/data-efficient-gans, biggan-cifar10.sh: 1,000 epochs of 200 images an update.
+#: mit-han-lab/data-efficient-gans, biggan-cifar10.sh: 1,000 epochs of its 50,000 images, 200 an
+#: update.
 CIFAR10_RULE = Rule(250_000, 4, 50, 2e-4, 2e-4, BETAS, 0.9999)
 SAGAN_RULES = {
     "digits-labelled": Rule(2_500, 1, 64, 2.5e-4, 1e-3, SAGAN_BETAS, 0.99),
@@ -119,6 +121,7 @@ CIFAR10_NOTES = (
     "rates, batch, updates and initial weights of data-efficient-gans (biggan-cifar10.sh), whose "
     "CIFAR-10 generator has a table of batch norms for each class, and its noise in one piece",
     "no attention and no orthogonal regularisation, as there; without its mirror images",
+    "trained on 45,000 of the 50,000 images that are theirs; the last checkpoint, theirs the best",
 )
 IMAGENET_NOTES = (
     "rates, updates a step, batch and moments as stated in the authors' released code; the weight "

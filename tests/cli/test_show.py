@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from factories import make_budget, make_code, make_record
+from factories import make_budget, make_code, make_data, make_record
 
 from dgm_bench.catalog import load_catalog
 from dgm_bench.cli import cli
@@ -121,6 +121,26 @@ def test_one_seed_asks_for_two_more_by_the_command(show, tmp_path, monkeypatch):
     assert found["state"] == "inconclusive"
     assert found["to_decide"].startswith("2 more seeds, about")
     assert found["command"].endswith("--seeds 3 --missing")
+
+
+def test_seeds_that_do_not_count_are_missing(show, tmp_path, monkeypatch):
+    """Of data that is not the published one: what is advised would do nothing else."""
+    from dgm_bench import data
+    from dgm_bench.cli.queries import complete_runs
+    from dgm_bench.store import Store
+
+    monkeypatch.setattr(data, "state", lambda *_: data.DataState("here", ""))
+    (cell,) = load_catalog().select("ffjord/density/made/power")
+    for seed in range(3):
+        seen = make_data("power", verified=seed == 2)
+        write_record(make_record(cell, value=3.0, seed=seed, data=seen), tmp_path / "own")
+    found = json.loads(show(cell.id, "--json").stdout)
+    assert found["command"].endswith("--seeds 3 --missing")
+    store = Store(tmp_path / "own")
+    assert complete_runs([cell], store) == {(cell.recipe.content_hash, 2)}
+    (other,) = load_catalog().select("ffjord/density/made/digits")
+    changed = cell.model_copy(update={"modified": ("optimizer.lr=1",)})
+    assert len(complete_runs([changed, other], store)) == 3
 
 
 def test_the_end_of_a_name_is_enough(show):

@@ -127,12 +127,14 @@ class ImageGame(nn.Module):
             norm.reset_running_stats()
             norm.momentum = None  # the mean over all batches
             norm.train()
-        for _ in range(STANDING_BATCHES):
-            classes = None if self.classes is None else self._classes_in_turn(batch_size)
+        for number in range(STANDING_BATCHES):
+            # Where a batch has fewer images than there are classes the next one goes on.
+            turn = self._classes_in_turn(batch_size, number * batch_size)
+            classes = None if self.classes is None else turn
             self.generator(self.draw_noise(batch_size, noise), classes)
         for norm, (momentum, training) in zip(norms, kept, strict=True):
             norm.momentum = momentum
             norm.train(training)
 
-    def _classes_in_turn(self, n: int) -> Int[Tensor, " {n}"]:
-        return torch.arange(n, device=self._empty(0).device) % (self.classes or 1)
+    def _classes_in_turn(self, n: int, first: int = 0) -> Int[Tensor, " {n}"]:
+        return torch.arange(first, first + n, device=self._empty(0).device) % (self.classes or 1)

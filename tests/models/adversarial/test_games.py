@@ -170,3 +170,25 @@ def test_statistics_are_those_of_samples_whatever_they_were():
     torch.testing.assert_close(norm.running_mean, seen[0].mean((0, 2, 3)), rtol=0, atol=1e-2)
     torch.testing.assert_close(norm.running_var, seen[0].var((0, 2, 3)), rtol=0.1, atol=0)
     assert not norm.training
+
+
+def test_statistics_are_those_of_all_classes(monkeypatch):
+    """Where there are more of them than images in a batch, as on ImageNet."""
+    game = DCGAN((1, 8, 8), latent=2, width=3)
+    game.classes, seen = 250, []
+    monkeypatch.setattr(game, "generator", Counting(game.generator, seen))
+    game.eval().calibrate(torch.zeros(0))
+    counts = torch.cat(seen).bincount()
+    assert counts.tolist() == [8] * 250
+
+
+class Counting(torch.nn.Module):
+    """A generator without classes that notes which it is told of."""
+
+    def __init__(self, generator, seen):
+        super().__init__()
+        self.inner, self.seen = generator, seen
+
+    def forward(self, noise, classes):
+        self.seen.append(classes)
+        return self.inner(noise, None)
