@@ -58,6 +58,17 @@ def own_results() -> Path | str:
     return named if is_address(named) else named_folder(RESULTS) or Path.cwd() / OWN
 
 
+def named_results(results: Path) -> str:
+    """Return what ``--results`` has to say for a command to use a folder; empty for nothing.
+
+    Of a mirror of an address it says nothing, as the variable names that.
+    """
+    usual = own_results()
+    if not isinstance(usual, Path) or results.absolute() == usual.absolute():
+        return ""
+    return str(results)
+
+
 def stored_results() -> Path | None:
     """Return the results that came with the suite, which are read beside the user's own.
 
@@ -65,13 +76,16 @@ def stored_results() -> Path | None:
     names another folder, or is ``none`` for no such results.
 
     Raises:
-        UsageError: The variable names the home of nobody.
+        UsageError: The variable names the home of nobody, or a folder that is not there.
     """
     if os.environ.get(STORED) == "none":
         return None
+    if (named := named_folder(STORED)) is not None and not named.exists():
+        remedy = f"let {STORED} name one that is there, or none"
+        raise UsageError(f"{STORED}={named}", "no such results folder", remedy)
     beside, inside = PACKAGE.parent / "results", PACKAGE / "_results"
     came = beside if (PACKAGE.parent / "reproductions").is_dir() else inside
-    return named_folder(STORED) or (came if came.is_dir() else None)
+    return named or (came if came.is_dir() else None)
 
 
 def config_places() -> tuple[Path, Path]:

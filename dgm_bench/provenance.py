@@ -218,6 +218,12 @@ def likely_device() -> str:
     return "cuda" if build is not None and names and version >= build else "cpu"
 
 
+def likely_threads() -> int:
+    """Return how many threads torch takes where nobody says; never imports torch."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) else cores()
+
+
 def memory_bytes() -> int:
     """Return the memory this process may use: the machine's, or its container's limit."""
     try:

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -341,33 +341,6 @@ class RunRecord(Block):
     def place(self) -> tuple[str, ...]:
         """The folders and the file of :meth:`path`, below ``runs``."""
         return self.paper, self.table, self.column, self.row, f"{self.run_id}.json"
-
-
-def share_data(runs: Sequence[RunRecord], *splits: str) -> bool:
-    """Say whether runs saw the same data: the same arrays of the splits that are named.
-
-    Splits that are drawn with the seed are the same for runs of one seed, and of one set of files
-    for the others.
-
-    Args:
-        runs: One at least.
-        splits: Names of splits.
-    """
-    of_seed: dict[int, RunRecord] = {}
-    for run in runs:
-        alike = [of_seed.setdefault(run.seed, run)]
-        if not (run.data.seeded and runs[0].data.seeded):
-            alike.append(runs[0])
-        elif _source(run.data) != _source(runs[0].data):
-            return False
-        prints = [[seen.data.fingerprints.get(name) for name in splits] for seen in (run, *alike)]
-        if any(other != prints[0] for other in prints):
-            return False
-    return True
-
-
-def _source(data: Data) -> tuple[str, dict[str, str]]:
-    return data.version, data.files
 
 
 def utc_now() -> str:

@@ -127,7 +127,10 @@ class Store:
             return read_record(path)
         known = {record.run_id: record for record in self.records()}
         if str(run) not in known:
-            hint = did_you_mean(str(run), known) or "see dgm-bench list --json"
+            ways = (
+                "name a record's file, which ends in .json, or a run that dgm-bench show CELL lists"
+            )
+            hint = did_you_mean(str(run), known) or ways
             where = " or ".join(str(folder) for folder in (self.results, self.stored) if folder)
             raise ResultsError(run, f"no such run in {where}", hint)
         return known[str(run)]

@@ -32,6 +32,9 @@ def test_own_results_may_be_at_an_address(monkeypatch, address):
 def test_variables_name_other_folders(tmp_path, monkeypatch):
     monkeypatch.setenv(paths.RESULTS, str(tmp_path / "mine"))
     monkeypatch.setenv(paths.STORED, str(tmp_path / "theirs"))
+    with pytest.raises(UsageError, match=r"DGM_BENCH_STORED=.*theirs: no such results"):
+        paths.stored_results()
+    (tmp_path / "theirs").mkdir()
     assert paths.own_results() == tmp_path / "mine"
     assert paths.stored_results() == tmp_path / "theirs"
     monkeypatch.setenv(paths.STORED, "none")

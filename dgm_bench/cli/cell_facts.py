@@ -13,7 +13,8 @@ from dgm_bench.cli import queries
 from dgm_bench.context import RunContext
 from dgm_bench.data.cards import DatasetCard
 from dgm_bench.library.weights import weights_in_results
-from dgm_bench.planner import PlannedRun, duration, run_command
+from dgm_bench.paths import named_results
+from dgm_bench.planner import PLANNED_SHARE, PlannedRun, duration, option_value, run_command
 from dgm_bench.records import RunRecord
 from dgm_bench.report.fields import cell_fields
 from dgm_bench.report.glossary import metric_in_words
@@ -33,6 +34,7 @@ class Facts:
         store: The records.
         verdict: Judged beside its neighbours.
         planned: A run of it within the usual budget of this machine.
+        usual_budget: That budget, in seconds; None for no limit.
     """
 
     catalog: Catalog
@@ -40,6 +42,7 @@ class Facts:
     store: Store
     verdict: Verdict
     planned: PlannedRun
+    usual_budget: float | None
 
     @property
     def table(self) -> Table:
@@ -96,9 +99,19 @@ class Facts:
         """The command that runs it once its data is here; empty without a recipe."""
         if self.cell.recipe is None:
             return ""
+        more = self.verdict.more_seeds
+        needs, usual = (self.seconds or 0.0) * (more or 1), self.usual_budget
+        long = usual is not None and needs > PLANNED_SHARE * usual
+        budget = option_value(needs) if long else ""
+        where = named_results(self.store.results)
         return run_command(
-            self.cell, seeds=self.seeds_to_decide, missing=bool(self.verdict.more_seeds)
+            self.cell, budget, self.seeds_to_decide, missing=bool(more), results=where
         )
+
+    @property
+    def seconds(self) -> float | None:
+        """What a run to its end is expected to take here; None where nothing is known."""
+        return self.planned.whole_seconds or self.planned.seconds
 
     @property
     def then(self) -> str:
@@ -108,7 +121,7 @@ class Facts:
     @property
     def to_decide(self) -> str:
         """What would decide it, in words; empty where it is decided, or nothing would."""
-        state, each = self.verdict.state, f"about {duration(self.planned.seconds)} here"
+        state, each = self.verdict.state, f"about {duration(self.seconds)} here"
         if self.cell.published is None or self.cell.recipe is None:
             return ""
         if state in ("not-run", "unfinished", "failed", "not-comparable"):
@@ -138,8 +151,8 @@ def look_at(cell: Cell, catalog: Catalog, store: Store, context: RunContext) -> 
     """Return all that is known of a cell."""
     verdict = queries.verdicts_of(catalog, [cell], store)[cell.id]
     seeds = verdict.seeds + (verdict.more_seeds or 0) or 1
-    planned = queries.make_plan([cell], context, store, seeds=seeds).runs[0]
-    return Facts(catalog, cell, store, verdict, planned)
+    plan = queries.make_plan([cell], context, store, seeds=seeds)
+    return Facts(catalog, cell, store, verdict, plan.runs[0], plan.budget_seconds)
 
 
 def facts_json(facts: Facts) -> dict[str, Any]:
@@ -157,7 +170,7 @@ def facts_json(facts: Facts) -> dict[str, Any]:
         "recipe": cell.recipe.model_dump(mode="json") if cell.recipe else None,
         "recipe_hash": cell.recipe.content_hash if cell.recipe else None,
         "data": planned.data,
-        "seconds": planned.seconds,
+        "seconds": facts.seconds,
         "h200_seconds": planned.h200_seconds,
         "memory_bytes": planned.memory_bytes,
         "runs_here": planned.runs,

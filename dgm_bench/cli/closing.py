@@ -102,7 +102,7 @@ class Closing:
         own = own or {r.recipe_hash for r in self.summary.finished}
         ours = {r.recipe_hash for r in whole if not self.store.is_own(r)}
         hashes = [cell.recipe.content_hash for cell in table.cells if cell.recipe is not None]
-        printed = [c for c in table.cells if c.published and c.row.published and c.column.published]
+        printed = [cell for cell in table.cells if cell.published and not cell.repeats]
         states = Counter(verdicts[cell.id].state for cell in printed)
         found = ", ".join(
             f"{states[s]} {spoken(s)}" for s in STATES if states[s] and s != "not-run"
@@ -123,10 +123,14 @@ class Closing:
         yield from (advised for advised in chosen if advised is not None)
         patterns = [table.name for table in self.tables()]
         if patterns:
-            at = list(self.command).index("--results") if "--results" in self.command else None
-            where = [] if at is None else self.command[at : at + 2]
-            command = shlex.join(["dgm-bench", "table", patterns[0], *where])
+            command = shlex.join(["dgm-bench", "table", patterns[0], *self._where])
             yield command, "the whole table, with every reason"
+
+    @property
+    def _where(self) -> Sequence[str]:
+        """The words of the command that name the results."""
+        at = list(self.command).index("--results") if "--results" in self.command else None
+        return () if at is None else self.command[at : at + 2]
 
     def _run(self, *options: str) -> str:
         return shlex.join(["dgm-bench", "run", *self.command, *options])
@@ -149,9 +153,10 @@ class Closing:
         few = min(open_, key=lambda verdict: verdict.more_seeds or 0, default=None)
         if few is not None and (needs := self._budget_of(few)) is not None:
             seeds = few.seeds + (few.more_seeds or 0)
-            command = f"dgm-bench run {few.cell} --seeds {seeds} --missing --budget {needs}"
+            words = [few.cell, "--seeds", str(seeds), "--missing", "--budget", needs]
+            command = shlex.join(["dgm-bench", "run", *words, *self._where])
             return command, "should decide that cell"
-        single = [run for run in self.plan.chosen if run.seconds]
+        single = [run for run in self.plan.chosen if run.seconds and not run.chosen_recipe.fitted]
         if not single or max(run.seed for run in self.plan.chosen):
             return None
         needs = self._budget(2 * self.plan.expected_end_seconds)

@@ -123,6 +123,11 @@ def plan(
     from dgm_bench.context import RunContext
     from dgm_bench.store import Store
 
+    if on is None:
+        for name in ("price", "mtbf", "preempt_every", "restart"):
+            if typed(name, True):
+                remedy = "add --on MACHINE, or leave it out"
+                raise UsageError(f"--{name.replace('_', '-')}", "is of a machine elsewhere", remedy)
     cells = load_catalog().select(*(pattern or ("*",)))
     if on is not None:
         from dgm_bench.cli import elsewhere

@@ -24,6 +24,7 @@ from dgm_bench.cli.options import (
     stored_option,
     strict_option,
     tracker_option,
+    typed,
     work_option,
 )
 from dgm_bench.cli.prefix_option import compare_prefixes, number_of_seeds, prefix_option
@@ -170,6 +171,9 @@ def run(
     if engine == "local" and devices > 1:
         jobs = jobs or 1  # each run takes several devices
     choice = Choice(engine, jobs, partition, address, engine_settings)
+    choice.require_meaning()
+    if no_tracking and typed("tracker", tracker) not in (None, "none"):
+        raise UsageError(f"--tracker {tracker}", "contradicts --no-tracking", "leave out one")
     context = RunContext(
         data_root,
         results,

@@ -117,7 +117,7 @@ def _cost(facts: Facts) -> Iterator[Line]:
     if cell.recipe is None:
         yield "recipe", cell.no_recipe or "none yet"
         return
-    here, there = durations(planned.seconds, planned.h200_seconds)
+    here, there = durations(facts.seconds, planned.h200_seconds)
     memory = f"{gigabytes(planned.memory_bytes)} of memory"
     yield "cost", f"a seed about {here} here, about {there} on one H200; {memory}"
     yield "data here", planned.data
@@ -136,17 +136,27 @@ def _cost(facts: Facts) -> Iterator[Line]:
 
 
 def _records(facts: Facts) -> Iterator[Line]:
-    """Yield a line a run, grey where it does not count, and what ± is there."""
+    """Yield a line a run, marked where it does not count, and what ± is there."""
     records = facts.records[-MOST_RECORDS:]
     if (left := len(facts.records) - len(records)) > 0:
         yield "runs", f"{left} before these: dgm-bench show {facts.cell.id} --json"
     for record in records:
-        style = "" if record.run_id in facts.counting else "dim"
-        yield f"seed {record.seed}", Text(_in_words(facts, record), style=style, overflow="fold")
-    if any(record.run_id not in facts.counting for record in records):
-        yield "", Text("grey: does not count, as it is modified or another is better", style="dim")
+        counts = record.run_id in facts.counting
+        said = _in_words(facts, record) + f"; does not count: {_why_not(record)}" * (not counts)
+        style = "" if counts else "dim"
+        yield f"seed {record.seed}", Text(said, style=style, overflow="fold")
     if records:
         yield "", Text(RUN_LEGEND, style="dim")
+
+
+def _why_not(record: RunRecord) -> str:
+    if record.modified:
+        return "its recipe was modified"
+    if record.outcome.cut_short:
+        return "it is unfinished"
+    return (
+        "it broke" if not record.outcome.complete else "another run of its seed does, or its data"
+    )
 
 
 def _in_words(facts: Facts, record: RunRecord) -> str:

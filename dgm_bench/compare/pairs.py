@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from dgm_bench import stats
 from dgm_bench.compare.rows import ComparedRow, Side
 from dgm_bench.measured import measured
-from dgm_bench.records import FAILED, Metric, RunRecord, share_data
+from dgm_bench.records import FAILED, Metric, RunRecord
 from dgm_bench.spec import YES_NO, Direction, Recipe
 from dgm_bench.verdict import FLOORS, Pool
+from dgm_bench.verdict.comparability import share_data
 from dgm_bench.wording import RowState
 
 #: Runs of equal seeds on a machine that repeats its numbers are paired from this many on: with

@@ -69,6 +69,15 @@ class Choice:
             return None
         return max(node.memory for node in find_partition(self.slurm().partition).nodes)
 
+    def require_meaning(self) -> None:
+        """Refuse options of a cluster where there is none.
+
+        Raises:
+            UsageError: There is such an option.
+        """
+        for option, text in self.changes().items() if self.name == "local" else ():
+            raise UsageError(f"{option} {text}", "means nothing here", "add --engine slurm or ray")
+
     def slurm(self) -> SlurmOptions:
         """Return what Slurm is asked for.
 
@@ -96,9 +105,14 @@ def make_engine(choice: Choice, context: RunContext, machine: Machine) -> Engine
         from dgm_bench.engines.ray_options import RayOptions
 
         return RayEngine(section("ray", RayOptions, choice.changes()), choice.jobs, context)
-    for option, text in choice.changes().items():
-        raise UsageError(f"{option} {text}", "means nothing here", "add --engine slurm or ray")
-    return None if machine.workers == 1 else _pool(context, machine)
+    choice.require_meaning()
+    if machine.workers > 1:
+        return _pool(context, machine)
+    cores = provenance.cores()
+    if (context.threads or 0) > cores and machine.device == "cpu":
+        crowd = f"{context.threads} threads take turns on {cores} cores"
+        context.reporter.message(f"{crowd}: --threads {cores} is faster")
+    return None
 
 
 def _pool(context: RunContext, machine: Machine) -> LocalEngine:

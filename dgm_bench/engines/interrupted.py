@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dgm_bench.locks import holder
+from dgm_bench.paths import named_results
 from dgm_bench.records import CUT_SHORT
 from dgm_bench.workdir import RunState, stages_folder
 
@@ -37,6 +38,7 @@ class InterruptedRun:
         stage: Name of the stage whose checkpoint is the newest.
         step: Of that checkpoint; None where it cannot be read.
         since: When that was written, by the clock of its file system.
+        results: What ``--results`` has to say to go on with it; empty for nothing.
     """
 
     folder: str
@@ -47,6 +49,7 @@ class InterruptedRun:
     stage: str
     step: int | None
     since: str
+    results: str = ""
 
     @property
     def command(self) -> str:
@@ -55,7 +58,8 @@ class InterruptedRun:
             return "the same command"
         seeds = ["--seeds", f"{self.seed + 1}"] if self.seed else []
         changes = [word for setting in self.settings for word in ("--set", setting)]
-        return shlex.join(["dgm-bench", "run", self.cell, *seeds, *changes])
+        where = ["--results", self.results] if self.results else []
+        return shlex.join(["dgm-bench", "run", self.cell, *seeds, *changes, *where])
 
 
 def interrupted_runs(results: Path) -> list[InterruptedRun]:
@@ -95,6 +99,7 @@ def _interrupted(folder: Path) -> InterruptedRun | None:
         out_of_budget=state.status == CUT_SHORT or (state.status is None and state.evaluating),
         stage=newest.parent.name,
         step=_step(newest),
+        results=named_results(folder.parent.parent),
         since=datetime.fromtimestamp(modified, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
 

@@ -94,9 +94,9 @@ class Machine:
             memory = provenance.gpu_memory_bytes() or memory
             speed = Speed.gpu().shared_by(math.ceil(workers / gpus)).in_turns(workers / cores)
             return cls(device, kind, speed, memory, workers, min(gpus, workers))
-        threads = threads or max(cores // workers, 1)
-        turns = workers * threads / cores if workers > 1 else 1.0
-        return cls(device, kind, Speed.cpu(threads).in_turns(turns), memory, workers)
+        threads = threads or min(max(cores // workers, 1), provenance.likely_threads())
+        speed = Speed.cpu(threads).in_turns(workers * threads / cores)
+        return cls(device, kind, speed, memory, workers)
 
     def room(self) -> Room:
         """Return the places of its workers, all free."""

@@ -318,14 +318,18 @@ def _elsewhere(offer: PlannedRun) -> str:
 
 def _cut_short(offer: PlannedRun, budget: float) -> PlannedRun:
     reason = f"cut short by the budget: needs about {duration(offer.seconds)}"
-    return replace(offer, seconds=budget, runs=True, reason=reason)
+    whole = offer.seconds
+    return replace(offer, seconds=budget, whole_seconds=whole, runs=True, reason=reason)
 
 
-def run_command(cell: Cell, budget: str = "", seeds: int = 1, *, missing: bool = False) -> str:
+def run_command(
+    cell: Cell, budget: str = "", seeds: int = 1, *, missing: bool = False, results: str = ""
+) -> str:
     """Return the command that runs one cell, with its ``--set`` changes."""
     words = ["dgm-bench", "run", cell.id]
     words += [word for change in cell.modified for word in ("--set", change)]
     words += ["--seeds", str(seeds)] if seeds > 1 else []
     words += ["--missing"] if missing else []
     words += ["--budget", budget] if budget else []
+    words += ["--results", results] if results else []
     return shlex.join(words)

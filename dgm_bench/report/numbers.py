@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dgm_bench.spec import YES_NO, Cell, Published, Table
@@ -80,20 +80,28 @@ def how_far(unfinished: Unfinished) -> str:
 
 
 def count_line(table: Table, verdicts: Mapping[str, Verdict]) -> str:
-    """Return how many of the paper's numbers, or of ours, are in which state, in one sentence.
+    """Return how many of the paper's numbers, or of ours, are in which state.
 
-    What is unfinished or was not run is counted apart: it has no verdict.
+    Numbers that were published elsewhere have a sentence of their own. What is unfinished or was
+    not run is counted apart: it has no verdict.
     """
-    printed = [
-        cell
-        for cell in table.cells
-        if cell.published and cell.row.published and cell.column.published
-    ]
-    counted = printed or [cell for cell in table.cells if not cell.repeats]
-    states = Counter((verdicts.get(cell.id) or not_run(cell)).state for cell in counted)
+    known = [cell for cell in table.cells if cell.published and not cell.repeats]
+    printed = [cell for cell in known if cell.row.published and cell.column.published]
+    further = [cell for cell in known if cell not in printed]
+    if not known:
+        ours = _in_states([cell for cell in table.cells if not cell.repeats], verdicts)
+        return f"No published numbers; of ours: {ours or 'none declared'}."
+    if not printed or not further:
+        return f"Of {len(known)} published numbers: {_in_states(known, verdicts)}."
+    return (
+        f"Of {len(printed)} numbers of the paper's table: {_in_states(printed, verdicts)}. "
+        f"Of {len(further)} published elsewhere: {_in_states(further, verdicts)}."
+    )
+
+
+def _in_states(cells: Sequence[Cell], verdicts: Mapping[str, Verdict]) -> str:
+    states = Counter((verdicts.get(cell.id) or not_run(cell)).state for cell in cells)
     judged = [state for state in STATES if states[state] and state not in UNMEASURED]
     missing = [state for state in UNMEASURED if states[state]]
     parts = [", ".join(f"{states[s]} {spoken(s)}" for s in group) for group in (judged, missing)]
-    what = f"Of {len(printed)} published numbers" if printed else "No published numbers; of ours"
-    counts = "; not measured: ".join(filter(None, parts))
-    return f"{what}: {counts or 'none declared'}."
+    return "; not measured: ".join(filter(None, parts))

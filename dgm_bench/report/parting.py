@@ -44,7 +44,7 @@ def _line(point: Point, width: int) -> str:
     mark = f"{point.name:{width}}  {_MARKS[point.same]:8}"
     if point.same:
         return f"{mark}{point.first}"
-    far = f" ({point.apart:.1g} apart)" if point.apart else ""
+    far = f" (relative difference {point.apart:.1g})" if point.apart else ""
     return f"{mark}{point.first} / {point.second}{far}"
 
 

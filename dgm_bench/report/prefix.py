@@ -40,7 +40,11 @@ def _apart(run: PrefixRun) -> str:
     apart = run.apart
     if apart is None:
         return ""
-    return ", the same bits as stored" if apart == 0 else f", {apart:.1g} from the same seeds"
+    return (
+        ", the same bits as stored"
+        if apart == 0
+        else f", relative difference {apart:.1g} from the same seeds"
+    )
 
 
 def _values(deviations: Sequence[Deviation]) -> str:

@@ -142,7 +142,7 @@ class Trainer:
         if self.tally.step == 0:
             self.first_step.note_weights("weights")
             self._initialise()
-        if self.split.divides:
+        if self.split.divides and self.stage.stopping.max_steps != 0:
             self._require_split(self.split)
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dgm_bench.records import FAILED, Metric, RunRecord, share_data
+from dgm_bench.records import FAILED, Data, Metric, RunRecord
 from dgm_bench.spec import YES_NO, Cell, Recipe
 
 
@@ -77,3 +77,30 @@ def _same_data(cell: Cell, record: RunRecord, newest: RunRecord) -> bool:
         return False
     known = record.data.fingerprints.keys() & newest.data.fingerprints.keys()
     return share_data([record, newest], ours.split, *known)
+
+
+def share_data(runs: Sequence[RunRecord], *splits: str) -> bool:
+    """Say whether runs saw the same data: the same arrays of the splits that are named.
+
+    Splits that are drawn with the seed are the same for runs of one seed, and of one set of files
+    for the others.
+
+    Args:
+        runs: One at least.
+        splits: Names of splits.
+    """
+    of_seed: dict[int, RunRecord] = {}
+    for run in runs:
+        alike = [of_seed.setdefault(run.seed, run)]
+        if not (run.data.seeded and runs[0].data.seeded):
+            alike.append(runs[0])
+        elif _source(run.data) != _source(runs[0].data):
+            return False
+        prints = [[seen.data.fingerprints.get(name) for name in splits] for seen in (run, *alike)]
+        if any(other != prints[0] for other in prints):
+            return False
+    return True
+
+
+def _source(data: Data) -> tuple[str, dict[str, str]]:
+    return data.version, data.files

@@ -45,6 +45,7 @@ def test_a_run_that_stopped_is_told_with_its_step_and_what_goes_on_with_it(folde
     assert run.since.endswith("Z")
     assert run.command == (
         f"dgm-bench run {CELL} --seeds 3 --set 'model.args.hidden=[16]' --set batch_size=8"
+        f" --results {folder.results}"
     )
 
 

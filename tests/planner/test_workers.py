@@ -130,12 +130,16 @@ def test_a_worker_has_the_speed_of_its_cores_or_of_its_part_of_a_gpu(monkeypatch
     module = "dgm_bench.planner.machine.provenance"
     monkeypatch.setattr(f"{module}.cores", lambda: 16)
     monkeypatch.setattr(f"{module}.driver_gpus", lambda: (12, ("A", "A")))
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # which torch heeds
+    assert Machine.here("cpu").speed == Speed.cpu(3)
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert Machine.here("cpu").speed == Speed.cpu(16)
     assert Machine.here("cpu", workers=4).speed == Speed.cpu(4)
     crowded = Machine.here("cpu", workers=32).speed  # two take turns on each core
     assert crowded.flops_per_second == pytest.approx(Speed.cpu(1).flops_per_second / 2)
     assert crowded.seconds_per_launch == pytest.approx(2 * Speed.cpu(1).seconds_per_launch)
-    assert Machine.here("cpu", threads=32).speed == Speed.cpu(32)
+    many = Machine.here("cpu", threads=1600).speed  # are no faster than one a core
+    assert many.flops_per_second == pytest.approx(Speed.cpu(16).flops_per_second)
     assert Machine.here("cpu", threads=3, workers=4).speed == Speed.cpu(3)
     shared = Machine.here("cuda", workers=6)
     assert (shared.devices, shared.workers) == (2, 6)

@@ -97,17 +97,20 @@ def test_the_same_reason_is_noted_once(table):
 
 
 def test_published_numbers_are_counted_by_state(table, verdicts):
-    expected = "Of 5 published numbers: 1 reproduced, 1 inconclusive; not measured: 3 not run."
+    expected = (
+        "Of 5 numbers of the paper's table: 1 reproduced, 1 inconclusive; not measured: 3 not run. "
+        "Of 1 published elsewhere: 1 not run."
+    )
     assert count_line(table, verdicts) == expected
-    assert expected in render_table(table, verdicts)
+    assert expected in " ".join(render_table(table, verdicts).split())
 
 
 def test_what_is_unfinished_is_counted_apart_from_verdicts(table, verdicts):
     mnist = "ffjord/density/maf/mnist"
     short = Verdict(mnist, "unfinished", "cut short", unfinished=Unfinished(1.0, 2.0, 0.1))
     assert count_line(table, verdicts | {mnist: short}) == (
-        "Of 5 published numbers: 1 reproduced, 1 inconclusive; not measured: 1 unfinished, "
-        "2 not run."
+        "Of 5 numbers of the paper's table: 1 reproduced, 1 inconclusive; not measured: "
+        "1 unfinished, 2 not run. Of 1 published elsewhere: 1 not run."
     )
 
 
