@@ -436,7 +436,7 @@ def test_markdown_is_a_table():
         line for line in render_comparison(comparison(), "markdown").splitlines() if line[:1] == "|"
     ]
     assert len(rows) == 4
-    assert {row.count("|") for row in rows} == {7}
+    assert {row.count("|") for row in rows} == {6}
 
 
 def test_machine_formats_hold_every_row():

@@ -124,6 +124,9 @@ class Facts:
         state, each = self.verdict.state, f"about {duration(self.seconds)} here"
         if self.cell.published is None or self.cell.recipe is None:
             return ""
+        if state == "not-comparable" and any(not r.data.verified for r in self.records):
+            data_name = self.cell.recipe.stages[0].data.name
+            return f"a run on the published files: see dgm-bench data verify {data_name}"
         if state in ("not-run", "unfinished", "failed", "not-comparable"):
             return f"one finished run, {each}; three for an interval of its own"
         if state != "inconclusive":

@@ -67,7 +67,7 @@ def _csv(comparison: Comparison) -> str:
 
 
 def _page(comparison: Comparison) -> Page:
-    names = ("", "metric", "baseline", "new", "difference", "verdict")
+    names = ("", "baseline", "new", "difference", "verdict")
     order = list(ROW_STATES)
     rows = sorted(comparison.rows, key=lambda row: (order.index(row.state), row.cell))
     body, reasons = [], list(dict.fromkeys(row.reason for row in rows))
@@ -89,7 +89,7 @@ def _page(comparison: Comparison) -> Page:
 
 def _speed(rows: Sequence[SpeedRow]) -> Iterator[Section]:
     """Yield a section of times, if there are any."""
-    names = ("", "time", "baseline", "new", "change", "verdict")
+    names = ("", "baseline", "new", "change", "verdict")
     order = list(ROW_STATES)
     body = [_times(row) for row in sorted(rows, key=lambda row: order.index(row.state))]
     if body:
@@ -100,8 +100,7 @@ def _times(row: SpeedRow) -> tuple[Entry, ...]:
     words = ROW_STATES[row.state]
     numbers = ("-" if value is None else f"{value:.4g}" for value in (row.baseline, row.new))
     return (
-        Entry((Line(row.subject, "bold"), Line(row.machine, "dim"))),
-        Entry.of(row.quantity),
+        Entry((Line(row.subject, "bold"), Line(row.quantity), Line(row.machine, "dim"))),
         *map(Entry.of, numbers),
         Entry.of("-" if row.change is None else f"{row.change:+.1%}"),
         Entry((Line(f"{words.mark} {spoken(row.state)}", words.style), Line(row.reason, "dim"))),
@@ -114,9 +113,11 @@ def _entries(row: ComparedRow, label: str) -> tuple[Entry, ...]:
     difference = [] if row.difference is None else [f"{row.difference:+.3g}"]
     difference = ["equal"] if row.equal() else difference
     bound = [f"> {row.bound:.3g}"] if row.state == "worse" and row.bound is not None else []
+    # In one entry, which every part of a table has that is too wide for its screen.
+    metric = ", ".join(filter(None, (row.metric, row.unit)))
+    named = Line(f"{name}/{column}", "bold"), Line(metric), Line(f"{paper}/{table}", "dim")
     return (
-        Entry((Line(f"{name}/{column}", "bold"), Line(f"{paper}/{table}", "dim"))),
-        Entry.of(row.metric, row.unit),
+        Entry(named),
         _side_entry(row.baseline),
         _side_entry(row.new),
         Entry.of(*difference, *bound),
