@@ -215,7 +215,6 @@ def _checked(section: str, name: str, text: str) -> Any:  # noqa: ANN401  as TOM
         else:
             return value
     words = kind.model_fields[name].description or "see dgm-bench run --help"
-    reason = f"{reason[:1].lower()}{reason[1:]}"
     raise UsageError(f"{name} {shortened(text)}", reason, f"what it takes: {words}")
 
 

@@ -30,13 +30,13 @@ class PlannedRun:
         recipe: What runs, with any ``--set`` changes.
         data: State of its data: ``embedded``, ``here``, ``missing``, ``incomplete``, or ``""``.
         seconds: What it is expected to take; None where nothing is known.
-        whole_seconds: What it would take to its end, where a budget is expected to cut it short.
         memory_bytes: What it is expected to need.
         reason: Why it does not run, and the command that would run it; or what limits it.
         command: The command that would run it, or make it runnable; empty where none would.
         h200_seconds: What its declared work would take on one NVIDIA H200.
         waits: Whether nothing but the budget keeps it from running.
         judged: How many published numbers it is held against.
+        whole_seconds: What it would take to its end, where a budget is expected to cut it short.
     """
 
     cell: Cell
@@ -45,7 +45,6 @@ class PlannedRun:
     recipe: Recipe | None = None
     data: str = ""
     seconds: float | None = None
-    whole_seconds: float | None = None
     memory_bytes: int | None = None
     runs: bool = False
     reason: str = ""
@@ -53,6 +52,7 @@ class PlannedRun:
     h200_seconds: float | None = None
     waits: bool = False
     judged: int = 0
+    whole_seconds: float | None = None
 
     @property
     def is_complete(self) -> bool:
