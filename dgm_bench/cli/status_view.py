@@ -56,7 +56,7 @@ def _submission(view: SubmissionView) -> Iterator[RenderableType]:
 
 
 def _running(views: Sequence[TaskView]) -> RenderableType:
-    numbers = ("done", "loss", "best", "left")
+    numbers = ("done", "loss", "best", "left at most")
     table = new_table("run", "where", "since", "at", *numbers, right=numbers)
     for view in views:
         state = view.state
