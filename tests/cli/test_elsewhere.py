@@ -101,3 +101,11 @@ def test_it_imports_neither_torch_nor_mlflow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", [("--price", "3"), ("--mtbf", "3h"), ("--restart", "1m")])
+def test_what_is_of_a_machine_elsewhere_means_nothing_here(call, words):
+    done = call(CELLS, *words)
+    assert done.exit_code == 2
+    told = done.exception.__cause__ or done.exception
+    assert f"{words[0]}: is of a machine elsewhere; add --on" in f"{told} {done.output}"

@@ -186,6 +186,35 @@ def test_only_what_is_missing_is_done(first_run):
     assert (done.code, done.out) == (0, "Nothing is missing: 4 runs complete already.\n")
 
 
+def test_no_spread_over_seeds_is_advised_where_nothing_is_trained(first_run):
+    advised = first_run("run", "ffjord/density/gaussian/digits").out
+    assert "spread over seeds" not in advised
+    assert "spread over seeds" in first_run(*DIGITS).out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--partition", "gpu"), "partition gpu: means nothing here; add --engine"),
+        (("--engine-option", "time=4h"), "time 4h: means nothing here; add --engine"),
+        (("--tracker", "wandb"), "--tracker wandb: contradicts --no-tracking"),
+    ],
+)
+def test_what_means_nothing_is_told_before_a_plan_is(first_run, words, told):
+    done = first_run(*DIGITS, "--dry-run", *words)
+    assert (done.code, done.out, len(done.told)) == (2, "", 1)
+    assert told in done.err
+
+
+def test_what_is_fitted_takes_no_part_of_a_batch(tmp_path):
+    """There is no step whose gradient could be divided, and nothing to refuse."""
+    words = ("--accumulate", "2", "--no-tracking", "--results", "own")
+    known = {"HOME": str(tmp_path), "DGM_BENCH_STORED": "none", "PATH": "/usr/bin:/bin"}
+    done = command("run", "ffjord/density/gaussian/digits", *words, cwd=tmp_path, environment=known)
+    assert done.code == 0, done.err
+    assert "1 done" in done.out
+
+
 def test_what_was_cut_short_is_missing(first_run, monkeypatch):
     monkeypatch.setattr(runner, "run_plan", partial(fake, status="budget"))
     first_run(*DIGITS)

@@ -52,6 +52,15 @@ def test_one_run_at_once_needs_no_other_process(tmp_path):
     assert make_engine(Choice(), make_context(tmp_path), machine(1)) is None
 
 
+def test_more_threads_than_cores_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "cores", lambda: 4)
+    for threads, told in ((4, []), (9, ["9 threads take turns on 4 cores: --threads 4 is faster"])):
+        reporter = Told()
+        context = make_context(tmp_path, threads=threads, reporter=reporter)
+        assert make_engine(Choice(), context, machine(1)) is None
+        assert reporter.texts == told
+
+
 @pytest.mark.parametrize(
     ("workers", "threads", "each", "crowded"),
     [(2, None, 4, False), (8, None, 1, False), (20, None, 1, False), (2, 4, 4, False),
