@@ -119,7 +119,8 @@ class _Layout:
         self.reasons, self.errata = Footnotes(), Errata(table)
         self.published = any(cell.published for cell in table.cells)
         self.columns: dict[str, Column] = {}
-        self.patterns = dict(_patterns(table, self._ours()))
+        idle = {column.id for column in self._ours() if not self._ran(column)}
+        self.patterns = dict(_patterns(table, self._ours(), idle))
 
     def page(self) -> Page:
         """Return the paper's part, further rows, columns of ours, and the notes."""
@@ -255,17 +256,22 @@ class _Layout:
             yield "Above what was published, below it what a check of the trained model says."
 
 
-def _patterns(table: Table, ours: Sequence[Column]) -> Iterable[tuple[str, str]]:
+def _patterns(
+    table: Table, ours: Sequence[Column], idle: Collection[str]
+) -> Iterable[tuple[str, str]]:
     """Yield by column what runs it, the same for columns whose cells are served by one run.
 
-    That is the whole table where all its columns are, otherwise the column with most recipes.
+    That is the whole table where all its columns are, otherwise the column with most recipes; of
+    one that was not run at all one of its kind: of the others some rows were, which would go first.
     """
     recipes: dict[str, set[str]] = {column.id: set() for column in ours}
     for cell in table.cells:
         if cell.column.id in recipes and cell.recipe:
             recipes[cell.column.id].add(cell.recipe.content_hash)
     for column, own in recipes.items():
-        like = [other for other, theirs in recipes.items() if own <= theirs] if own else [column]
+        alike = recipes.keys() & idle if column in idle else recipes.keys()
+        like = [other for other in recipes if other in alike and own <= recipes[other]]
+        like = like if own else [column]
         widest = max(like, key=lambda other: len(recipes[other]))
         served = [
             other for other, theirs in recipes.items() if theirs and theirs <= recipes[widest]

@@ -429,6 +429,16 @@ def test_a_column_that_a_row_lacks_is_run_with_the_columns_of_all_rows():
     assert "BOUND; INFORMATION: not run yet: dgm-bench run 'ffjord/density/*/bound'" in text
 
 
+def test_a_column_that_was_not_run_is_run_by_itself_where_another_has_a_number():
+    """Within a budget the rows that were run would go first, and have nothing in that column."""
+    table, _ = unpublished(False)
+    bound, _, _ = table.columns
+    more = make_cell("vae", bound, recipe=make_recipe(args={"layers": 1}))
+    done = {more.id: Verdict(more.id, "measured", "", mean=1.0, seeds=1)}
+    text = render_table(make_table([*table.cells, more]), done)
+    assert "INFORMATION: not run yet: dgm-bench run 'ffjord/density/*/information'" in text
+
+
 def test_latex_has_minus_signs_and_greek_letters():
     cell = make_cell(column=make_column(title="−ELBO, τ"), published=make_published())
     text = render_table(make_table([cell]), {}, "latex")
