@@ -181,10 +181,10 @@ class Pair:
         return stats.welch(*samples, shared=self._prior(pool) is not None), sigma
 
     def _prior(self, pool: Pool) -> stats.VariancePrior | None:
-        return pool.prior(*self._scale)
+        return pool.prior(*self._scale, self.baseline[-1].recipe_hash)
 
     def _variance(self, values: Sequence[float], pool: Pool) -> stats.Variance | None:
-        return pool.variance(*self._scale, values)
+        return pool.variance(*self._scale, values, self.baseline[-1].recipe_hash)
 
     @property
     def _scale(self) -> tuple[Recipe, str, str]:

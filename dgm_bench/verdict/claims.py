@@ -113,13 +113,15 @@ def _gaps(
     samples = []
     for cell, found in zip(cells, runs, strict=True):
         values = values_of(found, cell.metric)
-        variance = pool.variance(found[-1].recipe, cell.metric, cell.column.unit, values)
+        last, unit = found[-1], cell.column.unit
+        variance = pool.variance(last.recipe, cell.metric, unit, values, last.recipe_hash)
         if variance is not None:
             samples.append(stats.Sample(stats.mean(values), variance, len(values)))
     if len(samples) < len(cells):
         return []
-    column = cells[0].column
-    shared = pool.prior(runs[0][-1].recipe, column.metric, column.unit) is not None
+    column, last = cells[0].column, runs[0][-1]
+    prior = pool.prior(last.recipe, column.metric, column.unit, last.recipe_hash)
+    shared = prior is not None
     return [_gap(samples[0], samples[1], shared=shared)]
 
 

@@ -34,20 +34,28 @@ class Pool:
     priors: Mapping[Scale, stats.VariancePrior] = field(default_factory=dict)
     variances: Mapping[Scale, Mapping[str, stats.Variance]] = field(default_factory=dict)
 
-    def prior(self, recipe: Recipe, metric: str, unit: str) -> stats.VariancePrior | None:
+    def prior(
+        self, recipe: Recipe, metric: str, unit: str, recipe_hash: str = ""
+    ) -> stats.VariancePrior | None:
         """Return the variance prior of a recipe's data set, None if too little is stored.
 
         It is of other recipes alone: a noisy one would else widen what it is judged by. A recipe
         that trains nothing has none: models that are trained say nothing of its spread.
+
+        Args:
+            recipe: Of the runs that are judged.
+            metric: Of them.
+            unit: Of that.
+            recipe_hash: Of the recipe, as a record has it: to make one takes long.
         """
         if why_certain(recipe, metric):
             return None
-        key, own = (_data_of(recipe), metric, unit), recipe.content_hash
-        others = (v for known, v in self.variances.get(key, {}).items() if known != own)
+        key = _data_of(recipe), metric, unit
+        others = (v for known, v in self.variances.get(key, {}).items() if known != recipe_hash)
         return self.priors.get(key) or _fitted(tuple(others))
 
     def variance(
-        self, recipe: Recipe, metric: str, unit: str, values: Sequence[float]
+        self, recipe: Recipe, metric: str, unit: str, values: Sequence[float], recipe_hash: str = ""
     ) -> stats.Variance | None:
         """Return the variance of one run, from the values of its seeds and from the pool.
 
@@ -57,7 +65,7 @@ class Pool:
         own = stats.variance_of(values)
         if why_certain(recipe, metric):
             return own or stats.Variance(0.0, math.inf)
-        return stats.moderate(own, self.prior(recipe, metric, unit))
+        return stats.moderate(own, self.prior(recipe, metric, unit, recipe_hash))
 
 
 _fitted = functools.cache(stats.fit_variance_prior)

@@ -227,7 +227,8 @@ class _Trial:
     def prior(self) -> stats.VariancePrior | None:
         """The variance prior of this data set and metric."""
         column = self.cell.column
-        return self.pool.prior(self.runs[-1].recipe, self.cell.metric, column.unit)
+        last = self.runs[-1]
+        return self.pool.prior(last.recipe, self.cell.metric, column.unit, last.recipe_hash)
 
     @property
     def sigma(self) -> float:
@@ -254,8 +255,8 @@ class _Trial:
 
     def _ours(self) -> stats.Sample | None:
         values = [_oriented(self.cell, x) for x in values_of(self.runs, self.cell.metric)]
-        recipe, unit = self.runs[-1].recipe, self.cell.column.unit
-        variance = self.pool.variance(recipe, self.cell.metric, unit, values)
+        last, unit = self.runs[-1], self.cell.column.unit
+        variance = self.pool.variance(last.recipe, self.cell.metric, unit, values, last.recipe_hash)
         if variance is None:
             return None
         return stats.Sample(stats.mean(values), variance, len(values))
