@@ -16,7 +16,7 @@ from dgm_bench.console import make_console, plan_lines
 from dgm_bench.errors import OutputError
 from dgm_bench.events import Progress, Reporter, stopped_line
 from dgm_bench.planner import Plan, PlannedRun, duration
-from dgm_bench.records import FAILED, RunRecord
+from dgm_bench.records import RunRecord
 from dgm_bench.run_rows import (
     Key,
     Layout,
@@ -209,7 +209,7 @@ class PlainReporter(Reporter):
         self.ended += 1
         key = record.recipe_hash, record.seed
         run = self._runs.get(key)
-        if record.outcome.status in FAILED or run is None:
+        if record.outcome.failed or run is None:
             title = self.title or f"{record.row}/{record.column} seed {record.seed}"
             self._say(Text(failure_line(title, record), style="red"))
             return

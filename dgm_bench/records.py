@@ -16,13 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import (
-    Field,
-    StringConstraints,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from dgm_bench.errors import DamagedError, FailureStatus, ResultsError, reading, shortened
 from dgm_bench.json_text import read_json
@@ -33,8 +27,6 @@ _LOG = logging.getLogger("dgm_bench")
 T = TypeVar("T")
 
 Status = Literal["complete", "budget"] | FailureStatus
-#: Status of a run that ended by its own stopping rule: its metrics are those of its recipe.
-COMPLETE: Status = "complete"
 #: Status of a run that ended with its budget: its metrics are those of a model on the way.
 CUT_SHORT: Status = "budget"
 #: Bytes of the longest file that is read as a record; real ones have about 10,000.
@@ -163,7 +155,12 @@ class Outcome(Block):
     @property
     def complete(self) -> bool:
         """Whether it ended by its own stopping rule."""
-        return self.status == COMPLETE
+        return self.status == "complete"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it broke."""
+        return self.status in FAILED
 
     @property
     def cut_short(self) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dgm_bench.errors import DamagedError, ResultsError, did_you_mean
 from dgm_bench.record_files import Reading, read_all, record_files, root_of
-from dgm_bench.records import FAILED, RunRecord, read_record
+from dgm_bench.records import RunRecord, read_record
 from dgm_bench.sealed import read_known
 from dgm_bench.spec import Cell, Recipe
 
@@ -238,8 +238,8 @@ def one_per_seed(
     """
 
     def worth(record: RunRecord) -> tuple[int, bool, str, str]:
-        status = record.outcome.status
-        rank = 0 if record.outcome.cut_short else 1 if status in FAILED else 2
+        outcome = record.outcome
+        rank = 0 if outcome.cut_short else 1 if outcome.failed else 2
         return (rank, record.run_id in own, *_age(record))
 
     everything = list(records)

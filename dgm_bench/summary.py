@@ -9,7 +9,7 @@ from dgm_bench.context import RunContext
 from dgm_bench.control import TIME_LIMIT
 from dgm_bench.errors import DgmBenchError
 from dgm_bench.planner import PlannedRun
-from dgm_bench.records import FAILED, RunRecord
+from dgm_bench.records import RunRecord
 from dgm_bench.tracking.beside import LoggingBeside
 
 
@@ -51,7 +51,7 @@ class RunSummary:
             context: Its reporter.
             logger: Logs it; None where nobody wants it, or another process does.
         """
-        (self.failed if record.outcome.status in FAILED else self.finished).append(record)
+        (self.failed if record.outcome.failed else self.finished).append(record)
         self.new.append(record)
         context.reporter.run_finished(record)
         if logger is not None:

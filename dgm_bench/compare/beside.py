@@ -9,7 +9,7 @@ from typing import Literal
 from dgm_bench.compare.matching import by_recipe
 from dgm_bench.compare.pairs import Pair, cut_short
 from dgm_bench.compare.rows import ComparedRow, Side
-from dgm_bench.records import FAILED, RunRecord
+from dgm_bench.records import RunRecord
 from dgm_bench.spec import Cell, Published
 from dgm_bench.store import Store
 from dgm_bench.verdict import Pool, Unfinished, furthest, pool_variances
@@ -110,7 +110,7 @@ def _word(cell: Cell, row: ComparedRow, yours: Sequence[RunRecord]) -> Word:
     ended = [run for run in yours if not run.outcome.cut_short]
     if not ended:
         return "unfinished"
-    if all(run.outcome.status in FAILED for run in ended):
+    if all(run.outcome.failed for run in ended):
         return "failed"
     if row.equal(decimals_of(cell.published)):
         return "equal"

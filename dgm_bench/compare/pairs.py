@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dgm_bench import stats
 from dgm_bench.compare.rows import ComparedRow, Side
 from dgm_bench.measured import measured
-from dgm_bench.records import FAILED, Metric, RunRecord
+from dgm_bench.records import Metric, RunRecord
 from dgm_bench.spec import YES_NO, Direction, Recipe
 from dgm_bench.verdict import FLOORS, Pool
 from dgm_bench.verdict.comparability import share_data
@@ -42,7 +42,8 @@ class Pair:
         if not new and not baseline:
             return self.obstructed(["no run of either side has a value"])
         if not new and self.new:
-            return self._broken() if all(map(_failed, self.new)) else self._no_longer()
+            failed = all(run.outcome.failed for run in self.new)
+            return self._broken() if failed else self._no_longer()
         if not new or not baseline:
             return self.alone()
         usable = replace(self, new=new, baseline=baseline)
@@ -75,12 +76,12 @@ class Pair:
 
     def _with_failures(self, row: ComparedRow) -> ComparedRow:
         """Return a row that tells of new seeds that failed; worse where none did before."""
-        failed = [run for run in self.new if _failed(run)]
+        failed = [run for run in self.new if run.outcome.failed]
         if not failed:
             return row
         how = f"{len(failed)} of {len(self.new)} new seeds failed: {failed[-1].outcome.status}"
-        ended = {run.seed for run in self.baseline if not _failed(run)}
-        before = any(map(_failed, self.baseline))
+        ended = {run.seed for run in self.baseline if not run.outcome.failed}
+        before = any(run.outcome.failed for run in self.baseline)
         if row.state == "not-comparable" or before or not ended & {run.seed for run in failed}:
             return replace(row, reason=f"{row.reason}; {how}")
         return replace(row, state="worse", reason=f"{how}, and none did before; {row.reason}")
@@ -90,7 +91,7 @@ class Pair:
     def _usable(self, runs: Sequence[RunRecord]) -> list[RunRecord]:
         """Return the runs that have a value, of those that came to an end where there are any."""
         ended = [run for run in runs if not run.outcome.cut_short] or runs
-        return [run for run in ended if not _failed(run) and _has(run, self.name)]
+        return [run for run in ended if not run.outcome.failed and _has(run, self.name)]
 
     def _obstacles(self) -> list[str]:
         new, old = self._metric(self.new), self._metric(self.baseline)
@@ -262,10 +263,6 @@ def cut_short(runs: Sequence[RunRecord]) -> bool:
 
 def _oriented(difference: float) -> RowState:
     return "better" if difference > 0 else "worse"
-
-
-def _failed(run: RunRecord) -> bool:
-    return run.outcome.status in FAILED
 
 
 def _kind(metric: Metric, what: str) -> str:

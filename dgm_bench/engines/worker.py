@@ -28,7 +28,7 @@ from dgm_bench.execution import resolve_device
 from dgm_bench.kept import ask_in_modules
 from dgm_bench.planner import PlannedRun
 from dgm_bench.processes import own_mark
-from dgm_bench.records import FAILED, RunRecord, utc_now
+from dgm_bench.records import RunRecord, utc_now
 from dgm_bench.session import DataSource, Session
 from dgm_bench.team import gathered
 
@@ -281,7 +281,7 @@ class _BoardReporter(Reporter):
     def run_finished(self, record: RunRecord) -> None:
         state, outcome = self.state, record.outcome
         ending = Ending(place="/".join(record.place), title=state.title, published=state.published)
-        if outcome.status in FAILED:
+        if outcome.failed:
             ending.failure, ending.hint = f"{outcome.status}: {outcome.reason}", outcome.hint or ""
         state.records.append(ending)
         if self.board is not None:  # whoever takes over from here is not to do it again

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from dgm_bench.records import FAILED, RunRecord, kept_pictures
+from dgm_bench.records import RunRecord, kept_pictures
 from dgm_bench.report.curves import learning_curve, standalone
 from dgm_bench.tracking.begun import Begun, Curve, name_of
 from dgm_bench.tracking.content import (
@@ -107,7 +107,7 @@ def log_run(
     if not earlier:
         _log_files(client, run_id, record, curve, results)
     log_model(client, run, record, results, alive)
-    status = "FAILED" if record.outcome.status in FAILED else "FINISHED"
+    status = "FAILED" if record.outcome.failed else "FINISHED"
     client.set_terminated(run_id, status=status, end_time=ended)
     client.set_tag(run_id, LOGGED_TAG, LAYOUT)
 

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from dgm_bench.records import FAILED, Data, RunRecord, read_record
+from dgm_bench.records import Data, RunRecord, read_record
 from dgm_bench.store import Store
 from dgm_bench.tracking.address import LATER, TrackingError
 from dgm_bench.tracking.begun import Begun, Told, name_of
@@ -87,7 +87,7 @@ class WeightsAndBiases:
         run.summary.update({point.name: point.value for point in final_points(record)})
         run.config.update(run_tags(record), allow_val_change=True)
         self._open.pop(record.run_id)
-        run.finish(exit_code=int(record.outcome.status in FAILED))
+        run.finish(exit_code=int(record.outcome.failed))
 
     def _opened(self, run: Begun | RunRecord) -> Any:  # noqa: ANN401
         if run.run_id not in self._open:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dgm_bench.records import FAILED, Data, Metric, RunRecord
+from dgm_bench.records import Data, Metric, RunRecord
 from dgm_bench.spec import YES_NO, Cell, Recipe
 
 
 def value_of(cell: Cell, record: RunRecord) -> Metric | None:
     """Return the metric of a run that a cell shows; None if the run broke or has no value."""
     metric = record.metric(cell.metric)
-    broke = record.outcome.status in FAILED
-    return None if broke or metric is None or metric.value is None else metric
+    return None if record.outcome.failed or metric is None or metric.value is None else metric
 
 
 def comparable_runs(cell: Cell, records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dgm_bench.records import FAILED, RunRecord
+from dgm_bench.records import RunRecord
 from dgm_bench.spec import Cell, Published
 from dgm_bench.verdict.judgement import Unfinished, Verdict
 from dgm_bench.wording import around_zero, counted, error_remark, selection_remark, share
@@ -29,7 +29,7 @@ def failed(cell: Cell, records: Sequence[RunRecord]) -> Verdict:
     Runs of before the metric was measured say nothing of it.
     """
     outcome = records[-1].outcome
-    if outcome.status not in FAILED:
+    if not outcome.failed:
         if all(record.metric(cell.metric) is None for record in records):
             return Verdict(cell.id, "not-run", f"not run since {cell.metric} is measured")
         return Verdict(cell.id, "failed", f"the run has no value of {cell.metric}")
@@ -133,7 +133,7 @@ def remarks_on_runs(
 
 def _unlike_the_rest(records: Sequence[RunRecord], runs: Sequence[RunRecord]) -> list[str]:
     ended = [record for record in records if not record.outcome.cut_short]
-    failed = [record for record in ended if record.outcome.status in FAILED]
+    failed = [record for record in ended if record.outcome.failed]
     counted_runs = {run.run_id for run in runs}
     short = sum(r.outcome.cut_short for r in records if r.run_id not in counted_runs)
     found = []
