@@ -138,7 +138,8 @@ def test_noise_of_several_seeds_counts_where_nothing_is_trained():
 def test_what_is_not_trained_says_nothing_of_what_is():
     recipes = [make_recipe(args={"i": i}, max_steps=0) for i in range(3)]
     still = [run for r in recipes for run in runs(make_cell(recipe=r), 1.0, 1.0, 1.001)]
-    prior = pool_variances([*repeated(), *still]).prior(make_recipe(), "nll", "nats")
+    another = make_record(recipe=make_recipe("another", args={"layers": 77}))
+    prior = pool_variances([*repeated(), *still]).prior(another, "nll", "nats")
     assert prior.variance**0.5 == pytest.approx(0.1, rel=0.01)
 
 

@@ -9,7 +9,7 @@ from dgm_bench import stats
 from dgm_bench.compare.rows import ComparedRow, Side
 from dgm_bench.measured import measured
 from dgm_bench.records import Metric, RunRecord
-from dgm_bench.spec import YES_NO, Direction, Recipe
+from dgm_bench.spec import YES_NO, Direction
 from dgm_bench.verdict import FLOORS, Pool
 from dgm_bench.verdict.comparability import share_data
 from dgm_bench.wording import RowState
@@ -114,12 +114,13 @@ class Pair:
         remarks = self._repeatability(new, old)
         if new == old:
             return self._row("same", "the same numbers, seed by seed", difference=0.0)
-        estimate, sigma = self._estimate(pool)
+        wider = self._wider(pool)
+        estimate, sigma = self._estimate(pool, wider and wider[1])
         if estimate is None:
             return self._single(next(iter(new.values())) - next(iter(old.values())), remarks)
         margin = self._floor()
         state = _state(estimate, margin, max(margin, 2 * sigma))
-        if (wider := self._wider(pool)) is not None:
+        if wider is not None:
             state = "noise" if state == "same" else state
             times = (wider[0].value / wider[1].value) ** 0.5
             remarks = [f"the new seeds spread {times:.2g} times as widely", *remarks]
@@ -157,20 +158,27 @@ class Pair:
     def _floor(self) -> float:
         return FLOORS.get(self._metric(self.new).unit, 0.0)
 
-    def _estimate(self, pool: Pool) -> tuple[stats.Estimate | None, float]:
-        """Return new minus baseline, oriented, and the spread of one run."""
+    def _estimate(
+        self, pool: Pool, usual: stats.Variance | None
+    ) -> tuple[stats.Estimate | None, float]:
+        """Return new minus baseline, oriented, and the spread of one run.
+
+        Args:
+            pool: How much seeds usually differ.
+            usual: The baseline's variance, where it alone is to decide: some seeds break now, and
+                their spread would hide how far all are from the baseline's.
+        """
         new, old = self._values(self.new), self._values(self.baseline)
         seeds = sorted(new.keys() & old.keys())
         first, second = list(new.values()), list(old.values())
-        variances = [self._variance(x, pool) for x in (first, second)]
+        variances = [pool.variance(*self._scale, x) for x in (first, second)]
         spread = variances[1] or variances[0]
         if spread is None:
             return None, 0.0
         sigma = spread.value**0.5
         ours, theirs = (stats.mean(first), len(first)), (stats.mean(second), len(second))
-        if (wider := self._wider(pool)) is not None:
-            # Some seeds break now: their spread would hide how far all are from the baseline's.
-            return stats.borrowed(ours, theirs, wider[1]), sigma
+        if usual is not None:
+            return stats.borrowed(ours, theirs, usual), sigma
         if len(seeds) >= MIN_PAIRS and self._repeatable():
             return stats.paired([new[s] for s in seeds], [old[s] for s in seeds]), sigma
         if variances[0] is None or variances[1] is None:
@@ -179,22 +187,17 @@ class Pair:
             stats.Sample(ours[0], variances[0], ours[1]),
             stats.Sample(theirs[0], variances[1], theirs[1]),
         )
-        return stats.welch(*samples, shared=self._prior(pool) is not None), sigma
-
-    def _prior(self, pool: Pool) -> stats.VariancePrior | None:
-        return pool.prior(*self._scale, self.baseline[-1].recipe_hash)
-
-    def _variance(self, values: Sequence[float], pool: Pool) -> stats.Variance | None:
-        return pool.variance(*self._scale, values, self.baseline[-1].recipe_hash)
+        return stats.welch(*samples, shared=pool.prior(*self._scale) is not None), sigma
 
     @property
-    def _scale(self) -> tuple[Recipe, str, str]:
-        return self.baseline[-1].recipe, self.name, self._metric(self.baseline).unit
+    def _scale(self) -> tuple[RunRecord, str, str]:
+        """What the pool is asked for."""
+        return self.baseline[-1], self.name, self._metric(self.baseline).unit
 
     def _wider(self, pool: Pool) -> tuple[stats.Variance, stats.Variance] | None:
         """Return the variances of both sides where the new seeds spread more than by chance."""
         new = stats.variance_of([*self._values(self.new).values()])
-        old = self._variance([*self._values(self.baseline).values()], pool)
+        old = pool.variance(*self._scale, [*self._values(self.baseline).values()])
         if new is None or old is None or not stats.is_wider(new, old, WIDER_BY_CHANCE):
             return None
         return new, old

@@ -113,16 +113,13 @@ def _gaps(
     samples = []
     for cell, found in zip(cells, runs, strict=True):
         values = values_of(found, cell.metric)
-        last, unit = found[-1], cell.column.unit
-        variance = pool.variance(last.recipe, cell.metric, unit, values, last.recipe_hash)
+        variance = pool.variance(found[-1], cell.metric, cell.column.unit, values)
         if variance is not None:
             samples.append(stats.Sample(stats.mean(values), variance, len(values)))
     if len(samples) < len(cells):
         return []
-    column, last = cells[0].column, runs[0][-1]
-    prior = pool.prior(last.recipe, column.metric, column.unit, last.recipe_hash)
-    shared = prior is not None
-    return [_gap(samples[0], samples[1], shared=shared)]
+    prior = pool.prior(runs[0][-1], cells[0].metric, cells[0].column.unit)
+    return [_gap(samples[0], samples[1], shared=prior is not None)]
 
 
 def _gaps_along(

@@ -34,38 +34,30 @@ class Pool:
     priors: Mapping[Scale, stats.VariancePrior] = field(default_factory=dict)
     variances: Mapping[Scale, Mapping[str, stats.Variance]] = field(default_factory=dict)
 
-    def prior(
-        self, recipe: Recipe, metric: str, unit: str, recipe_hash: str = ""
-    ) -> stats.VariancePrior | None:
-        """Return the variance prior of a recipe's data set, None if too little is stored.
+    def prior(self, run: RunRecord, metric: str, unit: str) -> stats.VariancePrior | None:
+        """Return the variance prior of a run's data set, None if too little is stored.
 
         It is of other recipes alone: a noisy one would else widen what it is judged by. A recipe
         that trains nothing has none: models that are trained say nothing of its spread.
-
-        Args:
-            recipe: Of the runs that are judged.
-            metric: Of them.
-            unit: Of that.
-            recipe_hash: Of the recipe, as a record has it: to make one takes long.
         """
-        if why_certain(recipe, metric):
+        if why_certain(run.recipe, metric):
             return None
-        key = _data_of(recipe), metric, unit
-        others = (v for known, v in self.variances.get(key, {}).items() if known != recipe_hash)
+        key, own = (_data_of(run.recipe), metric, unit), run.recipe_hash
+        others = (v for known, v in self.variances.get(key, {}).items() if known != own)
         return self.priors.get(key) or _fitted(tuple(others))
 
     def variance(
-        self, recipe: Recipe, metric: str, unit: str, values: Sequence[float], recipe_hash: str = ""
+        self, run: RunRecord, metric: str, unit: str, values: Sequence[float]
     ) -> stats.Variance | None:
-        """Return the variance of one run, from the values of its seeds and from the pool.
+        """Return the variance of runs like one, from the values of its seeds and from the pool.
 
         Where nothing is trained, one run has none but that of its noise, which is below the floor
         of every margin; what is counted has none. None where it is not known.
         """
         own = stats.variance_of(values)
-        if why_certain(recipe, metric):
+        if why_certain(run.recipe, metric):
             return own or stats.Variance(0.0, math.inf)
-        return stats.moderate(own, self.prior(recipe, metric, unit, recipe_hash))
+        return stats.moderate(own, self.prior(run, metric, unit))
 
 
 _fitted = functools.cache(stats.fit_variance_prior)

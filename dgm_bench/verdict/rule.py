@@ -226,9 +226,7 @@ class _Trial:
     @property
     def prior(self) -> stats.VariancePrior | None:
         """The variance prior of this data set and metric."""
-        column = self.cell.column
-        last = self.runs[-1]
-        return self.pool.prior(last.recipe, self.cell.metric, column.unit, last.recipe_hash)
+        return self.pool.prior(self.runs[-1], self.cell.metric, self.cell.column.unit)
 
     @property
     def sigma(self) -> float:
@@ -255,8 +253,8 @@ class _Trial:
 
     def _ours(self) -> stats.Sample | None:
         values = [_oriented(self.cell, x) for x in values_of(self.runs, self.cell.metric)]
-        last, unit = self.runs[-1], self.cell.column.unit
-        variance = self.pool.variance(last.recipe, self.cell.metric, unit, values, last.recipe_hash)
+        unit = self.cell.column.unit
+        variance = self.pool.variance(self.runs[-1], self.cell.metric, unit, values)
         if variance is None:
             return None
         return stats.Sample(stats.mean(values), variance, len(values))
