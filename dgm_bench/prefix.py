@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from dgm_bench.allocator import keep_freed_memory
-from dgm_bench.compare.prefix import VALUES, Deviation, Prefix, deviations, value_at
+from dgm_bench.compare.prefix import VALUES, Deviation, Prefix, by_step, deviations
 from dgm_bench.context import RunContext
 from dgm_bench.control import Control, Interrupted
 from dgm_bench.data.dataset import Dataset
@@ -61,14 +61,12 @@ class PrefixRun:
         The largest difference of a value, relative to the larger; 0 where all have the same bits.
         """
         found = [
-            relative_difference(row[column], stored)
+            relative_difference(row[column], stored[row["step"]][column])
             for seed, curve in self.curves.items()
+            for stored in [by_step(self.prefix.curves.get(seed, ()))]
             for row in curve
             for column in VALUES
-            if math.isfinite(
-                stored := value_at(self.prefix.curves.get(seed, ()), column, row["step"])
-            )
-            and math.isfinite(row[column])
+            if math.isfinite(row[column] + stored.get(row["step"], {}).get(column, math.nan))
         ]
         return max(found, default=None)
 

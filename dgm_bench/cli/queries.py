@@ -14,7 +14,7 @@ from dgm_bench.report.fields import identity_fields
 from dgm_bench.spec import Cell, Published
 from dgm_bench.store import Store
 from dgm_bench.verdict import Verdict, judge_table, pool_variances
-from dgm_bench.verdict.comparability import comparable_runs, value_of
+from dgm_bench.verdict.comparability import counting_runs
 
 
 def verdicts_of(catalog: Catalog, cells: Sequence[Cell], store: Store) -> dict[str, Verdict]:
@@ -90,8 +90,7 @@ def complete_runs(cells: Sequence[Cell], store: Store) -> set[tuple[str, int]]:
             whole = (record for record in store.records() if record.outcome.complete)
             counting = [record for record in whole if record.recipe_hash == recipe]
         else:
-            valued = [run for run in store.measuring(cell) if value_of(cell, run) is not None]
-            counting = comparable_runs(cell, valued)[0]
+            counting = counting_runs(cell, store)
         seeds = {record.seed for record in counting}
         found[recipe] = found.get(recipe, seeds) & seeds
     return {(recipe, seed) for recipe, seeds in found.items() for seed in seeds}

@@ -129,13 +129,13 @@ def plan(
                 remedy = "add --on MACHINE, or leave it out"
                 raise UsageError(f"--{name.replace('_', '-')}", "is of a machine elsewhere", remedy)
     cells = load_catalog().select(*(pattern or ("*",)))
+    store = Store(results, stored, strict=strict)
     if on is not None:
         from dgm_bench.cli import elsewhere
 
         elsewhere.require_here(typed("budget", budget) or "auto")
         asked = elsewhere.Elsewhere(on, mtbf, preempt_every, restart, price)
-        store = Store(results, stored, strict=strict) if missing else None
-        done = queries.complete_runs(cells, store) if store else ()
+        done = queries.complete_runs(cells, store) if missing else ()
         there, found = asked.look(cells, typed("jobs", jobs), seeds, done)
         if as_json:
             print_json(elsewhere.outlook_json(there, found))
@@ -145,7 +145,6 @@ def plan(
             streams.say(elsewhere.outlook_text(found, asked, width_and_colour()[0]))
         return
     context = RunContext(data_root, results, stored, device=device, offline=True)
-    store = Store(results, stored, strict=strict)
     planned = queries.make_plan(
         cells, context, store, budget=budget, seeds=seeds, missing=missing, jobs=jobs
     )

@@ -27,6 +27,8 @@ from dgm_bench.store import Store
 FALSE_ALARMS = 0.001
 #: Fewer stored seeds make no band.
 LEAST_SEEDS = 3
+#: Rows of a curve by the step after which they were taken.
+Rows = Mapping[float, Mapping[str, float]]
 #: Columns of a curve that are compared, and what they are called.
 VALUES: Mapping[str, str] = {"train_loss": "training loss", "validation": "validation"}
 
@@ -130,20 +132,20 @@ def deviations(prefix: Prefix, new: Sequence[Curve]) -> list[Deviation]:
         prefix: Of the stored ones.
         new: The curve of each new run, of one at least; one that broke has fewer rows.
     """
-    stored = list(prefix.curves.values())
+    stored = list(map(by_step, prefix.curves.values()))
     pairs = [
-        (column, row)
-        for row in range(prefix.rows)
+        (column, step)
+        for step in list(stored[0])[: prefix.rows]
         for column in VALUES
-        if all(map(math.isfinite, _values(stored, column, stored[0][row]["step"])))
+        if all(map(math.isfinite, _values(stored, column, step)))
     ]
-    return [_deviation(stored, new, *pair, values=len(pairs)) for pair in pairs]
+    found = list(map(by_step, new))
+    return [_deviation(stored, found, *pair, values=len(pairs)) for pair in pairs]
 
 
 def _deviation(
-    stored: Sequence[Curve], new: Sequence[Curve], column: str, row: int, values: int
+    stored: Sequence[Rows], new: Sequence[Rows], column: str, step: float, values: int
 ) -> Deviation:
-    step = stored[0][row]["step"]
     before, now = (_values(curves, column, step) for curves in (stored, new))
     df = len(before) + len(now) - 2
     squares = sum(
@@ -160,11 +162,10 @@ def _deviation(
     )
 
 
-def _values(curves: Sequence[Curve], column: str, step: float) -> list[float]:
-    """Return the values after a step: a stored curve lacks rows whose validation was infinite."""
-    return [value_at(curve, column, step) for curve in curves]
+def _values(curves: Sequence[Rows], column: str, step: float) -> list[float]:
+    return [curve.get(step, {}).get(column, math.nan) for curve in curves]
 
 
-def value_at(curve: Curve, column: str, step: float) -> float:
-    """Return a value of a curve's row after a step; not a number where there is none."""
-    return next((row.get(column, math.nan) for row in curve if row["step"] == step), math.nan)
+def by_step(curve: Curve) -> Rows:
+    """Return a curve's rows by their steps: a stored one lacks rows with infinite validations."""
+    return {row["step"]: row for row in curve}

@@ -18,7 +18,7 @@ from dgm_bench import stats
 from dgm_bench.records import RunRecord
 from dgm_bench.spec import Cell, Claim, Table
 from dgm_bench.store import Store
-from dgm_bench.verdict.comparability import comparable_runs, value_of
+from dgm_bench.verdict.comparability import counting_runs
 from dgm_bench.verdict.pool import Pool, values_of
 
 ClaimState = Literal["holds", "opposite", "crosses", "inconclusive", "not-run"]
@@ -84,7 +84,7 @@ def judge_claims(table: Table, store: Store, pool: Pool) -> list[ClaimVerdict]:
 
 
 def _judged(claim: Claim, one: Cell, other: Cell, store: Store, pool: Pool) -> ClaimVerdict:
-    runs = [_runs(cell, store) for cell in (one, other)]
+    runs = [counting_runs(cell, store) for cell in (one, other)]
     seeds = (len(runs[0]), len(runs[1]))
     if not all(runs):
         return ClaimVerdict(claim, one.column.id, "not-run", "not run yet", (), seeds)
@@ -99,11 +99,6 @@ def _judged(claim: Claim, one: Cell, other: Cell, store: Store, pool: Pool) -> C
     state = _state([_side(claim, gap) for gap in gaps])
     reason = f"{_WORDS[state]}: {_told(claim, gaps)}, {seeds[0]} and {seeds[1]} seeds"
     return ClaimVerdict(claim, one.column.id, state, reason, tuple(gaps), seeds)
-
-
-def _runs(cell: Cell, store: Store) -> list[RunRecord]:
-    ended = [record for record in store.for_cell(cell) if not record.outcome.cut_short]
-    return comparable_runs(cell, [run for run in ended if value_of(cell, run) is not None])[0]
 
 
 def _gaps(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from dgm_bench.records import Data, Metric, RunRecord
 from dgm_bench.spec import YES_NO, Cell, Recipe
+from dgm_bench.store import Store
 
 
 def value_of(cell: Cell, record: RunRecord) -> Metric | None:
@@ -33,6 +34,12 @@ def comparable_runs(cell: Cell, records: Sequence[RunRecord]) -> tuple[list[RunR
         left = f"{len(passed) - len(agreeing)} of {len(passed)} runs"
         obstacles[f"{left}, on other data or by another protocol than the newest"] = None
     return agreeing, list(obstacles)
+
+
+def counting_runs(cell: Cell, store: Store) -> list[RunRecord]:
+    """Return the complete runs of a store that measure what a cell prints, one for each seed."""
+    valued = [run for run in store.measuring(cell) if value_of(cell, run) is not None]
+    return comparable_runs(cell, valued)[0]
 
 
 def _obstacles(cell: Cell, record: RunRecord, differences: Mapping[str, str]) -> list[str]:
